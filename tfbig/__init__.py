@@ -1,0 +1,76 @@
+"""tfbig: estimator-style training of large models on TensorFlow 2 and Keras 3.
+
+    import tfbig
+    result = tfbig.train_distributed(model_fn, input_fn, strategy="mirrored", devices=2)
+
+Importing the package is cheap: every public name is loaded on its first use.
+"""
+
+import importlib
+import os
+
+# INFO chatter of TensorFlow's C++ runtime says nothing a user can act on; warnings stay visible.
+# Both must be set before TensorFlow is imported, so that is done here and nowhere else.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "train_distributed": "tfbig.api",
+    "fine_tune": "tfbig.api",
+    "evaluate": "tfbig.api",
+    "predict": "tfbig.api",
+    "cross_validate": "tfbig.api",
+    "export": "tfbig.api",
+    "TrainResult": "tfbig.training.result",
+    "RunConfig": "tfbig.run_config",
+    "EstimatorSpec": "tfbig.programs.spec",
+    "ModeKeys": "tfbig.programs.spec",
+}
+_MODULES = {
+    "callbacks": "tfbig.training.callbacks",
+    "data": "tfbig.data",
+    "datasets": "tfbig.datasets",
+    "errors": "tfbig.errors",
+    "estimator": "tfbig.estimator",
+    "models": "tfbig.models",
+}
+_NOT_BUILT = (
+    "Estimator",
+    "Recipe",
+    "TrainSpec",
+    "EvalSpec",
+    "train_and_evaluate",
+    "LatestExporter",
+    "FinalExporter",
+    "BestExporter",
+    "WarmStartSettings",
+    "stop_if_no_decrease_hook",
+    "layers",
+    "compat",
+)
+
+__all__ = ["__version__", *_PUBLIC, *_MODULES]
+
+
+def __getattr__(name: str):
+    if name in _PUBLIC:
+        value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    elif name in _MODULES:
+        value = importlib.import_module(_MODULES[name])
+    elif name in _NOT_BUILT:
+        from tfbig.errors import NotBuiltError
+
+        raise NotBuiltError(
+            f"tfbig.{name} is not built yet in tfbig {__version__}; "
+            "what is built: " + ", ".join(_PUBLIC) + "."
+        )
+    else:
+        raise AttributeError(f"module 'tfbig' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC, *_MODULES])

@@ -1,0 +1,254 @@
+"""Every private name of Keras and TensorFlow in use, with its reason and the test guarding it.
+
+All are of TensorFlow 2.21 and Keras 3.15, to which setup.cfg pins; tests/test_private_api.py
+checks that each still is what is described here.
+"""
+
+import collections
+import contextlib
+from collections.abc import Iterator
+
+import keras
+import tensorflow as tf
+from keras.src.backend.common import global_state
+from keras.src.backend.common.name_scope import current_path
+from keras.src.losses import loss as _keras_loss
+from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
+from keras.src.trainers.trainer import Trainer
+
+
+@contextlib.contextmanager
+def automatic_names() -> Iterator[None]:
+    """Starts Keras's automatic names (dense, dense_1, …) anew inside the block.
+
+    Reason: a model_fn is called in several traces and modes, and its layers must find their
+    variables by name each time; the counters are global. Guard: test_automatic_names.
+    """
+    saved = global_state.get_global_attribute("object_name_uids")
+    global_state.set_global_attribute("object_name_uids", collections.defaultdict(int))
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute("object_name_uids", saved)
+
+
+def current_keras_path() -> str:
+    """The path of the Keras name scopes that are open.
+
+    Reason: a variable creator sees only the last part of a Keras variable's name. Guard:
+    tests/programs/test_variable_store.py.
+    """
+    return current_path()
+
+
+@contextlib.contextmanager
+def gradients_already_reduced(optimizer) -> Iterator[None]:
+    """Makes `optimizer.apply` skip its own all-reduce inside the block.
+
+    Reason: Keras clips each replica's own gradient and reduces afterwards; reducing first and
+    then applying clips the global gradient. Guard: test_gradients_already_reduced and the
+    clipping cases of tests/equivalence.
+    """
+    inner = reduce_no_more(optimizer)
+    try:
+        yield
+    finally:
+        if inner is not None:
+            del inner._all_reduce_sum_gradients
+
+
+def reduce_no_more(optimizer):
+    """Makes `optimizer.apply` skip its own all-reduce from now on; returns the one changed.
+
+    Reason and guard: as above, for an optimizer that lives for one trace only.
+    """
+    if optimizer is None:
+        return None
+    inner = optimizer.inner_optimizer if isinstance(optimizer, LossScaleOptimizer) else optimizer
+    inner._all_reduce_sum_gradients = list
+    return inner
+
+
+@contextlib.contextmanager
+def losses_of_one_replica() -> Iterator[None]:
+    """Keeps Keras's loss functions from dividing by the number of replicas inside the block.
+
+    Reason: they divide by it whenever a strategy is active, which is right only if all parts
+    of a batch are equally large. Guard: test_losses_of_one_replica.
+    """
+    import keras.src.backend.tensorflow.trainer as tf_trainer
+
+    saved = _keras_loss.scale_loss_for_distribution
+    assert tf_trainer.loss_module is _keras_loss
+    _keras_loss.scale_loss_for_distribution = lambda value: value
+    try:
+        yield
+    finally:
+        _keras_loss.scale_loss_for_distribution = saved
+
+
+def build_compiled(model: keras.Model, x, y, sample_weight) -> None:
+    """Builds a compiled model with its losses and metrics from KerasTensors of a batch.
+
+    Reason: `fit` does this on its first batch, no public call does. Guard:
+    tests/programs/test_keras_program.py.
+    """
+    model._symbolic_build(data_batch=(x, y, sample_weight))
+
+
+def compiled_losses(model: keras.Model) -> list:
+    """The (path, loss, loss_weights, name) of every output of a built, compiled model."""
+    loss = model._compile_loss
+    return list(loss._flat_losses) if loss is not None and loss._flat_losses else []
+
+
+@contextlib.contextmanager
+def substituted_losses(model: keras.Model, wrap) -> Iterator[None]:
+    """Puts `wrap(i, loss)` in the place of the model's i-th loss function inside the block.
+
+    Reason: CompileLoss alone knows how labels, outputs and sample weights of any structure go
+    together; the loop needs each loss's unreduced values. Guard:
+    tests/programs/test_keras_program.py.
+    """
+    compiled = model._compile_loss
+    losses, trackers = compiled._flat_losses, compiled._metrics
+    compiled._flat_losses = [
+        entry._replace(loss=wrap(i, entry.loss)) for i, entry in enumerate(losses)
+    ]
+    compiled._metrics = [None] * len(trackers)  # `wrap` updates them, with the true counts
+    try:
+        yield
+    finally:
+        compiled._flat_losses, compiled._metrics = losses, trackers
+
+
+def loss_values(loss: keras.losses.Loss, labels, output, weight):
+    """A Keras loss's weighted, masked, unreduced values, and the mask.
+
+    Reason: `Loss.__call__` does the same but hides the mask, which is the denominator. A loss
+    with its own `__call__` is called, and taken as it is. Guard:
+    tests/programs/test_keras_program.py.
+    """
+    if type(loss).__call__ is not keras.losses.Loss.__call__:
+        return tf.convert_to_tensor(loss(labels, output, weight)), None
+    in_mask = keras_mask(output)
+    output = tf.nest.map_structure(lambda t: tf.cast(t, loss.dtype), output)
+    labels = tf.nest.map_structure(lambda t: tf.cast(t, loss.dtype), labels)
+    values = loss.call(labels, output)
+    mask = keras_mask(values)
+    if in_mask is not None:
+        mask = in_mask if mask is None else in_mask & mask
+    if not values.shape.rank:
+        return values, None
+    return _keras_loss.reduce_weighted_values(
+        values, sample_weight=weight, mask=mask, reduction=None, dtype=loss.dtype
+    ), mask
+
+
+def same_rank(first, second):
+    """Keras's rule for a loss's weights: squeezes or expands the last dimension."""
+    return _keras_loss.squeeze_or_expand_to_same_rank(first, second)
+
+
+def compiled_metrics(model: keras.Model):
+    """The CompileMetrics of a compiled model, or None."""
+    return model._compile_metrics
+
+
+def update_padded_metrics(model: keras.Model, y, y_pred, sample_weight, row_weight) -> None:
+    """Updates a compiled model's metrics with the weight 0 for padding.
+
+    Reason: Keras gives no weights at all to `metrics`, only to `weighted_metrics`. Guard: the
+    uneven cases of tests/equivalence.
+    """
+    metrics = model._compile_metrics
+    if metrics is None:
+        return
+    y, y_pred = metrics._flatten_y(y), metrics._flatten_y(y_pred)
+    weights = [row_weight] * len(y)
+    if sample_weight is not None:
+        given = metrics._flatten_y(sample_weight)
+        weights = [w * row_weight for w in (given * len(y) if len(given) < len(y) else given)]
+    for metric, label, output in zip(metrics._flat_metrics, y, y_pred, strict=False):
+        if metric:
+            metric.update_state(label, output, row_weight)
+    for metric, label, output, weight in zip(
+        metrics._flat_weighted_metrics, y, y_pred, weights, strict=False
+    ):
+        if metric:
+            metric.update_state(label, output, weight)
+
+
+def is_keras_loss_function(loss: keras.losses.Loss) -> bool:
+    """Whether a loss is Keras's own, so that its values are known to be one an example."""
+    fn = getattr(loss, "fn", None)
+    return type(loss).__module__.startswith("keras.src.") and (
+        fn is None or getattr(fn, "__module__", "").startswith("keras.src.")
+    )
+
+
+def keras_mask(tensor) -> tf.Tensor | None:
+    """The mask that Keras's layers attached to a tensor.
+
+    Reason: it is part of a loss's denominator. Guard: tests/programs/test_keras_program.py.
+    """
+    return getattr(tensor, "_keras_mask", None)
+
+
+def overrides(model: keras.Model, method: str) -> bool:
+    """Whether a model's class has its own version of one of the Trainer's methods."""
+    plain = {getattr(Trainer, method, None), getattr(keras.Model, method, None)}
+    return getattr(type(model), method, None) not in plain
+
+
+def flatten_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """All layers of a model, nested ones too; `model.layers` lists the outer ones only."""
+    return list(model._flatten_layers())
+
+
+def output_spec(model: keras.Model, features):
+    """The KerasTensors that a model returns for KerasTensors, traced in a scratch graph.
+
+    Reason: labels are compared with outputs before anything is trained. Guard:
+    tests/programs/test_keras_program.py.
+    """
+    return keras.src.backend.compute_output_spec(model, features, training=False)
+
+
+def serialize_iterator(iterator) -> None:
+    """Serialises a tf.data iterator, or raises with the name of the operation that cannot be.
+
+    Reason: whether a Dataset's position can be kept must be known before it is needed. Guard:
+    tests/data/test_dataset_feed.py.
+    """
+    tf.raw_ops.SerializeIterator(
+        resource_handle=iterator._iterator_resource, external_state_policy=2
+    )
+
+
+@contextlib.contextmanager
+def reproducible_dropout() -> Iterator[None]:
+    """Makes Keras's Dropout draw with the Philox generator inside the block.
+
+    Reason: its own choice depends on the compiler, so masks differ between XLA and graph mode,
+    and XLA's default for CPUs is ten times slower. Guard: test_reproducible_dropout.
+    """
+    random = keras.src.backend.random
+    saved = random.dropout
+
+    def dropout(inputs, rate, noise_shape=None, seed=None):
+        if rate == 0.0:
+            return inputs
+        return tf.nn.experimental.stateless_dropout(
+            inputs,
+            rate=rate,
+            noise_shape=noise_shape,
+            seed=tf.cast(keras.src.backend.tensorflow.random.draw_seed(seed), tf.int32),
+            rng_alg="philox",
+        )
+
+    random.dropout = dropout
+    try:
+        yield
+    finally:
+        random.dropout = saved

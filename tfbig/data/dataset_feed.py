@@ -1,0 +1,236 @@
+"""Stacks of batches from a user's tf.data.Dataset, in its own order."""
+
+import logging
+import re
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfbig import _private_api
+from tfbig.data.feed import Feed, Stack, capacity_for, rows_for
+from tfbig.errors import UserError
+
+log = logging.getLogger("tfbig")
+
+
+class DatasetFeed(Feed):
+    """Reads a batched Dataset; the position is its iterator's checkpoint.
+
+    Stacks are put together by a traced loop over the iterator, exactly as many batches as are
+    asked for, so the iterator stands where training stands. A Dataset whose iterator cannot be
+    kept (a Python generator, say) is read again from its start on resume and skipped.
+
+    Args:
+        dataset: batched to the global batch size.
+        multiple: the number of parts that a global batch is cut into.
+        steps_per_loop: RunConfig.steps_per_loop.
+        position: what `position()` returned when the checkpoint was written, or None.
+    """
+
+    def __init__(
+        self,
+        dataset: tf.data.Dataset,
+        *,
+        multiple: int,
+        steps_per_loop: int | str,
+        position: dict | None = None,
+    ):
+        self.element_spec = _checked_spec(dataset)
+        leaves = tf.nest.flatten(self.element_spec)
+        self.static = all(s.shape[1:].is_fully_defined() for s in leaves)
+        cardinality = int(dataset.cardinality())
+        self.infinite = cardinality == tf.data.INFINITE_CARDINALITY
+        self.steps_per_pass = cardinality if cardinality > 0 else None
+        if cardinality == 0:
+            raise _empty()
+        self._dataset = dataset.prefetch(tf.data.AUTOTUNE)
+        self._iterator = iter(self._dataset)
+        self._passes, self._steps, self._in_pass = 0, 0, 0
+        self._pending: Any = None
+        self.keepable = self._find_out_if_keepable()
+        position = position or {}
+        self.batch_size = position.get("batch_size") or leaves[0].shape[0] or self._first_size()
+        self.rows = rows_for(self.batch_size, multiple)
+        if self.static:
+            self.capacity = capacity_for(self.element_spec, self.rows, steps_per_loop)
+        else:
+            self.capacity = 1
+        if self._pending is not None and self.static:
+            self._pending = self._padded(self._pending)
+        self._pull_traced = tf.function(self._pull, autograph=False)
+        if position:
+            self._go_to(position)
+
+    def pull(self, step: int, steps: int, then: int = 0) -> Stack:
+        del step, then  # the Dataset prefetches by itself
+        try:
+            stack = self._pull_stack(steps) if self.static else self._pull_one()
+        except tf.errors.InvalidArgumentError as error:
+            raise _explained(error) from error
+        self._steps += stack.steps
+        self._in_pass += stack.steps
+        return stack
+
+    def next_pass(self) -> None:
+        if self._in_pass == 0:
+            raise _empty()
+        self._iterator = iter(self._dataset)
+        self._passes, self._in_pass = self._passes + 1, 0
+
+    def trackables(self) -> dict:
+        return {"iterator": self._iterator} if self.keepable else {}
+
+    def position(self) -> dict:
+        return {
+            "batch_size": self.batch_size,
+            "passes": self._passes,
+            "in_pass": self._in_pass,
+            "kept": self.keepable,
+        }
+
+    def _go_to(self, position: dict) -> None:
+        """Makes the pass's iterator; its checkpoint is restored by the caller, or skips."""
+        skip = 0 if position["kept"] and self.keepable else position["in_pass"]
+        if skip or position["passes"] and not position["kept"]:
+            log.info(
+                "resuming: reading again and skipping %d batches, because the Dataset's position "
+                "cannot be kept",
+                position["in_pass"],
+            )
+        for number in range(position["passes"]):
+            if not position["kept"]:  # a pass read to its end reshuffles the next as before
+                for _ in self._iterator:
+                    pass
+            self._iterator = iter(self._dataset)
+            self._passes = number + 1
+        for _ in range(skip):
+            next(self._iterator, None)
+        self._pending = None
+        self._in_pass = position["in_pass"]
+
+    def _find_out_if_keepable(self) -> bool:
+        """Whether TensorFlow can serialise the iterator; if not, names the operation."""
+        try:
+            _private_api.serialize_iterator(self._iterator)
+            return True
+        except tf.errors.OpError as error:
+            found = re.search(r"(\w+) is stateful", error.message)
+            log.info(
+                "the Dataset's position cannot be kept in checkpoints (%s); a resumed run reads "
+                "it again from its start and skips",
+                f"{found[1]} is stateful" if found else error.message.split("\n")[0],
+            )
+            return False
+
+    def _first_size(self) -> int:
+        """The size of the first batch, which is kept for the first stack."""
+        try:
+            self._pending = next(self._iterator, None)
+        except tf.errors.OpError as error:
+            raise _explained(error) from error
+        if self._pending is None:
+            raise _empty()
+        return int(tf.shape(tf.nest.flatten(self._pending)[0])[0])
+
+    def _padded(self, element: Any) -> Any:
+        def pad(tensor):
+            missing = self.rows - tf.shape(tensor)[0]
+            padded = tf.pad(tensor, [[0, missing], *[[0, 0]] * (tensor.shape.rank - 1)])
+            return tf.ensure_shape(padded, [self.rows, *tensor.shape[1:]])
+
+        flat = tf.nest.flatten(element)
+        count = tf.shape(flat[0])[0]
+        fits = tf.debugging.Assert(
+            count <= self.batch_size, ["batch grew", count, "first", self.batch_size]
+        )
+        with tf.control_dependencies([fits] if fits is not None else []):
+            return [pad(t) for t in flat], count
+
+    def _pull(self, iterator, steps, first):
+        specs = tf.nest.flatten(self.element_spec)
+        arrays = [
+            tf.TensorArray(s.dtype, self.capacity, element_shape=[self.rows, *s.shape[1:]])
+            for s in specs
+        ]
+        counts = tf.TensorArray(tf.int32, self.capacity, element_shape=[])
+        start = tf.constant(0)
+        if first is not None:
+            arrays = [a.write(0, t) for a, t in zip(arrays, first[0], strict=True)]
+            counts, start = counts.write(0, first[1]), tf.constant(1)
+
+        def body(i, more, counts, *arrays):
+            del more
+            optional = iterator.get_next_as_optional()
+
+            def write():
+                flat, count = self._padded(optional.get_value())
+                written = [a.write(i, t) for a, t in zip(arrays, flat, strict=True)]
+                return i + 1, True, counts.write(i, count), *written
+
+            return tf.cond(
+                optional.has_value(), write, lambda: (i, False, counts, *arrays)
+            )
+
+        done, _, counts, *arrays = tf.while_loop(
+            lambda i, more, *_: (i < steps) & more, body, (start, True, counts, *arrays)
+        )
+        values = tf.nest.pack_sequence_as(self.element_spec, [a.stack() for a in arrays])
+        return values, counts.stack(), done
+
+    def _pull_stack(self, steps: int) -> Stack:
+        first, self._pending = self._pending, None
+        values, counts, done = self._pull_traced(
+            self._iterator, tf.constant(steps), first
+        )
+        return Stack(values, counts.numpy(), int(done))
+
+    def _pull_one(self) -> Stack:
+        element, self._pending = self._pending, None
+        if element is None:
+            element = next(self._iterator, None)
+        if element is None:
+            return Stack(None, np.zeros([1], np.int32), 0)
+        count = int(tf.shape(tf.nest.flatten(element)[0])[0])
+        values = tf.nest.map_structure(lambda t: t[None], element)
+        return Stack(values, np.array([count], np.int32), 1)
+
+
+def _checked_spec(dataset: tf.data.Dataset) -> Any:
+    spec = dataset.element_spec
+    for path, leaf in tf.nest.flatten_with_joined_string_paths(spec):
+        name = f" {path!r}" if path else ""
+        if not isinstance(leaf, tf.TensorSpec):
+            raise UserError(
+                f"the Dataset's component{name} is a {type(leaf).__name__}, which cannot be "
+                "stacked; make it dense, for example with .map(lambda x: x.to_tensor())."
+            )
+        if leaf.shape.rank is None or leaf.shape.rank == 0:
+            shown = "unknown rank" if leaf.shape.rank is None else "no batch dimension"
+            raise UserError(
+                f"the Dataset's component{name} has {shown}; write dataset.batch(64), where 64 "
+                "is the global batch size."
+            )
+    return spec
+
+
+def _empty() -> UserError:
+    return UserError(
+        "input_fn returned an empty Dataset: it has no batch. Check its files, its filter, and "
+        "batch(…, drop_remainder=True) with fewer examples than one batch."
+    )
+
+
+def _explained(error: tf.errors.OpError) -> UserError:
+    first = " ".join(error.message.split("\n")[:1])
+    if "batch grew" in error.message:
+        sizes = re.findall(r"\[batch grew\] \[(\d+)\] \[first\] \[(\d+)\]", error.message)
+        shown = f" ({sizes[0][0]} examples after {sizes[0][1]})" if sizes else ""
+        return UserError(
+            f"a batch is larger than the first one{shown}; batches may get smaller, not larger: "
+            "batch the Dataset to one global size."
+        )
+    return UserError(
+        f"the Dataset failed while a batch was read; does the structure or the shape of its "
+        f"features change between batches? TensorFlow says: {first[:300]}"
+    )

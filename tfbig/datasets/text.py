@@ -1,0 +1,233 @@
+"""Language-model data over bytes: the text files of a folder, in windows of fixed length."""
+
+import functools
+import hashlib
+import os
+import pathlib
+import sysconfig
+from typing import Any
+
+import numpy as np
+
+from tfbig.data.source import Source
+from tfbig.errors import UserError
+from tfbig.params import read_data_params
+
+VOCABULARY_SIZE = 256
+_SPLITS = ("train", "test")
+_SKIPPED_FOLDERS = frozenset({"__pycache__", "site-packages", "dist-packages"})
+_SKIPPED_IN_THE_STANDARD_LIBRARY = frozenset({"test", "tests", "idle_test"})
+
+_DATA_DEFAULTS = {
+    "batch_size": 8,
+    "folder": None,
+    "patterns": (".py", ".txt"),
+    "sequence_length": 128,
+    "holdout": 0.05,
+    "max_bytes": None,
+    "eval_max_bytes": None,
+}
+
+
+class TextSource(Source):
+    """Windows over one long string of bytes; an example is (bytes, the bytes that follow).
+
+    Example:
+
+        source = TextSource(np.frombuffer(b"hello, world", np.uint8), sequence_length=4)
+        tokens, next_tokens = source.read([0, 1])  # b"hell", b"o, w" and b"ello", b", wo"
+
+    Args:
+        text: uint8 array of shape [bytes].
+        sequence_length: T; window i is the bytes iT to iT + T, T + 1 of them.
+
+    Raises:
+        UserError: the text is shorter than one window.
+    """
+
+    def __init__(self, text: np.ndarray, sequence_length: int):
+        _check_whole("sequence_length", sequence_length)
+        if len(text) < sequence_length + 1:
+            raise UserError(
+                f"a text of {len(text)} bytes is shorter than one window of "
+                f"{sequence_length + 1} bytes; give more text or a smaller sequence_length."
+            )
+        self._text = text
+        self._sequence_length = int(sequence_length)
+
+    def __len__(self) -> int:
+        return (len(self._text) - 1) // self._sequence_length
+
+    def read_examples(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        offsets = np.arange(self._sequence_length + 1)
+        windows = self._text[(indices * self._sequence_length)[:, np.newaxis] + offsets]
+        windows = windows.astype(np.int32)
+        return windows[:, :-1], windows[:, 1:]
+
+
+def text_source(
+    folder: str | os.PathLike | None = None,
+    patterns: tuple[str, ...] = (".py", ".txt"),
+    sequence_length: int = 128,
+    split: str = "train",
+    holdout: float = 0.05,
+    max_bytes: int | None = None,
+) -> TextSource:
+    """The text files of a folder as a Source of (tokens, next tokens).
+
+    The files are taken in the order of their paths, with a zero byte between two of them. A hash
+    of its path decides whether a file is held out, so the split stays when files are added. At
+    least one file is held out; of a folder with a single file, its end is.
+
+    Example:
+
+        source = text_source("~/my_project", patterns=(".py", ".md")).batch(8)
+
+    Args:
+        folder: read recursively, hidden folders left out; None: the standard library of the
+            running Python, without its tests and without installed packages.
+        patterns: the ends of the names of the files to read.
+        sequence_length: T, in bytes.
+        split: "train" or "test".
+        holdout: the share of the files that is held out, between 0 and 1.
+        max_bytes: read no more than that; None: all.
+
+    Returns:
+        A Source whose element is two int32 arrays of shape [T], values from 0 to 255. In memory
+        it takes a byte per byte of text.
+
+    Raises:
+        UserError: the folder cannot be read, has no such files, or too little text.
+    """
+    if split not in _SPLITS:
+        raise UserError(f"split={split!r}: expected one of {', '.join(map(repr, _SPLITS))}.")
+    if not 0 < holdout < 1:
+        raise UserError(f"holdout={holdout!r}: expected a share between 0 and 1, such as 0.05.")
+    _check_whole("sequence_length", sequence_length)
+    if max_bytes is not None:
+        _check_whole("max_bytes", max_bytes)
+    if isinstance(patterns, str):
+        patterns = (patterns,)
+    text = _read_split(
+        None if folder is None else os.path.abspath(os.path.expanduser(os.fspath(folder))),
+        tuple(patterns),
+        split,
+        float(holdout),
+        max_bytes,
+    )
+    if len(text) < sequence_length + 1:
+        raise UserError(
+            f"{folder or 'the standard library'}: the {split} split has {len(text)} bytes, fewer "
+            f"than one window of sequence_length + 1 = {sequence_length + 1}; give a folder with "
+            "more text, a smaller sequence_length or another holdout."
+        )
+    return TextSource(text, sequence_length)
+
+
+def input_fn(mode: str = "train", params: Any = None) -> Source:
+    """The text as a Source: the train split for mode "train", the held-out one otherwise.
+
+    Example:
+
+        from tfbig.datasets import text
+        from tfbig.models import transformer_lm
+
+        tfbig.train_distributed(transformer_lm.build, text.input_fn, max_steps=2000)
+
+    Args:
+        mode: "train", "eval" or "infer".
+        params: params.data may have the arguments of `text_source`, `batch_size` (default 8
+            sequences) and `eval_max_bytes`, the limit of the held-out split (default:
+            max_bytes).
+
+    Returns:
+        A `tfbig.data.Source` of (tokens int32 [T], next tokens int32 [T]), batched.
+
+    Raises:
+        UserError: see `text_source`; or params.data has an unknown name.
+    """
+    data = read_data_params(params, _DATA_DEFAULTS, owner="tfbig.datasets.text.input_fn")
+    batch_size = data.pop("batch_size")
+    eval_max_bytes = data.pop("eval_max_bytes")
+    if mode != "train" and eval_max_bytes is not None:
+        data["max_bytes"] = eval_max_bytes
+    return text_source(split="train" if mode == "train" else "test", **data).batch(batch_size)
+
+
+def _check_whole(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise UserError(f"{name}={value!r}: expected an integer of 1 or more.")
+
+
+@functools.lru_cache(maxsize=4)
+def _read_split(
+    folder: str | None, patterns: tuple[str, ...], split: str, holdout: float, limit: int | None
+) -> np.ndarray:
+    """The bytes of one split, uint8."""
+    root = pathlib.Path(folder or sysconfig.get_path("stdlib"))
+    skipped = _SKIPPED_FOLDERS
+    if folder is None:
+        skipped = skipped | _SKIPPED_IN_THE_STANDARD_LIBRARY
+    files = _find_files(root, patterns, skipped)
+    if len(files) == 1:
+        return _part_of_one_file(root / files[0], split, holdout, limit)
+    held_out = _held_out(files, holdout)
+    chosen = [name for name in files if (name in held_out) == (split == "test")]
+    pieces, size = [], 0
+    for name in chosen:
+        pieces.append(_read_bytes(root / name))
+        size += len(pieces[-1]) + 1
+        if limit is not None and size > limit:
+            break
+    return np.frombuffer(b"\0".join(pieces)[:limit], np.uint8)
+
+
+def _find_files(root: pathlib.Path, patterns: tuple[str, ...], skipped: frozenset) -> list[str]:
+    """Sorted paths below `root`, with "/" between their parts on every system."""
+    if not root.is_dir():
+        raise UserError(f"folder={str(root)!r} is not a folder; give one that has text files.")
+    found = []
+
+    def refuse(error: OSError):
+        if error.filename == str(root):
+            raise UserError(f"folder={str(root)!r} cannot be read: {error.strerror}.") from error
+
+    for folder, folders, names in os.walk(root, onerror=refuse):
+        folders[:] = [n for n in folders if n not in skipped and not n.startswith(".")]
+        paths = (pathlib.Path(folder, name) for name in names if name.endswith(patterns))
+        found.extend(path.relative_to(root).as_posix() for path in paths if path.is_file())
+    if not found:
+        raise UserError(
+            f"folder={str(root)!r} has no files whose names end in {' or '.join(patterns)}; give "
+            "another folder or other patterns."
+        )
+    return sorted(found)
+
+
+def _held_out(files: list[str], holdout: float) -> set[str]:
+    hashes = {name: _hash_of(name) for name in files}
+    chosen = {name for name, value in hashes.items() if value < holdout}
+    return chosen or {min(files, key=hashes.get)}
+
+
+def _hash_of(name: str) -> float:
+    """A number in [0, 1) that depends on the name alone."""
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:7], "big") / 2**56
+
+
+def _part_of_one_file(
+    path: pathlib.Path, split: str, holdout: float, limit: int | None
+) -> np.ndarray:
+    text = np.frombuffer(_read_bytes(path), np.uint8)
+    cut = len(text) - int(len(text) * holdout)
+    return (text[:cut] if split == "train" else text[cut:])[:limit]
+
+
+def _read_bytes(path: pathlib.Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read: {error.strerror}; make it readable or leave it out."
+        ) from error

@@ -1,0 +1,83 @@
+"""Where work runs and where parameters live: the interface that the loop uses."""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+
+class Placement:
+    """One device; the base of all other placements.
+
+    Attributes:
+        name: the strategy's name in api.md.
+        num_replicas: how many parts a global batch is split into.
+        compiles_whole_loop: whether XLA can compile the loop with its variables; otherwise only
+            a pure function of their values.
+        device: the device's name, or None for TensorFlow's choice.
+    """
+
+    name = "one_device"
+    num_replicas = 1
+    compiles_whole_loop = True
+
+    def __init__(self, device: str | None = None):
+        self.device = device
+
+    def scope(self) -> contextlib.AbstractContextManager:
+        """The scope in which variables are made and models are built."""
+        return tf.device(self.device) if self.device else contextlib.nullcontext()
+
+    def replica(self) -> Any:
+        """The number of the replica that is being traced, 0 … num_replicas - 1."""
+        return 0
+
+    def run(self, fn: Callable, args: tuple) -> Any:
+        """Runs `fn` on every replica, inside a trace; returns the first replica's result."""
+        return fn(*args)
+
+    def reduce_sum(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
+        """Sums tensors over the replicas, inside `run`; every replica gets the sums."""
+        return tensors
+
+    def describe(self) -> str:
+        """The placement in a few words, for the log."""
+        return f"one device ({self.device or 'default'})"
+
+
+class Mirrored(Placement):
+    """Replicas on the devices of one machine, each with a copy of every variable.
+
+    Args:
+        strategy: a tf.distribute.MirroredStrategy.
+    """
+
+    name = "mirrored"
+    compiles_whole_loop = False
+
+    def __init__(self, strategy: tf.distribute.MirroredStrategy):
+        super().__init__()
+        self.strategy = strategy
+        self.num_replicas = strategy.num_replicas_in_sync
+
+    def scope(self) -> contextlib.AbstractContextManager:
+        return self.strategy.scope()
+
+    def replica(self) -> tf.Tensor:
+        return tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int32)
+
+    def run(self, fn: Callable, args: tuple) -> Any:
+        results = self.strategy.run(fn, args)
+        return tf.nest.map_structure(
+            lambda value: self.strategy.experimental_local_results(value)[0], results
+        )
+
+    def reduce_sum(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tensors)
+
+    def describe(self) -> str:
+        devices = ", ".join(
+            d.split("device:")[-1] for d in self.strategy.extended.worker_devices
+        )
+        return f"mirrored over {self.num_replicas} replicas ({devices})"

@@ -1,0 +1,139 @@
+"""From `strategy=` and `devices=` to a placement."""
+
+import logging
+from typing import Any
+
+import tensorflow as tf
+
+from tfbig.errors import NotBuiltError, UserError
+from tfbig.placement.placement import Mirrored, Placement
+
+log = logging.getLogger("tfbig")
+
+BUILT = ("auto", "one_device", "mirrored")
+NOT_BUILT = ("multi_worker", "parameter_server", "tpu")
+
+
+def make_placement(strategy: Any = "auto", devices: Any = None) -> Placement:
+    """Makes the placement that a user asks for.
+
+    Example: `make_placement("mirrored", 2)`: two GPUs, or two logical CPU devices on a machine
+    that has none.
+
+    Args:
+        strategy: "auto", "one_device", "mirrored" or a tf.distribute strategy.
+        devices: None, a number of devices, or their names ("GPU:0", …).
+
+    Raises:
+        UserError: the strategy is unknown, or the devices do not exist.
+        NotBuiltError: the strategy exists in the API and is not built yet.
+    """
+    if isinstance(strategy, tf.distribute.Strategy):
+        return _adopt(strategy, devices)
+    if strategy in NOT_BUILT:
+        raise NotBuiltError(
+            f"strategy={strategy!r} is not built yet; write strategy="
+            + " or ".join(f'"{name}"' for name in BUILT)
+            + "."
+        )
+    if strategy not in BUILT:
+        raise UserError(
+            f"strategy={strategy!r}: expected one of {', '.join(BUILT + NOT_BUILT)}, or a "
+            "tf.distribute.Strategy."
+        )
+    names = _device_names(devices, most=1 if strategy == "one_device" else None)
+    if strategy == "auto":
+        strategy = "mirrored" if len(names) > 1 else "one_device"
+    if strategy == "one_device":
+        return Placement(names[0])
+    return Mirrored(tf.distribute.MirroredStrategy(names))
+
+
+def _adopt(strategy: tf.distribute.Strategy, devices: Any) -> Placement:
+    if devices is not None:
+        raise UserError(
+            f"devices={devices!r} together with a {type(strategy).__name__}, which has devices "
+            "of its own; leave devices out."
+        )
+    if type(strategy) is tf.distribute.MirroredStrategy:
+        return Mirrored(strategy) if strategy.num_replicas_in_sync > 1 else Placement(
+            strategy.extended.worker_devices[0]
+        )
+    if isinstance(strategy, tf.distribute.OneDeviceStrategy):
+        return Placement(strategy.extended.worker_devices[0])
+    if strategy is tf.distribute.get_strategy() and not tf.distribute.has_strategy():
+        return Placement(_device_names(None, most=1)[0])
+    raise NotBuiltError(
+        f"a {type(strategy).__name__} is not built yet; pass a tf.distribute.MirroredStrategy or "
+        "OneDeviceStrategy, or a name."
+    )
+
+
+def _device_names(devices: Any, most: int | None) -> list[str]:
+    """The names of the devices asked for, GPU:0 … or CPU:0 …, all of which exist."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if devices is None:
+        count = len(gpus) if most is None else min(len(gpus), most)
+        return [f"GPU:{i}" for i in range(count)] or ["CPU:0"]
+    if isinstance(devices, bool) or not isinstance(devices, (int, list, tuple, str)):
+        raise UserError(
+            f'devices={devices!r}: expected a number or device names such as ["GPU:0", "GPU:1"].'
+        )
+    if isinstance(devices, int):
+        if devices < 1:
+            raise UserError(
+                f"devices={devices}: expected 1 or more, or devices=None for all there are."
+            )
+        if gpus and devices > len(gpus):
+            shown = ", ".join(f"GPU:{i}" for i in range(len(gpus)))
+            raise UserError(
+                f"devices={devices}, but this machine shows {len(gpus)} GPU(s) ({shown}). Pass "
+                f"devices={len(gpus)}, or devices=None for all of them."
+            )
+        names = [f"{'GPU' if gpus else 'CPU'}:{i}" for i in range(devices)]
+    else:
+        names = [devices] if isinstance(devices, str) else list(devices)
+    if not names or len(set(names)) != len(names):
+        raise UserError(f"devices={devices!r}: name each device once, and at least one.")
+    if most is not None and len(names) > most:
+        raise UserError(
+            f'devices={devices!r} with strategy="one_device", which uses one; write '
+            'strategy="mirrored".'
+        )
+    _check_names(names, len(gpus))
+    return names
+
+
+def _check_names(names: list[str], gpus: int) -> None:
+    cpus = 0
+    for name in names:
+        kind, _, number = str(name).upper().removeprefix("/").removeprefix("DEVICE:").partition(":")
+        if kind not in ("CPU", "GPU") or not number.isdigit():
+            raise UserError(f'devices: {name!r} is no device name; write "GPU:0" or "CPU:0".')
+        if kind == "GPU" and int(number) >= gpus:
+            raise UserError(
+                f"devices: {name!r} does not exist; this machine shows {gpus} GPU(s). Pass "
+                "devices=None for all there are."
+            )
+        if kind == "CPU":
+            cpus = max(cpus, int(number) + 1)
+    if cpus > 1:
+        _make_logical_cpus(cpus)
+
+
+def _make_logical_cpus(count: int) -> None:
+    """Splits the CPU into logical devices, which TensorFlow allows only before it starts."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    try:
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration()] * count
+        )
+    except RuntimeError:
+        there = len(tf.config.list_logical_devices("CPU"))
+        if there < count:
+            raise UserError(
+                f"{count} CPU devices were asked for, but TensorFlow has started with {there}, "
+                "and that is fixed once it has. Call train_distributed before any other "
+                "TensorFlow operation (pass a function that builds the model, not a model), or "
+                "call tf.config.set_logical_device_configuration first."
+            ) from None

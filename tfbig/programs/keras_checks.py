@@ -1,0 +1,159 @@
+"""What can be said about a Keras model or its batch before, and after, a step fails."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfbig import _private_api
+from tfbig.errors import UserError
+
+
+def check_model(model: keras.Model) -> None:
+    """Refuses models that the loop could train only by ignoring a part of them.
+
+    Raises:
+        UserError: one line that says which part, and what to write instead.
+    """
+    if not model.compiled or model.optimizer is None:
+        raise UserError(
+            f"the model {model.name!r} is not compiled; call "
+            'model.compile(optimizer="adam", loss=…) before it is returned or passed.'
+        )
+    for method, instead in (
+        ("train_step", "override compute_loss instead, or write an estimator-style model_fn"),
+        ("test_step", "override compute_loss or compute_metrics instead"),
+    ):
+        if _private_api.overrides(model, method):
+            raise UserError(
+                f"{type(model).__name__} has its own {method}, which tfbig's loop would not "
+                f"call; {instead}."
+            )
+    inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    if getattr(inner, "gradient_accumulation_steps", None):
+        raise UserError(
+            f"optimizer gradient_accumulation_steps={inner.gradient_accumulation_steps}: Keras's "
+            "own accumulation fails under tf.distribute; leave it None and write "
+            f"RunConfig(accumulation_steps={inner.gradient_accumulation_steps})."
+        )
+    if getattr(model, "run_eagerly", False):
+        raise UserError(
+            "the model is compiled with run_eagerly=True, but tfbig's loop is traced; leave it "
+            "out of compile()."
+        )
+
+
+def check_labels(model: keras.Model, features: Any, labels: Any) -> None:
+    """Compares the labels' shape with the outputs', for losses whose rule is known.
+
+    Args:
+        features, labels: structures of KerasTensors of shape [None, …].
+
+    Raises:
+        UserError: a rank or a size cannot be meant; Keras would broadcast or fail inside.
+    """
+    if labels is None or model.loss is None:
+        return
+    outputs = keras.tree.flatten(_symbolic_outputs(model, features))
+    flat = keras.tree.flatten(labels)
+    losses = keras.tree.flatten(model.loss)
+    if len(flat) != len(outputs):
+        if len(flat) > len(outputs):
+            raise UserError(
+                f"input_fn gives {len(flat)} labels, but the model has {len(outputs)} "
+                "output(s); give one label tensor for each output with a loss."
+            )
+        return
+    if len(losses) == 1:
+        losses = losses * len(flat)
+    if len(losses) != len(outputs):
+        return
+    for loss, label, output in zip(losses, flat, outputs, strict=True):
+        _check_label(_loss_name(loss), tuple(label.shape), tuple(output.shape))
+
+
+def _check_label(loss: str, label: tuple, output: tuple) -> None:
+    expected = None
+    if loss == "sparse_categorical_crossentropy":
+        if label not in (output[:-1], (*output[:-1], 1)) and not _compatible(label, output[:-1]):
+            expected = f"{_shown(output[:-1])}, class numbers from 0 to {output[-1]} - 1"
+            if label == output:
+                expected += "; for one-hot labels compile with categorical_crossentropy"
+    elif loss in ("categorical_crossentropy", "mean_squared_error", "mean_absolute_error",
+                  "mse", "mae", "binary_crossentropy", "kl_divergence", "huber"):  # fmt: skip
+        squeezed = output[:-1] if output[-1] == 1 else output
+        extended = (*output, 1)
+        if not any(_compatible(label, shape) for shape in (output, squeezed, extended)):
+            expected = _shown(output)
+    if expected:
+        raise UserError(
+            f"labels have the shape {_shown(label)}, but {loss} on an output of shape "
+            f"{_shown(output)} expects {expected}."
+        )
+
+
+def explain_keras_batch(model: keras.Model, features: Any, labels: Any) -> str | None:
+    """Says what in a batch makes a loss infinite or NaN, or None.
+
+    Args:
+        features, labels: structures of NumPy arrays of shape [n, …].
+    """
+    found = explain_numbers("features", features) or explain_numbers("labels", labels)
+    if found or labels is None:
+        return found
+    losses = [_loss_name(loss) for loss in keras.tree.flatten(model.loss)]
+    shapes = [tuple(t.shape) for t in keras.tree.flatten(model.outputs or [])]
+    flat = tf.nest.flatten_with_joined_string_paths(labels)
+    if len(losses) == 1:
+        losses = losses * len(flat)
+    for loss, shape, (path, label) in zip(losses, shapes, flat, strict=False):
+        if loss == "sparse_categorical_crossentropy" and shape[-1]:
+            wrong = np.argwhere((label < 0) | (label >= shape[-1]))
+            if len(wrong):
+                name = f"labels[{path!r}]" if path else "labels"
+                return (
+                    f"{name} has class {label[tuple(wrong[0])]} in example {wrong[0][0]} of the "
+                    f"batch, but the model has {shape[-1]} classes: 0 to {shape[-1] - 1}"
+                )
+    return None
+
+
+def explain_numbers(name: str, structure: Any) -> str | None:
+    """Names the first array with a NaN or an infinity in it, and its example, or None."""
+    if structure is None:
+        return None
+    for path, array in tf.nest.flatten_with_joined_string_paths(structure):
+        array = np.asarray(array)
+        if array.dtype.kind != "f":
+            continue
+        wrong = np.argwhere(~np.isfinite(array))
+        if len(wrong):
+            where = f"{name}[{path!r}]" if path else name
+            value = "NaN" if np.isnan(array[tuple(wrong[0])]) else "an infinity"
+            return f"{where} has {value} in example {wrong[0][0]} of the batch"
+    return None
+
+
+def _symbolic_outputs(model: keras.Model, features: Any) -> Any:
+    return _private_api.output_spec(model, features)
+
+
+def _loss_name(loss: Any) -> str:
+    if isinstance(loss, str):
+        try:
+            loss = keras.losses.get(loss)
+        except ValueError:
+            return ""
+    fn = getattr(loss, "fn", loss)
+    return getattr(fn, "__name__", "")
+
+
+def _compatible(first: tuple, second: tuple) -> bool:
+    return len(first) == len(second) and all(
+        a is None or b is None or a == b for a, b in zip(first, second, strict=True)
+    )
+
+
+def _shown(shape: tuple) -> str:
+    return "(" + ", ".join("batch" if d is None else str(d) for d in shape) + ")"

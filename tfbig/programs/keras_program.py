@@ -1,0 +1,237 @@
+"""Compiled Keras models as programs."""
+
+import re
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfbig import _private_api
+from tfbig.errors import UserError
+from tfbig.programs import program
+from tfbig.programs.keras_checks import check_labels, check_model, explain_keras_batch
+from tfbig.programs.keras_padding import exact_with_padding
+from tfbig.programs.program import Batch, Forward, Program, Term, Values
+
+
+class KerasProgram(Program):
+    """A compiled keras.Model: Sequential, functional or subclassed.
+
+    Args:
+        model: compiled; its variables are made in the placement's scope.
+
+    Raises:
+        UserError: the model is not compiled, has its own `train_step`, or accumulates in its
+            optimizer.
+    """
+
+    pure = True
+
+    def __init__(self, model: keras.Model):
+        check_model(model)
+        self.model = model
+        self.optimizer = model.optimizer
+
+    def build(self, spec: Any, run) -> None:
+        """Builds layers, losses, metrics and optimizer for batches of this structure."""
+        del run  # a Keras model is built from symbols, before any trace
+        symbols = tf.nest.map_structure(
+            lambda s: keras.KerasTensor((None, *s.shape[1:]), s.dtype.name), spec
+        )
+        features, labels, weight = program.split_element(symbols)
+        check_labels(self.model, features, labels)
+        _private_api.build_compiled(self.model, features, labels, weight)
+        self.optimizer.build(self.model.trainable_variables)
+        tracker = self.model._loss_tracker  # the loop reports the loss itself
+        self._metrics = [m for m in self.model.metrics if m is not tracker]
+        self.trainable = self.model.trainable_variables
+        self.state = self.model.non_trainable_variables
+        self.metric_variables = [v for m in self._metrics for v in m.variables]
+        layers = _private_api.flatten_layers(self.model)
+        self.couples_replicas = any(getattr(l, "synchronized", False) for l in layers)
+        self.exact_with_padding = exact_with_padding(self.model, self._metrics)
+
+    def forward(self, values: Values, batch: Batch, training: bool) -> Forward:
+        """Computes a batch from `values` alone; no variable is read or changed."""
+        variables = [*self.trainable, *self.state, *self.metric_variables]
+        given = [*values.trainable, *values.state, *values.metrics]
+        scope = keras.StatelessScope(
+            zip(variables, given, strict=True), collect_losses=True, initialize_variables=False
+        )
+        with scope:
+            outputs = self.model(batch.features, training=training)
+            terms = self._terms(batch, outputs, training)
+            self._update_metrics(batch, outputs)
+
+        def new(variables, values):
+            found = [scope.get_current_value(v) for v in variables]
+            return [a if b is None else b for a, b in zip(values, found, strict=True)]
+
+        return Forward(
+            terms,
+            new(self.state, values.state),
+            new(self.metric_variables, values.metrics),
+        )
+
+    def _terms(self, batch: Batch, outputs: Any, training: bool) -> list[Term]:
+        model = self.model
+        if _private_api.overrides(model, "compute_loss"):
+            loss = model.compute_loss(
+                batch.features, batch.labels, outputs, batch.sample_weight, training=training
+            )
+            return [Term(program.SCALAR, tf.cast(tf.reduce_sum(loss), tf.float32))]
+        terms: list[Term] = []
+        losses = _private_api.compiled_losses(model)
+        trackers = model._compile_loss.metrics if losses else []
+
+        def recorder(i, loss):
+            def record(labels, output, sample_weight=None):
+                term = loss_term(loss, labels, output, sample_weight, batch.row_weight)
+                if trackers:
+                    trackers[i].update_state(_mean(term, batch), sample_weight=batch.count)
+                weight = losses[i].loss_weights
+                terms.append(term if weight is None else term._replace(total=term.total * weight))
+                return tf.zeros([])
+
+            return record
+
+        if losses:
+            with _private_api.substituted_losses(model, recorder):
+                model._compile_loss(batch.labels, outputs, batch.sample_weight)
+        terms += [
+            Term(program.ONCE, tf.cast(tf.reduce_sum(loss), tf.float32)) for loss in model.losses
+        ]
+        if not terms:
+            raise UserError(
+                "the model has nothing to minimise: compile(loss=…) was not given and no layer "
+                "adds a loss. Pass a loss to compile()."
+            )
+        return terms
+
+    def _update_metrics(self, batch: Batch, outputs: Any) -> None:
+        if _private_api.overrides(self.model, "compute_metrics"):
+            self.model.compute_metrics(batch.features, batch.labels, outputs, batch.sample_weight)
+        elif batch.row_weight is not None:
+            _private_api.update_padded_metrics(
+                self.model, batch.labels, outputs, batch.sample_weight, batch.row_weight
+            )
+        elif _private_api.compiled_metrics(self.model) is not None:
+            _private_api.compiled_metrics(self.model).update_state(
+                batch.labels, outputs, batch.sample_weight
+            )
+
+    def named_variables(self) -> dict[str, tf.Variable]:
+        """Model, optimizer and metric variables by path, automatic numbers counted from 0."""
+        groups = {
+            "model": [*self.trainable, *self.state],
+            "optimizer": self.optimizer.variables,
+            "metrics": self.metric_variables,
+        }
+        named = {}
+        renumber = Renumbering()
+        for group, variables in groups.items():
+            for variable in variables:
+                name = f"{group}/{renumber(variable.path)}"
+                twins = sum(other.split("#")[0] == name for other in named)
+                named[f"{name}#{twins}" if twins else name] = variable.value
+        return named
+
+    def metric_results(self) -> dict[str, float]:
+        results = {}
+        for metric in self._metrics:
+            result = metric.result()
+            results.update(result if isinstance(result, dict) else {metric.name: result})
+        return {name: _as_number(value) for name, value in results.items()}
+
+    def reset_metrics(self) -> None:
+        for metric in self._metrics:
+            metric.reset_state()
+
+    def explain_batch(self, features: Any, labels: Any) -> str | None:
+        return explain_keras_batch(self.model, features, labels)
+
+
+def loss_term(loss, labels, output, sample_weight, row_weight) -> Term:
+    """The values of one Keras loss on one output, summed but not divided.
+
+    Args:
+        loss: a keras.losses.Loss.
+        labels, output: tensors of shape [n, …].
+        sample_weight: shape [n] or broadcastable to the loss's values, or None.
+        row_weight: float32 [n], 0 for padding, or None.
+    """
+    weight = sample_weight
+    if row_weight is not None:
+        weight = row_weight if weight is None else _times_rows(weight, row_weight)
+    values, mask = _private_api.loss_values(loss, labels, output, weight)
+    values = tf.cast(values, tf.float32)
+    if values.shape.rank == 0:
+        return Term(program.SCALAR, values)
+    total = tf.reduce_sum(values)
+    if loss.reduction in ("sum", None, "none"):
+        return Term(program.UNDIVIDED, total)
+    per_row = _elements(values) / _rows(values)
+    nominal = float(values.shape[1:].num_elements() or 1)
+    if loss.reduction == "mean_with_sample_weight" and sample_weight is not None:
+        weight = tf.cast(weight, tf.float32)
+        if mask is not None:
+            mask, weight = _private_api.same_rank(tf.cast(mask, tf.float32), weight)
+            weight *= mask
+        return Term(program.OWN, total, tf.reduce_sum(weight), nominal=nominal)
+    if mask is not None:
+        share = tf.cast(mask, tf.float32)
+        if row_weight is not None:
+            share = _times_rows(share, row_weight)
+        each = _elements(values) / _elements(share)
+        return Term(program.OWN, total, tf.reduce_sum(share) * each, nominal=nominal)
+    return Term(program.EXAMPLES, total, per_row=per_row)
+
+
+def _mean(term: Term, batch: Batch) -> tf.Tensor:
+    """The mean that Keras shows for one output's loss."""
+    if term.kind == program.EXAMPLES:
+        return tf.math.divide_no_nan(term.total, batch.count * term.per_row)
+    if term.kind == program.OWN:
+        return tf.math.divide_no_nan(term.total, term.denominator)
+    return term.total
+
+
+def _times_rows(weight: tf.Tensor, row_weight: tf.Tensor) -> tf.Tensor:
+    weight = tf.cast(weight, tf.float32)
+    return weight * tf.reshape(row_weight, [-1] + [1] * (weight.shape.rank - 1))
+
+
+def _elements(tensor: tf.Tensor):
+    known = tensor.shape.num_elements()
+    return float(known) if known else tf.cast(tf.size(tensor), tf.float32)
+
+
+def _rows(tensor: tf.Tensor):
+    known = tensor.shape[0]
+    return float(known) if known else tf.cast(tf.shape(tensor)[0], tf.float32)
+
+
+def _as_number(value):
+    value = keras.ops.convert_to_numpy(value)
+    return float(value) if value.ndim == 0 else value.tolist()
+
+
+class Renumbering:
+    """Renames dense_7, dense_9 to dense, dense_1: the same names in every process and call.
+
+    Keras numbers automatic names through a process, so the second model built there has other
+    names than the first; a checkpoint must fit both.
+    """
+
+    def __init__(self):
+        self._seen: dict[str, dict[str, int]] = {}
+
+    def __call__(self, path: str) -> str:
+        parts, parent = [], ""
+        for part in path.split("/"):
+            base = re.sub(r"_\d+$", "", part)
+            numbers = self._seen.setdefault(f"{parent}/{base}", {})
+            number = numbers.setdefault(part, len(numbers))
+            parts.append(f"{base}_{number}" if number else base)
+            parent = "/".join(parts)
+        return "/".join(parts)

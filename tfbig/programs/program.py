@@ -1,0 +1,161 @@
+"""The interface between a user's model and the training loop."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tfbig import _private_api
+
+# What a loss term is divided by over the global batch when gradient_aggregation="mean".
+EXAMPLES = "examples"  # its elements: examples, or tokens when every example has as many
+OWN = "own"  # something only the data tell: a mask's sum, the sum of the sample weights
+UNDIVIDED = "undivided"  # nothing: the loss's reduction is "sum"
+ONCE = "once"  # it is no sum over examples: a regulariser, counted once for each update
+SCALAR = "scalar"  # unknown: a scalar taken as the mean over the examples it was computed on
+
+
+class Batch(NamedTuple):
+    """The part of a global batch that one call of a program works on.
+
+    Attributes:
+        features, labels, sample_weight: nested structures of tensors of shape [n, …]; labels
+            and sample_weight may be None.
+        row_weight: float32 [n], 1 for an example and 0 for padding, or None: no padding.
+        count: float32 scalar, the number of examples.
+    """
+
+    features: Any
+    labels: Any
+    sample_weight: Any
+    row_weight: tf.Tensor | None
+    count: tf.Tensor
+
+
+class Term(NamedTuple):
+    """One term of the loss on a batch, not yet divided by anything.
+
+    Attributes:
+        kind: one of the kinds above.
+        total: scalar, the sum over the batch (ONCE and SCALAR: the value itself).
+        denominator: OWN: the scalar that the sum over the global batch is divided by.
+        per_row: EXAMPLES: how many elements one example has.
+        nominal: OWN: the usual denominator of one example, to keep float16 gradients in range.
+    """
+
+    kind: str
+    total: tf.Tensor
+    denominator: tf.Tensor | None = None
+    per_row: float = 1.0
+    nominal: float = 1.0
+
+
+class Values(NamedTuple):
+    """The values of a program's variables, in the order of the program's lists."""
+
+    trainable: list[tf.Tensor]
+    state: list[tf.Tensor]
+    metrics: list[tf.Tensor]
+
+
+class Forward(NamedTuple):
+    """What a program computes from a batch; `state` and `metrics` are the new values."""
+
+    terms: list[Term]
+    state: list[tf.Tensor]
+    metrics: list[tf.Tensor]
+
+
+class Program:
+    """A model with its loss, optimizer and metrics, as the loop sees it.
+
+    The loop decides when and where; a program knows neither steps nor replicas. `forward`
+    computes a batch and changes nothing but what a subclass says.
+
+    Attributes:
+        trainable, state, metric_variables: the model's variables: trained by the optimizer,
+            changed by the forward pass (moving statistics, seeds), and those of the metrics.
+        optimizer: a Keras optimizer.
+        model: the keras.Model, or None.
+        pure: `forward` reads no variable but takes `Values`, so it can be compiled for a part
+            of a mirrored model.
+        exact_with_padding: examples with row_weight 0 change nothing: no layer mixes the
+            examples of a batch, and all losses and metrics are sums that take weights.
+        couples_replicas: the forward pass itself reduces over replicas (synchronized batch
+            normalisation), so an empty part must stay empty and cannot be compiled alone.
+    """
+
+    trainable: list
+    state: list
+    metric_variables: list
+    optimizer: Any
+    model: Any = None
+    pure: bool = False
+    exact_with_padding: bool = False
+    couples_replicas: bool = False
+
+    def build(self, spec: Any, run) -> None:
+        """Creates all variables. `spec`: the batch's structure; `run` calls a function as the
+        placement will: in a trace, on every replica."""
+        raise NotImplementedError
+
+    def forward(self, values: Values, batch: Batch, training: bool) -> Forward:
+        """Computes the loss terms, the new state and the new metric values of a batch."""
+        raise NotImplementedError
+
+    def select(self, training: bool) -> None:
+        """Called before the step of a mode is traced; for programs whose modes differ."""
+
+    def build_evaluation(self, spec: Any, run) -> None:
+        """Called before the first evaluation; for programs whose modes differ."""
+
+    def apply(self, gradients: list) -> None:
+        """Updates the trainable variables; `gradients` are reduced over replicas already."""
+        self.optimizer.apply(gradients, self.trainable)
+
+    @contextlib.contextmanager
+    def tracing(self) -> Iterator[None]:
+        """Held around a whole trace, outside the replicas.
+
+        Replicas are threads that take turns within a trace, so what changes Keras for the time
+        of a trace must not be entered by each of them.
+        """
+        with (
+            _private_api.losses_of_one_replica(),
+            _private_api.reproducible_dropout(),
+            _private_api.gradients_already_reduced(self.optimizer),
+        ):
+            yield
+
+    def named_variables(self) -> dict[str, tf.Variable]:
+        """All variables that a checkpoint holds, by a name that is the same in every run."""
+        raise NotImplementedError
+
+    def metric_results(self) -> dict[str, float]:
+        """The metrics' values, from their variables as they are now."""
+        raise NotImplementedError
+
+    def reset_metrics(self) -> None:
+        """Sets the metrics' variables to their start."""
+        raise NotImplementedError
+
+    def explain_batch(self, features: Any, labels: Any) -> str | None:
+        """Says what is wrong with a batch of NumPy arrays, or None; asked when a step fails."""
+        return None
+
+    def read(self) -> Values:
+        """Reads all variables, in the present replica."""
+        return Values(
+            [tf.convert_to_tensor(v) for v in self.trainable],
+            [tf.convert_to_tensor(v) for v in self.state],
+            [tf.convert_to_tensor(v) for v in self.metric_variables],
+        )
+
+
+def split_element(element: Any) -> tuple[Any, Any, Any]:
+    """Splits what an input_fn yields into (features, labels, sample_weight)."""
+    if isinstance(element, tuple):
+        if len(element) <= 3 and element:
+            return (*element, *(None,) * (3 - len(element)))
+    return element, None, None

@@ -1,0 +1,149 @@
+"""RunConfig: how a run is carried out. Known to every room of the house, knows none of them."""
+
+import dataclasses
+
+from tfbig.errors import NotBuiltError, UserError
+
+DATA_DISTRIBUTIONS = ("auto", "random", "block", "none")
+MODEL_DISTRIBUTIONS = ("replicated", "owner")
+GRADIENT_AGGREGATIONS = ("mean", "sum")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """How a training run is carried out; what it computes does not depend on most of it.
+
+    Example:
+
+        config = tfbig.RunConfig(accumulation_steps=4, save_checkpoints_steps=500)
+        tfbig.train_distributed(model_fn, input_fn, config=config, max_steps=2000)
+
+    Args:
+        data_distribution: "auto" (random for a Source, own order for a Dataset) or "random".
+        model_distribution: "replicated".
+        gradient_aggregation: "mean" divides the summed gradient by the loss's own denominator
+            over the global batch; "sum" does not divide.
+        accumulation_steps: micro-batches per update, each with a part of the global batch.
+        precision: "float32", "mixed_bfloat16" or "mixed_float16" (Keras dtype policies).
+        jit_compile: "auto", True or False: XLA for the training step.
+        steps_per_loop: "auto" or the largest number of steps inside one traced loop.
+        max_staleness: parameter servers only, hence None for now.
+        save_checkpoints_steps: steps between two checkpoints; None: by time only.
+        save_checkpoints_secs: seconds between two checkpoints; None: by steps only. When
+            neither is given, 600 seconds.
+        keep_checkpoint_max: how many checkpoints are kept.
+        eval_every_steps: steps between two evaluations; None: each epoch when the length of
+            the data is known, else 1000.
+        log_step_count_steps: steps between two log points.
+        save_summary_steps: steps between two TensorBoard summaries.
+        tf_random_seed: one seed for weights, dropout and shuffles; None draws one, which is
+            kept in the checkpoint.
+
+    Raises:
+        UserError: a field has a value it cannot have; the message lists those it can.
+    """
+
+    data_distribution: str = "auto"
+    model_distribution: str = "replicated"
+    gradient_aggregation: str = "mean"
+    accumulation_steps: int = 1
+    precision: str = "float32"
+    jit_compile: bool | str = "auto"
+    steps_per_loop: int | str = "auto"
+    max_staleness: int | None = None
+    save_checkpoints_steps: int | None = None
+    save_checkpoints_secs: float | None = None
+    keep_checkpoint_max: int = 5
+    eval_every_steps: int | None = None
+    log_step_count_steps: int = 100
+    save_summary_steps: int = 100
+    tf_random_seed: int | None = None
+
+    def __post_init__(self):
+        _one_of("data_distribution", self.data_distribution, DATA_DISTRIBUTIONS)
+        _one_of("model_distribution", self.model_distribution, MODEL_DISTRIBUTIONS)
+        _one_of("gradient_aggregation", self.gradient_aggregation, GRADIENT_AGGREGATIONS)
+        _one_of("precision", self.precision, PRECISIONS)
+        _one_of("jit_compile", self.jit_compile, ("auto", True, False))
+        if self.steps_per_loop != "auto":
+            _positive("steps_per_loop", self.steps_per_loop, alternative='"auto"')
+        for name in (
+            "accumulation_steps",
+            "keep_checkpoint_max",
+            "log_step_count_steps",
+            "save_summary_steps",
+        ):
+            _positive(name, getattr(self, name))
+        for name in ("save_checkpoints_steps", "eval_every_steps"):
+            if getattr(self, name) is not None:
+                _positive(name, getattr(self, name), alternative="None")
+        seconds = self.save_checkpoints_secs
+        if seconds is None and self.save_checkpoints_steps is None:
+            object.__setattr__(self, "save_checkpoints_secs", 600.0)
+        elif seconds is not None and not (_is_number(seconds) and seconds > 0):
+            raise UserError(
+                f"RunConfig.save_checkpoints_secs={seconds!r}: expected seconds above 0, or None."
+            )
+        seed = self.tf_random_seed
+        if seed is not None and not (_is_int(seed) and 0 <= seed < 2**31):
+            raise UserError(
+                f"RunConfig.tf_random_seed={seed!r}: expected an integer from 0 to 2**31 - 1, "
+                "or None."
+            )
+        self._refuse_what_is_not_built()
+
+    def _refuse_what_is_not_built(self) -> None:
+        for name, built, value in (
+            ("data_distribution", '"auto" or "random"', "block"),
+            ("data_distribution", '"auto" or "random"', "none"),
+            ("model_distribution", '"replicated"', "owner"),
+        ):
+            if getattr(self, name) == value:
+                raise NotBuiltError(
+                    f"RunConfig.{name}={value!r} is not built yet; write {name}={built}."
+                )
+        if self.max_staleness is not None:
+            raise NotBuiltError(
+                f"RunConfig.max_staleness={self.max_staleness!r} belongs to "
+                'strategy="parameter_server", which is not built yet; leave it None.'
+            )
+
+
+def run_config_from(fields: dict) -> RunConfig:
+    """Builds a RunConfig from a mapping, naming unknown fields.
+
+    Example: `run_config_from({"accumulation_steps": 2})`.
+
+    Raises:
+        UserError: a field is unknown; the message lists the known ones.
+    """
+    known = [field.name for field in dataclasses.fields(RunConfig)]
+    unknown = [name for name in fields if name not in known]
+    if unknown:
+        raise UserError(
+            f"unknown RunConfig field {', '.join(map(repr, unknown))}; "
+            f"the fields are: {', '.join(known)}."
+        )
+    return RunConfig(**fields)
+
+
+def _is_int(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _one_of(name: str, value, choices: tuple) -> None:
+    if not any(value is choice or (value == choice and type(value) is type(choice))
+               for choice in choices):
+        listed = ", ".join(repr(choice) for choice in choices)
+        raise UserError(f"RunConfig.{name}={value!r}: expected one of {listed}.")
+
+
+def _positive(name: str, value, alternative: str = "") -> None:
+    if not _is_int(value) or value < 1:
+        other = f", or {alternative}" if alternative else ""
+        raise UserError(f"RunConfig.{name}={value!r}: expected an integer of 1 or more{other}.")

@@ -1,0 +1,188 @@
+"""Calls of the traced loop: many steps each, compiled where that can be done."""
+
+import logging
+import re
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tfbig.data.feed import Feed, Stack
+from tfbig.errors import UserError
+from tfbig.placement.placement import Placement
+from tfbig.programs.program import Program
+from tfbig.run_config import RunConfig
+from tfbig.training.step import Step
+
+log = logging.getLogger("tfbig")
+
+_CANNOT_COMPILE = re.compile(
+    r"unsupported operations|not compilable|XLA_\w+_JIT|compilation|Compilation|"
+    r"must be a compile-time constant|No registered '\w+' OpKernel for XLA|UNIMPLEMENTED"
+)
+
+
+class Ran(NamedTuple):
+    """What a call reports: the sum over its steps of loss times examples, the examples, and
+    the place in the stack of the first loss that is not finite, or -1."""
+
+    loss_sum: float
+    examples: float
+    nonfinite: int
+
+
+class Calls:
+    """Runs stacks of batches through one mode of a program.
+
+    Two functions are traced when they are needed: one for batches of the full size (or padded,
+    where padding is exact), which may be compiled, and one for batches of any size.
+
+    Args:
+        program, placement: what and where.
+        feed: tells the shapes.
+        training: train or evaluate.
+        config: gradient_aggregation and accumulation_steps.
+        jit: compile with XLA; if it fails, fall back unless `insist`.
+        insist: raise an error if it cannot be compiled.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        placement: Placement,
+        feed: Feed,
+        *,
+        training: bool,
+        config: RunConfig,
+        jit: bool,
+        insist: bool = False,
+    ):
+        self._program, self._placement, self._feed = program, placement, feed
+        self._training, self._config = training, config
+        self.jit, self._insist = jit, insist
+        self._even: Any = None
+        self._exact: Any = None
+        full = feed.rows == feed.batch_size
+        self._pads = program.exact_with_padding and feed.static
+        self._has_even = feed.static and (self._pads or full)
+
+    def run(self, stack: Stack) -> Ran:
+        """Runs all the batches of a stack."""
+        loss_sum, examples, nonfinite = 0.0, 0.0, -1
+        for start, stop, exact in self._runs(stack):
+            ran = self._call(stack, start, stop, exact)
+            loss_sum, examples = loss_sum + ran[0], examples + ran[1]
+            nonfinite = nonfinite if nonfinite >= 0 else ran[2]
+        return Ran(loss_sum, examples, nonfinite)
+
+    def _runs(self, stack: Stack):
+        """Splits a stack into runs of batches that the same function can take."""
+        if stack.steps == 0:
+            return
+        if not self._has_even:
+            yield 0, stack.steps, True
+            return
+        odd = (stack.counts[: stack.steps] != self._feed.batch_size) & (not self._pads)
+        for run in np.split(np.arange(stack.steps), np.flatnonzero(np.diff(odd)) + 1):
+            yield int(run[0]), int(run[-1]) + 1, bool(odd[run[0]])
+
+    def _call(self, stack: Stack, start: int, stop: int, exact: bool):
+        arguments = (stack.values, stack.counts, np.int32(start), np.int32(stop))
+        if exact:
+            if self._exact is None:
+                self._exact = self._traced(exact=True, jit=False)
+            return _numbers(self._exact(*arguments))
+        if self._even is None:
+            self._even = self._traced(exact=False, jit=self.jit)
+            return self._first_call(arguments)
+        return _numbers(self._even(*arguments))
+
+    def _first_call(self, arguments):
+        try:
+            return _numbers(self._even(*arguments))
+        except (tf.errors.OpError, ValueError, TypeError) as error:
+            if not (self.jit and _CANNOT_COMPILE.search(str(error))):
+                raise
+            name = unsupported_operation(str(error))
+            if self._insist:
+                raise UserError(
+                    f"jit_compile=True, but XLA cannot compile {name}; write "
+                    'jit_compile="auto" or False.'
+                ) from error
+        log.info("XLA cannot compile %s; the step runs as a TensorFlow graph instead", name)
+        self.jit = False
+        self._even = self._traced(exact=False, jit=False)
+        return _numbers(self._even(*arguments))
+
+    def _traced(self, *, exact: bool, jit: bool):
+        whole = jit and self._placement.compiles_whole_loop
+        step = Step(
+            self._program,
+            self._placement,
+            training=self._training,
+            aggregation=self._config.gradient_aggregation,
+            micro_batches=self._config.accumulation_steps,
+            rows=self._feed.batch_size if exact else self._feed.rows,
+            exact=exact,
+            compile_part=jit and not whole and not self._program.couples_replicas,
+        )
+
+        def loop(values, counts, start, stop):
+            self._program.select(self._training)
+            with self._program.tracing():
+                return loop_traced(values, counts, start, stop)
+
+        def loop_traced(values, counts, start, stop):
+            def body(i, loss_sum, examples, nonfinite):
+                loss = self._placement.run(step, (values, counts[i], i))
+                count = tf.cast(counts[i], tf.float32)
+                bad = (nonfinite < 0) & ~tf.math.is_finite(loss)
+                return (
+                    i + 1,
+                    loss_sum + loss * count,
+                    examples + count,
+                    tf.where(bad, i, nonfinite),
+                )
+
+            return tf.while_loop(
+                lambda i, *_: i < stop,
+                body,
+                (start, tf.constant(0.0), tf.constant(0.0), tf.constant(-1)),
+                parallel_iterations=1,
+            )[1:]
+
+        scalar = tf.TensorSpec([], tf.int32)
+        signature = (self._stack_spec(), tf.TensorSpec([self._feed.capacity], tf.int32))
+        return tf.function(
+            loop,
+            input_signature=(*signature, scalar, scalar),
+            autograph=False,
+            jit_compile=True if whole else None,
+        )
+
+    def _stack_spec(self):
+        rows = self._feed.rows if self._feed.static else None
+        return tf.nest.map_structure(
+            lambda s: tf.TensorSpec([self._feed.capacity, rows, *s.shape[1:]], s.dtype),
+            self._feed.element_spec,
+        )
+
+
+def unsupported_operation(message: str) -> str:
+    """The operation that an XLA error is about, for a log line."""
+    for pattern in (
+        r"OpKernel for XLA devices compatible with node \{\{node ([^}]+)\}\}",
+        r"unsupported operations.*?: ?(\w+)",
+        r"\{\{node ([^}]+)\}\}",
+        r"Op type: (\w+)",
+        r"custom call.*?\"(\w+)\"",
+    ):
+        found = re.search(pattern, message, re.S)
+        if found:
+            return f"the operation {found[1]}"
+    return f"the step ({' '.join(message.split())[:160]})"
+
+
+def _numbers(results) -> tuple[float, float, int]:
+    loss_sum, examples, nonfinite = (r.numpy() for r in results)
+    return float(loss_sum), float(examples), int(nonfinite)

@@ -1,0 +1,218 @@
+"""Checkpoints: everything that a run needs to go on as if nothing had happened.
+
+A checkpoint is a directory, written under a temporary name and renamed when it is whole:
+
+    <model_dir>/checkpoints/ckpt-00000400/state.index, state.data-…, metadata.json
+"""
+
+import json
+import logging
+import os
+import re
+import shutil
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tfbig.errors import CheckpointError, UserError
+
+log = logging.getLogger("tfbig")
+
+_FORMAT = 1
+
+
+class Restored(NamedTuple):
+    """What `Checkpoints.restore` found: the step, the metadata, and where."""
+
+    step: int
+    metadata: dict
+    path: str
+
+
+class Checkpoints:
+    """The checkpoints in one model_dir.
+
+    Args:
+        model_dir: made if it is missing; None keeps nothing.
+        keep: how many checkpoints stay.
+
+    Raises:
+        UserError: model_dir cannot be written.
+    """
+
+    def __init__(self, model_dir: str | None, keep: int):
+        self._keep = keep
+        self.directory = os.path.join(model_dir, "checkpoints") if model_dir else None
+        if self.directory:
+            make_writable(model_dir, self.directory)
+
+    def steps(self) -> list[int]:
+        """The steps of the checkpoints that are there, oldest first."""
+        if not self.directory or not os.path.isdir(self.directory):
+            return []
+        found = (re.fullmatch(r"ckpt-(\d+)", name) for name in os.listdir(self.directory))
+        return sorted(int(match[1]) for match in found if match)
+
+    def metadata(self) -> tuple[int, dict] | None:
+        """The step and metadata of the newest checkpoint that can be read, or None."""
+        for step in reversed(self.steps()):
+            try:
+                return step, self._read_metadata(step)
+            except (OSError, ValueError) as error:
+                _warn_damaged(self._path(step), error)
+        return None
+
+    def save(self, step: int, variables: dict, trackables: dict, metadata: dict) -> str:
+        """Writes a checkpoint and removes those that are too old.
+
+        Args:
+            step: the global step.
+            variables: name to tf.Variable.
+            trackables: name to any other object that tf.train.Checkpoint can save.
+            metadata: anything JSON can hold.
+
+        Returns:
+            The checkpoint's path.
+
+        Raises:
+            CheckpointError: it cannot be written; those there before are untouched.
+        """
+        path = self._path(step)
+        temporary = os.path.join(self.directory, f".tmp-{os.getpid()}-{step}")
+        metadata = {
+            "format": _FORMAT,
+            "step": step,
+            "variables": {n: [list(v.shape), v.dtype.name] for n, v in variables.items()},
+            **metadata,
+        }
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            os.makedirs(temporary)
+            tf.train.Checkpoint(variables=dict(variables), **trackables).write(
+                os.path.join(temporary, "state")
+            )
+            with open(os.path.join(temporary, "metadata.json"), "w") as file:
+                json.dump(metadata, file, indent=1)
+            for name in os.listdir(temporary):
+                _flush(os.path.join(temporary, name))
+            if os.path.isdir(path):  # the same step again, after a fall back
+                shutil.rmtree(path)
+            os.rename(temporary, path)
+            _flush(self.directory)
+        except (OSError, tf.errors.OpError) as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise CheckpointError(self._not_saved(step, error)) from error
+        for old in self.steps()[: -self._keep]:
+            shutil.rmtree(self._path(old), ignore_errors=True)
+        return path
+
+    def restore(self, variables: dict, trackables: dict) -> Restored | None:
+        """Restores the newest checkpoint that is whole, or the one before it, and so on.
+
+        Raises:
+            CheckpointError: the newest is another model's (the message lists the variables that
+                differ), or all are damaged.
+        """
+        damaged = []
+        for step in reversed(self.steps()):
+            path = self._path(step)
+            try:
+                metadata = self._read_metadata(step)
+            except (OSError, ValueError) as error:
+                damaged.append(_warn_damaged(path, error))
+                continue
+            self._compare(path, metadata["variables"], variables)
+            try:
+                tf.train.Checkpoint(variables=dict(variables), **trackables).read(
+                    os.path.join(path, "state")
+                ).assert_existing_objects_matched()
+            except (tf.errors.OpError, ValueError, AssertionError, OSError) as error:
+                damaged.append(_warn_damaged(path, error))
+                continue
+            return Restored(step, metadata, path)
+        if damaged:
+            raise CheckpointError(
+                f"every checkpoint in {self.directory} is damaged ({', '.join(damaged)}); give "
+                "another model_dir to start anew."
+            )
+        return None
+
+    def _path(self, step: int) -> str:
+        return os.path.join(self.directory, f"ckpt-{step:08d}")
+
+    def _read_metadata(self, step: int) -> dict:
+        with open(os.path.join(self._path(step), "metadata.json")) as file:
+            metadata = json.load(file)
+        if not isinstance(metadata, dict) or "variables" not in metadata:
+            raise ValueError("metadata.json is not a tfbig checkpoint's")
+        if metadata["format"] > _FORMAT:
+            raise CheckpointError(
+                f"{self._path(step)} was written by a newer tfbig (format {metadata['format']}, "
+                f"this one reads {_FORMAT}); install that, or give another model_dir."
+            )
+        return metadata
+
+    def _compare(self, path: str, saved: dict, variables: dict) -> None:
+        present = {n: [list(v.shape), v.dtype.name] for n, v in variables.items()}
+        differences = [
+            f"{name} is {_shown(saved.get(name))} there and {_shown(present.get(name))} here"
+            for name in sorted({*saved, *present})
+            if saved.get(name) != present.get(name)
+        ]
+        if differences:
+            shown = "; ".join(differences[:8])
+            more = f"; and {len(differences) - 8} more" if len(differences) > 8 else ""
+            raise CheckpointError(
+                f"{path} belongs to another model: {shown}{more}. Give another model_dir, or the "
+                "model that it was trained with."
+            )
+
+    def _not_saved(self, step: int, error: Exception) -> str:
+        reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
+        kept = self.steps()
+        previous = (
+            f"the checkpoint of step {kept[-1]} is untouched" if kept else "there was none before"
+        )
+        return (
+            f"the checkpoint of step {step} cannot be written to {self.directory}: {reason[:200]}; "
+            f"{previous}. Free space there, or give another model_dir, and start again."
+        )
+
+
+def make_writable(*directories: str) -> None:
+    """Makes directories and tries to write there.
+
+    Raises:
+        UserError: it cannot be done.
+    """
+    for directory in directories:
+        try:
+            os.makedirs(directory, exist_ok=True)
+            probe = os.path.join(directory, f".probe-{os.getpid()}")
+            with open(probe, "w"):
+                pass
+            os.remove(probe)
+        except OSError as error:
+            raise UserError(
+                f"model_dir={directories[0]!r} cannot be written: {error.strerror}. Give a "
+                "directory that can, or model_dir=None to keep nothing."
+            ) from None
+
+
+def _shown(kind: Any) -> str:
+    return f"{kind[1]}{kind[0]}" if kind else "absent"
+
+
+def _warn_damaged(path: str, error: Exception) -> str:
+    reason = str(error).split("\n")[0][:200]
+    log.warning("%s is damaged and is passed over: %s", path, reason)
+    return os.path.basename(path)
+
+
+def _flush(path: str) -> None:
+    """Waits until a file or directory is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,68 @@
+"""How a global batch is cut into parts, one for each replica and micro-batch."""
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tfbig.programs.program import Batch, split_element
+
+
+class Cut(NamedTuple):
+    """How a global batch is cut: into `parts` parts; a full batch has `rows` rows."""
+
+    parts: int
+    rows: int
+
+    @property
+    def rows_per_part(self) -> int:
+        return -(-self.rows // self.parts)
+
+
+def padded_part(element: Any, count, part, cut: Cut, *, weigh: bool, keep_empty: bool):
+    """A part of fixed size, so that it can be compiled; rows past the count weigh 0.
+
+    Args:
+        element: what input_fn yields, tensors of shape [parts * rows_per_part, …].
+        count: int32 scalar, how many rows of the global batch are examples.
+        part: int32 scalar, the part's number.
+        weigh: give the program weights; False where the batch is known to be full.
+
+    Returns:
+        The Batch, and a float32 scalar: 1, for a part that counts.
+    """
+    del keep_empty
+    rows = cut.rows_per_part
+    start = part * rows
+    if cut.parts > 1:
+        element = tf.nest.map_structure(lambda t: _rows(t, start, rows), element)
+    weight, there = None, tf.constant(float(rows))
+    if weigh:
+        weight = tf.cast(start + tf.range(rows) < count, tf.float32)
+        there = tf.cast(tf.clip_by_value(count - start, 0, rows), tf.float32)
+    return Batch(*split_element(element), weight, there), 1.0
+
+
+def exact_part(element: Any, count, part, cut: Cut, *, weigh: bool, keep_empty: bool):
+    """A part of its true size, [n * p // P : n * (p + 1) // P].
+
+    An empty part borrows one row, so that no layer sees a batch of 0, and counts 0; with
+    `keep_empty` it stays empty, for layers that reduce over the replicas themselves.
+
+    Returns:
+        The Batch, and a float32 scalar: 1, or 0 for a borrowed row.
+    """
+    del weigh
+    start, stop = count * part // cut.parts, count * (part + 1) // cut.parts
+    size = stop - start
+    if not keep_empty and cut.parts > 1:
+        stop = tf.maximum(stop, start + 1)
+    element = tf.nest.map_structure(lambda t: t[start:stop], element)
+    return Batch(
+        *split_element(element), None, tf.cast(size, tf.float32)
+    ), tf.cast(size > 0, tf.float32)
+
+
+def _rows(tensor: tf.Tensor, start, rows: int) -> tf.Tensor:
+    begin = tf.stack([start, *[0] * (tensor.shape.rank - 1)])
+    piece = tf.slice(tensor, begin, [rows, *tensor.shape[1:]])
+    return tf.ensure_shape(piece, [rows, *tensor.shape[1:]])

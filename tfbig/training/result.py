@@ -1,0 +1,28 @@
+"""What train_distributed returns."""
+
+import dataclasses
+from typing import Any
+
+
+@dataclasses.dataclass
+class TrainResult:
+    """The outcome of a training run.
+
+    Attributes:
+        global_step: number of updates, of all runs in this model_dir together.
+        loss: the mean loss of the steps since the last log point but one; None: no step was run.
+        metrics: the last evaluation's, `loss` included; {} without eval_input_fn.
+        history: one dict for each log point: step, loss, metrics, learning_rate, steps_per_sec,
+            examples_per_sec.
+        model_dir: where checkpoints are, or None.
+        model: the trained keras.Model, or None for an estimator-style model_fn.
+        preempted: "SIGTERM" or "SIGINT" if a signal ended the run, else None.
+    """
+
+    global_step: int
+    loss: float | None = None
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    model_dir: str | None = None
+    model: Any = None
+    preempted: str | None = None

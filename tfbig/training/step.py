@@ -1,0 +1,264 @@
+"""The step, written once: compute the sums of a global batch's parts, then update.
+
+A global batch is worked through in parts: one for each replica and micro-batch. All that a part
+yields is a sum (gradients, loss totals, denominators, metrics, moving statistics weighted by
+examples), so it does not matter how the batch was cut or where its parts were computed.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tfbig.placement.placement import Placement
+from tfbig.programs.program import Program, Values
+from tfbig.training import gradients
+from tfbig.training.parts import Cut, exact_part, padded_part
+
+
+class Sums(NamedTuple):
+    """What the parts of a global batch add up to.
+
+    Attributes:
+        gradients: for each group of loss terms, one tensor a trainable variable, or None.
+        totals, denominators: one scalar a group.
+        moving: new values of the float state, each times its part's share of the examples.
+        metrics: what the parts add to the metrics' variables (one part: their new values).
+        other: new values of the state that is no float (seeds), equal in all parts.
+    """
+
+    gradients: list[list]
+    totals: list[tf.Tensor]
+    denominators: list[tf.Tensor]
+    moving: list[tf.Tensor]
+    metrics: list[tf.Tensor]
+    other: list[tf.Tensor]
+
+
+class Step:
+    """Computes and updates one global batch of a stack.
+
+    Args:
+        program: what to compute.
+        placement: where.
+        training: whether variables are trained; otherwise metrics and loss only.
+        aggregation: RunConfig.gradient_aggregation.
+        micro_batches: RunConfig.accumulation_steps.
+        rows: how many examples a full global batch has.
+        exact: parts have their true size (and are not compiled); otherwise all parts are
+            equally large and padding weighs 0.
+        compile_part: compile the pure computation of one replica's parts.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        placement: Placement,
+        *,
+        training: bool,
+        aggregation: str,
+        micro_batches: int,
+        rows: int,
+        exact: bool,
+        compile_part: bool = False,
+    ):
+        self._program, self._placement = program, placement
+        self._training, self._aggregation = training, aggregation
+        self._micro_batches = micro_batches if training else 1
+        self._parts = self._micro_batches * placement.num_replicas
+        self._rows, self._exact = rows, exact
+        self._shape: gradients.Shape | None = None
+        self._missing: list[set[int]] = []
+        self._moving = [v.dtype_is_float for v in map(_VariableKind, program.state)]
+        self._seeds = [v.is_seed for v in map(_VariableKind, program.state)]
+        compiled = compile_part and program.pure
+        self._replica_sums_maybe_compiled: Callable = (
+            tf.function(self._replica_sums, jit_compile=True, autograph=False)
+            if compiled
+            else self._replica_sums
+        )
+
+    def __call__(self, stack: Any, count: tf.Tensor, i: tf.Tensor) -> tf.Tensor:
+        """Works on batch `i` of a stack, inside a replica.
+
+        Args:
+            stack: structure of tensors of shape [K, rows, …].
+            count: int32 scalar, the number of examples in batch i.
+            i: int32 scalar.
+
+        Returns:
+            The loss of the global batch, a float32 scalar.
+        """
+        element = tf.nest.map_structure(lambda t: t[i], stack)
+        scale = tf.ones([])
+        if self._training:
+            scale = tf.cast(self._program.optimizer.scale_loss(scale), tf.float32)
+        sums = self._replica_sums_maybe_compiled(
+            self._program.read(),
+            element,
+            count,
+            tf.convert_to_tensor(self._placement.replica()),
+            scale,
+        )
+        if self._placement.num_replicas > 1:
+            sums = self._reduce(sums)
+        if self._training:
+            self._update(sums)
+        self._assign(self._program.metric_variables, sums.metrics, add=self._parts > 1)
+        return gradients.global_loss(sums.totals, sums.denominators, self._shape)
+
+    def _replica_sums(self, values, element, count, replica, scale) -> Sums:
+        """Adds up the micro-batches of one replica."""
+        if self._micro_batches == 1:
+            return self._compute(values, element, count, replica, scale)
+        first = replica * self._micro_batches
+        structure = self._probe(values, element, count, scale)
+        zeros = [tf.zeros(s.shape, s.dtype) for s in structure]
+
+        def body(a, *carried):
+            sums = self._compute(values, element, count, first + a, scale)
+            added = [x + y for x, y in zip(carried, _flat_sums(sums), strict=True)]
+            return (a + 1, *added)
+
+        carried = tf.while_loop(
+            lambda a, *_: a < self._micro_batches,
+            body,
+            (tf.constant(0), *zeros),
+            parallel_iterations=1,  # one micro-batch at a time: that is what saves memory
+        )[1:]
+        sums = self._unflatten(list(carried))
+        other = [
+            old + (total - old * self._micro_batches) // self._micro_batches  # all are equal
+            for total, old in zip(sums.other, self._others(values.state), strict=True)
+        ]
+        return sums._replace(other=other)
+
+    def _compute(self, values: Values, element, count, part, scale) -> Sums:
+        """The sums of one part: the pure half of the step."""
+        program, many = self._program, self._parts > 1
+        cut = Cut(self._parts, self._rows)
+        build = exact_part if self._exact else padded_part
+        batch, live = build(
+            element, count, part, cut,
+            weigh=program.exact_with_padding, keep_empty=program.couples_replicas,
+        )  # fmt: skip
+        start = self._started(values, part) if many else values
+        with tf.GradientTape(persistent=True, watch_accessed_variables=not program.pure) as tape:
+            if program.pure:
+                tape.watch(start.trainable)
+            forward = program.forward(start, batch, self._training)
+            groups = gradients.group_terms(
+                forward.terms, batch.count, self._rows, self._aggregation
+            )
+            totals = [live * g.total for g in groups]
+            targets = [t / g.nominal * scale for t, g in zip(totals, groups, strict=True)]
+        self._shape = gradients.shape_of(groups)
+        sums = []
+        if self._training:
+            sources = start.trainable if program.pure else program.trainable
+            sums = gradients.gradient_sums(tape, targets, sources)
+            self._missing = [{i for i, g in enumerate(s) if g is None} for s in sums]
+        del tape
+        moving, other = self._split(forward.state)
+        metrics = forward.metrics
+        if many:
+            share = batch.count / tf.cast(count, tf.float32)
+            # where, not *: the statistics of an empty part may be NaN
+            moving = [
+                tf.where(batch.count > 0, v * tf.cast(share, v.dtype), tf.zeros_like(v))
+                for v in moving
+            ]
+            other = self._unshifted(other, part)
+            metrics = [tf.where(batch.count > 0, v, tf.zeros_like(v)) for v in metrics]
+        denominators = [live * g.denominator for g in groups]
+        return Sums(sums, totals, denominators, moving, metrics, other)
+
+    def _started(self, values: Values, part) -> Values:
+        """The values a part starts from: metrics at 0, random streams apart from each other."""
+        state = [
+            v + _stream(part, v) if seed else v
+            for v, seed in zip(values.state, self._seeds, strict=True)
+        ]
+        return values._replace(state=state, metrics=[tf.zeros_like(v) for v in values.metrics])
+
+    def _unshifted(self, other: list, part) -> list:
+        seeds = [s for s, moving in zip(self._seeds, self._moving, strict=True) if not moving]
+        return [
+            v - _stream(part, v) if seed else v for v, seed in zip(other, seeds, strict=True)
+        ]
+
+    def _split(self, state: list) -> tuple[list, list]:
+        moving = [v for v, m in zip(state, self._moving, strict=True) if m]
+        return moving, self._others(state)
+
+    def _others(self, state: list) -> list:
+        return [v for v, m in zip(state, self._moving, strict=True) if not m]
+
+    def _reduce(self, sums: Sums) -> Sums:
+        """Sums over the replicas; what is no float is equal on all of them."""
+        kept = sums._replace(other=[])
+        reduced = self._placement.reduce_sum(_flat_sums(kept))
+        return self._unflatten(reduced, others=sums.other)
+
+    def _update(self, sums: Sums) -> None:
+        """The half of the step that changes the weights."""
+        self._program.apply(
+            gradients.aggregate(sums.gradients, sums.denominators, self._shape)
+        )
+        moving, other = iter(sums.moving), iter(sums.other)
+        self._assign(
+            self._program.state, [next(moving if m else other) for m in self._moving], add=False
+        )
+
+    def _assign(self, variables, values, add: bool) -> None:
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(tf.convert_to_tensor(variable) + value if add else value)
+
+    def _probe(self, values, element, count, scale) -> list[tf.TensorSpec]:
+        """Traces one part to learn which sums there are; the trace is thrown away."""
+        specs: list = []
+
+        def trace():
+            specs.extend(
+                tf.TensorSpec(t.shape, t.dtype)
+                for t in _flat_sums(
+                    self._compute(values, element, count, tf.constant(0), scale)
+                )
+            )
+
+        tf.function(trace, autograph=False).get_concrete_function()
+        return specs
+
+    def _unflatten(self, flat: list, others: list | None = None) -> Sums:
+        """The inverse of `_flat_sums`, by what the trace of a part has shown."""
+        left = iter(flat)
+        trainable = len(self._program.trainable) if self._training else 0
+        groups = len(self._shape.nominal)
+        sums = [
+            [None if i in missing else next(left) for i in range(trainable)]
+            for missing in self._missing
+        ]
+        take = lambda n: [next(left) for _ in range(n)]  # noqa: E731
+        totals, denominators = take(groups), take(groups)
+        moving = take(sum(self._moving))
+        metrics = take(len(self._program.metric_variables))
+        other = take(len(self._moving) - sum(self._moving)) if others is None else others
+        return Sums(sums, totals, denominators, moving, metrics, other)
+
+
+class _VariableKind:
+    def __init__(self, variable):
+        self.dtype_is_float = tf.as_dtype(variable.dtype).is_floating
+        name = getattr(variable, "path", None) or variable.name
+        self.is_seed = "seed_generator_state" in name
+
+
+def _flat_sums(sums: Sums) -> list[tf.Tensor]:
+    return [t for t in tf.nest.flatten(sums) if t is not None]
+
+
+def _stream(part, seed: tf.Tensor) -> tf.Tensor:
+    """What keeps the random streams of a batch's parts apart: the part's number, far apart."""
+    shift = tf.cast(part, seed.dtype) * tf.constant(1000003, seed.dtype)
+    return tf.concat([[shift], tf.zeros_like(seed[1:])], axis=0)
+
