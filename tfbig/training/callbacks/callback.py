@@ -1,0 +1,89 @@
+"""The base class of tfbig's own callbacks: Keras's protocol and the training loop's extra hooks."""
+
+import dataclasses
+
+import keras
+
+
+@dataclasses.dataclass(frozen=True)
+class RunInfo:
+    """What a callback may want to know about the run before it begins.
+
+    Attributes:
+        model_dir: where the run keeps its files; None: it keeps nothing.
+        max_steps: the global step at which the run stops; None: not limited by steps.
+        steps_per_epoch: updates in one pass over the data; None: the length is not known.
+        epochs: number of passes; None: not limited by passes.
+        log_steps: updates between two calls of `on_log`.
+        summary_steps: updates between two calls of `on_summary`.
+        start_step: the global step of the checkpoint the run goes on from; 0 for a new run.
+        batch_size: examples in one global batch, all replicas together.
+        num_replicas: number of replicas that share a global batch.
+    """
+
+    model_dir: str | None
+    max_steps: int | None
+    steps_per_epoch: int | None
+    epochs: int | None
+    log_steps: int
+    summary_steps: int
+    start_step: int
+    batch_size: int
+    num_replicas: int
+
+    @property
+    def total_steps(self) -> int | None:
+        """The global step at which the run ends, or None if only the data's end will tell."""
+        if self.max_steps is not None:
+            return self.max_steps
+        if self.epochs is not None and self.steps_per_epoch is not None:
+            return self.epochs * self.steps_per_epoch
+        return None
+
+
+class LoopCallback(keras.callbacks.Callback):
+    """A Keras callback that also hears of the loop's calls, log points and checkpoints.
+
+    Every hook is a no-op here; a subclass overrides those it needs, and Keras's own
+    (`on_train_begin`, `on_epoch_end` …) as it likes. `step` is always the global step, the
+    number of finished updates; `logs` holds Python floats. The hooks run on the chief.
+
+    Example:
+
+    ```python
+    class LossLog(tfbig.callbacks.LoopCallback):
+        def on_log(self, step, logs):
+            print(step, logs["loss"])
+
+    tfbig.train_distributed(model_fn, input_fn, max_steps=1000, callbacks=[LossLog()])
+    ```
+    """
+
+    run: RunInfo | None = None
+
+    def set_run(self, run: RunInfo) -> None:
+        """Receives the facts of the run, once, before `on_train_begin`."""
+        self.run = run
+
+    def on_calls(self, step: int, logs: dict[str, float]) -> None:
+        """Called after every call of the traced loop, often: cheap work only."""
+
+    def on_log(self, step: int, logs: dict[str, float]) -> None:
+        """Called every `log_step_count_steps` updates and after the last one.
+
+        Args:
+            step: the global step.
+            logs: loss, each metric, learning_rate, steps_per_sec and examples_per_sec.
+        """
+
+    def on_summary(self, step: int, logs: dict[str, float]) -> None:
+        """Called every `save_summary_steps` updates, with the same logs as `on_log`."""
+
+    def on_evaluate(self, step: int, metrics: dict[str, float]) -> None:
+        """Called after each evaluation; `metrics` includes `loss`."""
+
+    def on_checkpoint(self, step: int, path: str) -> None:
+        """Called after each checkpoint that was saved to `path`."""
+
+    def close(self) -> None:
+        """Called once when the run is over, also after an error; gives back what is held."""

@@ -1,0 +1,266 @@
+"""Progress: one live line on a terminal, one plain line per log point elsewhere."""
+
+import atexit
+import contextlib
+import logging
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tfbig.training.callbacks.callback import LoopCallback
+
+_REFRESH_SECONDS = 0.125
+_BAR_WIDTH = 24
+_NOT_METRICS = ("learning_rate", "steps_per_sec", "examples_per_sec")
+_LOGGERS = (None, "tfbig", "absl", "tensorflow", "keras")
+
+
+class Progress(LoopCallback):
+    """Shows how far a run is: step, loss, metrics, examples a second, time left.
+
+    On a terminal there is one live line with a bar; log records and prints appear above it.
+    Elsewhere (a pipe, a file, a notebook) each log point and evaluation prints one plain line:
+
+    ```
+    step 300/2000  loss 0.1234  accuracy 0.975  examples/s 61000  eta 0:00:12
+    evaluation at step 400: loss 0.08  accuracy 0.981
+    ```
+
+    When the last step is not known, there is a counter and no time left.
+
+    Example:
+
+    ```python
+    progress = tfbig.callbacks.Progress(live=False)  # plain lines on a terminal too
+    tfbig.train_distributed(model_fn, input_fn, max_steps=2000, callbacks=[progress])
+    ```
+
+    Args:
+        live: True, False, or None: live if standard output is a terminal that can do it.
+        console: rich.console.Console to write to; None: standard output.
+        clock: function that returns seconds, for tests.
+    """
+
+    def __init__(
+        self,
+        live: bool | None = None,
+        *,
+        console: Any = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        super().__init__()
+        self._wanted = live
+        self._console = console
+        self._clock = clock
+        self._line: _LiveLine | None = None
+        self._restart()
+
+    def _restart(self) -> None:
+        self._step = self.run.start_step if self.run else 0
+        self._logs: dict[str, float] = {}
+        self._doing = "starting"
+        self._next_refresh = -math.inf
+        self._first_call: tuple[float, int] | None = None
+
+    def on_train_begin(self, logs=None) -> None:
+        self.close()
+        self._restart()
+        if self._is_live():
+            self._line = _LiveLine(self._console)
+            # The caller may not reach on_train_end or close; the interpreter's end closes too.
+            atexit.register(self.close)
+            self._refresh()
+
+    def on_calls(self, step: int, logs: dict[str, float]) -> None:
+        if self._line is None:
+            return
+        now = self._clock()
+        self._step = step
+        if logs:
+            self._logs.update(logs)
+        if self._first_call is None:
+            self._first_call = (now, step)  # its own time is mostly compilation
+            self._doing = ""
+        if now >= self._next_refresh:
+            self._next_refresh = now + _REFRESH_SECONDS
+            self._refresh()
+
+    def on_log(self, step: int, logs: dict[str, float]) -> None:
+        self._step, self._logs = step, dict(logs)
+        if self._line is None:
+            self._print(self._text(self._logs.get("steps_per_sec")))
+
+    def on_test_begin(self, logs=None) -> None:
+        self._doing = "evaluating"
+        self._refresh()
+
+    def on_test_end(self, logs=None) -> None:
+        self._doing = ""
+
+    def on_evaluate(self, step: int, metrics: dict[str, float]) -> None:
+        self._print(f"evaluation at step {step}: {'  '.join(_numbers(metrics))}")
+
+    def on_train_end(self, logs=None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Takes the live line down, its last state staying, and gives the terminal back."""
+        if self._line is not None:
+            line, self._line = self._line, None
+            atexit.unregister(self.close)
+            self._doing = ""
+            line.stop(self._step, self._total(), self._live_text())
+
+    def _is_live(self) -> bool:
+        if self._wanted is not None:
+            return self._wanted
+        if self._console is None:
+            # Asked of the stream itself: FORCE_COLOR makes rich take a pipe for a terminal.
+            if not (hasattr(sys.stdout, "isatty") and sys.stdout.isatty()):
+                return False
+        from rich.console import Console
+
+        console = self._console or Console()
+        return console.is_terminal and not console.is_jupyter and not console.is_dumb_terminal
+
+    def _total(self) -> int | None:
+        return self.run.total_steps if self.run else None
+
+    def _refresh(self) -> None:
+        if self._line is not None:
+            self._line.show(self._step, self._total(), self._live_text())
+
+    def _live_text(self) -> str:
+        rate = self._logs.get("steps_per_sec")
+        if rate is None and self._first_call is not None:  # before the first log point
+            seconds = self._clock() - self._first_call[0]
+            steps = self._step - self._first_call[1]
+            rate = steps / seconds if seconds > 0 and steps > 0 else None
+        text = self._text(rate)
+        return f"{text}  {self._doing}" if self._doing else text
+
+    def _text(self, steps_per_sec: float | None) -> str:
+        """The line's text: what a plain line consists of, and the live one next to its bar."""
+        total = self._total()
+        parts = [f"step {self._step}" if total is None else f"step {self._step}/{total}"]
+        parts += _numbers(self._logs)
+        examples_per_sec = self._logs.get("examples_per_sec")
+        if examples_per_sec is None and steps_per_sec is not None and self.run is not None:
+            examples_per_sec = steps_per_sec * self.run.batch_size
+        if examples_per_sec is not None and math.isfinite(examples_per_sec):
+            parts.append(f"examples/s {_rate(examples_per_sec)}")
+        if total is not None and steps_per_sec and math.isfinite(steps_per_sec):
+            parts.append(f"eta {_duration(max(total - self._step, 0) / steps_per_sec)}")
+        return "  ".join(parts)
+
+    def _print(self, text: str) -> None:
+        if self._line is not None:
+            self._line.print(text)
+        elif self._console is not None:
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(text, flush=True)
+
+
+class _LiveLine:
+    """One line at the bottom of a terminal, drawn again in its place."""
+
+    def __init__(self, console: Any):
+        from rich.console import Console
+        from rich.live import Live
+
+        self._console = console if console is not None else Console()
+        # No refresh thread: it would take the interpreter's lock from the loop. A stream that
+        # is not the terminal (2> errors.log) stays where its user sent it.
+        self._live = Live(
+            console=self._console,
+            auto_refresh=False,
+            redirect_stdout=sys.stdout.isatty(),
+            redirect_stderr=sys.stderr.isatty(),
+        )
+        self._handlers = contextlib.ExitStack()
+        self._live.start()
+        # rich hides the cursor; a process that is killed could not bring it back.
+        self._console.show_cursor(True)
+        self._handlers.enter_context(_log_records_above(self._console))
+
+    def show(self, step: int, total: int | None, text: str) -> None:
+        self._live.update(self._render(step, total, text), refresh=True)
+
+    def print(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False)
+
+    def stop(self, step: int, total: int | None, text: str) -> None:
+        self._live.update(self._render(step, total, text))
+        self._handlers.close()
+        self._live.stop()
+
+    def _render(self, step: int, total: int | None, text: str):
+        from rich.text import Text
+
+        line = Text(no_wrap=True, overflow="crop", end="")
+        # The numbers matter more than the bar: on a narrow terminal it gives way.
+        if total and len(text) + _BAR_WIDTH + 2 <= self._console.width:
+            full, empty = ("#", "-") if self._console.options.ascii_only else ("━", "─")
+            done = min(_BAR_WIDTH, _BAR_WIDTH * step // total)
+            line.append(full * done, style="green")
+            line.append(empty * (_BAR_WIDTH - done), style="bright_black")
+            line.append("  ")
+        return line.append(text)
+
+
+@contextlib.contextmanager
+def _log_records_above(console: Any) -> Iterator[None]:
+    """Makes log handlers that write to a terminal write through the console inside the block.
+
+    A handler keeps the stream it was made with, so redirecting sys.stderr does not reach it.
+    """
+    from rich.file_proxy import FileProxy
+
+    moved = []
+    for name in _LOGGERS:
+        for handler in logging.getLogger(name).handlers:
+            handler = getattr(handler, "python_handler", handler)  # absl's wraps the real one
+            stream = getattr(handler, "stream", None)
+            if not isinstance(handler, logging.StreamHandler) or isinstance(stream, FileProxy):
+                continue
+            if _is_terminal(stream):
+                proxy = FileProxy(console, stream)
+                handler.setStream(proxy)
+                moved.append((handler, stream, proxy))
+    try:
+        yield
+    finally:
+        for handler, stream, proxy in moved:
+            if handler.stream is proxy:
+                handler.setStream(stream)
+
+
+def _is_terminal(stream: Any) -> bool:
+    try:
+        return stream.isatty()
+    except (AttributeError, ValueError):  # not a file, or closed
+        return False
+
+
+def _numbers(values: dict[str, float]) -> list[str]:
+    """'name value' of each value that is a loss or a metric, the loss first."""
+    names = sorted(values, key=lambda name: name != "loss")  # stable: metrics keep their order
+    return [f"{name} {_number(values[name])}" for name in names if name not in _NOT_METRICS]
+
+
+def _number(value: float) -> str:
+    # Four digits, and no exponent for what a person still reads as a number.
+    return f"{value:.0f}" if 1e4 <= abs(value) < 1e7 else f"{value:.4g}"
+
+
+def _rate(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"

@@ -1,0 +1,100 @@
+"""Throughput: how fast a run was, its first calls left out."""
+
+import logging
+import time
+from collections.abc import Callable
+
+from tfbig.errors import UserError
+from tfbig.training.callbacks.callback import LoopCallback
+
+log = logging.getLogger("tfbig")
+
+
+class Throughput(LoopCallback):
+    """Measures steps and examples a second over a run, without its first calls.
+
+    The first call of the loop traces and compiles, and so do the next ones while the loop tries
+    out its settings; the clock starts when `skip_steps` updates of this process are finished, at
+    the end of a call. Evaluations do not count; checkpoints and other callbacks do.
+    The rates are in one line of the log at the end, and in two attributes.
+
+    Example:
+
+    ```python
+    throughput = tfbig.callbacks.Throughput(skip_steps=200)
+    tfbig.train_distributed(model_fn, input_fn, max_steps=2000, callbacks=[throughput])
+    print(throughput.examples_per_sec)
+    ```
+
+    Args:
+        skip_steps: int, updates before the clock starts; the first call is never measured.
+        clock: function that returns seconds, for tests.
+
+    Attributes:
+        steps_per_sec: updates a second, a float; None until a call was measured.
+        examples_per_sec: the same times the global batch size.
+
+    Raises:
+        UserError: `skip_steps` is not an int of 0 or more.
+    """
+
+    def __init__(self, skip_steps: int = 50, *, clock: Callable[[], float] = time.perf_counter):
+        super().__init__()
+        if isinstance(skip_steps, bool) or not isinstance(skip_steps, int) or skip_steps < 0:
+            raise UserError(
+                f"Throughput(skip_steps={skip_steps!r}): expected the number of updates to leave "
+                "out, an int of 0 or more; write for example Throughput(skip_steps=50)."
+            )
+        self.skip_steps = skip_steps
+        self.steps_per_sec: float | None = None
+        self.examples_per_sec: float | None = None
+        self._clock = clock
+        self._restart()
+
+    def _restart(self) -> None:
+        self.steps_per_sec = self.examples_per_sec = None
+        self._first: tuple[float, int] | None = None
+        self._last: tuple[float, int] | None = None
+        self._paused = 0.0  # in evaluations, since the clock started
+        self._paused_at_last = 0.0
+        self._test_began: float | None = None
+
+    def on_train_begin(self, logs=None) -> None:
+        self._restart()
+
+    def on_calls(self, step: int, logs: dict[str, float]) -> None:
+        if self._first is not None:
+            self._last = (self._clock(), step)
+            self._paused_at_last = self._paused
+        elif step - self.run.start_step >= self.skip_steps:
+            self._first = (self._clock(), step)
+
+    def on_test_begin(self, logs=None) -> None:
+        self._test_began = self._clock()
+
+    def on_test_end(self, logs=None) -> None:
+        if self._test_began is not None and self._first is not None:
+            # An evaluation cannot overlap a call, so it began after the clock started.
+            self._paused += self._clock() - self._test_began
+        self._test_began = None
+
+    def on_train_end(self, logs=None) -> None:
+        # The time after the last call (the last evaluation and checkpoint) is no training.
+        if self._last is None or self._last[1] == self._first[1]:
+            log.info(
+                "throughput: not measured, the run ended before a call after the first %d updates",
+                self.skip_steps,
+            )
+            return
+        seconds = self._last[0] - self._first[0] - self._paused_at_last
+        steps = self._last[1] - self._first[1]
+        self.steps_per_sec = steps / seconds if seconds > 0 else float("inf")
+        self.examples_per_sec = self.steps_per_sec * self.run.batch_size
+        log.info(
+            "throughput: %.6g steps/s, %.6g examples/s over %d steps (batch %d, %d replicas)",
+            self.steps_per_sec,
+            self.examples_per_sec,
+            steps,
+            self.run.batch_size,
+            self.run.num_replicas,
+        )

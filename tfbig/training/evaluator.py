@@ -1,0 +1,69 @@
+"""Evaluates a program on data: one pass, exact metrics."""
+
+import math
+
+from tfbig.data.feed import Feed
+from tfbig.errors import UserError
+from tfbig.placement.placement import Placement
+from tfbig.programs.program import Program
+from tfbig.run_config import RunConfig
+from tfbig.training.build import build_program
+from tfbig.training.calls import Calls
+
+
+class Evaluator:
+    """One pass over a feed in EVAL mode, as often as it is asked.
+
+    Args:
+        program, placement: as in training.
+        feed: read in its own order.
+        config: as in training.
+        jit: compile with XLA where possible.
+    """
+
+    def __init__(
+        self, program: Program, placement: Placement, feed: Feed, config: RunConfig, jit: bool
+    ):
+        if getattr(feed, "infinite", False):
+            raise UserError(
+                "eval_input_fn returned an infinite Dataset, so an evaluation would not end; "
+                "leave out .repeat(), or write .take(n)."
+            )
+        self._program, self._placement, self._feed = program, placement, feed
+        self._config, self._jit = config, jit
+        self._calls: Calls | None = None
+
+    def __call__(self) -> dict[str, float]:
+        """Returns the loss and the metrics over the whole pass, weighted by examples."""
+        if self._calls is None:
+            build_program(self._program, self._placement, self._feed, training=False)
+            self._program.select(training=False)
+            self._calls = Calls(
+                self._program,
+                self._placement,
+                self._feed,
+                training=False,
+                config=self._config,
+                jit=self._jit,
+            )
+        program, feed = self._program, self._feed
+        program.select(training=False)
+        with self._placement.scope():
+            program.reset_metrics()
+        step, loss, examples = 0, 0.0, 0.0
+        total = feed.steps_per_pass
+        while total is None or step < total:
+            steps = feed.capacity if total is None else min(feed.capacity, total - step)
+            then = 0 if total is None else min(feed.capacity, total - step - steps)
+            stack = feed.pull(step, steps, then)
+            if not stack.steps:
+                break
+            ran = self._calls.run(stack)
+            step, loss, examples = step + stack.steps, loss + ran.loss_sum, examples + ran.examples
+        feed.next_pass()
+        with self._placement.scope():
+            results = {"loss": loss / examples if examples else math.nan}
+            results.update(program.metric_results())
+            program.reset_metrics()
+        program.select(training=True)
+        return results

@@ -1,0 +1,122 @@
+"""Running loss and metrics: since the last log point, and since the epoch began."""
+
+import time
+
+import numpy as np
+
+from tfbig.placement.placement import Placement
+from tfbig.programs.program import Program
+
+
+class Meters:
+    """Loss, metrics and rates of training.
+
+    The metrics' variables hold the span since the last log point. At each log point they are
+    added to the epoch's (metrics are sums over examples) and start at 0 again.
+
+    Args:
+        program, placement: whose metrics.
+    """
+
+    def __init__(self, program: Program, placement: Placement):
+        self._program, self._placement = program, placement
+        self._span = [0.0, 0.0]  # sum of loss times examples, examples
+        self._epoch = [0.0, 0.0]
+        self._epoch_metrics: list[np.ndarray] | None = None
+        self._steps, self._seconds = 0, 0.0
+        self._examples = 0.0
+        self.last_loss: float | None = None
+
+    def add(self, loss_sum: float, examples: float, steps: int, seconds: float) -> None:
+        """Adds what a call of the loop reported."""
+        for total in (self._span, self._epoch):
+            total[0] += loss_sum
+            total[1] += examples
+        self._steps += steps
+        self._examples += examples
+        self._seconds += seconds
+        if examples:
+            self.last_loss = loss_sum / examples
+
+    def span(self) -> dict[str, float]:
+        """Loss, metrics and rates since the last log point, which this is the next of."""
+        logs = {}
+        if self._span[1]:
+            logs["loss"] = self._span[0] / self._span[1]
+        with self._placement.scope():
+            logs.update(self._program.metric_results())
+            self._move_to_epoch()
+        seconds = max(self._seconds, 1e-9)
+        logs["steps_per_sec"] = self._steps / seconds
+        logs["examples_per_sec"] = self._examples / seconds
+        self._span, self._steps, self._seconds, self._examples = [0.0, 0.0], 0, 0.0, 0.0
+        return logs
+
+    def epoch(self) -> dict[str, float]:
+        """Loss and metrics since the epoch began; the span goes on."""
+        logs = {}
+        if self._epoch[1]:
+            logs["loss"] = self._epoch[0] / self._epoch[1]
+        variables = self._program.metric_variables
+        if variables:
+            with self._placement.scope():
+                span = [v.numpy() for v in variables]
+                if self._epoch_metrics is not None:
+                    for variable, now, before in zip(
+                        variables, span, self._epoch_metrics, strict=True
+                    ):
+                        variable.assign(now + before)
+                logs.update(self._program.metric_results())
+                for variable, now in zip(variables, span, strict=True):
+                    variable.assign(now)
+        return logs
+
+    def start_epoch(self) -> None:
+        """Starts the epoch's sums anew; the span's go on, without what the epoch had of them."""
+        self._epoch = [0.0, 0.0]
+        variables = self._program.metric_variables
+        # The span's metrics so far belong to the epoch that has ended.
+        self._epoch_metrics = [-v.numpy() for v in variables] if variables else None
+
+    def _move_to_epoch(self) -> None:
+        variables = self._program.metric_variables
+        if not variables:
+            return
+        values = [v.numpy() for v in variables]
+        if self._epoch_metrics is None:
+            self._epoch_metrics = [np.zeros_like(v) for v in values]
+        self._epoch_metrics = [
+            before + now for before, now in zip(self._epoch_metrics, values, strict=True)
+        ]
+        self._program.reset_metrics()
+
+    def state(self) -> dict:
+        """What a checkpoint keeps, as JSON; the span's metrics are in the variables."""
+        metrics = self._epoch_metrics
+        return {
+            "span": self._span,
+            "epoch": self._epoch,
+            "epoch_metrics": None if metrics is None else [m.tolist() for m in metrics],
+        }
+
+    def load(self, state: dict) -> None:
+        """Takes up what `state` returned."""
+        self._span, self._epoch = list(state["span"]), list(state["epoch"])
+        if state["epoch_metrics"] is not None:
+            self._epoch_metrics = [
+                np.asarray(m, v.dtype if isinstance(v.dtype, str) else v.dtype.as_numpy_dtype)
+                for m, v in zip(
+                    state["epoch_metrics"], self._program.metric_variables, strict=True
+                )
+            ]
+
+
+class Stopwatch:
+    """Measures the time of calls of the loop alone."""
+
+    def __enter__(self):
+        self._start = time.perf_counter()
+        return self
+
+    def __exit__(self, *error):
+        self.seconds = time.perf_counter() - self._start

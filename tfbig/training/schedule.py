@@ -1,0 +1,33 @@
+"""When: the steps at which the loop stops to log, evaluate, end an epoch or save."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """The steps at which a run does something else than train; None: never.
+
+    Attributes:
+        end: the last step.
+        log, summary, checkpoint, evaluate, epoch: every so many steps.
+    """
+
+    end: int | None
+    log: int
+    summary: int | None = None
+    checkpoint: int | None = None
+    evaluate: int | None = None
+    epoch: int | None = None
+
+    def next_stop(self, step: int) -> int | None:
+        """The first step after `step` at which the loop has to stop."""
+        stops = [] if self.end is None else [self.end]
+        for every in (self.log, self.summary, self.checkpoint, self.evaluate, self.epoch):
+            if every is not None:
+                stops.append((step // every + 1) * every)
+        return min(stops, default=None)
+
+    def due(self, name: str, step: int) -> bool:
+        """Whether `name` is due at a step."""
+        every = getattr(self, name)
+        return every is not None and step > 0 and step % every == 0
