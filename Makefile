@@ -1,0 +1,37 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test lint bench
+
+help:
+	@echo 'make setup   make .venv and install tfbig in it (PYTHON=python3.12 picks the interpreter)'
+	@echo 'make train   train a classifier on handwritten digits'
+	@echo 'make test    run the tests'
+	@echo 'make lint    check style and formatting'
+	@echo 'make bench   compare the speed with Keras fit on one device'
+
+setup: .venv/.installed
+
+.venv/.installed: setup.cfg setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || { \
+	  found=$$($(PYTHON) --version 2>&1) || found='no Python'; \
+	  echo "error: tfbig needs Python 3.11, 3.12 or 3.13, but PYTHON=$(PYTHON) is $$found;" \
+	    "write, for example, make PYTHON=python3.12" >&2; exit 1; }
+	@echo 'Installing tfbig and TensorFlow in .venv; the first time takes a few minutes.'
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+train: setup
+	@$(BIN)/tfbig train --config=configs/digits_mlp.py --model_dir=runs/digits_mlp
+
+test: setup
+	@$(BIN)/python -m pytest -q
+
+lint: setup
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+
+bench: setup
+	@$(BIN)/python benchmarks/one_device.py
