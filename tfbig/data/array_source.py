@@ -38,7 +38,7 @@ class ArraySource(Source):
     def __len__(self) -> int:
         return self._length
 
-    def read_examples(self, indices: np.ndarray) -> Any:
+    def read(self, indices: np.ndarray) -> Any:
         return tf.nest.map_structure(lambda array: array.take(indices, axis=0), self._arrays)
 
 

@@ -31,12 +31,20 @@ def with_class_weight(data: Data, class_weight: Mapping[int, float]) -> Data:
         is multiplied.
 
     Raises:
-        UserError: class_weight is empty or has keys that are not class numbers.
+        UserError: class_weight is empty or has keys that are not class numbers, or the data
+            have no labels.
     """
-    if not class_weight or any(int(k) != k or k < 0 for k in class_weight):
+    if not class_weight or not all(
+        isinstance(k, (int, np.integer)) and k >= 0 for k in class_weight
+    ):
         raise UserError(
             f"class_weight={class_weight!r}: expected a mapping from class numbers (0, 1, …) to "
             "weights."
+        )
+    if not isinstance(data.element_spec, tuple) or len(data.element_spec) not in (2, 3):
+        raise UserError(
+            "with_class_weight: expected data of (features, labels) or (features, labels, "
+            f"sample_weight), received the structure {data.element_spec!r}."
         )
     table = np.ones([max(int(k) for k in class_weight) + 1], np.float32)
     for number, weight in class_weight.items():
@@ -46,16 +54,22 @@ def with_class_weight(data: Data, class_weight: Mapping[int, float]) -> Data:
         features, labels, *weight = batch
         numbers = np.argmax(labels, -1) if _one_hot(labels) else np.reshape(labels, [-1])
         numbers = numbers.astype(np.int64)
-        known = numbers < len(table)
+        known = (numbers >= 0) & (numbers < len(table))
         found = np.where(known, table[np.where(known, numbers, 0)], np.float32(1))
-        return features, labels, found * weight[0] if weight else found
+        if weight:
+            given = np.asarray(weight[0], np.float32)
+            found = given * found.reshape([-1] + [1] * (given.ndim - 1))
+        return features, labels, found
 
     def in_graph(features, labels, *weight):
         numbers = tf.argmax(labels, -1) if _one_hot(labels) else tf.reshape(labels, [-1])
         numbers = tf.cast(numbers, tf.int64)
-        known = numbers < len(table)
+        known = (numbers >= 0) & (numbers < len(table))
         found = tf.where(known, tf.gather(table, tf.where(known, numbers, 0)), 1.0)
-        return features, labels, found * weight[0] if weight else found
+        if weight:
+            given = tf.cast(weight[0], tf.float32)
+            found = given * tf.reshape(found, [-1] + [1] * (given.shape.rank - 1))
+        return features, labels, found
 
     return data.map(in_numpy if isinstance(data, Source) else in_graph)
 

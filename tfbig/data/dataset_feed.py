@@ -1,9 +1,12 @@
 """Stacks of batches from a user's tf.data.Dataset, in its own order."""
 
+import collections
+import itertools
 import logging
 import re
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -46,10 +49,13 @@ class DatasetFeed(Feed):
             raise _empty()
         self._dataset = dataset.prefetch(tf.data.AUTOTUNE)
         self._iterator = iter(self._dataset)
-        self._passes, self._steps, self._in_pass = 0, 0, 0
+        self._passes, self._in_pass = 0, 0
         self._pending: Any = None
         self.keepable = self._find_out_if_keepable()
         position = position or {}
+        # Whether the iterator stands where training stands: not while its first batch is pending,
+        # nor while a checkpoint without it is being restored.
+        self._kept = self.keepable and position.get("kept", False)
         self.batch_size = position.get("batch_size") or leaves[0].shape[0] or self._first_size()
         self.rows = rows_for(self.batch_size, multiple)
         if self.static:
@@ -66,10 +72,10 @@ class DatasetFeed(Feed):
         del step, then  # the Dataset prefetches by itself
         try:
             stack = self._pull_stack(steps) if self.static else self._pull_one()
-        except tf.errors.InvalidArgumentError as error:
+        except tf.errors.OpError as error:
             raise _explained(error) from error
-        self._steps += stack.steps
         self._in_pass += stack.steps
+        self._kept = self.keepable
         return stack
 
     def next_pass(self) -> None:
@@ -79,35 +85,32 @@ class DatasetFeed(Feed):
         self._passes, self._in_pass = self._passes + 1, 0
 
     def trackables(self) -> dict:
-        return {"iterator": self._iterator} if self.keepable else {}
+        return {"iterator": self._iterator} if self._kept else {}
 
     def position(self) -> dict:
         return {
             "batch_size": self.batch_size,
             "passes": self._passes,
             "in_pass": self._in_pass,
-            "kept": self.keepable,
+            "kept": self._kept,
         }
 
     def _go_to(self, position: dict) -> None:
-        """Makes the pass's iterator; its checkpoint is restored by the caller, or skips."""
-        skip = 0 if position["kept"] and self.keepable else position["in_pass"]
-        if skip or position["passes"] and not position["kept"]:
+        """Makes the pass's iterator; the caller restores it from its checkpoint, or this skips."""
+        self._passes, self._in_pass = position["passes"], position["in_pass"]
+        if not self._kept and (self._passes or self._in_pass):
             log.info(
-                "resuming: reading again and skipping %d batches, because the Dataset's position "
-                "cannot be kept",
-                position["in_pass"],
+                "resuming: the Dataset is read again, and %d whole passes and %d batches are "
+                "skipped, because its position was not kept",
+                self._passes,
+                self._in_pass,
             )
-        for number in range(position["passes"]):
-            if not position["kept"]:  # a pass read to its end reshuffles the next as before
-                for _ in self._iterator:
-                    pass
+        for _ in range(self._passes):
+            if not self._kept:  # a pass read to its end leaves the next one as it was
+                collections.deque(self._iterator, maxlen=0)
             self._iterator = iter(self._dataset)
-            self._passes = number + 1
-        for _ in range(skip):
-            next(self._iterator, None)
-        self._pending = None
-        self._in_pass = position["in_pass"]
+        if not self._kept:
+            collections.deque(itertools.islice(self._iterator, self._in_pass), maxlen=0)
 
     def _find_out_if_keepable(self) -> bool:
         """Whether TensorFlow can serialise the iterator; if not, names the operation."""
@@ -134,17 +137,18 @@ class DatasetFeed(Feed):
         return int(tf.shape(tf.nest.flatten(self._pending)[0])[0])
 
     def _padded(self, element: Any) -> Any:
-        def pad(tensor):
-            missing = self.rows - tf.shape(tensor)[0]
-            padded = tf.pad(tensor, [[0, missing], *[[0, 0]] * (tensor.shape.rank - 1)])
-            return tf.ensure_shape(padded, [self.rows, *tensor.shape[1:]])
-
         flat = tf.nest.flatten(element)
         count = tf.shape(flat[0])[0]
+
+        def pad(tensor):
+            ends = [[0, self.rows - count], *[[0, 0]] * (tensor.shape.rank - 1)]
+            # Fails for a component with another number of rows than the first.
+            return tf.ensure_shape(tf.pad(tensor, ends), [self.rows, *tensor.shape[1:]])
+
         fits = tf.debugging.Assert(
             count <= self.batch_size, ["batch grew", count, "first", self.batch_size]
         )
-        with tf.control_dependencies([fits] if fits is not None else []):
+        with tf.control_dependencies([] if fits is None else [fits]):  # None: not in a graph
             return [pad(t) for t in flat], count
 
     def _pull(self, iterator, steps, first):
@@ -168,9 +172,7 @@ class DatasetFeed(Feed):
                 written = [a.write(i, t) for a, t in zip(arrays, flat, strict=True)]
                 return i + 1, True, counts.write(i, count), *written
 
-            return tf.cond(
-                optional.has_value(), write, lambda: (i, False, counts, *arrays)
-            )
+            return tf.cond(optional.has_value(), write, lambda: (i, False, counts, *arrays))
 
         done, _, counts, *arrays = tf.while_loop(
             lambda i, more, *_: (i < steps) & more, body, (start, True, counts, *arrays)
@@ -180,9 +182,7 @@ class DatasetFeed(Feed):
 
     def _pull_stack(self, steps: int) -> Stack:
         first, self._pending = self._pending, None
-        values, counts, done = self._pull_traced(
-            self._iterator, tf.constant(steps), first
-        )
+        values, counts, done = self._pull_traced(self._iterator, tf.constant(steps), first)
         return Stack(values, counts.numpy(), int(done))
 
     def _pull_one(self) -> Stack:
@@ -191,15 +191,17 @@ class DatasetFeed(Feed):
             element = next(self._iterator, None)
         if element is None:
             return Stack(None, np.zeros([1], np.int32), 0)
-        count = int(tf.shape(tf.nest.flatten(element)[0])[0])
+        count, *others = {int(tf.shape(t)[0]) for t in tf.nest.flatten(element)}
+        if others:
+            raise _different_rows()
         values = tf.nest.map_structure(lambda t: t[None], element)
         return Stack(values, np.array([count], np.int32), 1)
 
 
 def _checked_spec(dataset: tf.data.Dataset) -> Any:
     spec = dataset.element_spec
-    for path, leaf in tf.nest.flatten_with_joined_string_paths(spec):
-        name = f" {path!r}" if path else ""
+    for path, leaf in keras.tree.flatten_with_path(spec):
+        name = " " + "/".join(map(str, path)) if path else ""
         if not isinstance(leaf, tf.TensorSpec):
             raise UserError(
                 f"the Dataset's component{name} is a {type(leaf).__name__}, which cannot be "
@@ -221,16 +223,26 @@ def _empty() -> UserError:
     )
 
 
-def _explained(error: tf.errors.OpError) -> UserError:
-    first = " ".join(error.message.split("\n")[:1])
-    if "batch grew" in error.message:
-        sizes = re.findall(r"\[batch grew\] \[(\d+)\] \[first\] \[(\d+)\]", error.message)
-        shown = f" ({sizes[0][0]} examples after {sizes[0][1]})" if sizes else ""
-        return UserError(
-            f"a batch is larger than the first one{shown}; batches may get smaller, not larger: "
-            "batch the Dataset to one global size."
-        )
+def _different_rows() -> UserError:
     return UserError(
-        f"the Dataset failed while a batch was read; does the structure or the shape of its "
-        f"features change between batches? TensorFlow says: {first[:300]}"
+        "the components of a batch have different numbers of rows; give features, labels and "
+        "sample_weight the same first dimension."
+    )
+
+
+def _explained(error: tf.errors.OpError) -> UserError:
+    message = " ".join(error.message.split())
+    grew = re.search(r"\[batch grew\] \[(\d+)\] \[first\] \[(\d+)\]", message)
+    if grew:
+        return UserError(
+            f"a batch is larger than the first one ({grew[1]} examples after {grew[2]}); batches "
+            "may get smaller, not larger: batch the Dataset to one global size."
+        )
+    if "ensure_shape" in message:
+        return _different_rows()
+    changed = isinstance(error, tf.errors.InvalidArgumentError)
+    advice = "; does the structure or the shape of its features change between batches?"
+    return UserError(
+        f"the Dataset failed while a batch was read{advice if changed else '.'} TensorFlow says: "
+        f"{message[:300]}"
     )

@@ -14,8 +14,7 @@ class Source:
     """Examples that can be read by their numbers, in any order and many at once.
 
     Random access is what makes a shuffle global without a buffer, and a resume O(1): the
-    examples of step t are a function of (seed, t). A subclass implements `__len__`,
-    `read_examples` and, if reading one example is expensive, `example_spec`.
+    examples of step t are a function of (seed, t). A subclass implements `__len__` and `read`.
 
     Example:
 
@@ -23,7 +22,7 @@ class Source:
             def __len__(self):
                 return 1000
 
-            def read_examples(self, indices):
+            def read(self, indices):
                 x = indices.astype("float32")[:, None]
                 return x, x**2
 
@@ -32,14 +31,13 @@ class Source:
     """
 
     batch_size: int | None = None
-    _maps: tuple[Callable, ...] = ()
     _spec: Any = None
 
     def __len__(self) -> int:
         raise NotImplementedError("a Source implements __len__: its number of examples.")
 
-    def read_examples(self, indices: np.ndarray) -> Any:
-        """Reads the examples with these numbers.
+    def read(self, indices: np.ndarray) -> Any:
+        """Reads the examples with these numbers; called from one thread at a time.
 
         Args:
             indices: int64 array of shape [n], each in [0, len(self)).
@@ -48,14 +46,7 @@ class Source:
             A nested structure (array, tuple, dict) of NumPy arrays whose first dimension is n:
             `features`, `(features, labels)` or `(features, labels, sample_weight)`.
         """
-        raise NotImplementedError("a Source implements read_examples(indices).")
-
-    def read(self, indices: np.ndarray) -> Any:
-        """Reads examples by number and applies the functions given to `map`, in their order."""
-        batch = self.read_examples(np.asarray(indices, np.int64))
-        for fn in self._maps:
-            batch = fn(batch)
-        return batch
+        raise NotImplementedError("a Source implements read(indices): the examples' arrays.")
 
     def map(self, fn: Callable[[Any], Any]) -> "Source":
         """Returns this source with `fn` applied to every batch that is read.
@@ -63,18 +54,21 @@ class Source:
         Args:
             fn: takes and returns a nested structure of arrays with the same first dimension; it
                 sees many examples at once.
+
+        Example: `source.map(lambda batch: (batch[0] / 255, batch[1]))`.
         """
-        mapped = copy.copy(self)
-        mapped._maps = (*self._maps, fn)
-        mapped._spec = None
-        return mapped
+        return MappedSource(self, fn)
 
     def batch(self, batch_size: int) -> "Source":
         """Returns this source with a global batch of `batch_size` examples.
 
         The last batch of a pass over the data is smaller when the length asks for it.
+
+        Raises:
+            UserError: batch_size is no integer of 1 or more.
         """
-        if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+        whole = isinstance(batch_size, (int, np.integer)) and not isinstance(batch_size, bool)
+        if not whole or batch_size < 1:
             raise UserError(
                 f"Source.batch({batch_size!r}): the global batch size is an integer of 1 or more."
             )
@@ -96,3 +90,22 @@ class Source:
                 self.read(np.zeros([1], np.int64)),
             )
         return self._spec
+
+
+class MappedSource(Source):
+    """What `Source.map` returns: another source, and a function of its batches.
+
+    Args:
+        source: read from.
+        fn: applied to what was read.
+    """
+
+    def __init__(self, source: Source, fn: Callable[[Any], Any]):
+        self._source, self._fn = source, fn
+        self.batch_size = source.batch_size
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def read(self, indices: np.ndarray) -> Any:
+        return self._fn(self._source.read(indices))

@@ -44,9 +44,10 @@ class SourceFeed(Feed):
     def pull(self, step: int, steps: int, then: int = 0) -> Stack:
         ahead, self._ahead = self._ahead, None
         if ahead and ahead[0] == step and ahead[1] >= steps:
-            stack = ahead[2].result()._replace(steps=steps)
+            future = ahead[2]
         else:
-            stack = self._read(step, steps)
+            future = self._reader.submit(self._read, step, steps)  # one thread does all the reading
+        stack = future.result()._replace(steps=steps)
         if then:
             first = step + steps
             self._ahead = (first, then, self._reader.submit(self._read, first, then))
@@ -98,6 +99,8 @@ class SourceFeed(Feed):
     def _stacked(self, array: np.ndarray, counts: np.ndarray) -> np.ndarray:
         """[sum of counts, …] to [capacity, rows, …], zeros where there is no example."""
         stack = np.zeros([self.capacity, self.rows, *array.shape[1:]], array.dtype)
+        if array.dtype == object:  # strings, whose padding is no number
+            stack.fill("")
         start = 0
         full = counts == self.batch_size
         for run in np.split(np.arange(len(counts)), np.flatnonzero(np.diff(full)) + 1):

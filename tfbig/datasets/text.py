@@ -58,9 +58,10 @@ class TextSource(Source):
     def __len__(self) -> int:
         return (len(self._text) - 1) // self._sequence_length
 
-    def read_examples(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         offsets = np.arange(self._sequence_length + 1)
-        windows = self._text[(indices * self._sequence_length)[:, np.newaxis] + offsets]
+        starts = np.asarray(indices, np.int64) * self._sequence_length
+        windows = self._text[starts[:, np.newaxis] + offsets]
         windows = windows.astype(np.int32)
         return windows[:, :-1], windows[:, 1:]
 
