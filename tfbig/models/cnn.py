@@ -16,7 +16,7 @@ _DEFAULTS = {
 
 
 def build(params: Any = None) -> keras.Model:
-    """A compiled network of 3x3 convolutions with 2x2 pooling; logits of shape [batch, num_classes].
+    """A compiled network of 3x3 convolutions and 2x2 pooling; logits of shape [batch, classes].
 
     Example:
 
