@@ -28,7 +28,6 @@ class DatasetFeed(Feed):
         dataset: batched to the global batch size.
         multiple: the number of parts that a global batch is cut into.
         steps_per_loop: RunConfig.steps_per_loop.
-        position: what `position()` returned when the checkpoint was written, or None.
     """
 
     def __init__(
@@ -37,7 +36,6 @@ class DatasetFeed(Feed):
         *,
         multiple: int,
         steps_per_loop: int | str,
-        position: dict | None = None,
     ):
         self.element_spec = _checked_spec(dataset)
         leaves = tf.nest.flatten(self.element_spec)
@@ -48,15 +46,13 @@ class DatasetFeed(Feed):
         if cardinality == 0:
             raise _empty()
         self._dataset = dataset.prefetch(tf.data.AUTOTUNE)
-        self._iterator = iter(self._dataset)
         self._passes, self._in_pass = 0, 0
-        self._pending: Any = None
+        self._start_pass()
         self.keepable = self._find_out_if_keepable()
-        position = position or {}
+        self.batch_size = leaves[0].shape[0] or self._first_size()
         # Whether the iterator stands where training stands: not while its first batch is pending,
         # nor while a checkpoint without it is being restored.
-        self._kept = self.keepable and position.get("kept", False)
-        self.batch_size = position.get("batch_size") or leaves[0].shape[0] or self._first_size()
+        self._kept = self.keepable and self._pending is None
         self.rows = rows_for(self.batch_size, multiple)
         if self.static:
             self.capacity = capacity_for(self.element_spec, self.rows, steps_per_loop)
@@ -65,8 +61,6 @@ class DatasetFeed(Feed):
         if self._pending is not None and self.static:
             self._pending = self._padded(self._pending)
         self._pull_traced = tf.function(self._pull, autograph=False)
-        if position:
-            self._go_to(position)
 
     def pull(self, step: int, steps: int, then: int = 0) -> Stack:
         del step, then  # the Dataset prefetches by itself
@@ -81,7 +75,7 @@ class DatasetFeed(Feed):
     def next_pass(self) -> None:
         if self._in_pass == 0:
             raise _empty()
-        self._iterator = iter(self._dataset)
+        self._start_pass()
         self._passes, self._in_pass = self._passes + 1, 0
 
     def trackables(self) -> dict:
@@ -89,28 +83,39 @@ class DatasetFeed(Feed):
 
     def position(self) -> dict:
         return {
-            "batch_size": self.batch_size,
             "passes": self._passes,
             "in_pass": self._in_pass,
             "kept": self._kept,
         }
 
-    def _go_to(self, position: dict) -> None:
-        """Makes the pass's iterator; the caller restores it from its checkpoint, or this skips."""
-        self._passes, self._in_pass = position["passes"], position["in_pass"]
-        if not self._kept and (self._passes or self._in_pass):
+    def go_to(self, position: dict) -> None:
+        passes, in_pass = position["passes"], position["in_pass"]
+        self._kept = position["kept"] and self.keepable
+        if self._passes or self._in_pass:  # the checkpoint that was tried before is damaged
+            self._start_pass()
+        if not self._kept and (passes or in_pass):
             log.info(
                 "resuming: the Dataset is read again, and %d whole passes and %d batches are "
                 "skipped, because its position was not kept",
-                self._passes,
-                self._in_pass,
+                passes,
+                in_pass,
             )
-        for _ in range(self._passes):
-            if not self._kept:  # a pass read to its end leaves the next one as it was
+        for _ in range(passes):
+            if not self._kept:  # a pass read to its end reshuffles the next one as it did before
                 collections.deque(self._iterator, maxlen=0)
-            self._iterator = iter(self._dataset)
-        if not self._kept:
-            collections.deque(itertools.islice(self._iterator, self._in_pass), maxlen=0)
+            self._start_pass()
+        if self._kept:
+            self._pending = None
+        else:
+            skip = in_pass
+            if skip and self._pending is not None:
+                self._pending, skip = None, skip - 1
+            collections.deque(itertools.islice(self._iterator, skip), maxlen=0)
+        self._passes, self._in_pass = passes, in_pass
+
+    def _start_pass(self) -> None:
+        self._iterator: Any = iter(self._dataset)
+        self._pending: Any = None
 
     def _find_out_if_keepable(self) -> bool:
         """Whether TensorFlow can serialise the iterator; if not, names the operation."""
@@ -122,7 +127,7 @@ class DatasetFeed(Feed):
             log.info(
                 "the Dataset's position cannot be kept in checkpoints (%s); a resumed run reads "
                 "it again from its start and skips",
-                f"{found[1]} is stateful" if found else error.message.split("\n")[0],
+                f"{found[1]} is stateful" if found else _reason(error.message),
             )
             return False
 
@@ -213,6 +218,8 @@ def _checked_spec(dataset: tf.data.Dataset) -> Any:
                 f"the Dataset's component{name} has {shown}; write dataset.batch(64), where 64 "
                 "is the global batch size."
             )
+    if len({leaf.shape[0] for leaf in tf.nest.flatten(spec)} - {None}) > 1:
+        raise _different_rows()
     return spec
 
 
@@ -231,18 +238,24 @@ def _different_rows() -> UserError:
 
 
 def _explained(error: tf.errors.OpError) -> UserError:
-    message = " ".join(error.message.split())
-    grew = re.search(r"\[batch grew\] \[(\d+)\] \[first\] \[(\d+)\]", message)
+    grew = re.search(r"\[batch grew\] \[(\d+)\] \[first\] \[(\d+)\]", error.message)
     if grew:
         return UserError(
             f"a batch is larger than the first one ({grew[1]} examples after {grew[2]}); batches "
             "may get smaller, not larger: batch the Dataset to one global size."
         )
-    if "ensure_shape" in message:
+    if "EnsureShape" in error.message:
         return _different_rows()
     changed = isinstance(error, tf.errors.InvalidArgumentError)
     advice = "; does the structure or the shape of its features change between batches?"
     return UserError(
         f"the Dataset failed while a batch was read{advice if changed else '.'} TensorFlow says: "
-        f"{message[:300]}"
+        f"{_reason(error.message)}"
     )
+
+
+def _reason(message: str) -> str:
+    """The line of a TensorFlow error that says what happened, without the graph's names."""
+    about_the_graph = ("Graph execution error", "Detected at node", "<stack traces", "  File ")
+    said = [x for x in message.splitlines() if x.strip() and not x.startswith(about_the_graph)]
+    return re.sub(r"\{\{.*?\}\} ?", "", " ".join(said[:1]))[:300]

@@ -62,6 +62,9 @@ class Feed:
         """What a checkpoint keeps of the position as JSON."""
         return {}
 
+    def go_to(self, position: dict) -> None:
+        """Goes to where `position` was taken; `trackables` are restored afterwards."""
+
     def close(self) -> None:
         """Stops reading ahead."""
 

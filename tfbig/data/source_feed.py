@@ -138,7 +138,8 @@ def _padded(counts: np.ndarray, capacity: int) -> np.ndarray:
 
 def _shown(structure: Any) -> str:
     def leaf(value):
-        shape = tuple(value.shape) if hasattr(value, "shape") else ()
-        return f"{getattr(value.dtype, 'name', value.dtype)}{list(shape)}"
+        if not hasattr(value, "dtype"):
+            return type(value).__name__
+        return f"{value.dtype.name}{list(value.shape)}"
 
     return str(tf.nest.map_structure(leaf, structure)).replace("'", "")
