@@ -1,6 +1,7 @@
 """The command `tfbig`: the first word names the verb, each verb has a module of its own."""
 
 import importlib
+import signal
 import sys
 
 import tfbig
@@ -17,13 +18,16 @@ def run() -> None:
 
     Exit codes: 0 done, 1 an error, 2 bad flags, 130 and 143 stopped by SIGINT and SIGTERM.
     """
-    try:
-        code = main(sys.argv)
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        print("stopped by SIGINT", file=sys.stderr)
-        code = 130
-    sys.exit(code)
+    # Training handles both signals itself; this is for the time before it and after.
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, _stop)
+    sys.exit(main(sys.argv))
+
+
+def _stop(number: int, frame) -> None:
+    del frame
+    print(f"stopped by {signal.Signals(number).name}", file=sys.stderr)
+    sys.exit(128 + number)
 
 
 def main(argv: list[str]) -> int:

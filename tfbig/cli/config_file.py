@@ -1,0 +1,183 @@
+"""Config files: loading them, and the flags `--config.field=value` that change their fields."""
+
+import dataclasses
+import importlib.util
+import os
+import re
+import traceback
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+from ml_collections.config_dict import ConfigDict, FieldReference, placeholder
+
+from tfbig.errors import UserError
+from tfbig.run_config import RunConfig
+
+FIELDS = (
+    "model_fn",
+    "input_fn",
+    "eval_input_fn",
+    "params",
+    "data",
+    "optimizer",
+    "run",
+    "max_steps",
+    "epochs",
+)
+# What these hold is checked by what reads them, so a flag may add a field.
+_OPEN = ("run", "optimizer", "optimizer.learning_rate")
+
+
+def load_config(path: str) -> ConfigDict:
+    """Runs a config file and returns what its get_config() returns.
+
+    Example: `load_config("configs/digits_mlp.py")`.
+
+    Args:
+        path: a Python file; "file.py:text" calls get_config("text").
+
+    Raises:
+        UserError: there is no such file, or it has an error in it; the message names the line.
+    """
+    path, colon, argument = path.partition(":")
+    if not os.path.isfile(path):
+        raise UserError(f"--config={path}: there is no such file.")
+    spec = importlib.util.spec_from_file_location("tfbig_config", os.path.abspath(path))
+    if spec is None:
+        raise UserError(f"--config={path}: expected a Python file, whose name ends in .py.")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(_located(path, error)) from error
+    get_config = getattr(module, "get_config", None)
+    if not callable(get_config):
+        raise UserError(
+            f"{path} has no function get_config(); define one that returns a ConfigDict."
+        )
+    try:
+        config = get_config(argument) if colon else get_config()
+    except Exception as error:
+        raise UserError(_located(path, error)) from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(
+            f"{path}: get_config() returned a {type(config).__name__}; return an "
+            "ml_collections.ConfigDict."
+        )
+    unknown = [name for name in config if name not in FIELDS]
+    if unknown:
+        raise UserError(
+            f"{path}: unknown config field {', '.join(map(repr, unknown))}; the fields are: "
+            f"{', '.join(FIELDS)}."
+        )
+    return config
+
+
+def define_overrides(config: ConfigDict, words: list[str], flag_values: flags.FlagValues) -> None:
+    """Defines a flag for each field of the config that the command line changes.
+
+    Parsing `flag_values` then sets the fields, with the types they have. A field that is None or
+    a list takes any Python literal.
+
+    Args:
+        config: changed in place.
+        words: the command line, without the name of the program and without --config.
+        flag_values: gets the flags.
+
+    Raises:
+        UserError: there is no such field; the message lists those there are.
+    """
+    names = [m[1] for m in (re.match(r"--?(?:no)?config\.([^=]+)", word) for word in words) if m]
+    with config.unlocked(), config.ignore_type():
+        for name in ("max_steps", "epochs"):
+            if name not in config:
+                config[name] = None
+        if any(name.startswith("run.") for name in names) and config.get("run") is None:
+            config.run = ConfigDict()
+        _loosen(config)
+        _loosen_run(config.get("run"))
+        for name in names:
+            _open_field(config, name)
+    for name in names:
+        _check_field(config, name)
+    config_flags.DEFINE_config_dict(
+        "config", config, flag_values=flag_values, sys_argv=["tfbig", *words]
+    )
+
+
+def described_fields(config: ConfigDict) -> list[str]:
+    """One line for each field of a config: its flag and its value."""
+    lines = []
+
+    def walk(part: ConfigDict, prefix: str) -> None:
+        for name, value in part.items():
+            if isinstance(value, ConfigDict):
+                walk(value, f"{prefix}{name}.")
+            else:
+                lines.append(f"--config.{prefix}{name}={value}")
+
+    walk(config, "")
+    return lines
+
+
+def _loosen(config: ConfigDict) -> None:
+    """Gives fields whose value tells no type, or a type that no flag has, any type."""
+    for name in list(config):
+        if config.is_type_safe and config.get_ref(name).get_type() is object:
+            continue
+        value = config[name]
+        if isinstance(value, ConfigDict):
+            _loosen(value)
+        elif value is None or isinstance(value, list):
+            config[name] = FieldReference(value, field_type=object)
+
+
+def _loosen_run(run: ConfigDict | None) -> None:
+    # "auto" may become a number, and RunConfig checks every value itself.
+    for field in dataclasses.fields(RunConfig) if run is not None else ():
+        if field.name in run:
+            run[field.name] = FieldReference(run[field.name], field_type=object)
+
+
+def _open_field(config: ConfigDict, name: str) -> None:
+    """Adds a field that is not there, where the reader knows all names."""
+    parent, _, leaf = name.rpartition(".")
+    if name == "optimizer.learning_rate" and "optimizer" in config:
+        config.optimizer.learning_rate = placeholder(object)  # a number for a schedule, too
+        return
+    if parent in _OPEN:
+        holder: Any = config
+        for part in parent.split("."):
+            holder = holder.get(part) if isinstance(holder, ConfigDict) else None
+        if isinstance(holder, ConfigDict) and leaf not in holder:
+            holder[leaf] = placeholder(object)
+
+
+def _check_field(config: ConfigDict, name: str) -> None:
+    holder, path = config, "config"
+    for part in re.split(r"\.|\[", name):
+        if isinstance(holder, (int, float, str, type(None))):
+            raise UserError(f"--config.{name}: {path} is {holder!r}, which has no fields.")
+        if not isinstance(holder, ConfigDict):
+            return  # inside a tuple or an object: config_flags finds it, or says what is wrong
+        if part not in holder:
+            fields = ", ".join(holder) or "none"
+            raise UserError(
+                f"--config.{name}: there is no such field; those of {path} are: {fields}."
+            )
+        holder, path = holder[part], f"{path}.{part}"
+
+
+def _located(path: str, error: Exception) -> str:
+    """What went wrong in a config file, and in which of its lines."""
+    line, absolute = None, os.path.abspath(path)
+    if isinstance(error, SyntaxError) and error.filename == absolute:
+        line, reason = error.lineno, f"SyntaxError: {error.msg}"
+    else:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        for frame in traceback.extract_tb(error.__traceback__):
+            if frame.filename == absolute:
+                line = frame.lineno
+    where = path if line is None else f"{path}, line {line}"
+    return f"{where}: {reason}"

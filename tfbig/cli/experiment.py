@@ -1,0 +1,188 @@
+"""From a config to the arguments of train_distributed."""
+
+import functools
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+from ml_collections import ConfigDict
+
+from tfbig import _private_api
+from tfbig.data.source import Source
+from tfbig.errors import UserError
+from tfbig.programs.model_fn_program import is_estimator_style
+from tfbig.run_config import run_config_from
+from tfbig.training.optimizers import build_optimizer
+
+
+def train_arguments(config: ConfigDict) -> dict[str, Any]:
+    """The arguments of train_distributed that a config gives.
+
+    Example: `tfbig.train_distributed(**train_arguments(config))`.
+
+    Args:
+        config: see `tfbig.cli.config_file.FIELDS`; functions are dotted names ("module.function")
+            or functions.
+
+    Raises:
+        UserError: a field is missing or cannot be used.
+    """
+    for name in ("model_fn", "input_fn"):
+        if config.get(name) is None:
+            raise UserError(
+                f'the config has no {name}; write config.{name} = "module.function", a dotted name.'
+            )
+    max_steps, epochs = config.get("max_steps"), config.get("epochs")
+    model_fn = resolve("model_fn", config.model_fn)
+    input_fn = resolve("input_fn", config.input_fn)
+    eval_input_fn = config.get("eval_input_fn")
+    if config.get("optimizer") is not None:
+        length = _RunLength(input_fn, max_steps, epochs)
+        input_fn = length.input_fn
+        model_fn = with_optimizer(model_fn, config.optimizer, length.total_steps)
+    return {
+        "model_fn": model_fn,
+        "input_fn": input_fn,
+        "eval_input_fn": eval_input_fn and resolve("eval_input_fn", eval_input_fn),
+        "params": _params(config),
+        "config": run_config_from(_run_fields(config)),
+        "max_steps": max_steps,
+        "epochs": epochs,
+    }
+
+
+def resolve(field: str, name: Any) -> Callable:
+    """The function with a dotted name.
+
+    Example: `resolve("model_fn", "tfbig.models.mlp.build")`.
+
+    Args:
+        field: the config's field, for the message.
+        name: "package.module.function", or a function, which is returned.
+
+    Raises:
+        UserError: the module or the function does not exist, or the module fails to import.
+    """
+    if callable(name):
+        return name
+    if not isinstance(name, str) or "." not in name:
+        raise UserError(
+            f'config.{field}={name!r}: expected a dotted name such as "tfbig.models.mlp.build".'
+        )
+    module_name, _, attribute = name.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # the module is there, and what it imports is not
+        raise UserError(
+            f"config.{field}={name!r}: there is no module {error.name!r}; modules are looked for "
+            "in the current folder and among the installed packages."
+        ) from error
+    found = getattr(module, attribute, None)
+    if not callable(found):
+        functions = [
+            n
+            for n, value in vars(module).items()
+            if inspect.isfunction(value) and value.__module__ == module_name and n[0] != "_"
+        ]
+        raise UserError(
+            f"config.{field}={name!r}: {module_name} has no function {attribute!r}; its functions "
+            f"are: {', '.join(functions) or 'none'}."
+        )
+    return found
+
+
+def with_optimizer(
+    model_fn: Callable, optimizer: Any, total_steps: Callable[[], int | None]
+) -> Callable:
+    """A builder like `model_fn`, whose models are compiled with a config's optimizer.
+
+    Args:
+        model_fn: returns a compiled keras.Model.
+        optimizer: what `build_optimizer` takes.
+        total_steps: returns the last step of the run, or None; called when a model is built.
+
+    Raises:
+        UserError: model_fn is estimator-style, and chooses its optimizer itself.
+    """
+    if is_estimator_style(model_fn):
+        raise UserError(
+            "config.optimizer is given, but model_fn is estimator-style (its first parameter is "
+            "features) and returns its own optimizer in the EstimatorSpec; leave config.optimizer "
+            "out, and pass what the model_fn needs in config.params."
+        )
+
+    @functools.wraps(model_fn)
+    def builder(*arguments):
+        model = model_fn(*arguments)
+        if isinstance(model, keras.Model) and model.compiled:
+            options = _private_api.compile_arguments(model)
+            options["optimizer"] = build_optimizer(optimizer, total_steps())
+            model.compile(**options)
+        return model
+
+    return builder
+
+
+class _RunLength:
+    """The last step of a run, which is known when its data have been read.
+
+    Args:
+        input_fn: called once, through the attribute `input_fn`.
+        max_steps, epochs: as in train_distributed.
+    """
+
+    def __init__(self, input_fn: Callable, max_steps: int | None, epochs: int | None):
+        self._max_steps, self._epochs = max_steps, epochs
+        self._steps_per_pass: int | None = None
+
+        @functools.wraps(input_fn)
+        def recorded(**arguments):
+            data = input_fn(**arguments)
+            self._steps_per_pass = _steps_per_pass(data)
+            return data
+
+        self.input_fn = recorded
+
+    def total_steps(self) -> int | None:
+        """The last step, or None if the length of the data is not known."""
+        if self._max_steps is not None or self._steps_per_pass is None:
+            return self._max_steps
+        return self._steps_per_pass * (self._epochs or 1)
+
+
+def _steps_per_pass(data: Any) -> int | None:
+    if isinstance(data, Source) and data.batch_size:
+        return -(-len(data) // data.batch_size)
+    if isinstance(data, tf.data.Dataset):
+        cardinality = int(data.cardinality())
+        return cardinality if cardinality >= 0 else None  # infinite and unknown are negative
+    return None
+
+
+def _params(config: ConfigDict) -> ConfigDict | None:
+    """config.params; config.data, if there is one, is the part that input_fn reads."""
+    params, data = config.get("params"), config.get("data")
+    if data is None:
+        return params
+    if params is not None and "data" in params:
+        raise UserError("the config has both data and params.data; write one of them.")
+    together = ConfigDict(params.to_dict() if params is not None else {})
+    together.data = data
+    return together
+
+
+def _run_fields(config: ConfigDict) -> dict[str, Any]:
+    run = config.get("run")
+    if run is None:
+        return {}
+    if not isinstance(run, ConfigDict):
+        raise UserError(
+            f"config.run={run!r}: expected a ConfigDict of RunConfig's fields, such as "
+            'ConfigDict({"precision": "mixed_bfloat16"}).'
+        )
+    return dict(run.items())
