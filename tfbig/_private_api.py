@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras.src.backend.common import global_state
 from keras.src.backend.common.name_scope import current_path
 from keras.src.losses import loss as _keras_loss
+from keras.src.models.functional import Functional
 from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
 from keras.src.trainers.trainer import Trainer
 
@@ -193,6 +194,48 @@ def keras_mask(tensor) -> tf.Tensor | None:
     Reason: it is part of a loss's denominator. Guard: tests/programs/test_keras_program.py.
     """
     return getattr(tensor, "_keras_mask", None)
+
+
+def is_functional(model: keras.Model) -> bool:
+    """Whether a model is a functional one, which Keras can clone layer by layer.
+
+    Reason: `keras.Model(inputs, outputs)` makes a class that has no public name. Guard:
+    tests/programs/test_keras_builder.py.
+    """
+    return isinstance(model, Functional)
+
+
+def compile_arguments(model: keras.Model) -> dict:
+    """The arguments of a model's `compile`, with a new optimizer and new metrics.
+
+    Reason: the public get_compile_config gives names, which plain functions and classes that are
+    not registered do not come back from. Guard: tests/programs/test_keras_builder.py.
+    """
+    arguments = dict(model._compile_config.config)
+    optimizer = arguments["optimizer"]
+    if isinstance(optimizer, keras.optimizers.Optimizer):
+        arguments["optimizer"] = _new_optimizer(optimizer)
+    for name in ("metrics", "weighted_metrics"):
+        arguments[name] = keras.tree.map_structure(
+            lambda m: type(m).from_config(m.get_config())
+            if isinstance(m, keras.metrics.Metric)
+            else m,
+            arguments[name],
+        )
+    for name in ("run_eagerly", "steps_per_execution", "jit_compile"):
+        arguments.pop(name, None)  # Keras's own loop's
+    return arguments
+
+
+def _new_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    config = optimizer.get_config()
+    if isinstance(optimizer, LossScaleOptimizer):
+        config["inner_optimizer"] = _new_optimizer(optimizer.inner_optimizer)
+        return type(optimizer)(**config)
+    schedule = optimizer._learning_rate
+    if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+        config["learning_rate"] = schedule  # it has no state
+    return type(optimizer).from_config(config)
 
 
 def overrides(model: keras.Model, method: str) -> bool:

@@ -29,6 +29,10 @@ class Placement:
         """The scope in which variables are made and models are built."""
         return tf.device(self.device) if self.device else contextlib.nullcontext()
 
+    def owns(self, variable: tf.Variable) -> bool:
+        """Whether a variable was made in the scope."""
+        return not isinstance(variable, tf.distribute.DistributedValues)
+
     def replica(self) -> Any:
         """The number of the replica that is being traced, 0 … num_replicas - 1."""
         return 0
@@ -63,6 +67,9 @@ class Mirrored(Placement):
 
     def scope(self) -> contextlib.AbstractContextManager:
         return self.strategy.scope()
+
+    def owns(self, variable: tf.Variable) -> bool:
+        return self.strategy.extended.variable_created_in_scope(variable)
 
     def replica(self) -> tf.Tensor:
         return tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int32)

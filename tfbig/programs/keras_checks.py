@@ -104,7 +104,7 @@ def explain_keras_batch(model: keras.Model, features: Any, labels: Any) -> str |
         return found
     losses = [_loss_name(loss) for loss in keras.tree.flatten(model.loss)]
     shapes = [tuple(t.shape) for t in keras.tree.flatten(model.outputs or [])]
-    flat = tf.nest.flatten_with_joined_string_paths(labels)
+    flat = flatten_with_names(labels)
     if len(losses) == 1:
         losses = losses * len(flat)
     for loss, shape, (path, label) in zip(losses, shapes, flat, strict=False):
@@ -123,7 +123,7 @@ def explain_numbers(name: str, structure: Any) -> str | None:
     """Names the first array with a NaN or an infinity in it, and its example, or None."""
     if structure is None:
         return None
-    for path, array in tf.nest.flatten_with_joined_string_paths(structure):
+    for path, array in flatten_with_names(structure):
         array = np.asarray(array)
         if array.dtype.kind != "f":
             continue
@@ -133,6 +133,12 @@ def explain_numbers(name: str, structure: Any) -> str | None:
             value = "NaN" if np.isnan(array[tuple(wrong[0])]) else "an infinity"
             return f"{where} has {value} in example {wrong[0][0]} of the batch"
     return None
+
+
+def flatten_with_names(structure: Any) -> list[tuple[str, Any]]:
+    """The leaves of a structure, each with its path as text: "image", "meta/width", "0"."""
+    flat = keras.tree.flatten_with_path(structure)
+    return [("/".join(map(str, path)), leaf) for path, leaf in flat]
 
 
 def _symbolic_outputs(model: keras.Model, features: Any) -> Any:

@@ -49,6 +49,9 @@ class KerasProgram(Program):
         self.metric_variables = [v for m in self._metrics for v in m.variables]
         layers = _private_api.flatten_layers(self.model)
         self.couples_replicas = any(getattr(l, "synchronized", False) for l in layers)
+        self.per_replica_statistics = any(
+            isinstance(l, keras.layers.BatchNormalization) and not l.synchronized for l in layers
+        )
         self.exact_with_padding = exact_with_padding(self.model, self._metrics)
 
     def forward(self, values: Values, batch: Batch, training: bool) -> Forward:
@@ -141,7 +144,7 @@ class KerasProgram(Program):
         for metric in self._metrics:
             result = metric.result()
             results.update(result if isinstance(result, dict) else {metric.name: result})
-        return {name: _as_number(value) for name, value in results.items()}
+        return _as_numbers(results)
 
     def reset_metrics(self) -> None:
         for metric in self._metrics:
@@ -211,9 +214,16 @@ def _rows(tensor: tf.Tensor):
     return float(known) if known else tf.cast(tf.shape(tensor)[0], tf.float32)
 
 
-def _as_number(value):
-    value = keras.ops.convert_to_numpy(value)
-    return float(value) if value.ndim == 0 else value.tolist()
+def _as_numbers(results: dict) -> dict[str, float]:
+    """One number a name: a metric with a value for each class gives name_0, name_1, …"""
+    numbers = {}
+    for name, value in results.items():
+        value = keras.ops.convert_to_numpy(value)
+        if value.ndim == 0:
+            numbers[name] = float(value)
+        else:
+            numbers.update({f"{name}_{i}": float(v) for i, v in enumerate(value.ravel())})
+    return numbers
 
 
 class Renumbering:

@@ -37,12 +37,9 @@ class ModelFnProgram(Program):
         self._precision = precision
         self._store = VariableStore(scope)
         self._metrics: dict[str, keras.metrics.Metric] = {}
-        self._metric_keys: dict[str, list[str]] = {}
-        self._mode_metrics: dict[str, list[str]] = {}
-        self._training = True
+        self._metric_keys: list[str] = []
         self.optimizer = None
         self.trainable, self.state, self.metric_variables = [], [], []
-        self._built: set[str] = set()
 
     def build(self, spec: Any, run) -> None:
         """Traces model_fn once in TRAIN mode, which makes its variables."""
@@ -65,7 +62,6 @@ class ModelFnProgram(Program):
             return tf.cast(tf.reduce_sum(estimator_spec.loss), tf.float32)
 
         run(trace, tf.nest.flatten(spec))
-        self._built.add("train" if training else "eval")
 
     def _call(self, batch: Batch, training: bool) -> tuple[EstimatorSpec, list[str]]:
         mode = ModeKeys.TRAIN if training else ModeKeys.EVAL
@@ -127,14 +123,12 @@ class ModelFnProgram(Program):
                     f"model_fn made variables in EVAL mode that TRAIN mode does not have: "
                     f"{', '.join(sorted(new))}; build the same layers in every mode."
                 )
-        mode = "train" if training else "eval"
-        self._mode_metrics[mode] = metric_keys
-        if not training:
-            self._metrics = metrics
+        if not training:  # metrics of TRAIN mode are not reported, as with tf.estimator
+            self._metrics, self._metric_keys = metrics, metric_keys
 
     def select(self, training: bool) -> None:
         """Makes `metric_variables` those of one mode, before its step is traced."""
-        keys = self._mode_metrics.get("train" if training else "eval", [])
+        keys = [] if training else self._metric_keys
         self.metric_variables = [self._store.variables[k] for k in keys]
 
     def forward(self, values: Values, batch: Batch, training: bool) -> Forward:
@@ -159,6 +153,9 @@ class ModelFnProgram(Program):
         with self._store.continued():
             super().apply(gradients)
 
+    def callback_model(self) -> Any:
+        return ModelStandIn(self)
+
     def named_variables(self) -> dict[str, tf.Variable]:
         variables = self._store.variables
         groups = {
@@ -181,6 +178,25 @@ class ModelFnProgram(Program):
 
     def explain_batch(self, features: Any, labels: Any) -> str | None:
         return explain_numbers("features", features) or explain_numbers("labels", labels)
+
+
+class ModelStandIn:
+    """What callbacks see where there is no keras.Model: `optimizer` and `stop_training`."""
+
+    def __init__(self, program: ModelFnProgram):
+        self._program = program
+        self.stop_training = False
+
+    @property
+    def optimizer(self) -> keras.optimizers.Optimizer:
+        return self._program.optimizer
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"a callback asked for model.{name}, but an estimator-style model_fn has no "
+            "keras.Model; such callbacks need a Keras builder. There are model.optimizer and "
+            "model.stop_training."
+        )
 
 
 def is_estimator_style(model_fn: Any) -> bool:

@@ -84,6 +84,7 @@ class Program:
             examples of a batch, and all losses and metrics are sums that take weights.
         couples_replicas: the forward pass itself reduces over replicas (synchronized batch
             normalisation), so an empty part must stay empty and cannot be compiled alone.
+        per_replica_statistics: some layer normalises over each replica's part of a batch.
     """
 
     trainable: list
@@ -94,6 +95,7 @@ class Program:
     pure: bool = False
     exact_with_padding: bool = False
     couples_replicas: bool = False
+    per_replica_statistics: bool = False
 
     def build(self, spec: Any, run) -> None:
         """Creates all variables. `spec`: the batch's structure; `run` calls a function as the
@@ -127,6 +129,10 @@ class Program:
             _private_api.gradients_already_reduced(self.optimizer),
         ):
             yield
+
+    def callback_model(self) -> Any:
+        """What callbacks see as `self.model`."""
+        return self.model
 
     def named_variables(self) -> dict[str, tf.Variable]:
         """All variables that a checkpoint holds, by a name that is the same in every run."""

@@ -75,6 +75,11 @@ class Calls:
             nonfinite = nonfinite if nonfinite >= 0 else ran[2]
         return Ran(loss_sum, examples, nonfinite)
 
+    def run_untraced(self, stack: Stack, place: int) -> None:
+        """Runs one batch by the function that is never compiled, traced anew or not at all."""
+        function = self._traced(exact=True, jit=False)
+        function(stack.values, stack.counts, np.int32(place), np.int32(place + 1))
+
     def _runs(self, stack: Stack):
         """Splits a stack into runs of batches that the same function can take."""
         if stack.steps == 0:

@@ -2,7 +2,7 @@
 
 A checkpoint is a directory, written under a temporary name and renamed when it is whole:
 
-    <model_dir>/checkpoints/ckpt-00000400/state.index, state.data-…, metadata.json
+    <model_dir>/checkpoints/ckpt-00000400/state.index, state.data-…, arrays.npz, metadata.json
 """
 
 import json
@@ -10,8 +10,11 @@ import logging
 import os
 import re
 import shutil
+import zipfile
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from tfbig.errors import CheckpointError, UserError
@@ -22,10 +25,11 @@ _FORMAT = 1
 
 
 class Restored(NamedTuple):
-    """What `Checkpoints.restore` found: the step, the metadata, and where."""
+    """What `Checkpoints.restore` found: the step, what else was saved, and where."""
 
     step: int
     metadata: dict
+    arrays: dict[str, np.ndarray]
     path: str
 
 
@@ -33,18 +37,22 @@ class Checkpoints:
     """The checkpoints in one model_dir.
 
     Args:
-        model_dir: made if it is missing; None keeps nothing.
+        model_dir: None keeps nothing.
         keep: how many checkpoints stay.
-
-    Raises:
-        UserError: model_dir cannot be written.
     """
 
     def __init__(self, model_dir: str | None, keep: int):
-        self._keep = keep
+        self._model_dir, self._keep = model_dir, keep
         self.directory = os.path.join(model_dir, "checkpoints") if model_dir else None
+
+    def make_writable(self) -> None:
+        """Makes the directories, and tries to write there before any work is done.
+
+        Raises:
+            UserError: they cannot be written.
+        """
         if self.directory:
-            make_writable(model_dir, self.directory)
+            _make_writable(self._model_dir, self.directory)
 
     def steps(self) -> list[int]:
         """The steps of the checkpoints that are there, oldest first."""
@@ -62,7 +70,9 @@ class Checkpoints:
                 _warn_damaged(self._path(step), error)
         return None
 
-    def save(self, step: int, variables: dict, trackables: dict, metadata: dict) -> str:
+    def save(
+        self, step: int, variables: dict, trackables: dict, metadata: dict, arrays: dict
+    ) -> str:
         """Writes a checkpoint and removes those that are too old.
 
         Args:
@@ -70,6 +80,7 @@ class Checkpoints:
             variables: name to tf.Variable.
             trackables: name to any other object that tf.train.Checkpoint can save.
             metadata: anything JSON can hold.
+            arrays: name to NumPy array, of no object dtype.
 
         Returns:
             The checkpoint's path.
@@ -91,6 +102,8 @@ class Checkpoints:
             tf.train.Checkpoint(variables=dict(variables), **trackables).write(
                 os.path.join(temporary, "state")
             )
+            with open(os.path.join(temporary, "arrays.npz"), "wb") as file:
+                np.savez(file, allow_pickle=False, **arrays)
             with open(os.path.join(temporary, "metadata.json"), "w") as file:
                 json.dump(metadata, file, indent=1)
             for name in os.listdir(temporary):
@@ -106,8 +119,14 @@ class Checkpoints:
             shutil.rmtree(self._path(old), ignore_errors=True)
         return path
 
-    def restore(self, variables: dict, trackables: dict) -> Restored | None:
+    def restore(
+        self, variables: dict, trackables: Callable[[dict], dict]
+    ) -> Restored | None:
         """Restores the newest checkpoint that is whole, or the one before it, and so on.
+
+        Args:
+            variables: name to tf.Variable.
+            trackables: from a checkpoint's metadata to the other objects to restore.
 
         Raises:
             CheckpointError: the newest is another model's (the message lists the variables that
@@ -123,13 +142,18 @@ class Checkpoints:
                 continue
             self._compare(path, metadata["variables"], variables)
             try:
-                tf.train.Checkpoint(variables=dict(variables), **trackables).read(
+                others = trackables(metadata)
+                tf.train.Checkpoint(variables=dict(variables), **others).read(
                     os.path.join(path, "state")
                 ).assert_existing_objects_matched()
-            except (tf.errors.OpError, ValueError, AssertionError, OSError) as error:
+                with np.load(os.path.join(path, "arrays.npz"), allow_pickle=False) as file:
+                    arrays = {name: file[name] for name in file.files}
+            except (
+                tf.errors.OpError, ValueError, AssertionError, OSError, zipfile.BadZipFile,
+            ) as error:  # fmt: skip
                 damaged.append(_warn_damaged(path, error))
                 continue
-            return Restored(step, metadata, path)
+            return Restored(step, metadata, arrays, path)
         if damaged:
             raise CheckpointError(
                 f"every checkpoint in {self.directory} is damaged ({', '.join(damaged)}); give "
@@ -179,12 +203,7 @@ class Checkpoints:
         )
 
 
-def make_writable(*directories: str) -> None:
-    """Makes directories and tries to write there.
-
-    Raises:
-        UserError: it cannot be done.
-    """
+def _make_writable(*directories: str) -> None:
     for directory in directories:
         try:
             os.makedirs(directory, exist_ok=True)

@@ -1,6 +1,7 @@
 """Evaluates a program on data: one pass, exact metrics."""
 
 import math
+from collections.abc import Callable
 
 from tfbig.data.feed import Feed
 from tfbig.errors import UserError
@@ -33,8 +34,15 @@ class Evaluator:
         self._config, self._jit = config, jit
         self._calls: Calls | None = None
 
-    def __call__(self) -> dict[str, float]:
-        """Returns the loss and the metrics over the whole pass, weighted by examples."""
+    def __call__(
+        self, on_call: Callable[[int, int, dict[str, float]], None] | None = None
+    ) -> dict[str, float]:
+        """Returns the loss and the metrics over the whole pass, weighted by examples.
+
+        Args:
+            on_call: told after each call of the loop of its first and last batch, counted from
+                0, and of the loss so far.
+        """
         if self._calls is None:
             build_program(self._program, self._placement, self._feed, training=False)
             self._program.select(training=False)
@@ -59,7 +67,10 @@ class Evaluator:
             if not stack.steps:
                 break
             ran = self._calls.run(stack)
-            step, loss, examples = step + stack.steps, loss + ran.loss_sum, examples + ran.examples
+            loss, examples = loss + ran.loss_sum, examples + ran.examples
+            if on_call is not None:
+                on_call(step, step + stack.steps - 1, {"loss": loss / max(examples, 1.0)})
+            step += stack.steps
         feed.next_pass()
         with self._placement.scope():
             results = {"loss": loss / examples if examples else math.nan}

@@ -38,19 +38,38 @@ class Meters:
         if examples:
             self.last_loss = loss_sum / examples
 
-    def span(self) -> dict[str, float]:
-        """Loss, metrics and rates since the last log point, which this is the next of."""
+    @property
+    def pending(self) -> bool:
+        """Whether there were steps since the last log point."""
+        return self._span[1] > 0
+
+    def span(self, ends: bool = True) -> dict[str, float]:
+        """Loss, metrics and rates since the last log point.
+
+        Args:
+            ends: this is the next log point; otherwise the span goes on.
+        """
         logs = {}
         if self._span[1]:
             logs["loss"] = self._span[0] / self._span[1]
-        with self._placement.scope():
-            logs.update(self._program.metric_results())
-            self._move_to_epoch()
+        logs.update(self._program.metric_results())
         seconds = max(self._seconds, 1e-9)
         logs["steps_per_sec"] = self._steps / seconds
         logs["examples_per_sec"] = self._examples / seconds
-        self._span, self._steps, self._seconds, self._examples = [0.0, 0.0], 0, 0.0, 0.0
+        if ends:
+            with self._placement.scope():
+                self._move_to_epoch()
+            self._span, self._steps, self._seconds, self._examples = [0.0, 0.0], 0, 0.0, 0.0
         return logs
+
+    def put_aside(self) -> list[np.ndarray]:
+        """The metrics' values, for the time in which an evaluation uses their variables."""
+        return [v.numpy() for v in self._program.metric_variables]
+
+    def put_back(self, values: list[np.ndarray]) -> None:
+        """Gives the metrics what `put_aside` returned."""
+        for variable, value in zip(self._program.metric_variables, values, strict=True):
+            variable.assign(value)
 
     def epoch(self) -> dict[str, float]:
         """Loss and metrics since the epoch began; the span goes on."""

@@ -72,10 +72,10 @@ class Step:
         self._moving = [v.dtype_is_float for v in map(_VariableKind, program.state)]
         self._seeds = [v.is_seed for v in map(_VariableKind, program.state)]
         compiled = compile_part and program.pure
-        self._replica_sums_maybe_compiled: Callable = (
-            tf.function(self._replica_sums, jit_compile=True, autograph=False)
+        self._sums_of_replica: Callable = (
+            tf.function(self.replica_sums, jit_compile=True, autograph=False)
             if compiled
-            else self._replica_sums
+            else self.replica_sums
         )
 
     def __call__(self, stack: Any, count: tf.Tensor, i: tf.Tensor) -> tf.Tensor:
@@ -93,7 +93,7 @@ class Step:
         scale = tf.ones([])
         if self._training:
             scale = tf.cast(self._program.optimizer.scale_loss(scale), tf.float32)
-        sums = self._replica_sums_maybe_compiled(
+        sums = self._sums_of_replica(
             self._program.read(),
             element,
             count,
@@ -107,7 +107,7 @@ class Step:
         self._assign(self._program.metric_variables, sums.metrics, add=self._parts > 1)
         return gradients.global_loss(sums.totals, sums.denominators, self._shape)
 
-    def _replica_sums(self, values, element, count, replica, scale) -> Sums:
+    def replica_sums(self, values, element, count, replica, scale) -> Sums:
         """Adds up the micro-batches of one replica."""
         if self._micro_batches == 1:
             return self._compute(values, element, count, replica, scale)

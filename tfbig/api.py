@@ -1,0 +1,260 @@
+"""The public functions, each a short story told in the words of the rooms below."""
+
+import inspect
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfbig.data.source import Source
+from tfbig.errors import NotBuiltError, UserError
+from tfbig.placement.strategies import make_placement
+from tfbig.programs.spec import ModeKeys
+from tfbig.run_config import RunConfig
+from tfbig.serving.saved_model import export_saved_model
+from tfbig.training.result import TrainResult
+from tfbig.training.session import TrainingSession
+
+
+def train_distributed(
+    model_fn: Callable | keras.Model,
+    input_fn: Callable,
+    *,
+    eval_input_fn: Callable | None = None,
+    strategy: str | tf.distribute.Strategy = "auto",
+    devices: int | list[str] | str | None = None,
+    model_dir: str | os.PathLike | None = None,
+    max_steps: int | None = None,
+    epochs: int | None = None,
+    params: Any = None,
+    config: RunConfig | None = None,
+    callbacks: Iterable[keras.callbacks.Callback] = (),
+) -> TrainResult:
+    """Trains a model, on one device or many, with the same numbers.
+
+    A run that is started again with the same model_dir goes on where its last checkpoint
+    stands, as if it had never been stopped.
+
+    Example:
+
+        def build_model():
+            model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)])
+            model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+            return model
+
+        def input_fn():
+            return tfbig.data.ArraySource((images, labels)).batch(64)
+
+        result = tfbig.train_distributed(
+            build_model, input_fn, strategy="mirrored", devices=2, max_steps=1000)
+
+    Args:
+        model_fn: a builder that returns a compiled keras.Model, a compiled keras.Model (rebuilt
+            with its weights and compile options), or an estimator-style
+            `model_fn(features, labels, mode, params, config)` that returns an EstimatorSpec.
+        input_fn: returns a tf.data.Dataset or a tfbig.data.Source of `features`,
+            `(features, labels)` or `(features, labels, sample_weight)`, batched to the global
+            batch size; takes any of mode, params, config and input_context by name.
+        eval_input_fn: like input_fn; read once, in its own order, for each evaluation.
+        strategy: "auto", "one_device", "mirrored", or a tf.distribute strategy of these kinds.
+        devices: number of devices or their names; on a machine with CPUs only, a number means
+            logical CPU devices; None: all GPUs, or the CPU.
+        model_dir: where checkpoints and summaries are kept; None keeps nothing.
+        max_steps: the global step at which training ends.
+        epochs: or the number of passes over the data.
+        params: handed to model_fn and input_fn if they ask for it.
+        config: how the run is carried out.
+        callbacks: Keras's, tfbig's and your own. Progress and Summaries are added unless there
+            are such.
+
+    Returns:
+        A TrainResult: global_step, loss, metrics, history, model_dir, model, preempted.
+
+    Raises:
+        UserError: something given cannot be used; nothing has been written by then.
+        NotBuiltError: it is in the API and is not built yet.
+        TrainingDiverged: the loss became NaN or infinite.
+        CheckpointError: a checkpoint cannot be written or read, or is another model's.
+    """
+    config = _checked_config(config)
+    _check_limits(max_steps, epochs)
+    _check_callable("input_fn", input_fn)
+    if eval_input_fn is not None:
+        _check_callable("eval_input_fn", eval_input_fn)
+    if not callable(model_fn):
+        raise UserError(
+            f"model_fn={model_fn!r}: expected a function that builds a compiled keras.Model, such "
+            "a model, or an estimator-style model_fn(features, labels, mode)."
+        )
+    session = TrainingSession(
+        config=config,
+        model_dir=os.fspath(model_dir) if model_dir is not None else None,
+        placement=make_placement(strategy, devices),
+        params=params,
+    )
+    session.read_data(
+        lambda: call_input_fn(input_fn, ModeKeys.TRAIN, params, config),
+        eval_input_fn
+        and (lambda: call_input_fn(eval_input_fn, ModeKeys.EVAL, params, config, "eval_input_fn")),
+        max_steps=max_steps,
+        epochs=epochs,
+    )
+    session.build_model(model_fn)
+    return session.train(callbacks)
+
+
+def export(
+    model_or_path: keras.Model | str | os.PathLike,
+    directory: str | os.PathLike,
+    *,
+    signatures: Any = None,
+    preprocessing: Any = None,
+) -> str:
+    """Writes a trained Keras model as a SavedModel, which TensorFlow Serving can load.
+
+    Example:
+
+        path = tfbig.export(result.model, "runs/digits/export")
+        outputs = tf.saved_model.load(path).serve(images)
+
+    Args:
+        model_or_path: a built keras.Model, or the path of a `.keras` file (loaded in safe mode).
+        directory: where to; written beside and renamed, an earlier export is replaced.
+        signatures, preprocessing: not built yet.
+
+    Returns:
+        The directory.
+
+    Raises:
+        UserError: there is no model, or the directory cannot be written.
+    """
+    for name, value in (("signatures", signatures), ("preprocessing", preprocessing)):
+        if value is not None:
+            raise NotBuiltError(f"export({name}=…) is not built yet; leave it None.")
+    if isinstance(model_or_path, (str, os.PathLike)):
+        model_or_path = _load(os.fspath(model_or_path))
+    return export_saved_model(model_or_path, os.fspath(directory))
+
+
+def fine_tune(*args, **kwargs):
+    """Fine-tunes a saved model; not built yet.
+
+    Raises:
+        NotBuiltError: always.
+    """
+    raise NotBuiltError(
+        "tfbig.fine_tune is not built yet; load the model with keras.saving.load_model and pass a "
+        "function that compiles it to tfbig.train_distributed."
+    )
+
+
+def evaluate(*args, **kwargs):
+    """Evaluates a model on data; not built yet.
+
+    Raises:
+        NotBuiltError: always.
+    """
+    raise NotBuiltError(
+        "tfbig.evaluate is not built yet; pass eval_input_fn to tfbig.train_distributed."
+    )
+
+
+def predict(*args, **kwargs):
+    """Predicts from a model; not built yet.
+
+    Raises:
+        NotBuiltError: always.
+    """
+    raise NotBuiltError("tfbig.predict is not built yet; call result.model.predict(features).")
+
+
+def cross_validate(*args, **kwargs):
+    """Trains and evaluates over folds; not built yet.
+
+    Raises:
+        NotBuiltError: always.
+    """
+    raise NotBuiltError(
+        "tfbig.cross_validate is not built yet; call tfbig.train_distributed for each fold."
+    )
+
+
+def call_input_fn(
+    input_fn: Callable, mode: str, params: Any, config: RunConfig, name: str = "input_fn"
+) -> tf.data.Dataset | Source:
+    """Calls an input_fn with those of mode, params, config and input_context that it asks for.
+
+    Raises:
+        UserError: it asks for something else, or returns neither a Dataset nor a Source.
+    """
+    given = {
+        "mode": mode,
+        "params": params,
+        "config": config,
+        "input_context": tf.distribute.InputContext(),
+    }
+    arguments = {}
+    for key, parameter in inspect.signature(input_fn).parameters.items():
+        if key in given:
+            arguments[key] = given[key]
+        elif parameter.default is parameter.empty and parameter.kind not in (
+            parameter.VAR_POSITIONAL,
+            parameter.VAR_KEYWORD,
+        ):
+            raise UserError(
+                f"{name} asks for an argument {key!r}; it can ask for mode, params, config and "
+                "input_context by name. Give other arguments a default, or use "
+                "functools.partial."
+            )
+    data = input_fn(**arguments)
+    if not isinstance(data, (tf.data.Dataset, Source)):
+        raise UserError(
+            f"{name} returned {_shown(data)}; return a batched tf.data.Dataset or a "
+            "tfbig.data.Source, for example tfbig.data.ArraySource((features, labels)).batch(64)."
+        )
+    return data
+
+
+def _checked_config(config: Any) -> RunConfig:
+    if config is None:
+        return RunConfig()
+    if not isinstance(config, RunConfig):
+        raise UserError(
+            f"config={config!r}: expected a tfbig.RunConfig; write "
+            "config=tfbig.RunConfig(accumulation_steps=2), say."
+        )
+    return config
+
+
+def _check_limits(max_steps: Any, epochs: Any) -> None:
+    if max_steps is not None and epochs is not None:
+        raise UserError(
+            f"max_steps={max_steps} and epochs={epochs} were both given; give one of them."
+        )
+    for name, value in (("max_steps", max_steps), ("epochs", epochs)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+            raise UserError(f"{name}={value!r}: expected an integer of 1 or more, or None.")
+        if value is not None and value < 1:
+            raise UserError(f"{name}={value}: expected an integer of 1 or more, or None.")
+
+
+def _check_callable(name: str, value: Any) -> None:
+    if not callable(value):
+        raise UserError(
+            f"{name}={_shown(value)}: expected a function that returns a tf.data.Dataset or a "
+            f"tfbig.data.Source; write {name}=lambda: data."
+        )
+
+
+def _shown(value: Any) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
+
+
+def _load(path: str) -> keras.Model:
+    if not path.endswith(".keras") or not os.path.isfile(path):
+        raise UserError(
+            f"export({path!r}): expected a keras.Model or the path of a .keras file that exists."
+        )
+    return keras.saving.load_model(path, safe_mode=True)

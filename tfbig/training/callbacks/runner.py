@@ -1,0 +1,226 @@
+"""Drives the callbacks of one run: Keras's hooks, the loop's own, and what a checkpoint keeps."""
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfbig.errors import UserError
+from tfbig.training.callbacks.callback import LoopCallback, RunInfo
+from tfbig.training.callbacks.nan_guard import NaNGuard
+
+_SCALARS = (bool, int, float, str, type(None))
+
+
+class CallbackRunner:
+    """The callbacks of a run as one.
+
+    Args:
+        callbacks: Keras's own, tfbig's and the user's alike.
+        model: what they see as `self.model`.
+
+    Raises:
+        UserError: one of them is not a callback, or would fight with the loop.
+    """
+
+    def __init__(self, callbacks: Iterable[keras.callbacks.Callback], model: Any):
+        self._all = [_checked(callback) for callback in keras.tree.flatten(list(callbacks))]
+        self._loop = [c for c in self._all if isinstance(c, LoopCallback)]
+        guards = [c for c in self._all if isinstance(c, NaNGuard)]
+        tolerant = any(isinstance(c, keras.callbacks.TerminateOnNaN) for c in self._all)
+        self.guard = guards[0] if guards else None if tolerant else NaNGuard()
+        self._model = model
+        self._keras: keras.callbacks.CallbackList | None = None
+        self._base: dict[str, dict[str, Any]] = {}
+        self._given: dict[str, set[str]] = {}
+        model.stop_training = False
+
+    @property
+    def stop_training(self) -> bool:
+        """Whether a callback has asked the run to end."""
+        return bool(self._model.stop_training)
+
+    @property
+    def need_epochs(self) -> bool:
+        """Whether any callback listens to epochs, so that the loop has to stop for them."""
+        return self._listens("on_epoch_begin", "on_epoch_end")
+
+    @property
+    def need_batch_logs(self) -> bool:
+        """Whether any callback listens to batches."""
+        return self._listens(
+            "on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end"
+        )
+
+    @property
+    def may_stop(self) -> bool:
+        """Whether there are callbacks besides tfbig's own, which may have ended an earlier run."""
+        return len(self._all) > len(self._loop)
+
+    def begin(self, run: RunInfo, state: dict | None, arrays: dict[str, np.ndarray]) -> None:
+        """Starts the run; `state` and `arrays` are what a checkpoint kept."""
+        for callback in self._loop:
+            callback.set_run(run)
+        params = {"epochs": run.epochs or 1, "steps": run.steps_per_epoch, "verbose": 0}
+        self._keras = keras.callbacks.CallbackList(self._all, model=self._model, **params)
+        self._keras.on_train_begin()
+        for key, callback in self._keyed():
+            self._base[key] = copy.deepcopy(_public_state(callback))
+            kept = dict((state or {}).get(key, {}))
+            prefix = f"{key}."
+            kept.update(
+                _unflattened({n.removeprefix(prefix): a for n, a in arrays.items()
+                              if n.startswith(prefix)})
+            )  # fmt: skip
+            self._given[key] = set(kept)
+            for name, value in kept.items():
+                setattr(callback, name, value)
+
+    def state(self) -> tuple[dict, dict[str, np.ndarray]]:
+        """What callbacks changed of their public attributes since they began, for a checkpoint.
+
+        Returns:
+            Plain values for JSON, and arrays by name: an EarlyStopping's `wait` and
+            `best_weights`, say.
+        """
+        plain: dict[str, dict] = {}
+        arrays: dict[str, np.ndarray] = {}
+        for key, callback in self._keyed():
+            base = self._base.get(key, {})
+            for name, value in _public_state(callback).items():
+                same = name in base and _same(base[name], value)
+                if same and name not in self._given.get(key, ()):
+                    continue
+                if isinstance(value, _SCALARS):
+                    plain.setdefault(key, {})[name] = value
+                elif isinstance(value, np.ndarray):
+                    arrays[f"{key}.{name}"] = value
+                else:
+                    arrays.update({f"{key}.{name}.{i}": a for i, a in enumerate(value)})
+        return plain, arrays
+
+    def epoch_begin(self, epoch: int) -> None:
+        self._keras.on_epoch_begin(epoch)
+
+    def epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        self._keras.on_epoch_end(epoch, logs)
+
+    def call_begin(self, step: int) -> None:
+        """Before a call of the loop whose first update makes the global step `step` + 1."""
+        if self.need_batch_logs:
+            self._keras.on_train_batch_begin(step)
+
+    def call_end(self, step: int, loss: float, batch_logs: Callable[[], dict]) -> None:
+        """After a call that finished `step` updates; Keras counts batches from 0."""
+        if self.need_batch_logs:
+            self._keras.on_train_batch_end(step - 1, batch_logs())
+        for callback in self._loop:
+            callback.on_calls(step, {"loss": loss})
+
+    def log(self, step: int, logs: dict[str, float]) -> None:
+        for callback in self._loop:
+            callback.on_log(step, logs)
+
+    def summary(self, step: int, logs: dict[str, float]) -> None:
+        for callback in self._loop:
+            callback.on_summary(step, logs)
+
+    def evaluate(self, step: int, evaluator: Callable[..., dict[str, float]]) -> dict[str, float]:
+        """Runs an evaluation between the hooks that belong to it."""
+        self._keras.on_test_begin()
+        listens = self._listens("on_test_batch_begin", "on_test_batch_end")
+        metrics = evaluator(*((self._test_call,) if listens else ()))
+        self._keras.on_test_end(metrics)
+        for callback in self._loop:
+            callback.on_evaluate(step, metrics)
+        return metrics
+
+    def checkpoint(self, step: int, path: str) -> None:
+        for callback in self._loop:
+            callback.on_checkpoint(step, path)
+
+    def end(self, logs: dict[str, float]) -> None:
+        self._keras.on_train_end(logs)
+
+    def close(self) -> None:
+        for callback in self._loop:
+            callback.close()
+
+    def _test_call(self, first: int, last: int, logs: dict[str, float]) -> None:
+        self._keras.on_test_batch_begin(first)
+        self._keras.on_test_batch_end(last, logs)
+
+    def _listens(self, *hooks: str) -> bool:
+        return any(_overrides(callback, hook) for callback in self._all for hook in hooks)
+
+    def _keyed(self) -> list[tuple[str, keras.callbacks.Callback]]:
+        seen: dict[str, int] = {}
+        keyed = []
+        for callback in self._all:
+            name = type(callback).__name__
+            keyed.append((f"{name}#{seen.setdefault(name, 0)}", callback))
+            seen[name] += 1
+        return keyed
+
+
+def _checked(callback: Any) -> keras.callbacks.Callback:
+    if isinstance(callback, keras.callbacks.BackupAndRestore):
+        raise UserError(
+            "callbacks has a BackupAndRestore, which would restore over tfbig's own checkpoints; "
+            "leave it out: give model_dir, and a run that is started again goes on by itself."
+        )
+    if not isinstance(callback, keras.callbacks.Callback):
+        raise UserError(
+            f"callbacks has {callback!r}, which is no keras.callbacks.Callback; pass instances, "
+            "for example callbacks=[keras.callbacks.CSVLogger('log.csv')]."
+        )
+    return callback
+
+
+def _overrides(callback: keras.callbacks.Callback, hook: str) -> bool:
+    """Whether a callback has its own version of a hook, by its class or on the instance."""
+    bound = getattr(callback, hook)
+    return getattr(bound, "__func__", bound) is not getattr(keras.callbacks.Callback, hook)
+
+
+def _public_state(callback: keras.callbacks.Callback) -> dict[str, Any]:
+    """A callback's public attributes that are plain values, arrays or lists of arrays."""
+    found = {}
+    for name, value in vars(callback).items():
+        if name.startswith("_") or name in ("run", "params", "model"):
+            continue
+        if isinstance(value, np.generic):
+            value = value.item()
+        arrays = (
+            isinstance(value, list)
+            and value
+            and all(isinstance(item, np.ndarray) for item in value)
+        )
+        if isinstance(value, (*_SCALARS, np.ndarray)) or arrays:
+            found[name] = value
+    return found
+
+
+def _same(first: Any, second: Any) -> bool:
+    if isinstance(first, list) and isinstance(second, list):
+        return len(first) == len(second) and all(map(_same, first, second))
+    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
+        return np.array_equal(first, second)
+    return first == second or (first != first and second != second)  # NaN is NaN
+
+
+def _unflattened(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """{"best_weights.0": a, "best_weights.1": b} to {"best_weights": [a, b]}."""
+    values: dict[str, Any] = {}
+    for name, array in arrays.items():
+        attribute, _, number = name.partition(".")
+        if number:
+            values.setdefault(attribute, {})[int(number)] = array
+        else:
+            values[attribute] = array
+    return {
+        name: [value[i] for i in sorted(value)] if isinstance(value, dict) else value
+        for name, value in values.items()
+    }

@@ -1,0 +1,110 @@
+"""jit_compile="auto": whether XLA makes the step faster, where that is known or can be measured."""
+
+import logging
+import time
+
+import keras
+import tensorflow as tf
+
+from tfbig import _private_api
+from tfbig.data.feed import Feed
+from tfbig.placement.placement import Placement
+from tfbig.programs.program import Program
+from tfbig.run_config import RunConfig
+from tfbig.training.step import Step
+
+log = logging.getLogger("tfbig")
+
+# On CPUs, XLA is as good at matrix products as TensorFlow's own kernels and fuses the rest, but
+# not at these.
+_MEASURED = (
+    keras.layers.RNN,
+    *(
+        getattr(keras.layers, f"{kind}{n}D")
+        for kind in ("Conv", "MaxPooling", "AveragePooling")
+        for n in (1, 2, 3)
+    ),
+    *(keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D, keras.layers.Conv2DTranspose),
+)
+_SECONDS = 0.03
+
+
+def choose_jit(program: Program, placement: Placement, feed: Feed, config: RunConfig) -> bool:
+    """Chooses between XLA and a TensorFlow graph for the step, and logs why.
+
+    Where the whole loop can be compiled, XLA wins except for layers that it is not good at on
+    CPUs; there, and for the replicas of a mirrored placement on CPUs, both are timed.
+
+    Returns:
+        True: compile.
+    """
+    if config.jit_compile != "auto":
+        return config.jit_compile
+    jit, why = _choose(program, placement, feed, config)
+    log.info("jit_compile=%s: %s", jit, why)
+    return jit
+
+
+def _choose(program, placement, feed, config) -> tuple[bool, str]:
+    if not feed.static:
+        return False, "the shapes of the batches are not known before they are read"
+    if not (program.exact_with_padding or feed.rows == feed.batch_size):
+        return False, "a batch cannot be cut into equal parts, and padding would not be exact"
+    if not placement.compiles_whole_loop and (program.couples_replicas or not program.pure):
+        return False, "the step works across replicas, which XLA cannot compile here"
+    if tf.config.list_physical_devices("GPU"):
+        return True, "the step runs on a GPU"
+    if placement.compiles_whole_loop and not (program.pure and _has_measured_layers(program)):
+        return True, "the whole loop can be compiled"
+    graph = _seconds_per_step(program, placement, feed, config, jit=False)
+    try:
+        compiled = _seconds_per_step(program, placement, feed, config, jit=True)
+    except (tf.errors.OpError, ValueError, TypeError) as error:
+        return False, f"XLA cannot compile the step ({' '.join(str(error).split())[:120]})"
+    measured = f"{compiled * 1e3:.3g} ms compiled, {graph * 1e3:.3g} ms as a graph"
+    return compiled < graph, f"measured on one part of a batch, {measured}"
+
+
+def _has_measured_layers(program: Program) -> bool:
+    return any(
+        isinstance(layer, _MEASURED) for layer in _private_api.flatten_layers(program.model)
+    )
+
+
+def _seconds_per_step(program, placement, feed, config, *, jit: bool) -> float:
+    """The time that one replica's part of a batch of zeros takes, forward and backward."""
+    step = Step(
+        program,
+        placement,
+        training=True,
+        aggregation=config.gradient_aggregation,
+        micro_batches=config.accumulation_steps,
+        rows=feed.rows,
+        exact=False,
+    )
+    compute = tf.function(step.replica_sums, jit_compile=jit or None, autograph=False)
+    element = tf.nest.map_structure(
+        lambda s: tf.zeros([feed.rows, *s.shape[1:]], s.dtype), feed.element_spec
+    )
+    count, first, scale = tf.constant(feed.batch_size), tf.constant(0), tf.ones([])
+    with placement.scope():
+        values = program.read()
+
+    @tf.function(autograph=False)
+    def repeat(times, values, element):
+        def body(i):
+            sums = compute(values, element, count, first, scale)
+            with tf.control_dependencies([g for g in tf.nest.flatten(sums.gradients) if g is not None]):
+                return i + 1
+
+        return tf.while_loop(lambda i: i < times, body, [tf.constant(0)], parallel_iterations=1)
+
+    with program.tracing():
+        repeat(tf.constant(1), values, element)
+    times, best = 1, float("inf")
+    for _ in range(4):
+        start = time.perf_counter()
+        repeat(tf.constant(times), values, element)
+        best = min(best, (time.perf_counter() - start) / times)
+        times = max(1, min(int(_SECONDS / best), 10_000))
+    return best

@@ -1,0 +1,371 @@
+"""The loop: when to train, log, evaluate, end an epoch, save and stop."""
+
+import logging
+import math
+import time
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfbig.data.feed import Feed, Stack
+from tfbig.errors import UserError
+from tfbig.placement.placement import Placement
+from tfbig.programs.program import Program, split_element
+from tfbig.run_config import RunConfig
+from tfbig.training.callbacks.callback import RunInfo
+from tfbig.training.callbacks.nan_guard import locate_first_bad_op
+from tfbig.training.callbacks.runner import CallbackRunner
+from tfbig.training.calls import Calls
+from tfbig.training.checkpoints import Checkpoints, Restored
+from tfbig.training.evaluator import Evaluator
+from tfbig.training.meters import Meters, Stopwatch
+from tfbig.training.preemption import Preemption
+from tfbig.training.result import TrainResult
+from tfbig.training.schedule import Schedule
+
+log = logging.getLogger("tfbig")
+
+_CALL_SECONDS = 0.2  # long enough that a call's own cost is nothing, short enough to stop soon
+
+
+class Loop:
+    """One run of training, from a restored state to its end.
+
+    Args:
+        program, placement, feed: built, and restored if there was a checkpoint.
+        calls: what runs stacks of batches.
+        evaluator: or None.
+        checkpoints: where the run is kept.
+        callbacks: all that take part.
+        schedule: when to stop for what; its `end` is the last step, None: the data's end.
+        passes: how often the data are read when that is what ends the run.
+        run: what callbacks are told.
+        config: steps_per_loop and save_checkpoints_secs.
+        keep: what every checkpoint's metadata hold besides the loop's own (seed, jit).
+        restored: what the run goes on from, or None.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        placement: Placement,
+        feed: Feed,
+        *,
+        calls: Calls,
+        evaluator: Evaluator | None,
+        checkpoints: Checkpoints,
+        callbacks: CallbackRunner,
+        schedule: Schedule,
+        passes: int | None,
+        run: RunInfo,
+        config: RunConfig,
+        keep: dict,
+        restored: Restored | None,
+    ):
+        self._program, self._placement, self._feed = program, placement, feed
+        self._calls, self._evaluator = calls, evaluator
+        self._checkpoints, self._callbacks = checkpoints, callbacks
+        self._schedule, self._passes, self._run_info = schedule, passes, run
+        self._config, self._keep = config, keep
+        self._meters = Meters(program, placement)
+        self._restored = restored
+        self._step = restored.step if restored else 0
+        self._unsaved = restored is None
+        self._epoch_begun = False
+        self._metrics: dict[str, float] = {}
+        self._evaluated_at: int | None = None
+        self._history: list[dict[str, float]] = []
+        self._loss: float | None = None
+        if restored:
+            kept = restored.metadata["loop"]
+            self._meters.load(kept["meters"])
+            self._metrics, self._loss = kept["metrics"], kept["loss"]
+            self._evaluated_at = kept["evaluated_at"]
+
+    def run(self, preemption: Preemption) -> TrainResult:
+        """Trains until the end, a callback's or a signal's stop."""
+        callbacks, kept, arrays = self._callbacks, None, {}
+        if self._restored:
+            kept, arrays = self._restored.metadata["loop"]["callbacks"], self._restored.arrays
+        try:
+            with self._placement.scope():
+                callbacks.begin(self._run_info, kept, arrays)
+                self._begin_epoch_again()
+            self._train(preemption)
+            if preemption.signal is None:
+                self._finish()
+            else:
+                self._save()
+            with self._placement.scope():
+                callbacks.end(self._last_logs())
+            if preemption.signal is None:
+                # After the callbacks' end, where EarlyStopping brings the best weights back.
+                self._unsaved |= callbacks.may_stop
+                self._save(stopped=callbacks.stop_training)
+        finally:
+            self._feed.close()
+            callbacks.close()
+        if preemption.signal is None:
+            self._finalize_weights()
+        return self._result(preemption.signal)
+
+    def already_done(self) -> TrainResult:
+        """The result of a run that an earlier process has brought to its end."""
+        self._feed.close()
+        self._finalize_weights()
+        return self._result(None)
+
+    def _train(self, preemption: Preemption) -> None:
+        callbacks, seconds_saved, first = self._callbacks, time.monotonic(), True
+        passes_left = self._passes
+        if passes_left is not None:
+            passes_left -= self._feed.position().get("passes", 0)
+        target = 1
+        steps = self._steps_at(self._step, target)
+        while steps and not (callbacks.stop_training or preemption.signal):
+            # The next call's size is settled now, so that its batches can be read meanwhile.
+            upcoming = self._steps_at(self._step + steps, target)
+            stack = self._feed.pull(self._step, steps, then=upcoming)
+            if stack.steps == 0:
+                passes_left = None if passes_left is None else passes_left - 1
+                if passes_left == 0:
+                    self._say_if_short()
+                    break
+                self._feed.next_pass()
+                continue
+            if first:
+                self._check(stack, 0)
+            seconds = self._call(stack)
+            self._boundary()
+            if self._save_is_due(seconds_saved):
+                self._save()
+            if not self._unsaved:
+                seconds_saved = time.monotonic()
+            if not first:  # the first call's time is the compiler's
+                target = _power_of_two(min(_CALL_SECONDS / seconds, 8) * stack.steps)
+            first = False
+            short = stack.steps < steps
+            steps = self._steps_at(self._step, target) if short else upcoming
+
+    def _steps_at(self, step: int, target: int) -> int:
+        """How many steps a call takes from `step` on: never past a stop; 0 at the end."""
+        wanted = self._config.steps_per_loop
+        steps = min(target if wanted == "auto" else wanted, self._feed.capacity)
+        stop = self._schedule.next_stop(step)
+        return steps if stop is None else min(steps, stop - step)
+
+    def _save_is_due(self, seconds_saved: float) -> bool:
+        every = self._config.save_checkpoints_secs
+        return every is not None and time.monotonic() - seconds_saved >= every
+
+    def _say_if_short(self) -> None:
+        if self._run_info.max_steps is not None:
+            log.info(
+                "the data ended after step %d; max_steps=%d was not reached",
+                self._step,
+                self._run_info.max_steps,
+            )
+
+    def _begin_epoch_again(self) -> None:
+        """Tells callbacks of an epoch that an earlier process began.
+
+        They set themselves up for it; what one of them does to the learning rate at an epoch's
+        begin is in the checkpoint already, and is not done twice.
+        """
+        every = self._schedule.epoch
+        if not every or not self._step % every:
+            return
+        rates = [
+            (variable, variable.numpy())
+            for name, variable in self._program.named_variables().items()
+            if name.endswith("learning_rate")
+        ]
+        self._callbacks.epoch_begin(self._step // every)
+        for variable, value in rates:
+            variable.assign(value)
+        self._epoch_begun = True
+
+    def _call(self, stack: Stack) -> float:
+        """Runs a stack; returns the seconds it took."""
+        callbacks = self._callbacks
+        guard = callbacks.guard
+        before = self._snapshot() if guard is not None and guard.find_op else []
+        with self._placement.scope():
+            if self._schedule.epoch and not self._epoch_begun:
+                callbacks.epoch_begin(self._step // self._schedule.epoch)
+                self._epoch_begun = True
+            callbacks.call_begin(self._step)
+        with Stopwatch() as watch:
+            try:
+                ran = self._calls.run(stack)
+            except tf.errors.InvalidArgumentError as error:
+                for place in range(stack.steps):
+                    self._check(stack, place, error)
+                raise
+        if ran.nonfinite >= 0 and guard is not None:
+            guard.locate_op = lambda: self._locate(before, stack, ran.nonfinite)
+            guard.on_nonfinite(
+                self._step + ran.nonfinite + 1, lambda: self._explain(stack, ran.nonfinite)
+            )
+        self._meters.add(ran.loss_sum, ran.examples, stack.steps, watch.seconds)
+        self._step, self._unsaved = self._step + stack.steps, True
+        loss = ran.loss_sum / ran.examples if ran.examples else math.nan
+        with self._placement.scope():
+            callbacks.call_end(self._step, loss, self._meters.epoch)
+        return watch.seconds
+
+    def _boundary(self) -> None:
+        """What is due at this step, in its order: log, evaluate, end of epoch, save."""
+        schedule, step = self._schedule, self._step
+        if schedule.due("log", step) or schedule.due("summary", step):
+            self._report()
+        if schedule.due("evaluate", step):
+            self._evaluate()
+        if schedule.due("epoch", step):
+            self._end_epoch()
+        if schedule.due("checkpoint", step) and step != schedule.end:
+            self._save()
+
+    def _finish(self) -> None:
+        """The last log point, evaluation and end of epoch, unless they have just been."""
+        if self._meters.pending:
+            self._report()
+        if self._evaluator is not None and self._evaluated_at != self._step:
+            self._evaluate()
+        if self._epoch_begun:
+            self._end_epoch()
+
+    def _report(self) -> None:
+        """A log point, a summary or both; the last step of all is both."""
+        step, schedule = self._step, self._schedule
+        logged, summarized = schedule.due("log", step), schedule.due("summary", step)
+        if not (logged or summarized):
+            logged = summarized = True
+        with self._placement.scope():
+            logs = self._meters.span(ends=logged)
+            rate = keras.ops.convert_to_numpy(self._program.optimizer.learning_rate)
+            logs["learning_rate"] = float(rate)
+            if logged:
+                self._history.append({"step": step, **logs})
+                self._loss = logs.get("loss", self._loss)
+                self._callbacks.log(step, logs)
+            if summarized:
+                self._callbacks.summary(step, logs)
+
+    def _evaluate(self) -> None:
+        if self._evaluator is None:
+            return
+        with self._placement.scope():
+            kept = self._meters.put_aside()
+            self._metrics = self._callbacks.evaluate(self._step, self._evaluator)
+            self._meters.put_back(kept)
+        self._evaluated_at, self._unsaved = self._step, True
+
+    def _end_epoch(self) -> None:
+        epoch = (self._step - 1) // self._schedule.epoch
+        logs = self._last_logs()
+        self._meters.start_epoch()
+        self._epoch_begun, self._unsaved = False, True
+        with self._placement.scope():
+            self._callbacks.epoch_end(epoch, logs)
+
+    def _last_logs(self) -> dict[str, float]:
+        """The epoch's loss and metrics, and those of the latest evaluation as val_…"""
+        validation = {f"val_{name}": value for name, value in self._metrics.items()}
+        return {**self._meters.epoch(), **validation}
+
+    def _save(self, stopped: bool = False) -> None:
+        """Writes a checkpoint, unless nothing has happened since the last one."""
+        if self._checkpoints.directory is None or not self._unsaved:
+            return
+        plain, arrays = self._callbacks.state()
+        path = self._checkpoints.save(
+            self._step,
+            self._program.named_variables(),
+            self._feed.trackables(),
+            {
+                **self._keep,
+                "position": self._feed.position(),
+                "loop": {
+                    "meters": self._meters.state(),
+                    "callbacks": plain,
+                    "metrics": self._metrics,
+                    "evaluated_at": self._evaluated_at,
+                    "loss": self._loss,
+                    "jit": self._calls.jit,
+                    "stopped": stopped,
+                },
+            },
+            arrays,
+        )
+        self._unsaved = False
+        self._callbacks.checkpoint(self._step, path)
+
+    def _finalize_weights(self) -> None:
+        """Puts the averaged weights in place where the optimizer keeps such; after saving."""
+        optimizer = self._program.optimizer
+        if getattr(optimizer, "use_ema", False) or getattr(
+            getattr(optimizer, "inner_optimizer", None), "use_ema", False
+        ):
+            with self._placement.scope():
+                optimizer.finalize_variable_values(self._program.trainable)
+
+    def _result(self, signal: str | None) -> TrainResult:
+        return TrainResult(
+            global_step=self._step,
+            loss=self._loss,
+            metrics=dict(self._metrics),
+            history=self._history,
+            model_dir=self._run_info.model_dir,
+            model=self._program.model,
+            preempted=signal,
+        )
+
+    def _check(self, stack: Stack, place: int, cause: Exception | None = None) -> None:
+        """Raises an error if the values of a batch can be seen to be wrong."""
+        found = self._explain(stack, place)
+        if found:
+            raise UserError(f"{found}; repair or leave out such examples in input_fn.") from cause
+
+    def _explain(self, stack: Stack, place: int) -> str | None:
+        count = stack.counts[place]
+        batch = tf.nest.map_structure(lambda a: np.asarray(a[place])[:count], stack.values)
+        features, labels, _ = split_element(batch)
+        return self._program.explain_batch(features, labels)
+
+    def _snapshot(self) -> list[tuple[tf.Variable, np.ndarray]]:
+        return [(v, v.numpy()) for v in self._program.named_variables().values()]
+
+    def _locate(self, before: list, stack: Stack, place: int) -> str | None:
+        """Goes back to where the call began, and runs up to and through its first bad step."""
+        with self._placement.scope():
+            for variable, value in before:
+                variable.assign(value)
+        if place:
+            self._calls.run(stack._replace(steps=place))
+        return locate_first_bad_op(lambda: self._calls.run_untraced(stack, place))
+
+
+def _power_of_two(steps: float) -> int:
+    """The largest power of two that is not above; sizes so do not change with every call."""
+    return 1 << max(int(steps), 1).bit_length() - 1
+
+
+def end_of(
+    max_steps: int | None, epochs: int | None, steps_per_pass: int | None, repeats: bool
+) -> tuple[int | None, int | None]:
+    """The last step and the number of passes over the data that end a run.
+
+    Args:
+        max_steps, epochs: as in train_distributed, at most one of them given.
+        steps_per_pass: batches in one pass, or None: not known.
+        repeats: whether the data start anew at their end by themselves, as a Source does.
+
+    Returns:
+        (step or None, passes or None); at least one of them.
+    """
+    if not repeats:
+        return max_steps, epochs or 1
+    return (max_steps if max_steps is not None else (epochs or 1) * steps_per_pass), None

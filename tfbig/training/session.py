@@ -1,0 +1,241 @@
+"""What happens around the loop: data, model, checkpoint and callbacks of one run are put together."""
+
+import logging
+import random
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfbig.data.dataset_feed import DatasetFeed
+from tfbig.data.feed import Feed
+from tfbig.data.source import Source
+from tfbig.data.source_feed import SourceFeed
+from tfbig.errors import UserError
+from tfbig.placement.placement import Placement
+from tfbig.programs.keras_builder import KerasBuilder
+from tfbig.programs.keras_program import KerasProgram
+from tfbig.programs.model_fn_program import ModelFnProgram, is_estimator_style
+from tfbig.programs.program import Program
+from tfbig.run_config import RunConfig
+from tfbig.training.build import build_program
+from tfbig.training.callbacks.callback import RunInfo
+from tfbig.training.callbacks.progress import Progress
+from tfbig.training.callbacks.runner import CallbackRunner
+from tfbig.training.callbacks.summaries import Summaries
+from tfbig.training.calls import Calls
+from tfbig.training.checkpoints import Checkpoints, Restored
+from tfbig.training.compile_choice import choose_jit
+from tfbig.training.evaluator import Evaluator
+from tfbig.training.loop import Loop, end_of
+from tfbig.training.preemption import Preemption
+from tfbig.training.result import TrainResult
+from tfbig.training.schedule import Schedule
+
+log = logging.getLogger("tfbig")
+
+_EVALUATE_STEPS = 1000  # where the length of the data is not known
+
+
+class TrainingSession:
+    """One call of train_distributed: `read_data`, `build_model`, `train`, in this order.
+
+    Args:
+        config: checked.
+        model_dir: or None.
+        placement: where.
+        params: handed to model_fn.
+    """
+
+    def __init__(
+        self, *, config: RunConfig, model_dir: str | None, placement: Placement, params: Any
+    ):
+        self._config, self._model_dir = config, model_dir
+        self._placement, self._params = placement, params
+        self._checkpoints = Checkpoints(model_dir, config.keep_checkpoint_max)
+        self._seed = self._choose_seed()
+        self._eval_feed: Feed | None = None
+
+    def read_data(
+        self,
+        read: Callable[[], tf.data.Dataset | Source],
+        read_eval: Callable[[], tf.data.Dataset | Source] | None,
+        *,
+        max_steps: int | None,
+        epochs: int | None,
+    ) -> None:
+        """Calls the input functions and settles when the run ends.
+
+        Raises:
+            UserError: the data cannot be used, or never end.
+        """
+        self._max_steps, self._epochs = max_steps, epochs
+        replicas = self._placement.num_replicas
+        self._feed = self._make_feed(read(), replicas * self._config.accumulation_steps, True)
+        if getattr(self._feed, "infinite", False) and max_steps is None:
+            limit = f"epochs={epochs}" if epochs else "neither max_steps nor epochs"
+            raise UserError(
+                f"input_fn returned an infinite Dataset, and {limit} would never end it; give "
+                "max_steps, or leave out .repeat()."
+            )
+        if read_eval is not None:
+            self._eval_feed = self._make_feed(read_eval(), replicas, False)
+
+    def build_model(self, model_fn: Callable | keras.Model) -> None:
+        """Makes the program and all its variables, where they will be trained.
+
+        Raises:
+            UserError: the model cannot be used, or does not fit the data.
+        """
+        placement, precision = self._placement, self._config.precision
+        if precision == "float32":  # the default; a policy that the user has set stays
+            precision = keras.config.dtype_policy().name
+        self._program: Program
+        if is_estimator_style(model_fn):
+            self._program = ModelFnProgram(
+                model_fn, self._params, self._config, placement.scope, precision
+            )
+        else:
+            builder = KerasBuilder(model_fn, self._params, precision)
+            with placement.scope():
+                self._program = KerasProgram(builder.build(placement.owns))
+        build_program(self._program, placement, self._feed, training=True)
+        if self._program.per_replica_statistics and placement.num_replicas > 1:
+            log.info(
+                "BatchNormalization normalises over each replica's part of a batch; "
+                "synchronized=True would normalise over the whole"
+            )
+
+    def train(self, callbacks: Iterable[keras.callbacks.Callback]) -> TrainResult:
+        """Trains, from the newest checkpoint if there is one."""
+        callbacks = list(callbacks)
+        for kind in (Summaries, Progress):
+            if not any(isinstance(callback, kind) for callback in callbacks):
+                callbacks.append(kind())
+        runner = CallbackRunner(callbacks, self._program.callback_model())
+        self._checkpoints.make_writable()
+        restored = self._restore()
+        schedule, passes = self._schedule(runner.need_epochs)
+        jit = self._choose_jit(restored)
+        evaluator = None
+        if self._eval_feed is not None:
+            evaluator = Evaluator(
+                self._program, self._placement, self._eval_feed, self._config, jit
+            )
+        loop = Loop(
+            self._program,
+            self._placement,
+            self._feed,
+            calls=Calls(
+                self._program,
+                self._placement,
+                self._feed,
+                training=True,
+                config=self._config,
+                jit=jit,
+                insist=self._config.jit_compile is True,
+            ),
+            evaluator=evaluator,
+            checkpoints=self._checkpoints,
+            callbacks=runner,
+            schedule=schedule,
+            passes=passes,
+            run=self._run_info(restored.step if restored else 0),
+            config=self._config,
+            keep={"seed": self._seed},
+            restored=restored,
+        )
+        if restored and self._is_done(restored, schedule, runner):
+            return loop.already_done()
+        log.info(
+            "training on %s from step %d", self._placement.describe(),
+            restored.step if restored else 0,
+        )  # fmt: skip
+        with Preemption().watching() as preemption:
+            return loop.run(preemption)
+
+    def _choose_seed(self) -> int:
+        """The config's seed, the checkpoint's, or a new one; sets it before anything is drawn."""
+        seed = self._config.tf_random_seed
+        if seed is not None:
+            keras.utils.set_random_seed(seed)
+            return seed
+        kept = self._checkpoints.metadata()
+        seed = kept[1]["seed"] if kept else random.randrange(2**31)
+        tf.random.set_seed(seed)  # a Dataset's shuffles; all else is in the checkpoint
+        return seed
+
+    def _make_feed(self, data: tf.data.Dataset | Source, multiple: int, training: bool) -> Feed:
+        steps = self._config.steps_per_loop
+        if isinstance(data, Source):
+            seed = self._seed if training else None
+            return SourceFeed(data, seed=seed, multiple=multiple, steps_per_loop=steps)
+        if training and self._config.data_distribution == "random":
+            raise UserError(
+                'RunConfig.data_distribution="random" needs data with random access, and input_fn '
+                "returned a tf.data.Dataset; return a tfbig.data.Source, or shuffle the Dataset "
+                'and leave data_distribution="auto".'
+            )
+        return DatasetFeed(data, multiple=multiple, steps_per_loop=steps)
+
+    def _restore(self) -> Restored | None:
+        def trackables(metadata: dict) -> dict:
+            self._feed.go_to(metadata["position"])
+            return self._feed.trackables()
+
+        restored = self._checkpoints.restore(self._program.named_variables(), trackables)
+        if restored:
+            log.info("resuming from %s", restored.path)
+        return restored
+
+    def _schedule(self, need_epochs: bool) -> tuple[Schedule, int | None]:
+        config, length = self._config, self._feed.steps_per_pass
+        repeats = isinstance(self._feed, SourceFeed)
+        end, passes = end_of(self._max_steps, self._epochs, length, repeats)
+        evaluate = config.eval_every_steps or length or _EVALUATE_STEPS
+        schedule = Schedule(
+            end=end,
+            log=config.log_step_count_steps,
+            summary=config.save_summary_steps if self._model_dir else None,
+            checkpoint=config.save_checkpoints_steps if self._model_dir else None,
+            evaluate=evaluate if self._eval_feed is not None else None,
+            epoch=(length or evaluate) if need_epochs else None,
+        )
+        return schedule, passes
+
+    def _run_info(self, start_step: int) -> RunInfo:
+        return RunInfo(
+            model_dir=self._model_dir,
+            max_steps=self._max_steps,
+            steps_per_epoch=self._feed.steps_per_pass,
+            epochs=1 if self._max_steps is None and self._epochs is None else self._epochs,
+            log_steps=self._config.log_step_count_steps,
+            summary_steps=self._config.save_summary_steps,
+            start_step=start_step,
+            batch_size=self._feed.batch_size,
+            num_replicas=self._placement.num_replicas,
+        )
+
+    def _choose_jit(self, restored: Restored | None) -> bool:
+        if restored and self._config.jit_compile == "auto":
+            return restored.metadata["loop"]["jit"]
+        return choose_jit(self._program, self._placement, self._feed, self._config)
+
+    def _is_done(self, restored: Restored, schedule: Schedule, runner: CallbackRunner) -> bool:
+        if schedule.end is not None and restored.step >= schedule.end:
+            log.info(
+                "nothing to train: step %d is reached already in %s; give another model_dir, or "
+                "a higher max_steps",
+                restored.step,
+                self._model_dir,
+            )
+            return True
+        if restored.metadata["loop"]["stopped"] and runner.may_stop:
+            log.info(
+                "nothing to train: a callback ended this run at step %d; give another model_dir, "
+                "or leave that callback out to go on",
+                restored.step,
+            )
+            return True
+        return False
