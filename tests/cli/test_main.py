@@ -1,0 +1,59 @@
+"""The command's first word, and what it says when that word is wrong."""
+
+import subprocess
+import sys
+
+import pytest
+
+import tfbig
+
+
+def test_help_lists_the_verbs(command):
+    result = command("--help")
+    assert result.code == 0
+    assert result.out[0] == "usage: tfbig <verb> [flags]"
+    assert any(line.split()[:2] == ["tfbig", "train"] for line in result.out)
+    assert result.err == []
+
+
+def test_version_is_the_packages(command):
+    result = command("--version")
+    assert (result.code, result.out, result.err) == (0, [f"tfbig {tfbig.__version__}"], [])
+
+
+def test_no_verb_shows_the_usage_and_is_a_usage_error(command):
+    result = command()
+    assert result.code == 2
+    assert result.out == []
+    assert result.err[0] == "usage: tfbig <verb> [flags]"
+
+
+def test_an_unknown_verb_lists_the_verbs_in_one_line(command):
+    result = command("trian", "--config=x.py")
+    assert result.code == 2
+    assert result.err == ["error: unknown verb 'trian'; the verbs are: train"]
+
+
+@pytest.mark.parametrize("verb", ["finetune", "evaluate", "predict", "export", "plan", "launch"])
+def test_a_verb_that_is_not_built_says_so(command, verb):
+    result = command(verb)
+    assert result.code == 2
+    assert result.err == [f"error: tfbig {verb} is not built yet; the verbs are: train"]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import tfbig",
+        "from tfbig.cli.main import main; main(['tfbig', '--help'])",
+        "from tfbig.cli.main import main; main(['tfbig', 'train', '--help'])",
+        "from tfbig.cli.main import main; main(['tfbig', 'train', '--config=no.py'])",
+    ],
+)
+def test_what_needs_no_tensorflow_does_not_import_it(code):
+    heavy = "tensorflow", "keras", "numpy", "sklearn", "tensorflow_datasets"
+    check = f"{code}; import sys; print([m for m in {heavy} if m in sys.modules])"
+    result = subprocess.run(
+        [sys.executable, "-c", check], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert result.stdout.splitlines()[-1] == "[]"
