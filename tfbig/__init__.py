@@ -9,6 +9,8 @@ Importing the package is cheap: every public name is loaded on its first use.
 import importlib
 import os
 
+from tfbig import _quiet
+
 # INFO chatter of TensorFlow's C++ runtime says nothing a user can act on; warnings stay visible.
 # Both must be set before TensorFlow is imported, so that is done here and nowhere else.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
@@ -36,6 +38,12 @@ _MODULES = {
     "estimator": "tfbig.estimator",
     "models": "tfbig.models",
 }
+# Those that import TensorFlow; the rest need it when they are used.
+_HEAVY = {name for name, module in _PUBLIC.items() if module == "tfbig.api"} | {
+    "data",
+    "estimator",
+    "models",
+}
 _NOT_BUILT = (
     "Estimator",
     "Recipe",
@@ -55,6 +63,8 @@ __all__ = ["__version__", *_PUBLIC, *_MODULES]
 
 
 def __getattr__(name: str):
+    if name in _HEAVY:
+        _quiet.import_tensorflow()
     if name in _PUBLIC:
         value = getattr(importlib.import_module(_PUBLIC[name]), name)
     elif name in _MODULES:

@@ -92,12 +92,17 @@ def _seconds_per_step(program, placement, feed, config, *, jit: bool) -> float:
 
     @tf.function(autograph=False)
     def repeat(times, values, element):
-        def body(i):
-            sums = compute(values, element, count, first, scale)
-            with tf.control_dependencies([g for g in tf.nest.flatten(sums.gradients) if g is not None]):
-                return i + 1
+        def body(i, *trainable):
+            sums = compute(values._replace(trainable=list(trainable)), element, count, first, scale)
+            # The weights must change, or the whole body is taken out of the loop.
+            moved = [
+                t if g is None else t - tf.cast(1e-9, t.dtype) * g
+                for t, g in zip(trainable, sums.gradients[0], strict=True)
+            ]
+            return (i + 1, *moved)
 
-        return tf.while_loop(lambda i: i < times, body, [tf.constant(0)], parallel_iterations=1)
+        start = (tf.constant(0), *values.trainable)
+        return tf.while_loop(lambda i, *_: i < times, body, start, parallel_iterations=1)
 
     with program.tracing():
         repeat(tf.constant(1), values, element)

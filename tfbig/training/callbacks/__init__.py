@@ -6,6 +6,8 @@ Importing the package is cheap: each name is loaded on its first use.
 
 import importlib
 
+from tfbig import _quiet
+
 _PUBLIC = {
     "LoopCallback": "callback",
     "NaNGuard": "nan_guard",
@@ -30,6 +32,7 @@ __all__ = [
 def __getattr__(name: str):
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    _quiet.import_tensorflow()
     value = getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
     globals()[name] = value
     return value
