@@ -1,0 +1,57 @@
+"""A convolutional network on handwritten digits: about 0.985 held-out accuracy in seconds.
+
+    tfbig train --config=configs/digits_cnn.py --model_dir=runs/digits_cnn
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    # Builds the compiled model; called with params.
+    config.model_fn = "tfbig.models.cnn.build"
+    # The training data: 1437 images as a Source, hence in a new random order each pass.
+    config.input_fn = "tfbig.datasets.digits.input_fn"
+    # The held-out data: a stratified fifth, 360 images.
+    config.eval_input_fn = "tfbig.datasets.digits.input_fn"
+
+    config.params = ConfigDict()
+    # Channels of each 3x3 convolution, which is followed by 2x2 pooling.
+    config.params.filters = (64,)
+    # Width of each dense layer after them.
+    config.params.hidden_units = (128,)
+    # Rate of dropout before each dense layer.
+    config.params.dropout = 0.0
+    # Height, width and channels of an image.
+    config.params.input_shape = (8, 8, 1)
+    # Number of logits.
+    config.params.num_classes = 10
+
+    config.params.data = ConfigDict()
+    # Examples in a global batch, all devices together.
+    config.params.data.batch_size = 64
+
+    config.optimizer = ConfigDict()
+    # Any optimizer of Keras, by its name.
+    config.optimizer.name = "adamw"
+    # Share of a weight, times the learning rate, that is taken off in each step.
+    config.optimizer.weight_decay = 0.1
+    # A number, or a schedule: here from 0 up to the peak, then down to 0 at the last step.
+    config.optimizer.learning_rate = ConfigDict()
+    # The schedule's shape: cosine, linear, step, exponential or constant.
+    config.optimizer.learning_rate.schedule = "cosine"
+    # The highest rate.
+    config.optimizer.learning_rate.peak = 3e-3
+    # Steps from 0 to the peak.
+    config.optimizer.learning_rate.warmup_steps = 100
+
+    # Fields of tfbig.RunConfig; those left out have its defaults.
+    config.run = ConfigDict()
+    # Seed of weights and shuffles: two runs give the same numbers. None draws one.
+    config.run.tf_random_seed = 0
+    # Steps between two evaluations; None: after each pass over the data.
+    config.run.eval_every_steps = 500
+
+    # The last step: 43 passes over the data.
+    config.max_steps = 1000
+    return config
