@@ -2,14 +2,11 @@
 
 import os
 import pathlib
-import re
 import subprocess
 import sysconfig
+import threading
 
 import pytest
-
-# TensorFlow's C++ runtime writes these before anybody can stop it.
-_NATIVE = re.compile(r"[IWE]0000 |WARNING: All log messages before absl|To enable the following")
 
 
 class Command:
@@ -32,6 +29,15 @@ class Command:
     def __call__(self, *words: str, timeout: float = 120) -> "Outcome":
         return self.finish(self.start(*words), timeout)
 
+    def wait_for(self, process: subprocess.Popen, beginning: str, timeout: float = 120) -> None:
+        """Reads standard output to a line with this beginning."""
+        killer = threading.Timer(timeout, process.kill)
+        killer.start()
+        try:
+            assert any(line.startswith(beginning) for line in process.stdout), beginning
+        finally:
+            killer.cancel()
+
     def finish(self, process: subprocess.Popen, timeout: float = 120) -> "Outcome":
         try:
             out, err = process.communicate(timeout=timeout)
@@ -48,7 +54,7 @@ class Outcome:
     def __init__(self, code: int, out: str, err: str):
         self.code = code
         self.out = out.splitlines()
-        self.err = [line for line in err.splitlines() if not _NATIVE.match(line)]
+        self.err = err.splitlines()
 
     def __repr__(self) -> str:
         return "\n".join([f"exit {self.code}", *self.out, "stderr:", *self.err])

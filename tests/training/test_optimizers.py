@@ -71,6 +71,11 @@ def test_momentum_is_sgd_with_momentum_of_nine_tenths_unless_given():
     assert build_optimizer({"name": "momentum", "momentum": 0.5}).momentum == 0.5
 
 
+def test_a_learning_rate_may_be_an_integer():
+    weights = steps_of(build_optimizer({"name": "sgd", "learning_rate": 1}), steps=1)
+    np.testing.assert_allclose(weights, [[0.5, -2.1], [7.0, 0.5]], rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["AdamW", "adam_w", "ADAMW"])
 def test_names_are_the_same_in_any_case_and_with_underscores(name):
     assert type(build_optimizer({"name": name})) is keras.optimizers.AdamW

@@ -53,11 +53,13 @@ def build_optimizer(config: Any, total_steps: int | None = None) -> keras.optimi
     make = _by_name(name, optimizers)
     if make is None:
         raise UserError(f"optimizer.name={name!r}: expected one of {', '.join(optimizers)}.")
-    rate = arguments.get("learning_rate", 0.0)
-    if hasattr(rate, "items"):
-        arguments["learning_rate"] = build_schedule(rate, total_steps)
-    else:
-        _check_number(_RATE, rate)
+    if "learning_rate" in arguments:
+        rate = arguments["learning_rate"]
+        if hasattr(rate, "items"):
+            arguments["learning_rate"] = build_schedule(rate, total_steps)
+        else:
+            _check_number(_RATE, rate)
+            arguments["learning_rate"] = float(rate)  # Keras takes no integer
     if _plain(name) == "momentum":
         arguments.setdefault("momentum", 0.9)
     return _call(make, arguments, "optimizer", name)
