@@ -1,6 +1,6 @@
 """A convolutional network on handwritten digits: about 0.985 held-out accuracy in seconds.
 
-    tfbig train --config=configs/digits_cnn.py --model_dir=runs/digits_cnn
+Train it with `tfbig train --config=configs/digits_cnn.py --model_dir=runs/digits_cnn`.
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,6 @@
 """A perceptron on handwritten digits: about 0.99 held-out accuracy in a few seconds.
 
-    tfbig train --config=configs/digits_mlp.py --model_dir=runs/digits_mlp
+Train it with `tfbig train --config=configs/digits_mlp.py --model_dir=runs/digits_mlp`.
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,6 @@
 """A Transformer language model over bytes: 3.3 million parameters, 8 x 128 tokens a step.
 
-    tfbig train --config=configs/text_lm.py --model_dir=runs/text_lm
+Train it with `tfbig train --config=configs/text_lm.py --model_dir=runs/text_lm`.
 
 It learns the text files of the running Python's standard library; a folder of your own is
 --config.params.data.folder=FOLDER. The loss is also shown in bits per byte, 8 for no model at all.

@@ -1,6 +1,6 @@
 """configs/text_lm.py, small enough to train in a minute on a laptop: 0.1 million parameters.
 
-    tfbig train --config=configs/text_lm_tiny.py --model_dir=runs/text_lm_tiny
+Train it with `tfbig train --config=configs/text_lm_tiny.py --model_dir=runs/text_lm_tiny`.
 """
 
 from ml_collections import ConfigDict
