@@ -31,7 +31,7 @@ _PUBLIC = {
     "ModeKeys": "tfbig.programs.spec",
 }
 _MODULES = {
-    "callbacks": "tfbig.training.callbacks",
+    "callbacks": "tfbig.callbacks",
     "data": "tfbig.data",
     "datasets": "tfbig.datasets",
     "errors": "tfbig.errors",

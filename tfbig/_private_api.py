@@ -123,15 +123,19 @@ def substituted_losses(model: keras.Model, wrap) -> Iterator[None]:
         compiled._flat_losses, compiled._metrics = losses, trackers
 
 
-def loss_values(loss: keras.losses.Loss, labels, output, weight):
+def loss_values(loss: keras.losses.Loss, labels, output, sample_weight, row_weight):
     """A Keras loss's weighted, masked, unreduced values, and the mask.
+
+    `row_weight`, of shape [n] or None, is 0 for padding and weighs whole examples, while
+    `sample_weight` follows Keras's rule for its shape.
 
     Reason: `Loss.__call__` does the same but hides the mask, which is the denominator. A loss
     with its own `__call__` is called, and taken as it is. Guard:
     tests/programs/test_keras_program.py.
     """
     if type(loss).__call__ is not keras.losses.Loss.__call__:
-        return tf.convert_to_tensor(loss(labels, output, weight)), None
+        assert row_weight is None, "such a loss is never given padding"
+        return tf.convert_to_tensor(loss(labels, output, sample_weight)), None
     in_mask = keras_mask(output)
     output = tf.nest.map_structure(lambda t: tf.cast(t, loss.dtype), output)
     labels = tf.nest.map_structure(lambda t: tf.cast(t, loss.dtype), labels)
@@ -141,9 +145,13 @@ def loss_values(loss: keras.losses.Loss, labels, output, weight):
         mask = in_mask if mask is None else in_mask & mask
     if not values.shape.rank:
         return values, None
-    return _keras_loss.reduce_weighted_values(
-        values, sample_weight=weight, mask=mask, reduction=None, dtype=loss.dtype
-    ), mask
+    values = _keras_loss.reduce_weighted_values(
+        values, sample_weight=sample_weight, mask=mask, reduction=None, dtype=loss.dtype
+    )
+    if row_weight is not None:
+        shape = [-1] + [1] * (values.shape.rank - 1)
+        values *= tf.reshape(tf.cast(row_weight, values.dtype), shape)
+    return values, mask
 
 
 def same_rank(first, second):

@@ -93,12 +93,18 @@ class SourceFeed(Feed):
         numbers, counts = self._numbers(step, steps)
         batch = self._source.read(numbers)
         self._check(batch, len(numbers), step)
-        values = tf.nest.map_structure(lambda a: self._stacked(np.asarray(a), counts), batch)
+        with tf.device("CPU:0"):  # in the reading thread, so that the loop need not copy
+            values = tf.nest.map_structure(
+                lambda a: tf.convert_to_tensor(self._stacked(np.asarray(a), counts)), batch
+            )
         return Stack(values, _padded(counts, self.capacity), steps)
 
     def _stacked(self, array: np.ndarray, counts: np.ndarray) -> np.ndarray:
         """[sum of counts, …] to [capacity, rows, …], zeros where there is no example."""
-        stack = np.zeros([self.capacity, self.rows, *array.shape[1:]], array.dtype)
+        shape = [self.capacity, self.rows, *array.shape[1:]]
+        if len(array) == self.capacity * self.rows:  # full, so it needs no copy
+            return array.reshape(shape)
+        stack = np.zeros(shape, array.dtype)
         if array.dtype == object:  # strings, whose padding is no number
             stack.fill("")
         start = 0

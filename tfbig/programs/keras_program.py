@@ -163,10 +163,7 @@ def loss_term(loss, labels, output, sample_weight, row_weight) -> Term:
         sample_weight: shape [n] or broadcastable to the loss's values, or None.
         row_weight: float32 [n], 0 for padding, or None.
     """
-    weight = sample_weight
-    if row_weight is not None:
-        weight = row_weight if weight is None else _times_rows(weight, row_weight)
-    values, mask = _private_api.loss_values(loss, labels, output, weight)
+    values, mask = _private_api.loss_values(loss, labels, output, sample_weight, row_weight)
     values = tf.cast(values, tf.float32)
     if values.shape.rank == 0:
         return Term(program.SCALAR, values)
@@ -176,7 +173,9 @@ def loss_term(loss, labels, output, sample_weight, row_weight) -> Term:
     per_row = _elements(values) / _rows(values)
     nominal = float(values.shape[1:].num_elements() or 1)
     if loss.reduction == "mean_with_sample_weight" and sample_weight is not None:
-        weight = tf.cast(weight, tf.float32)
+        weight = tf.cast(sample_weight, tf.float32)
+        if row_weight is not None:
+            weight = _times_rows(weight, row_weight)
         if mask is not None:
             mask, weight = _private_api.same_rank(tf.cast(mask, tf.float32), weight)
             weight *= mask

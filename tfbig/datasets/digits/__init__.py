@@ -64,7 +64,7 @@ def digits_arrays(data_dir: str | os.PathLike | None = None) -> dict[str, np.nda
     Example:
 
         arrays = tfbig.datasets.digits.digits_arrays()
-        arrays["train_images"].shape  # (1437, 8, 8, 1)
+        arrays["train_images"].shape  # (1438, 8, 8, 1)
 
     Args:
         data_dir: where TFDS keeps prepared data; None: $TFDS_DATA_DIR, else

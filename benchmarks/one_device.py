@@ -1,0 +1,99 @@
+"""tfbig and Keras `fit` side by side on one device: speed, time to the first step, memory.
+
+    python benchmarks/one_device.py                # all works, 5 rounds
+    python benchmarks/one_device.py --rounds=3 --works=mlp
+
+Each measurement is a process of its own. The contestants take turns, round by round, so that a
+machine that gets slower does so for all of them; the table shows medians, and the median of the
+rounds' ratios. Nothing else should run meanwhile.
+"""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+
+from absl import app, flags
+
+import contestants
+
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "How often each contestant is measured.")
+_WORKS = flags.DEFINE_list("works", ["mlp", "lm"], "Which works: mlp, lm.")
+
+_CONTESTANTS = {
+    "mlp": ("tfbig", "fit", "fit_32", "xla_loop"),
+    "lm": ("tfbig", "fit"),
+}
+# figure, contestant, work, the smallest or largest ratio to reach
+_TARGETS = (
+    ("steps_per_sec", "fit", "mlp", ">=", 12.0),
+    ("steps_per_sec", "fit_32", "mlp", ">=", 2.5),
+    ("steps_per_sec", "xla_loop", "mlp", ">=", 0.8),
+    ("first_step_sec", "fit", "mlp", "<=", 2.0),
+    ("ms_per_step", "fit", "lm", "<=", 0.77),
+    ("peak_mib", "fit", "lm", "<=", 1.05),
+)
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    print(f"machine: {_machine()}")
+    results = {work: _measure_in_turns(work, _ROUNDS.value) for work in _WORKS.value}
+    for work, rounds in results.items():
+        print(f"\n{contestants.DESCRIPTIONS[work]}")
+        print(f"{'':12}{'steps/s':>10}{'ms/step':>10}{'first step s':>14}{'peak MiB':>10}")
+        for name in _CONTESTANTS[work]:
+            median = {
+                figure: statistics.median(r[name][figure] for r in rounds)
+                for figure in ("steps_per_sec", "ms_per_step", "first_step_sec", "peak_mib")
+            }
+            print(
+                f"{name:12}{median['steps_per_sec']:10.1f}{median['ms_per_step']:10.3f}"
+                f"{median['first_step_sec']:14.2f}{median['peak_mib']:10.0f}"
+            )
+    print("\nratios of tfbig to the others, medians over the rounds")
+    for figure, other, work, sign, bound in _TARGETS:
+        if work in results:
+            ratios = [r["tfbig"][figure] / r[other][figure] for r in results[work]]
+            ratio = statistics.median(ratios)
+            reached = ratio >= bound if sign == ">=" else ratio <= bound
+            print(
+                f"{work} {figure} / {other}: {ratio:.2f}  (from {min(ratios):.2f} to "
+                f"{max(ratios):.2f}; target {sign} {bound}: {'reached' if reached else 'missed'})"
+            )
+
+
+def _measure_in_turns(work: str, rounds: int) -> list[dict[str, dict[str, float]]]:
+    measured = []
+    for number in range(rounds):
+        turn = {}
+        for name in _CONTESTANTS[work]:
+            turn[name] = _measure(work, name)
+            print(f"  round {number + 1}: {work} {name} {turn[name]}", file=sys.stderr)
+        measured.append(turn)
+    return measured
+
+
+def _measure(work: str, name: str) -> dict[str, float]:
+    done = subprocess.run(
+        [sys.executable, contestants.__file__, work, name],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "1", "KERAS_BACKEND": "tensorflow"},
+    )
+    if done.returncode:
+        raise RuntimeError(f"{work} {name} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _machine() -> str:
+    with open("/proc/cpuinfo") as file:
+        model = next((l.split(":")[1].strip() for l in file if l.startswith("model name")), "?")
+    return f"{os.cpu_count()} cores, {model}, {platform.system()}, Python {platform.python_version()}"
+
+
+if __name__ == "__main__":
+    app.run(main)
