@@ -230,8 +230,8 @@ def compile_arguments(model: keras.Model) -> dict:
             else m,
             arguments[name],
         )
-    for name in ("run_eagerly", "steps_per_execution", "jit_compile"):
-        arguments.pop(name, None)  # Keras's own loop's
+    for name in ("steps_per_execution", "jit_compile"):
+        arguments.pop(name, None)  # of Keras's own loop
     return arguments
 
 

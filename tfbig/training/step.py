@@ -206,13 +206,11 @@ class Step:
             gradients.aggregate(sums.gradients, sums.denominators, self._shape)
         )
         moving, other = iter(sums.moving), iter(sums.other)
-        self._assign(
-            self._program.state, [next(moving if m else other) for m in self._moving], add=False
-        )
+        self._assign(self._program.state, [next(moving if m else other) for m in self._moving])
 
-    def _assign(self, variables, values, add: bool) -> None:
+    def _assign(self, variables, values) -> None:
         for variable, value in zip(variables, values, strict=True):
-            variable.assign(tf.convert_to_tensor(variable) + value if add else value)
+            variable.assign(value)
 
     def _probe(self, values, element, count, scale) -> list[tf.TensorSpec]:
         """Traces one part to learn which sums there are; the trace is thrown away."""

@@ -1,0 +1,48 @@
+"""Every file of examples/ runs as its user runs it."""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
+
+# The arguments, and the pattern of the last line with the number that must be reached.
+RUNS = [
+    ("train_digits.py --max_steps=300", r"step 300: held-out accuracy (0\.9[5-9]\d*|1\.0*)"),
+    (
+        "train_digits.py --max_steps=300 --strategy=mirrored --devices=2",
+        r"step 300: held-out accuracy (0\.9[5-9]\d*|1\.0*)",
+    ),
+    ("compiled_model_and_dataset.py", r"step 200: mean absolute error 4\d\.\d"),
+    ("compiled_model_and_dataset.py --devices=4", r"step 200: mean absolute error 4\d\.\d"),
+    ("estimator_model_fn.py", r"step 500: held-out accuracy (0\.9[4-9]\d*|1\.0*)"),
+    ("estimator_model_fn.py --devices=2", r"step 500: held-out accuracy (0\.9[4-9]\d*|1\.0*)"),
+    ("own_source.py", r"step 1000: accuracy (0\.9\d*|1\.0*)"),
+    ("less_memory.py", r"step 60: [45]\.\d* bits per byte"),
+    (
+        "less_memory.py --precision=mixed_bfloat16 --accumulation_steps=4",
+        r"step 60: [45]\.\d* bits per byte",
+    ),
+    ("callbacks.py --log={tmp}/log.csv", r"stopped at step \d+; best: 0\.9[5-9]\d* at step \d+"),
+]
+
+
+@pytest.mark.parametrize(("command", "last_line"), RUNS, ids=[run[0] for run in RUNS])
+def test_the_example_ends_with_the_number_it_should_reach(command, last_line, tmp_path):
+    script, *arguments = command.format(tmp=tmp_path).split()
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / script), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert re.fullmatch(last_line, done.stdout.splitlines()[-1]), done.stdout[-500:]
+
+
+def test_no_example_is_left_out():
+    assert {run[0].split()[0] for run in RUNS} == {path.name for path in EXAMPLES.glob("*.py")}
