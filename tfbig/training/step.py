@@ -93,8 +93,9 @@ class Step:
         scale = tf.ones([])
         if self._training:
             scale = tf.cast(self._program.optimizer.scale_loss(scale), tf.float32)
+        values = self._program.read()
         sums = self._sums_of_replica(
-            self._program.read(),
+            values,
             element,
             count,
             tf.convert_to_tensor(self._placement.replica()),
@@ -104,7 +105,10 @@ class Step:
             sums = self._reduce(sums)
         if self._training:
             self._update(sums)
-        self._assign(self._program.metric_variables, sums.metrics, add=self._parts > 1)
+        metrics = sums.metrics
+        if self._parts > 1:
+            metrics = [old + part for old, part in zip(values.metrics, metrics, strict=True)]
+        self._assign(self._program.metric_variables, metrics)
         return gradients.global_loss(sums.totals, sums.denominators, self._shape)
 
     def replica_sums(self, values, element, count, replica, scale) -> Sums:
