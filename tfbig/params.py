@@ -45,7 +45,7 @@ def read_params(
 
 def read_data_params(params: Any, defaults: Mapping[str, Any], *, owner: str) -> dict[str, Any]:
     """Like `read_params` for `params["data"]`, the part of the params that an input_fn reads."""
-    data = None
-    if params is not None and "data" in params:
-        data = params["data"]
+    if params is not None and not hasattr(params, "items"):
+        raise UserError(f"params of {owner}: expected a dict or a ConfigDict, received {params!r}.")
+    data = None if params is None else params.get("data")
     return read_params(data, defaults, owner=f"{owner} (params.data)")
