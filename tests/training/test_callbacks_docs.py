@@ -1,0 +1,82 @@
+"""docs/callbacks.md: what it shows runs, and the order it tells is the true one."""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "callbacks.md"
+
+ORDER = """
+import keras
+import tfbig
+from tfbig.datasets import digits
+from tfbig.models import mlp
+
+told = []
+
+def note(name):
+    def hook(self, *arguments, logs=None):
+        numbers = [a for a in arguments if isinstance(a, int)]
+        logs = next((a for a in arguments if isinstance(a, dict)), logs)
+        told.append((name, *numbers, *([sorted(logs)] if name == "on_epoch_end" else [])))
+    return hook
+
+names = (
+    "set_run on_train_begin on_epoch_begin on_train_batch_begin on_train_batch_end on_calls on_log "
+    "on_summary on_test_begin on_test_end on_evaluate on_epoch_end on_checkpoint on_train_end close"
+).split()
+Notes = type("Notes", (tfbig.callbacks.LoopCallback,), {name: note(name) for name in names})
+tfbig.train_distributed(
+    mlp.build, digits.input_fn, eval_input_fn=digits.input_fn, epochs=2, model_dir="run",
+    params={"data": {"batch_size": 719}},  # two steps a pass
+    callbacks=[Notes(), tfbig.callbacks.Progress(live=False)],
+    config=tfbig.RunConfig(steps_per_loop=1, log_step_count_steps=2, save_summary_steps=2),
+)
+for line in told:
+    print(*line)
+"""
+
+
+def run(code, folder):
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_the_pages_examples_run_one_after_the_other(tmp_path):
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 6
+    output = run("\n".join(blocks), tmp_path)
+    assert re.search(r"^step \d+ of 200 was the best: loss 0\.\d+$", output, re.MULTILINE)
+    assert (tmp_path / "log.csv").read_text().startswith("epoch,accuracy,loss,val_accuracy,val_lo")
+    assert list((tmp_path / "runs" / "callbacks" / "summaries").iterdir())
+
+
+def test_hooks_are_called_in_the_pages_order(tmp_path):
+    lines = run(ORDER, tmp_path).splitlines()
+    ours = [line for line in lines if re.match(r"(set_run|on_\w+|close)\b", line)]
+    logs = "['accuracy', 'loss', 'val_accuracy', 'val_loss']"
+
+    def epoch(number):
+        first, last = 2 * number, 2 * number + 1
+        return [
+            f"on_epoch_begin {number}",
+            f"on_train_batch_begin {first}",
+            f"on_train_batch_end {first}",
+            f"on_calls {first + 1}",
+            f"on_train_batch_begin {last}",
+            f"on_train_batch_end {last}",
+            f"on_calls {last + 1}",
+            f"on_log {last + 1}",
+            f"on_summary {last + 1}",
+            "on_test_begin",
+            "on_test_end",
+            f"on_evaluate {last + 1}",
+            f"on_epoch_end {number} {logs}",
+        ]
+
+    expected = ["set_run", "on_train_begin", *epoch(0), *epoch(1), "on_train_end"]
+    assert ours == [*expected, "on_checkpoint 4", "close"]
