@@ -206,8 +206,8 @@ def _public_state(callback: keras.callbacks.Callback) -> dict[str, Any]:
 def _same(first: Any, second: Any) -> bool:
     if isinstance(first, list) and isinstance(second, list):
         return len(first) == len(second) and all(map(_same, first, second))
-    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
-        return np.array_equal(first, second)
+    if isinstance(first, (list, np.ndarray)) or isinstance(second, (list, np.ndarray)):
+        return type(first) is type(second) and np.array_equal(first, second)
     return first == second or (first != first and second != second)  # NaN is NaN
 
 
