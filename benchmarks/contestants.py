@@ -1,53 +1,99 @@
 """One measurement: a work done by one contestant, in this process.
 
-    python benchmarks/contestants.py mlp tfbig
+$ python benchmarks/contestants.py mlp tfbig
+$ python benchmarks/contestants.py mlp tfbig '{"steps_per_loop": 1}'
 
+The last argument is for tfbig alone: fields of RunConfig, `strategy`, `devices`, `batch`.
 Prints one JSON object: steps_per_sec, ms_per_step, first_step_sec (from the call to the end of
 the first step, building the model included), peak_mib of the whole process.
 """
 
 import json
+import os
+import platform
 import resource
+import subprocess
 import sys
 import time
 
 DESCRIPTIONS = {
     "mlp": "digits MLP 64-128-10, Adam, batch 64",
     "lm": "Transformer LM, 3.3 M parameters, 8 x 128 tokens, Adam",
+    "cnn": "digits CNN, 3x3x32 and 3x3x64, Adam, batch 64",
 }
-_STEPS = {"mlp": {"tfbig": 20_000, "fit": 1_800, "fit_32": 5_400, "xla_loop": 20_000}}
-_LM_STEPS, _LM_WARM_UP = 60, 6
+# (steps to measure, steps before that)
+_STEPS = {
+    ("mlp", "tfbig"): (20_000, 1_000),
+    ("mlp", "fit"): (1_796, 449),
+    ("mlp", "fit_32"): (5_388, 449),
+    ("mlp", "xla_loop"): (20_000, 100),
+    ("cnn", "tfbig"): (900, 100),
+    ("cnn", "fit"): (898, 449),
+    ("lm", "tfbig"): (60, 6),
+    ("lm", "fit"): (60, 6),
+}
 
 
-def main(work: str, name: str) -> None:
+def main(work: str, name: str, options: str = "{}") -> None:
     import tfbig  # noqa: F401 - sets what TensorFlow reads when it is imported
 
-    arrays, build, batch = _mlp() if work == "mlp" else _lm()
+    arrays, build, batch = {"mlp": _mlp, "cnn": _cnn, "lm": _lm}[work]()
+    steps, warm_up = _STEPS[work, name]
     if name == "tfbig":
-        result = _tfbig(work, arrays, build, batch)
+        options = {"batch": batch, **json.loads(options)}
+        result = _tfbig(arrays, build, steps, warm_up, **options)
     elif name == "xla_loop":
-        result = _xla_loop(arrays, build, batch, _STEPS["mlp"]["xla_loop"])
+        result = _xla_loop(arrays, build, batch, steps)
     else:
-        result = _fit(work, name, arrays, build, batch)
+        result = _fit(arrays, build, batch, steps, warm_up, together=32 if name == "fit_32" else 1)
     result["ms_per_step"] = 1e3 / result["steps_per_sec"]
     result["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({name: round(value, 4) for name, value in result.items()}))
 
 
+def measure(work: str, name: str, **options) -> dict[str, float]:
+    """Measures in a new process."""
+    done = subprocess.run(
+        [sys.executable, __file__, work, name, *([json.dumps(options)] if options else [])],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{work} {name} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def machine() -> str:
+    """The machine in a few words, for the head of a table."""
+    with open("/proc/cpuinfo") as file:
+        names = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
+    return f"{os.cpu_count()} cores, {names[0]}, Python {platform.python_version()}"
+
+
 def _mlp():
+    from tfbig.models import mlp
+
+    images, labels = _digits()
+    params = {"input_shape": (64,), "hidden_units": (128,)}
+    return (images.reshape(-1, 64), labels), lambda: mlp.build(params), 64
+
+
+def _cnn():
+    from tfbig.models import cnn
+
+    return _digits(), cnn.build, 64
+
+
+def _digits():
     import numpy as np
 
     from tfbig.datasets import digits
 
-    from tfbig.models import mlp
-
     arrays = digits.digits_arrays()
     # Twenty times over: with 23 steps to an epoch, fit would mostly begin and end epochs.
-    images = np.tile(arrays["train_images"].reshape(-1, 64), [20, 1]).astype("float32") / 16
-    labels = np.tile(arrays["train_labels"], 20).astype("int32")
-
-    params = {"input_shape": (64,), "hidden_units": (128,)}
-    return (images, labels), lambda: mlp.build(params), 64
+    images = np.tile(arrays["train_images"], [20, 1, 1, 1]).astype("float32") / 16
+    return images, np.tile(arrays["train_labels"], 20).astype("int32")
 
 
 def _lm():
@@ -60,7 +106,7 @@ def _lm():
     return source.read(np.arange(len(source))), transformer_lm.build, 8
 
 
-def _tfbig(work, arrays, build, batch):
+def _tfbig(arrays, build, steps, warm_up, *, batch, strategy="auto", devices=None, **fields):
     import tfbig
     from tfbig.callbacks import LoopCallback, Throughput
 
@@ -71,21 +117,21 @@ def _tfbig(work, arrays, build, batch):
             if self.seconds is None:
                 self.seconds = time.perf_counter() - start
 
-    steps, warm_up = _LM_STEPS, _LM_WARM_UP
-    if work == "mlp":
-        steps, warm_up = _STEPS["mlp"]["tfbig"], 1_000
     first, throughput = FirstStep(), Throughput(skip_steps=warm_up)
     start = time.perf_counter()
     tfbig.train_distributed(
         build,
         lambda: tfbig.data.ArraySource(arrays).batch(batch),
+        strategy=strategy,
+        devices=devices,
         max_steps=steps + warm_up,
+        config=tfbig.RunConfig(**fields) if fields else None,
         callbacks=[first, throughput],
     )
     return {"steps_per_sec": throughput.steps_per_sec, "first_step_sec": first.seconds}
 
 
-def _fit(work, name, arrays, build, batch):
+def _fit(arrays, build, batch, steps, warm_up, together):
     import keras
 
     class Clock(keras.callbacks.Callback):
@@ -98,24 +144,19 @@ def _fit(work, name, arrays, build, batch):
     clock = Clock()
     start = time.perf_counter()
     model = build()
-    if name == "fit_32":
-        arguments = {"optimizer": keras.optimizers.Adam(), "loss": model.loss}
-        model.compile(**arguments, metrics=["accuracy"], steps_per_execution=32)
-    if work == "lm":
-        x, y = arrays
-        few = _LM_WARM_UP * batch
-        model.fit(x[:few], y[:few], batch_size=batch, verbose=0, callbacks=[clock])
-        x, y = x[: _LM_STEPS * batch], y[: _LM_STEPS * batch]
-        epochs, steps = 1, _LM_STEPS
-    else:
-        x, y = arrays
-        per_epoch = len(x) // batch
-        x, y = x[: per_epoch * batch], y[: per_epoch * batch]
-        model.fit(x, y, batch_size=batch, verbose=0, callbacks=[clock])
-        epochs = _STEPS["mlp"][name] // per_epoch
-        steps = epochs * per_epoch
+    if together > 1:
+        model.compile(
+            optimizer=keras.optimizers.Adam(),
+            loss=model.loss,
+            metrics=["accuracy"],
+            steps_per_execution=together,
+        )
+    x, y = (array[: min(steps, 449) * batch] for array in arrays)
+    few = [array[: warm_up * batch] for array in arrays]
+    model.fit(*few, batch_size=batch, verbose=0, callbacks=[clock])
+    per_epoch = len(x) // batch
     begin = time.perf_counter()
-    model.fit(x, y, batch_size=batch, epochs=epochs)  # its own progress bar, as by default
+    model.fit(x, y, batch_size=batch, epochs=steps // per_epoch)  # with its bar, as by default
     return {
         "steps_per_sec": steps / (time.perf_counter() - begin),
         "first_step_sec": clock.first,

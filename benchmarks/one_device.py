@@ -1,23 +1,18 @@
 """tfbig and Keras `fit` side by side on one device: speed, time to the first step, memory.
 
-    python benchmarks/one_device.py                # all works, 5 rounds
-    python benchmarks/one_device.py --rounds=3 --works=mlp
+$ python benchmarks/one_device.py                # all works, 5 rounds
+$ python benchmarks/one_device.py --rounds=3 --works=mlp
 
 Each measurement is a process of its own. The contestants take turns, round by round, so that a
 machine that gets slower does so for all of them; the table shows medians, and the median of the
 rounds' ratios. Nothing else should run meanwhile.
 """
 
-import json
-import os
-import platform
 import statistics
-import subprocess
 import sys
 
-from absl import app, flags
-
 import contestants
+from absl import app, flags
 
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "How often each contestant is measured.")
 _WORKS = flags.DEFINE_list("works", ["mlp", "lm"], "Which works: mlp, lm.")
@@ -39,7 +34,7 @@ _TARGETS = (
 
 def main(argv: list[str]) -> None:
     del argv
-    print(f"machine: {_machine()}")
+    print(f"machine: {contestants.machine()}")
     results = {work: _measure_in_turns(work, _ROUNDS.value) for work in _WORKS.value}
     for work, rounds in results.items():
         print(f"\n{contestants.DESCRIPTIONS[work]}")
@@ -70,29 +65,10 @@ def _measure_in_turns(work: str, rounds: int) -> list[dict[str, dict[str, float]
     for number in range(rounds):
         turn = {}
         for name in _CONTESTANTS[work]:
-            turn[name] = _measure(work, name)
+            turn[name] = contestants.measure(work, name)
             print(f"  round {number + 1}: {work} {name} {turn[name]}", file=sys.stderr)
         measured.append(turn)
     return measured
-
-
-def _measure(work: str, name: str) -> dict[str, float]:
-    done = subprocess.run(
-        [sys.executable, contestants.__file__, work, name],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "1", "KERAS_BACKEND": "tensorflow"},
-    )
-    if done.returncode:
-        raise RuntimeError(f"{work} {name} failed:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def _machine() -> str:
-    with open("/proc/cpuinfo") as file:
-        model = next((l.split(":")[1].strip() for l in file if l.startswith("model name")), "?")
-    return f"{os.cpu_count()} cores, {model}, {platform.system()}, Python {platform.python_version()}"
 
 
 if __name__ == "__main__":

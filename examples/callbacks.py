@@ -1,12 +1,11 @@
 """Keras's callbacks, tfbig's and your own, side by side.
 
-    python examples/callbacks.py --log=/tmp/digits.csv
+$ python examples/callbacks.py --log=/tmp/digits.csv
 """
 
+import tfbig
 import keras
 from absl import app, flags
-
-import tfbig
 from tfbig.datasets import digits
 from tfbig.models import mlp
 

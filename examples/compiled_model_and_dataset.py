@@ -3,16 +3,15 @@
 The last batch is smaller than the others, and smaller than the number of replicas; the numbers
 are those of one device all the same.
 
-    python examples/compiled_model_and_dataset.py --devices=4
+$ python examples/compiled_model_and_dataset.py --devices=4
 """
 
+import tfbig
 import keras
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
 from sklearn.datasets import load_diabetes
-
-import tfbig
 
 _DEVICES = flags.DEFINE_integer("devices", None, "Number of devices; None: all GPUs or the CPU.")
 _EPOCHS = flags.DEFINE_integer("epochs", 20, "Passes over the data.")
@@ -26,6 +25,7 @@ def input_fn() -> tf.data.Dataset:
 
 def main(argv: list[str]) -> None:
     del argv
+
     # Several logical CPUs must be asked for before TensorFlow starts, so the model is built in a
     # function that is called later. With one device or GPUs, a model can be passed as it is.
     def build_model() -> keras.Model:

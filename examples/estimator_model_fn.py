@@ -1,12 +1,11 @@
 """An estimator-style model_fn in the Keras dialect.
 
-    python examples/estimator_model_fn.py --devices=2
+$ python examples/estimator_model_fn.py --devices=2
 """
 
+import tfbig
 import keras
 from absl import app, flags
-
-import tfbig
 from tfbig.datasets import digits
 
 _DEVICES = flags.DEFINE_integer("devices", None, "Number of devices; None: all GPUs or the CPU.")

@@ -1,11 +1,10 @@
 """A global batch in micro-batches, and 16-bit activations: less memory, nearly the same numbers.
 
-    python examples/less_memory.py --accumulation_steps=4 --precision=mixed_bfloat16
+$ python examples/less_memory.py --accumulation_steps=4 --precision=mixed_bfloat16
 """
 
-from absl import app, flags
-
 import tfbig
+from absl import app, flags
 from tfbig.datasets import text
 from tfbig.models import transformer_lm
 

@@ -3,14 +3,13 @@
 The library chooses the numbers: a fresh permutation of all of them in every pass, with no
 shuffle buffer, and a run that is started again goes on with the very next batch.
 
-    python examples/own_source.py
+$ python examples/own_source.py
 """
 
+import tfbig
 import keras
 import numpy as np
 from absl import app, flags
-
-import tfbig
 
 _MAX_STEPS = flags.DEFINE_integer("max_steps", 1000, "The step at which to stop.")
 

@@ -1,13 +1,12 @@
 """A Keras model on the handwritten digits, on one device or mirrored over several.
 
-    python examples/train_digits.py
-    python examples/train_digits.py --strategy=mirrored --devices=2 --model_dir=/tmp/digits
+$ python examples/train_digits.py
+$ python examples/train_digits.py --strategy=mirrored --devices=2 --model_dir=/tmp/digits
 """
 
+import tfbig
 import keras
 from absl import app, flags
-
-import tfbig
 from tfbig.datasets import digits
 
 _STRATEGY = flags.DEFINE_string("strategy", "auto", "auto, one_device or mirrored.")

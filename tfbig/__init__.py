@@ -15,6 +15,7 @@ from tfbig import _quiet
 # Both must be set before TensorFlow is imported, so that is done here and nowhere else.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+_quiet.when_tensorflow_is_imported()
 
 __version__ = "0.1.0"
 
@@ -38,12 +39,6 @@ _MODULES = {
     "estimator": "tfbig.estimator",
     "models": "tfbig.models",
 }
-# Those that import TensorFlow; the rest need it when they are used.
-_HEAVY = {name for name, module in _PUBLIC.items() if module == "tfbig.api"} | {
-    "data",
-    "estimator",
-    "models",
-}
 _NOT_BUILT = (
     "Estimator",
     "Recipe",
@@ -63,8 +58,6 @@ __all__ = ["__version__", *_PUBLIC, *_MODULES]
 
 
 def __getattr__(name: str):
-    if name in _HEAVY:
-        _quiet.import_tensorflow()
     if name in _PUBLIC:
         value = getattr(importlib.import_module(_PUBLIC[name]), name)
     elif name in _MODULES:

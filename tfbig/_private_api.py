@@ -174,18 +174,28 @@ def update_padded_metrics(model: keras.Model, y, y_pred, sample_weight, row_weig
     if metrics is None:
         return
     y, y_pred = metrics._flatten_y(y), metrics._flatten_y(y_pred)
-    weights = [row_weight] * len(y)
+    weights = [None] * len(y)
     if sample_weight is not None:
         given = metrics._flatten_y(sample_weight)
-        weights = [w * row_weight for w in (given * len(y) if len(given) < len(y) else given)]
+        weights = given[:1] * len(y) if len(given) < len(y) else given
+    weights = [_times_rows(w, row_weight, o) for w, o in zip(weights, y_pred, strict=True)]
     for metric, label, output in zip(metrics._flat_metrics, y, y_pred, strict=False):
         if metric:
-            metric.update_state(label, output, row_weight)
+            metric.update_state(label, output, _times_rows(None, row_weight, output))
     for metric, label, output, weight in zip(
         metrics._flat_weighted_metrics, y, y_pred, weights, strict=False
     ):
         if metric:
             metric.update_state(label, output, weight)
+
+
+def _times_rows(weight, row_weight, output):
+    """`row_weight` times `weight`, of a rank that goes together with the output's mask."""
+    if weight is None:
+        mask = keras_mask(output)
+        return tf.reshape(row_weight, [-1] + [1] * (0 if mask is None else mask.shape.rank - 1))
+    weight = tf.cast(weight, row_weight.dtype)
+    return weight * tf.reshape(row_weight, [-1] + [1] * (weight.shape.rank - 1))
 
 
 def is_keras_loss_function(loss: keras.losses.Loss) -> bool:
@@ -225,9 +235,9 @@ def compile_arguments(model: keras.Model) -> dict:
         arguments["optimizer"] = _new_optimizer(optimizer)
     for name in ("metrics", "weighted_metrics"):
         arguments[name] = keras.tree.map_structure(
-            lambda m: type(m).from_config(m.get_config())
-            if isinstance(m, keras.metrics.Metric)
-            else m,
+            lambda m: (
+                type(m).from_config(m.get_config()) if isinstance(m, keras.metrics.Metric) else m
+            ),
             arguments[name],
         )
     for name in ("steps_per_execution", "jit_compile"):

@@ -1,6 +1,8 @@
 """Imports TensorFlow without the lines that it writes on every start and nobody can act on."""
 
 import contextlib
+import importlib.abc
+import importlib.util
 import os
 import re
 import sys
@@ -20,18 +22,43 @@ _CHATTER = re.compile(
 )
 
 
-def import_tensorflow() -> None:
-    """Imports TensorFlow, if it is not there yet, and finds its devices.
+def when_tensorflow_is_imported() -> None:
+    """Makes the first import of TensorFlow a quiet one, whoever asks for it: Keras, say.
 
     What is written to standard error meanwhile is kept back, and shown at the end but for the
-    known chatter. Devices are found here because that is when the rest of it is written.
+    known chatter. Nothing is changed if TensorFlow is there already.
     """
-    if "tensorflow" in sys.modules:
-        return
-    with _filtered_stderr():
-        import tensorflow as tf
+    if "tensorflow" not in sys.modules:
+        sys.meta_path.insert(0, _QuietFinder())
 
-        tf.config.list_physical_devices()
+
+class _QuietFinder(importlib.abc.MetaPathFinder):
+    """Finds TensorFlow, once, by the finders that would have found it."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname != "tensorflow":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _QuietLoader(spec.loader)
+        return spec
+
+
+class _QuietLoader(importlib.abc.Loader):
+    """Runs a module's own loader, filtering standard error."""
+
+    def __init__(self, loader):
+        self._loader = loader
+
+    def create_module(self, spec):
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module) -> None:
+        module.__spec__.loader = module.__loader__ = self._loader  # as if this had not been here
+        with _filtered_stderr():
+            self._loader.exec_module(module)
+            module.config.list_physical_devices()  # this is when the rest of it is written
 
 
 @contextlib.contextmanager

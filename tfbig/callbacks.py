@@ -5,8 +5,6 @@ Importing this module is cheap: each name is loaded on its first use.
 
 import importlib
 
-from tfbig import _quiet
-
 _MODULES = {
     "LoopCallback": "callback",
     "NaNGuard": "nan_guard",
@@ -23,7 +21,6 @@ __all__ = list(_MODULES)
 def __getattr__(name: str):
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    _quiet.import_tensorflow()
     module = importlib.import_module(f"tfbig.training.callbacks.{_MODULES[name]}")
     globals()[name] = getattr(module, name)
     return globals()[name]

@@ -137,8 +137,9 @@ def _is_number(value) -> bool:
 
 
 def _one_of(name: str, value, choices: tuple) -> None:
-    if not any(value is choice or (value == choice and type(value) is type(choice))
-               for choice in choices):
+    if not any(
+        value is choice or (value == choice and type(value) is type(choice)) for choice in choices
+    ):
         listed = ", ".join(repr(choice) for choice in choices)
         raise UserError(f"RunConfig.{name}={value!r}: expected one of {listed}.")
 

@@ -86,9 +86,24 @@ class DatasetFeed(Feed):
             "passes": self._passes,
             "in_pass": self._in_pass,
             "kept": self._kept,
+            "batch_size": self.batch_size,
         }
 
+    def begin_again(self, reason: str) -> None:
+        log.warning(
+            "input_fn does not return the Dataset that the checkpoint was written with (%s); it is "
+            "read from its start",
+            reason,
+        )
+        self._start_pass()
+        self._passes, self._in_pass, self._kept = 0, 0, self.keepable
+
     def go_to(self, position: dict) -> None:
+        before = position.get("batch_size", "unknown: it was a Source")
+        if before != self.batch_size:
+            self.begin_again(f"its batch size is {self.batch_size}, it was {before}")
+            self._kept = False
+            return
         passes, in_pass = position["passes"], position["in_pass"]
         self._kept = position["kept"] and self.keepable
         if self._passes or self._in_pass:  # the checkpoint that was tried before is damaged

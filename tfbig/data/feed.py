@@ -65,6 +65,9 @@ class Feed:
     def go_to(self, position: dict) -> None:
         """Goes to where `position` was taken; `trackables` are restored afterwards."""
 
+    def begin_again(self, reason: str) -> None:
+        """Goes to the start, because the position that was kept cannot be restored."""
+
     def close(self) -> None:
         """Stops reading ahead."""
 

@@ -6,10 +6,6 @@ leaves `data` to the input_fn. It compiles with Adam; a config's `optimizer` tak
 
 import importlib
 
-from tfbig import _quiet
-
-_quiet.import_tensorflow()
-
 __all__ = ["cnn", "mlp", "transformer_lm"]
 
 

@@ -84,7 +84,5 @@ class Mirrored(Placement):
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tensors)
 
     def describe(self) -> str:
-        devices = ", ".join(
-            d.split("device:")[-1] for d in self.strategy.extended.worker_devices
-        )
+        devices = ", ".join(d.split("device:")[-1] for d in self.strategy.extended.worker_devices)
         return f"mirrored over {self.num_replicas} replicas ({devices})"

@@ -56,8 +56,10 @@ def _adopt(strategy: tf.distribute.Strategy, devices: Any) -> Placement:
             "of its own; leave devices out."
         )
     if type(strategy) is tf.distribute.MirroredStrategy:
-        return Mirrored(strategy) if strategy.num_replicas_in_sync > 1 else Placement(
-            strategy.extended.worker_devices[0]
+        return (
+            Mirrored(strategy)
+            if strategy.num_replicas_in_sync > 1
+            else Placement(strategy.extended.worker_devices[0])
         )
     if isinstance(strategy, tf.distribute.OneDeviceStrategy):
         return Placement(strategy.extended.worker_devices[0])

@@ -4,7 +4,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from tfbig import _private_api
 from tfbig.errors import UserError
@@ -103,7 +102,7 @@ def explain_keras_batch(model: keras.Model, features: Any, labels: Any) -> str |
     if found or labels is None:
         return found
     losses = [_loss_name(loss) for loss in keras.tree.flatten(model.loss)]
-    shapes = [tuple(t.shape) for t in keras.tree.flatten(model.outputs or [])]
+    shapes = [tuple(t.shape) for t in keras.tree.flatten(getattr(model, "outputs", None) or [])]
     flat = flatten_with_names(labels)
     if len(losses) == 1:
         losses = losses * len(flat)

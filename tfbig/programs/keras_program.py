@@ -13,6 +13,16 @@ from tfbig.programs.keras_checks import check_labels, check_model, explain_keras
 from tfbig.programs.keras_padding import exact_with_padding
 from tfbig.programs.program import Batch, Forward, Program, Term, Values
 
+_CONVOLUTIONS = (
+    *(getattr(keras.layers, f"{kind}{n}D") for kind in ("Conv", "MaxPooling") for n in (1, 2, 3)),
+    *(getattr(keras.layers, f"Conv{n}DTranspose") for n in (1, 2, 3)),
+    *(
+        getattr(keras.layers, f"{kind}Conv{n}D")
+        for kind in ("Depthwise", "Separable")
+        for n in (1, 2)
+    ),
+)
+
 
 class KerasProgram(Program):
     """A compiled keras.Model: Sequential, functional or subclassed.
@@ -41,17 +51,20 @@ class KerasProgram(Program):
         features, labels, weight = program.split_element(symbols)
         check_labels(self.model, features, labels)
         _private_api.build_compiled(self.model, features, labels, weight)
-        self.optimizer.build(self.model.trainable_variables)
+        if not self.optimizer.built:  # LossScaleOptimizer would make its variables twice
+            self.optimizer.build(self.model.trainable_variables)
         tracker = self.model._loss_tracker  # the loop reports the loss itself
         self._metrics = [m for m in self.model.metrics if m is not tracker]
         self.trainable = self.model.trainable_variables
         self.state = self.model.non_trainable_variables
         self.metric_variables = [v for m in self._metrics for v in m.variables]
         layers = _private_api.flatten_layers(self.model)
-        self.couples_replicas = any(getattr(l, "synchronized", False) for l in layers)
+        self.couples_replicas = any(getattr(layer, "synchronized", False) for layer in layers)
         self.per_replica_statistics = any(
-            isinstance(l, keras.layers.BatchNormalization) and not l.synchronized for l in layers
+            isinstance(layer, keras.layers.BatchNormalization) and not layer.synchronized
+            for layer in layers
         )
+        self.has_convolutions = any(isinstance(layer, _CONVOLUTIONS) for layer in layers)
         self.exact_with_padding = exact_with_padding(self.model, self._metrics)
 
     def forward(self, values: Values, batch: Batch, training: bool) -> Forward:
@@ -229,15 +242,26 @@ class Renumbering:
     """Renames dense_7, dense_9 to dense, dense_1: the same names in every process and call.
 
     Keras numbers automatic names through a process, so the second model built there has other
-    names than the first; a checkpoint must fit both.
+    names than the first; a checkpoint must fit both. An optimizer's slot has its variable's whole
+    path in its name (adam/mlp_7_dense_9_kernel_momentum), so weights are renamed before slots.
     """
 
     def __init__(self):
         self._seen: dict[str, dict[str, int]] = {}
+        self._flat: dict[str, str] = {}
 
     def __call__(self, path: str) -> str:
+        *parents, last = path.split("/")
+        ends = [i for i, letter in enumerate(last) if letter == "_"]
+        owner = next((last[:i] for i in reversed(ends) if last[:i] in self._flat), "")
+        last = self._flat.get(owner, "") + last.removeprefix(owner)
+        renamed = self._renumbered([*parents, last])
+        self._flat[path.replace("/", "_")] = renamed.replace("/", "_")
+        return renamed
+
+    def _renumbered(self, path: list[str]) -> str:
         parts, parent = [], ""
-        for part in path.split("/"):
+        for part in path:
             base = re.sub(r"_\d+$", "", part)
             numbers = self._seen.setdefault(f"{parent}/{base}", {})
             number = numbers.setdefault(part, len(numbers))

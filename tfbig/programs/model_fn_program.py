@@ -15,6 +15,11 @@ from tfbig.programs.program import Batch, Forward, Program, Term, Values
 from tfbig.programs.spec import EstimatorSpec, ModeKeys
 from tfbig.programs.variable_store import VariableStore
 
+_CONVOLUTIONS = {
+    *("Conv2D", "Conv3D", "DepthwiseConv2dNative", "MaxPool", "MaxPool3D"),
+    *("Conv2DBackpropInput", "Conv3DBackpropInputV2"),
+}
+
 
 class ModelFnProgram(Program):
     """A model_fn(features, labels, mode, …) that is run anew in each trace and mode.
@@ -61,7 +66,8 @@ class ModelFnProgram(Program):
             self._sort_variables(estimator_spec, names, training)
             return tf.cast(tf.reduce_sum(estimator_spec.loss), tf.float32)
 
-        run(trace, tf.nest.flatten(spec))
+        operations = run(trace, tf.nest.flatten(spec))
+        self.has_convolutions = bool(operations & _CONVOLUTIONS)
 
     def _call(self, batch: Batch, training: bool) -> tuple[EstimatorSpec, list[str]]:
         mode = ModeKeys.TRAIN if training else ModeKeys.EVAL
@@ -107,9 +113,7 @@ class ModelFnProgram(Program):
             optimizer_keys = {store.name_of(v) for v in spec.optimizer.variables}
             self._optimizer_keys = [n for n in store.variables if n in optimizer_keys]
             model_keys = [
-                n
-                for n in dict.fromkeys(names)
-                if n not in optimizer_keys and n not in metric_keys
+                n for n in dict.fromkeys(names) if n not in optimizer_keys and n not in metric_keys
             ]
             self._trainable_keys = [n for n in model_keys if store.trainable[n]]
             self._state_keys = [n for n in model_keys if not store.trainable[n]]

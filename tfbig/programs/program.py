@@ -84,6 +84,8 @@ class Program:
             examples of a batch, and all losses and metrics are sums that take weights.
         couples_replicas: the forward pass itself reduces over replicas (synchronized batch
             normalisation), so an empty part must stay empty and cannot be compiled alone.
+        has_convolutions: some layer is a convolution or a maximum over a window, which decides
+            how the loop is best compiled.
         per_replica_statistics: some layer normalises over each replica's part of a batch.
     """
 
@@ -96,10 +98,12 @@ class Program:
     exact_with_padding: bool = False
     couples_replicas: bool = False
     per_replica_statistics: bool = False
+    has_convolutions: bool = False
 
     def build(self, spec: Any, run) -> None:
         """Creates all variables. `spec`: the batch's structure; `run` calls a function as the
-        placement will: in a trace, on every replica."""
+        placement will: in a trace, on every replica; it returns the types of the operations that
+        were traced."""
         raise NotImplementedError
 
     def forward(self, values: Values, batch: Batch, training: bool) -> Forward:

@@ -22,7 +22,8 @@ def build_program(program: Program, placement: Placement, feed: Feed, *, trainin
 
         specs = [tf.TensorSpec([feed.rows, *s.shape[1:]], s.dtype) for s in flat_spec]
         with placement.scope():
-            tf.function(traced, autograph=False).get_concrete_function(*specs)
+            concrete = tf.function(traced, autograph=False).get_concrete_function(*specs)
+        return {operation.type for operation in concrete.graph.get_operations()}
 
     if training:
         with placement.scope():

@@ -22,15 +22,31 @@ from tfbig.errors import CheckpointError, UserError
 log = logging.getLogger("tfbig")
 
 _FORMAT = 1
+_REPLACED = ".replaced"
+# What TensorFlow's and NumPy's readers raise for files that are cut, changed or missing. The
+# former answers a cut file with an IndexError.
+_DAMAGED = (
+    tf.errors.OpError,
+    OSError,
+    ValueError,
+    AssertionError,
+    LookupError,
+    EOFError,
+    zipfile.BadZipFile,
+)
 
 
 class Restored(NamedTuple):
-    """What `Checkpoints.restore` found: the step, what else was saved, and where."""
+    """What `Checkpoints.restore` found: the step, what else was saved, and where.
+
+    `lost` says why the trackables are not restored, although the checkpoint is whole; or None.
+    """
 
     step: int
     metadata: dict
     arrays: dict[str, np.ndarray]
     path: str
+    lost: str | None
 
 
 class Checkpoints:
@@ -53,6 +69,7 @@ class Checkpoints:
         """
         if self.directory:
             _make_writable(self._model_dir, self.directory)
+            self._clear_up()
 
     def steps(self) -> list[int]:
         """The steps of the checkpoints that are there, oldest first."""
@@ -108,10 +125,11 @@ class Checkpoints:
                 json.dump(metadata, file, indent=1)
             for name in os.listdir(temporary):
                 _flush(os.path.join(temporary, name))
-            if os.path.isdir(path):  # the same step again, after a fall back
-                shutil.rmtree(path)
+            if os.path.isdir(path):  # the same step again, after a fall back or at the end
+                os.rename(path, path + _REPLACED)
             os.rename(temporary, path)
             _flush(self.directory)
+            shutil.rmtree(path + _REPLACED, ignore_errors=True)
         except (OSError, tf.errors.OpError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
             raise CheckpointError(self._not_saved(step, error)) from error
@@ -119,9 +137,7 @@ class Checkpoints:
             shutil.rmtree(self._path(old), ignore_errors=True)
         return path
 
-    def restore(
-        self, variables: dict, trackables: Callable[[dict], dict]
-    ) -> Restored | None:
+    def restore(self, variables: dict, trackables: Callable[[dict], dict]) -> Restored | None:
         """Restores the newest checkpoint that is whole, or the one before it, and so on.
 
         Args:
@@ -141,25 +157,31 @@ class Checkpoints:
                 damaged.append(_warn_damaged(path, error))
                 continue
             self._compare(path, metadata["variables"], variables)
+            others = trackables(metadata)
             try:
-                others = trackables(metadata)
-                tf.train.Checkpoint(variables=dict(variables), **others).read(
-                    os.path.join(path, "state")
-                ).assert_existing_objects_matched()
+                lost = _read_state(path, dict(variables), others)
                 with np.load(os.path.join(path, "arrays.npz"), allow_pickle=False) as file:
                     arrays = {name: file[name] for name in file.files}
-            except (
-                tf.errors.OpError, ValueError, AssertionError, OSError, zipfile.BadZipFile,
-            ) as error:  # fmt: skip
+            except _DAMAGED as error:
                 damaged.append(_warn_damaged(path, error))
                 continue
-            return Restored(step, metadata, arrays, path)
+            return Restored(step, metadata, arrays, path, lost)
         if damaged:
             raise CheckpointError(
                 f"every checkpoint in {self.directory} is damaged ({', '.join(damaged)}); give "
                 "another model_dir to start anew."
             )
         return None
+
+    def _clear_up(self) -> None:
+        """Removes what a process that was killed while it saved has left."""
+        for name in os.listdir(self.directory):
+            path = os.path.join(self.directory, name)
+            whole = path.removesuffix(_REPLACED)
+            if whole != path and not os.path.isdir(whole):
+                os.rename(path, whole)
+            elif whole != path or name.startswith(".tmp-"):
+                shutil.rmtree(path, ignore_errors=True)
 
     def _path(self, step: int) -> str:
         return os.path.join(self.directory, f"ckpt-{step:08d}")
@@ -192,15 +214,35 @@ class Checkpoints:
             )
 
     def _not_saved(self, step: int, error: Exception) -> str:
-        reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
+        reason = getattr(error, "strerror", None) or _first_line(error)
         kept = self.steps()
         previous = (
             f"the checkpoint of step {kept[-1]} is untouched" if kept else "there was none before"
         )
         return (
-            f"the checkpoint of step {step} cannot be written to {self.directory}: {reason[:200]}; "
+            f"the checkpoint of step {step} cannot be written to {self.directory}: {reason}; "
             f"{previous}. Free space there, or give another model_dir, and start again."
         )
+
+
+def _read_state(path: str, variables: dict, trackables: dict) -> str | None:
+    """Reads the variables, then the other objects; returns why those cannot be restored."""
+    state = os.path.join(path, "state")
+    status = tf.train.Checkpoint(variables=variables).read(state)
+    status.assert_existing_objects_matched()
+    status.expect_partial()  # what is in `trackables` is read below, or not wanted any more
+    try:
+        tf.train.Checkpoint(**trackables).read(state).expect_partial()
+    except tf.errors.DataLossError:
+        raise
+    except tf.errors.OpError as error:
+        return _first_line(error)
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(getattr(error, "message", None) or error).split("\n")
+    return re.sub(r"\{\{.*?\}\} ?", "", lines[0])[:200]
 
 
 def _make_writable(*directories: str) -> None:
@@ -223,8 +265,7 @@ def _shown(kind: Any) -> str:
 
 
 def _warn_damaged(path: str, error: Exception) -> str:
-    reason = str(error).split("\n")[0][:200]
-    log.warning("%s is damaged and is passed over: %s", path, reason)
+    log.warning("%s is damaged and is passed over: %s", path, _first_line(error))
     return os.path.basename(path)
 
 

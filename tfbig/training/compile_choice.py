@@ -3,10 +3,8 @@
 import logging
 import time
 
-import keras
 import tensorflow as tf
 
-from tfbig import _private_api
 from tfbig.data.feed import Feed
 from tfbig.placement.placement import Placement
 from tfbig.programs.program import Program
@@ -15,25 +13,15 @@ from tfbig.training.step import Step
 
 log = logging.getLogger("tfbig")
 
-# On CPUs, XLA is as good at matrix products as TensorFlow's own kernels and fuses the rest, but
-# not at these.
-_MEASURED = (
-    keras.layers.RNN,
-    *(
-        getattr(keras.layers, f"{kind}{n}D")
-        for kind in ("Conv", "MaxPooling", "AveragePooling")
-        for n in (1, 2, 3)
-    ),
-    *(keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D, keras.layers.Conv2DTranspose),
-)
 _SECONDS = 0.03
 
 
 def choose_jit(program: Program, placement: Placement, feed: Feed, config: RunConfig) -> bool:
     """Chooses between XLA and a TensorFlow graph for the step, and logs why.
 
-    Where the whole loop can be compiled, XLA wins except for layers that it is not good at on
-    CPUs; there, and for the replicas of a mirrored placement on CPUs, both are timed.
+    Where the whole loop can be compiled, XLA wins, except that on CPUs it runs convolutions
+    inside of loops on one core. For the replicas of a mirrored placement on CPUs, neither wins
+    always: both are timed.
 
     Returns:
         True: compile.
@@ -54,7 +42,9 @@ def _choose(program, placement, feed, config) -> tuple[bool, str]:
         return False, "the step works across replicas, which XLA cannot compile here"
     if tf.config.list_physical_devices("GPU"):
         return True, "the step runs on a GPU"
-    if placement.compiles_whole_loop and not (program.pure and _has_measured_layers(program)):
+    if placement.compiles_whole_loop:
+        if program.has_convolutions:
+            return False, "on CPUs, convolutions are slow inside of compiled loops"
         return True, "the whole loop can be compiled"
     graph = _seconds_per_step(program, placement, feed, config, jit=False)
     try:
@@ -63,12 +53,6 @@ def _choose(program, placement, feed, config) -> tuple[bool, str]:
         return False, f"XLA cannot compile the step ({' '.join(str(error).split())[:120]})"
     measured = f"{compiled * 1e3:.3g} ms compiled, {graph * 1e3:.3g} ms as a graph"
     return compiled < graph, f"measured on one part of a batch, {measured}"
-
-
-def _has_measured_layers(program: Program) -> bool:
-    return any(
-        isinstance(layer, _MEASURED) for layer in _private_api.flatten_layers(program.model)
-    )
 
 
 def _seconds_per_step(program, placement, feed, config, *, jit: bool) -> float:

@@ -3,7 +3,6 @@
 import logging
 import math
 import time
-from typing import Any
 
 import keras
 import numpy as np

@@ -124,9 +124,7 @@ class Meters:
         if state["epoch_metrics"] is not None:
             self._epoch_metrics = [
                 np.asarray(m, v.dtype if isinstance(v.dtype, str) else v.dtype.as_numpy_dtype)
-                for m, v in zip(
-                    state["epoch_metrics"], self._program.metric_variables, strict=True
-                )
+                for m, v in zip(state["epoch_metrics"], self._program.metric_variables, strict=True)
             ]
 
 

@@ -21,6 +21,9 @@ class Cut(NamedTuple):
 def padded_part(element: Any, count, part, cut: Cut, *, weigh: bool, keep_empty: bool):
     """A part of fixed size, so that it can be compiled; rows past the count weigh 0.
 
+    They hold the batch's first example, not zeros: a layer may have no finite value for a row
+    of zeros (the mean of a sequence that is masked from its start on), and 0 times NaN is NaN.
+
     Args:
         element: what input_fn yields, tensors of shape [parts * rows_per_part, …].
         count: int32 scalar, how many rows of the global batch are examples.
@@ -33,12 +36,19 @@ def padded_part(element: Any, count, part, cut: Cut, *, weigh: bool, keep_empty:
     del keep_empty
     rows = cut.rows_per_part
     start = part * rows
-    if cut.parts > 1:
-        element = tf.nest.map_structure(lambda t: _rows(t, start, rows), element)
+    real = start + tf.range(rows) < count
+
+    def cut_out(whole):
+        piece = _rows(whole, start, rows) if cut.parts > 1 else whole
+        if not weigh:
+            return piece
+        return tf.where(tf.reshape(real, [-1] + [1] * (piece.shape.rank - 1)), piece, whole[:1])
+
     weight, there = None, tf.constant(float(rows))
     if weigh:
-        weight = tf.cast(start + tf.range(rows) < count, tf.float32)
+        weight = tf.cast(real, tf.float32)
         there = tf.cast(tf.clip_by_value(count - start, 0, rows), tf.float32)
+    element = tf.nest.map_structure(cut_out, element)
     return Batch(*split_element(element), weight, there), 1.0
 
 
@@ -57,9 +67,9 @@ def exact_part(element: Any, count, part, cut: Cut, *, weigh: bool, keep_empty: 
     if not keep_empty and cut.parts > 1:
         stop = tf.maximum(stop, start + 1)
     element = tf.nest.map_structure(lambda t: t[start:stop], element)
-    return Batch(
-        *split_element(element), None, tf.cast(size, tf.float32)
-    ), tf.cast(size > 0, tf.float32)
+    return Batch(*split_element(element), None, tf.cast(size, tf.float32)), tf.cast(
+        size > 0, tf.float32
+    )
 
 
 def _rows(tensor: tf.Tensor, start, rows: int) -> tf.Tensor:

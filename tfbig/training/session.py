@@ -1,4 +1,4 @@
-"""What happens around the loop: data, model, checkpoint and callbacks of one run are put together."""
+"""Puts data, model, checkpoint and callbacks of one run together around the loop."""
 
 import logging
 import random
@@ -187,6 +187,8 @@ class TrainingSession:
         restored = self._checkpoints.restore(self._program.named_variables(), trackables)
         if restored:
             log.info("resuming from %s", restored.path)
+            if restored.lost:
+                self._feed.begin_again(restored.lost)
         return restored
 
     def _schedule(self, need_epochs: bool) -> tuple[Schedule, int | None]:

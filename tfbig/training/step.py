@@ -187,9 +187,7 @@ class Step:
 
     def _unshifted(self, other: list, part) -> list:
         seeds = [s for s, moving in zip(self._seeds, self._moving, strict=True) if not moving]
-        return [
-            v - _stream(part, v) if seed else v for v, seed in zip(other, seeds, strict=True)
-        ]
+        return [v - _stream(part, v) if seed else v for v, seed in zip(other, seeds, strict=True)]
 
     def _split(self, state: list) -> tuple[list, list]:
         moving = [v for v, m in zip(state, self._moving, strict=True) if m]
@@ -206,9 +204,7 @@ class Step:
 
     def _update(self, sums: Sums) -> None:
         """The half of the step that changes the weights."""
-        self._program.apply(
-            gradients.aggregate(sums.gradients, sums.denominators, self._shape)
-        )
+        self._program.apply(gradients.aggregate(sums.gradients, sums.denominators, self._shape))
         moving, other = iter(sums.moving), iter(sums.other)
         self._assign(self._program.state, [next(moving if m else other) for m in self._moving])
 
@@ -223,9 +219,7 @@ class Step:
         def trace():
             specs.extend(
                 tf.TensorSpec(t.shape, t.dtype)
-                for t in _flat_sums(
-                    self._compute(values, element, count, tf.constant(0), scale)
-                )
+                for t in _flat_sums(self._compute(values, element, count, tf.constant(0), scale))
             )
 
         tf.function(trace, autograph=False).get_concrete_function()
@@ -263,4 +257,3 @@ def _stream(part, seed: tf.Tensor) -> tf.Tensor:
     """What keeps the random streams of a batch's parts apart: the part's number, far apart."""
     shift = tf.cast(part, seed.dtype) * tf.constant(1000003, seed.dtype)
     return tf.concat([[shift], tf.zeros_like(seed[1:])], axis=0)
-
