@@ -227,12 +227,13 @@ class Checkpoints:
 
 def _read_state(path: str, variables: dict, trackables: dict) -> str | None:
     """Reads the variables, then the other objects; returns why those cannot be restored."""
-    state = os.path.join(path, "state")
-    status = tf.train.Checkpoint(variables=variables).read(state)
+    root = tf.train.Checkpoint(variables=variables)
+    status = root.read(os.path.join(path, "state"))
     status.assert_existing_objects_matched()
-    status.expect_partial()  # what is in `trackables` is read below, or not wanted any more
+    status.expect_partial()
     try:
-        tf.train.Checkpoint(**trackables).read(state).expect_partial()
+        for name, trackable in trackables.items():
+            setattr(root, name, trackable)  # what is attached now is restored now
     except tf.errors.DataLossError:
         raise
     except tf.errors.OpError as error:
