@@ -9,7 +9,6 @@ from typing import Any
 from absl import flags
 
 import tfbig
-from tfbig import _quiet
 from tfbig.cli.config_file import define_overrides, described_fields, load_config
 from tfbig.cli.logs import RunLog
 from tfbig.errors import TfbigError
@@ -69,7 +68,6 @@ def main(argv: list[str]) -> int:
 
 def _train(config: Any, values: flags.FlagValues) -> int:
     # TensorFlow takes seconds to import, and help and bad flags need none of it.
-    _quiet.import_tensorflow()
     from tfbig.cli.experiment import train_arguments
 
     if values.max_steps is not None or values.epochs is not None:
