@@ -3,6 +3,7 @@
 import contextlib
 import importlib.abc
 import importlib.util
+import logging
 import os
 import re
 import sys
@@ -59,6 +60,14 @@ class _QuietLoader(importlib.abc.Loader):
         with _filtered_stderr():
             self._loader.exec_module(module)
             module.config.list_physical_devices()  # this is when the rest of it is written
+        # Its INFO lines tell of every variable that is read under a strategy.
+        module.get_logger().setLevel(logging.WARNING)
+        logging.getLogger("absl").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """False for the line that each tf.train.Checkpoint logs through absl."""
+    return not str(record.msg).startswith("Sharding callback duration")
 
 
 @contextlib.contextmanager

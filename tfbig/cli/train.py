@@ -98,6 +98,8 @@ def _train(config: Any, values: flags.FlagValues) -> int:
     if result.model is not None:
         tfbig.export(result.model, folder["export"])
         print(f"exported model  {folder['export']}")
+    else:
+        print("exported model  none: exporting an estimator-style model_fn is not built yet")
     return 0
 
 

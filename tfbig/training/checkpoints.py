@@ -61,6 +61,18 @@ class Checkpoints:
         self._model_dir, self._keep = model_dir, keep
         self.directory = os.path.join(model_dir, "checkpoints") if model_dir else None
 
+    def clear_up(self) -> None:
+        """Removes what a process that was killed while it saved has left."""
+        if not self.directory or not os.path.isdir(self.directory):
+            return
+        for name in os.listdir(self.directory):
+            path = os.path.join(self.directory, name)
+            whole = path.removesuffix(_REPLACED)
+            if whole != path and not os.path.isdir(whole):
+                os.rename(path, whole)
+            elif whole != path or name.startswith(".tmp-"):
+                shutil.rmtree(path, ignore_errors=True)
+
     def make_writable(self) -> None:
         """Makes the directories, and tries to write there before any work is done.
 
@@ -69,7 +81,6 @@ class Checkpoints:
         """
         if self.directory:
             _make_writable(self._model_dir, self.directory)
-            self._clear_up()
 
     def steps(self) -> list[int]:
         """The steps of the checkpoints that are there, oldest first."""
@@ -172,16 +183,6 @@ class Checkpoints:
                 "another model_dir to start anew."
             )
         return None
-
-    def _clear_up(self) -> None:
-        """Removes what a process that was killed while it saved has left."""
-        for name in os.listdir(self.directory):
-            path = os.path.join(self.directory, name)
-            whole = path.removesuffix(_REPLACED)
-            if whole != path and not os.path.isdir(whole):
-                os.rename(path, whole)
-            elif whole != path or name.startswith(".tmp-"):
-                shutil.rmtree(path, ignore_errors=True)
 
     def _path(self, step: int) -> str:
         return os.path.join(self.directory, f"ckpt-{step:08d}")

@@ -71,6 +71,7 @@ class Loop:
         self._meters = Meters(program, placement)
         self._restored = restored
         self._step = restored.step if restored else 0
+        self._first: Stack | None = None
         self._unsaved = restored is None
         self._epoch_begun = False
         self._metrics: dict[str, float] = {}
@@ -83,6 +84,21 @@ class Loop:
             self._metrics, self._loss = kept["metrics"], kept["loss"]
             self._evaluated_at = kept["evaluated_at"]
 
+    def read_first(self) -> None:
+        """Reads the first batch, so that data that cannot be used leave nothing behind.
+
+        Raises:
+            UserError: there is none, or its values can be seen to be wrong.
+        """
+        steps = self._steps_at(self._step, 1)
+        if not steps:
+            return
+        self._first = self._feed.pull(self._step, steps, self._steps_at(self._step + steps, 1))
+        if self._first.steps:
+            self._check(self._first, 0)
+        elif not self._step:
+            self._feed.next_pass()  # refuses data without a batch
+
     def run(self, preemption: Preemption) -> TrainResult:
         """Trains until the end, a callback's or a signal's stop."""
         callbacks, kept, arrays = self._callbacks, None, {}
@@ -93,22 +109,23 @@ class Loop:
                 callbacks.begin(self._run_info, kept, arrays)
                 self._begin_epoch_again()
             self._train(preemption)
-            if preemption.signal is None:
+            signal = preemption.signal  # one that comes later finds a run that has ended
+            if signal is None:
                 self._finish()
             else:
                 self._save()
             with self._placement.scope():
                 callbacks.end(self._last_logs())
-            if preemption.signal is None:
+            if signal is None:
                 # After the callbacks' end, where EarlyStopping brings the best weights back.
-                self._unsaved |= callbacks.may_stop
-                self._save(stopped=callbacks.stop_training)
+                self._unsaved = True
+                self._save(ended="callback" if callbacks.stop_training else "finished")
         finally:
             self._feed.close()
             callbacks.close()
-        if preemption.signal is None:
+        if signal is None:
             self._finalize_weights()
-        return self._result(preemption.signal)
+        return self._result(signal)
 
     def already_done(self) -> TrainResult:
         """The result of a run that an earlier process has brought to its end."""
@@ -126,7 +143,9 @@ class Loop:
         while steps and not (callbacks.stop_training or preemption.signal):
             # The next call's size is settled now, so that its batches can be read meanwhile.
             upcoming = self._steps_at(self._step + steps, target)
-            stack = self._feed.pull(self._step, steps, then=upcoming)
+            stack, self._first = self._first, None
+            if stack is None:
+                stack = self._feed.pull(self._step, steps, then=upcoming)
             if stack.steps == 0:
                 passes_left = None if passes_left is None else passes_left - 1
                 if passes_left == 0:
@@ -134,8 +153,6 @@ class Loop:
                     break
                 self._feed.next_pass()
                 continue
-            if first:
-                self._check(stack, 0)
             seconds = self._call(stack)
             self._boundary()
             if self._save_is_due(seconds_saved):
@@ -275,8 +292,12 @@ class Loop:
         validation = {f"val_{name}": value for name, value in self._metrics.items()}
         return {**self._meters.epoch(), **validation}
 
-    def _save(self, stopped: bool = False) -> None:
-        """Writes a checkpoint, unless nothing has happened since the last one."""
+    def _save(self, ended: str | None = None) -> None:
+        """Writes a checkpoint, unless nothing has happened since the last one.
+
+        Args:
+            ended: "finished" or "callback" if the run is over, and by whom.
+        """
         if self._checkpoints.directory is None or not self._unsaved:
             return
         plain, arrays = self._callbacks.state()
@@ -294,7 +315,7 @@ class Loop:
                     "evaluated_at": self._evaluated_at,
                     "loss": self._loss,
                     "jit": self._calls.jit,
-                    "stopped": stopped,
+                    "ended": ended,
                 },
             },
             arrays,

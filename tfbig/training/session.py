@@ -54,6 +54,7 @@ class TrainingSession:
         self._config, self._model_dir = config, model_dir
         self._placement, self._params = placement, params
         self._checkpoints = Checkpoints(model_dir, config.keep_checkpoint_max)
+        self._checkpoints.clear_up()
         self._seed = self._choose_seed()
         self._eval_feed: Feed | None = None
 
@@ -114,7 +115,6 @@ class TrainingSession:
             if not any(isinstance(callback, kind) for callback in callbacks):
                 callbacks.append(kind())
         runner = CallbackRunner(callbacks, self._program.callback_model())
-        self._checkpoints.make_writable()
         restored = self._restore()
         schedule, passes = self._schedule(runner.need_epochs)
         jit = self._choose_jit(restored)
@@ -148,6 +148,8 @@ class TrainingSession:
         )
         if restored and self._is_done(restored, schedule, runner):
             return loop.already_done()
+        loop.read_first()
+        self._checkpoints.make_writable()
         log.info(
             "training on %s from step %d", self._placement.describe(),
             restored.step if restored else 0,
@@ -225,6 +227,7 @@ class TrainingSession:
         return choose_jit(self._program, self._placement, self._feed, self._config)
 
     def _is_done(self, restored: Restored, schedule: Schedule, runner: CallbackRunner) -> bool:
+        ended = restored.metadata["loop"]["ended"]
         if schedule.end is not None and restored.step >= schedule.end:
             log.info(
                 "nothing to train: step %d is reached already in %s; give another model_dir, or "
@@ -232,8 +235,8 @@ class TrainingSession:
                 restored.step,
                 self._model_dir,
             )
-            return True
-        if restored.metadata["loop"]["stopped"] and runner.may_stop:
+            return ended is not None  # otherwise the last evaluation is still to come
+        if ended == "callback" and runner.may_stop:
             log.info(
                 "nothing to train: a callback ended this run at step %d; give another model_dir, "
                 "or leave that callback out to go on",

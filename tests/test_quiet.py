@@ -1,0 +1,63 @@
+"""Starting TensorFlow is quiet, and hides nothing but known chatter."""
+
+import subprocess
+import sys
+
+import pytest
+
+RUN = """
+import tfbig
+import keras
+import numpy as np
+
+def build():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    model.compile("sgd", "mse")
+    return model
+
+x = np.zeros([8, 4], np.float32)
+tfbig.train_distributed(
+    build, lambda: tfbig.data.ArraySource((x, x[:, :2])).batch(4), max_steps=3,
+    strategy="{strategy}", devices={devices}, model_dir={model_dir!r},
+)
+"""
+
+
+def stderr_of(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize(("strategy", "devices"), [("one_device", None), ("mirrored", 2)])
+def test_a_run_writes_nothing_to_standard_error(strategy, devices, tmp_path):
+    code = RUN.format(strategy=strategy, devices=devices, model_dir=str(tmp_path))
+    assert stderr_of(code) == ""
+
+
+def test_what_is_not_known_chatter_is_shown_after_the_import():
+    code = (
+        "import os\n"
+        "from tfbig import _quiet\n"
+        "with _quiet._filtered_stderr():\n"
+        "    os.write(2, b'I0000 00:00 1 port.cc:153] oneDNN custom operations are on.\\n')\n"
+        "    os.write(2, b'W0000 something is wrong\\n')\n"
+    )
+    assert stderr_of(code) == "W0000 something is wrong\n"
+
+
+def test_warnings_of_tensorflow_are_shown():
+    code = "import tfbig, tensorflow as tf\ntf.get_logger().warning('look here')\n"
+    assert "look here" in stderr_of(code)
+
+
+def test_a_failing_import_raises_its_own_error():
+    code = (
+        "import sys, tfbig\n"
+        "sys.path[:] = []\n"
+        "try:\n"
+        "    import tensorflow\n"
+        "except ModuleNotFoundError as error:\n"
+        "    print(error, file=sys.stderr)\n"
+    )
+    assert stderr_of(code) == "No module named 'tensorflow'\n"
