@@ -97,7 +97,7 @@ def test_a_kill_while_a_step_is_saved_again_leaves_one_of_the_two(checkpoints, m
     with pytest.raises(KeyboardInterrupt):
         checkpoints.save(10, variables(11), {}, {"seed": 11}, {})
     monkeypatch.undo()
-    checkpoints.make_writable()
+    checkpoints.clear_up()
     restored, (kernel, _) = restore(checkpoints)
     assert (restored.step, restored.metadata["seed"], kernel[0]) == (10, 10, 10)
     assert os.listdir(checkpoints.directory) == ["ckpt-00000010"]
@@ -107,7 +107,7 @@ def test_what_a_killed_process_left_is_cleared_by_the_next(checkpoints):
     save(checkpoints, 10)
     left = os.path.join(checkpoints.directory, ".tmp-1-20")
     shutil.copytree(os.path.join(checkpoints.directory, "ckpt-00000010"), left)
-    checkpoints.make_writable()
+    checkpoints.clear_up()
     assert os.listdir(checkpoints.directory) == ["ckpt-00000010"]
 
 

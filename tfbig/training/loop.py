@@ -140,7 +140,8 @@ class Loop:
             passes_left -= self._feed.position().get("passes", 0)
         target = 1
         steps = self._steps_at(self._step, target)
-        while steps and not (callbacks.stop_training or preemption.signal):
+        # A batch that has been read is trained on, or the data's position would be ahead.
+        while steps and (self._first or not (callbacks.stop_training or preemption.signal)):
             # The next call's size is settled now, so that its batches can be read meanwhile.
             upcoming = self._steps_at(self._step + steps, target)
             stack, self._first = self._first, None
