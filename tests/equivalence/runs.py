@@ -1,0 +1,90 @@
+"""What runs in the process of one placement: its cases, one after the other."""
+
+import pathlib
+import traceback
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+import tfbig
+from tests.equivalence import reference
+from tests.equivalence.case import SEED, Case, Outcome
+from tests.equivalence.cases import CASES
+
+
+def run_cases(folder: str, replicas: int, names: list[str]) -> None:
+    """Trains the cases with train_distributed on one device, or mirrored on logical CPUs.
+
+    Args:
+        folder: for what the cases leave; an error becomes <name>.txt.
+        replicas: how many.
+        names: of the cases.
+    """
+    strategy = "one_device"
+    if replicas > 1:
+        # The one strategy of this process, which the cases share.
+        tf.config.set_logical_device_configuration(
+            tf.config.list_physical_devices("CPU")[0],
+            [tf.config.LogicalDeviceConfiguration()] * replicas,
+        )
+        strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
+    for name in names:
+        _save(pathlib.Path(folder, name), lambda: train(CASES[name], strategy))  # noqa: B023
+
+
+def run_references(folder: str, cases: list[tuple[str, int]]) -> None:
+    """Trains (name, parts) with the plain loop."""
+    for name, parts in cases:
+        path = pathlib.Path(folder, reference_name(name, parts))
+        _save(path, lambda: reference.train(CASES[name], parts))  # noqa: B023
+
+
+def reference_name(name: str, parts: int) -> str:
+    """Names the reference of a case; compiled or not, it is the same."""
+    return f"{name.removesuffix('_jit')}-{parts}"
+
+
+def parts_of(case: Case, replicas: int) -> int:
+    """How many parts of a batch the reference treats separately."""
+    return replicas * case.config.get("accumulation_steps", 1) if case.parts else 1
+
+
+def train(case: Case, strategy: str | tf.distribute.Strategy) -> Outcome:
+    """Trains a case with train_distributed."""
+
+    def input_fn():
+        data = tf.data.Dataset.from_tensor_slices(case.arrays()).batch(case.batch_size)
+        return data if case.read is None else case.read(data)
+
+    config = {"jit_compile": False, "log_step_count_steps": case.log_every, **case.config}
+    result = tfbig.train_distributed(
+        case.build,
+        input_fn,
+        eval_input_fn=input_fn if case.evaluates else None,
+        strategy=strategy,
+        epochs=case.epochs,
+        config=tfbig.RunConfig(tf_random_seed=SEED, **config),
+    )
+    rates = ("steps_per_sec", "examples_per_sec", "learning_rate")
+    history = [{k: v for k, v in at.items() if k not in rates} for at in result.history]
+    variables = [*result.model.variables, *result.model.optimizer.variables]
+    return Outcome(
+        [v.numpy() for v in result.model.variables],
+        [v.numpy() for v in result.model.optimizer.variables],
+        history,
+        result.metrics,
+        max(_difference_of_copies(v.value) for v in variables),
+    )
+
+
+def _difference_of_copies(variable: tf.Variable) -> float:
+    copies = [np.asarray(c) for c in getattr(variable, "values", [variable])]
+    return max(float(np.max(np.abs(c.astype(float) - copies[0]), initial=0)) for c in copies)
+
+
+def _save(path: pathlib.Path, run: Callable[[], Outcome]) -> None:
+    try:
+        run().save(path)
+    except Exception:
+        path.with_suffix(".txt").write_text(traceback.format_exc())

@@ -1,0 +1,96 @@
+"""Runs Python functions in processes of their own: one tf.distribute strategy for each process.
+
+As a program it is such a process: `python -m tests.harness <module:function> <folder>` calls
+the function with the arguments in `<folder>/arguments.json` and leaves `<folder>/result.json`.
+"""
+
+import importlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+_ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+class ProcessFailed(AssertionError):
+    """A process ended in an error or at its deadline; the message holds what it printed."""
+
+
+def run_python(*words: str, timeout: float, **environment: str) -> str:
+    """Runs `python <words>` in the repository's folder on CPUs; returns what it printed.
+
+    Args:
+        words: the command line.
+        timeout: seconds; after them the process and its children are killed.
+        environment: variables that are set besides the present ones.
+
+    Raises:
+        ProcessFailed: the exit code is not 0, or the time was up.
+    """
+    process = subprocess.Popen(
+        [sys.executable, *words],
+        cwd=_ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # its own process group, so that its children die with it
+        env={
+            **os.environ,
+            "CUDA_VISIBLE_DEVICES": "-1",
+            "TF_NUM_INTRAOP_THREADS": "2",
+            **environment,
+        },
+    )
+    try:
+        out, _ = process.communicate(timeout=timeout)
+    except BaseException as error:
+        os.killpg(process.pid, signal.SIGKILL)
+        out, _ = process.communicate()
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise ProcessFailed(f"killed after {timeout:g} s; it printed:\n{out}") from None
+        raise
+    if process.returncode:
+        raise ProcessFailed(f"exit code {process.returncode}; it printed:\n{out}")
+    return out
+
+
+def call(
+    function: Callable, folder: pathlib.Path, *arguments: Any, timeout: float, **environment: str
+) -> Any:
+    """Calls a module's function in a process of its own and returns its result.
+
+    Args:
+        function: importable by its module and name.
+        folder: for the process's files; an empty one.
+        arguments: what JSON can hold, as is the result.
+        timeout, environment: as in run_python.
+
+    Raises:
+        ProcessFailed: it raised an error, crashed, or ran into its deadline.
+    """
+    (folder / "arguments.json").write_text(json.dumps(arguments))
+    name = f"{function.__module__}:{function.__qualname__}"
+    run_python("-m", "tests.harness", name, str(folder), timeout=timeout, **environment)
+    return json.loads((folder / "result.json").read_text())
+
+
+def _main(name: str, folder: str) -> int:
+    module, _, function = name.partition(":")
+    arguments = json.loads(pathlib.Path(folder, "arguments.json").read_text())
+    try:
+        result = getattr(importlib.import_module(module), function)(*arguments)
+    except Exception:
+        traceback.print_exc(file=sys.stdout)
+        return 1
+    pathlib.Path(folder, "result.json").write_text(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(*sys.argv[1:]))
