@@ -183,7 +183,7 @@ def loss_term(loss, labels, output, sample_weight, row_weight) -> Term:
     total = tf.reduce_sum(values)
     if loss.reduction in ("sum", None, "none"):
         return Term(program.UNDIVIDED, total)
-    per_row = _elements(values) / _rows(values)
+    per_row = _elements_of_row(values)
     nominal = float(values.shape[1:].num_elements() or 1)
     if loss.reduction == "mean_with_sample_weight" and sample_weight is not None:
         weight = tf.cast(sample_weight, tf.float32)
@@ -197,7 +197,7 @@ def loss_term(loss, labels, output, sample_weight, row_weight) -> Term:
         share = tf.cast(mask, tf.float32)
         if row_weight is not None:
             share = _times_rows(share, row_weight)
-        each = _elements(values) / _elements(share)
+        each = per_row / _elements_of_row(share)
         return Term(program.OWN, total, tf.reduce_sum(share) * each, nominal=nominal)
     return Term(program.EXAMPLES, total, per_row=per_row)
 
@@ -216,14 +216,9 @@ def _times_rows(weight: tf.Tensor, row_weight: tf.Tensor) -> tf.Tensor:
     return weight * tf.reshape(row_weight, [-1] + [1] * (weight.shape.rank - 1))
 
 
-def _elements(tensor: tf.Tensor):
-    known = tensor.shape.num_elements()
-    return float(known) if known else tf.cast(tf.size(tensor), tf.float32)
-
-
-def _rows(tensor: tf.Tensor):
-    known = tensor.shape[0]
-    return float(known) if known else tf.cast(tf.shape(tensor)[0], tf.float32)
+def _elements_of_row(tensor: tf.Tensor):
+    known = tensor.shape[1:].num_elements()
+    return float(known) if known else tf.cast(tf.reduce_prod(tf.shape(tensor)[1:]), tf.float32)
 
 
 def _as_numbers(results: dict) -> dict[str, float]:

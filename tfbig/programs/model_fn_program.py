@@ -146,8 +146,7 @@ class ModelFnProgram(Program):
         if loss.shape.rank == 0:
             term = Term(program.SCALAR, loss)
         else:
-            rows = tf.cast(tf.shape(loss)[0], tf.float32)
-            per_row = tf.cast(tf.size(loss), tf.float32) / rows
+            per_row = tf.cast(tf.reduce_prod(tf.shape(loss)[1:]), tf.float32)
             term = Term(program.EXAMPLES, tf.reduce_sum(loss), per_row=per_row)
         after = self.read()
         return Forward([term], after.state, after.metrics)

@@ -119,6 +119,7 @@ class Program:
     def apply(self, gradients: list) -> None:
         """Updates the trainable variables; `gradients` are reduced over replicas already."""
         self.optimizer.apply(gradients, self.trainable)
+        _private_api.put_averages_in_place(self.optimizer)
 
     @contextlib.contextmanager
     def tracing(self) -> Iterator[None]:

@@ -48,11 +48,11 @@ def group_terms(
     by_count, undivided, own = [], [], []
     for term in terms:
         if term.kind == program.ONCE:
-            by_count.append(term.total * count)
+            by_count.append(_times_count(term.total, count))
         elif term.kind == program.UNDIVIDED or aggregation == "sum":
             undivided.append(term.total)
         elif term.kind == program.SCALAR:
-            by_count.append(term.total * count)
+            by_count.append(_times_count(term.total, count))
         elif term.kind == program.EXAMPLES:
             by_count.append(term.total / term.per_row)
         else:
@@ -104,6 +104,10 @@ def global_loss(totals: list[tf.Tensor], denominators: list[tf.Tensor], shape: S
     for total, denominator, divided in zip(totals, denominators, shape.divided, strict=True):
         loss += tf.math.divide_no_nan(total, denominator) if divided else total
     return loss
+
+
+def _times_count(value, count):
+    return tf.where(count > 0, value * count, 0.0)  # the mean over no example is NaN
 
 
 def _dense(gradient):
