@@ -1,5 +1,6 @@
 """From `strategy=` and `devices=` to a placement."""
 
+import functools
 import logging
 from typing import Any
 
@@ -46,7 +47,17 @@ def make_placement(strategy: Any = "auto", devices: Any = None) -> Placement:
         strategy = "mirrored" if len(names) > 1 else "one_device"
     if strategy == "one_device":
         return Placement(names[0])
-    return Mirrored(tf.distribute.MirroredStrategy(names))
+    return Mirrored(_mirrored_strategy(tuple(names)))
+
+
+@functools.lru_cache(maxsize=None)
+def _mirrored_strategy(names: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
+    """One strategy for each set of devices in a process.
+
+    A second one would number its collective operations from the start again, and TensorFlow
+    would take them for the first one's ("Shape mismatch in the collective instance").
+    """
+    return tf.distribute.MirroredStrategy(list(names))
 
 
 def _adopt(strategy: tf.distribute.Strategy, devices: Any) -> Placement:

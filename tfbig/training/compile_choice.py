@@ -6,6 +6,7 @@ import time
 import tensorflow as tf
 
 from tfbig.data.feed import Feed
+from tfbig.errors import UserError
 from tfbig.placement.placement import Placement
 from tfbig.programs.program import Program
 from tfbig.run_config import RunConfig
@@ -25,21 +26,37 @@ def choose_jit(program: Program, placement: Placement, feed: Feed, config: RunCo
 
     Returns:
         True: compile.
+
+    Raises:
+        UserError: jit_compile=True, and it is known that nothing could be compiled.
     """
+    obstacle = _obstacle(program, placement, feed)
+    if config.jit_compile is True and obstacle:
+        raise UserError(f'jit_compile=True, but {obstacle}; write jit_compile="auto" or False.')
     if config.jit_compile != "auto":
         return config.jit_compile
+    if obstacle:
+        log.info("jit_compile=False: %s", obstacle)
+        return False
     jit, why = _choose(program, placement, feed, config)
     log.info("jit_compile=%s: %s", jit, why)
     return jit
 
 
-def _choose(program, placement, feed, config) -> tuple[bool, str]:
+def _obstacle(program: Program, placement: Placement, feed: Feed) -> str | None:
+    """Why no batch could go through XLA, or None."""
     if not feed.static:
-        return False, "the shapes of the batches are not known before they are read"
+        return "the shapes of the batches are not known before they are read"
     if not (program.exact_with_padding or feed.rows == feed.batch_size):
-        return False, "a batch cannot be cut into equal parts, and padding would not be exact"
-    if not placement.compiles_whole_loop and (program.couples_replicas or not program.pure):
-        return False, "the step works across replicas, which XLA cannot compile here"
+        return "a batch cannot be cut into equal parts, and padding would not be exact"
+    if not placement.compiles_whole_loop and not program.pure:
+        return "XLA cannot compile a model_fn that changes variables of several replicas"
+    if not placement.compiles_whole_loop and program.couples_replicas:
+        return "XLA cannot compile layers that work across replicas"
+    return None
+
+
+def _choose(program, placement, feed, config) -> tuple[bool, str]:
     if tf.config.list_physical_devices("GPU"):
         return True, "the step runs on a GPU"
     if placement.compiles_whole_loop:
