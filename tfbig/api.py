@@ -90,7 +90,7 @@ def train_distributed(
         )
     session = TrainingSession(
         config=config,
-        model_dir=os.fspath(model_dir) if model_dir is not None else None,
+        model_dir=_checked_model_dir(model_dir),
         placement=make_placement(strategy, devices),
         params=params,
     )
@@ -226,6 +226,16 @@ def _checked_config(config: Any) -> RunConfig:
             "config=tfbig.RunConfig(accumulation_steps=2), say."
         )
     return config
+
+
+def _checked_model_dir(model_dir: Any) -> str | None:
+    if model_dir is None:
+        return None
+    if not isinstance(model_dir, (str, os.PathLike)) or not os.fspath(model_dir):
+        raise UserError(
+            f"model_dir={model_dir!r}: expected a directory's path, or None to keep nothing."
+        )
+    return os.fspath(model_dir)
 
 
 def _check_limits(max_steps: Any, epochs: Any) -> None:

@@ -270,7 +270,7 @@ def error_of(dataset, steps=3):
     ],
 )
 def test_an_empty_dataset_is_refused(dataset):
-    assert error_of(dataset).startswith("input_fn returned an empty Dataset: it has no batch. Che")
+    assert error_of(dataset).startswith("the Dataset is empty: it has no batch. Che")
 
 
 def generated(batches, signature):

@@ -212,7 +212,7 @@ def test_data_that_change_their_structure_are_refused_in_one_line(change, says):
 
 
 def test_a_source_without_a_batch_size_or_without_examples_is_refused():
-    with pytest.raises(UserError, match=r"a Recorded without a batch size; write return source\."):
+    with pytest.raises(UserError, match=r"the Recorded has no batch size; write return source\."):
         feed_of(Recorded(5))
     with pytest.raises(UserError, match="^Recorded is empty: it has 0 examples"):
         feed_of(Recorded(0).batch(5))

@@ -240,7 +240,7 @@ def _checked_spec(dataset: tf.data.Dataset) -> Any:
 
 def _empty() -> UserError:
     return UserError(
-        "input_fn returned an empty Dataset: it has no batch. Check its files, its filter, and "
+        "the Dataset is empty: it has no batch. Check its files, its filter, and "
         "batch(…, drop_remainder=True) with fewer examples than one batch."
     )
 

@@ -26,7 +26,7 @@ class SourceFeed(Feed):
     ):
         if source.batch_size is None:
             raise UserError(
-                f"input_fn returned a {type(source).__name__} without a batch size; write "
+                f"the {type(source).__name__} has no batch size; write "
                 "return source.batch(64), where 64 is the global batch size."
             )
         self._source, self._seed, self._length = source, seed, len(source)

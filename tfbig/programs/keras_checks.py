@@ -52,8 +52,13 @@ def check_labels(model: keras.Model, features: Any, labels: Any) -> None:
     Raises:
         UserError: a rank or a size cannot be meant; Keras would broadcast or fail inside.
     """
-    if labels is None or model.loss is None:
+    if model.loss is None or _private_api.overrides(model, "compute_loss"):
         return
+    if labels is None:
+        raise UserError(
+            "input_fn gives no labels, but the model is compiled with a loss; return (features, "
+            "labels) from input_fn, or leave loss out of compile() and use add_loss."
+        )
     outputs = keras.tree.flatten(_symbolic_outputs(model, features))
     flat = keras.tree.flatten(labels)
     losses = keras.tree.flatten(model.loss)
@@ -70,6 +75,26 @@ def check_labels(model: keras.Model, features: Any, labels: Any) -> None:
         return
     for loss, label, output in zip(losses, flat, outputs, strict=True):
         _check_label(_loss_name(loss), tuple(label.shape), tuple(output.shape))
+
+
+def check_features(model: keras.Model, features: Any) -> None:
+    """Compares the shape of a model's only input with the only tensor of features.
+
+    Raises:
+        UserError: the model would fail inside one of its layers.
+    """
+    inputs = keras.tree.flatten(getattr(model, "inputs", None) or [])
+    flat = keras.tree.flatten(features)
+    if len(inputs) != 1 or len(flat) != 1:
+        return
+    expected, given = tuple(inputs[0].shape), tuple(flat[0].shape)
+    # Keras itself adds or takes away a last dimension of 1.
+    shapes = (given, (*given, 1), given[:-1] if given[-1] == 1 else given)
+    if not any(_compatible(expected, shape) for shape in shapes):
+        raise UserError(
+            f"input_fn gives features of shape {_shown(given)}, but the model {model.name!r} "
+            f"expects {_shown(expected)}."
+        )
 
 
 def _check_label(loss: str, label: tuple, output: tuple) -> None:

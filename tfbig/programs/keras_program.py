@@ -9,7 +9,12 @@ import tensorflow as tf
 from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.programs import program
-from tfbig.programs.keras_checks import check_labels, check_model, explain_keras_batch
+from tfbig.programs.keras_checks import (
+    check_features,
+    check_labels,
+    check_model,
+    explain_keras_batch,
+)
 from tfbig.programs.keras_padding import exact_with_padding
 from tfbig.programs.program import Batch, Forward, Program, Term, Values
 
@@ -49,6 +54,7 @@ class KerasProgram(Program):
             lambda s: keras.KerasTensor((None, *s.shape[1:]), s.dtype.name), spec
         )
         features, labels, weight = program.split_element(symbols)
+        check_features(self.model, features)
         check_labels(self.model, features, labels)
         _private_api.build_compiled(self.model, features, labels, weight)
         if not self.optimizer.built:  # LossScaleOptimizer would make its variables twice

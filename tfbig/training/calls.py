@@ -64,6 +64,7 @@ class Calls:
         self.jit, self._insist = jit, insist
         self._even: Any = None
         self._exact: Any = None
+        self._compiled = False
         full = feed.rows == feed.batch_size
         self._pads = program.exact_with_padding and feed.static
         self._has_even = feed.static and (self._pads or full)
@@ -76,6 +77,11 @@ class Calls:
             loss_sum, examples = loss_sum + ran[0], examples + ran[1]
             nonfinite = nonfinite if nonfinite >= 0 else ran[2]
         return Ran(loss_sum, examples, nonfinite)
+
+    def trace(self, stack: Stack) -> None:
+        """Traces what the first batches of a stack need, before anything is run."""
+        _, _, exact = next(self._runs(stack))
+        self._function(exact).get_concrete_function()
 
     def run_untraced(self, stack: Stack, place: int) -> None:
         """Runs one batch by the function that is never compiled, traced anew or not at all."""
@@ -95,14 +101,18 @@ class Calls:
 
     def _call(self, stack: Stack, start: int, stop: int, exact: bool):
         arguments = (stack.values, stack.counts, np.int32(start), np.int32(stop))
+        function = self._function(exact)
+        if exact or self._compiled:
+            return _numbers(function(*arguments))
+        self._compiled = True
+        return self._first_call(arguments)
+
+    def _function(self, exact: bool):
         if exact:
-            if self._exact is None:
-                self._exact = self._traced(exact=True, jit=False)
-            return _numbers(self._exact(*arguments))
-        if self._even is None:
-            self._even = self._traced(exact=False, jit=self.jit)
-            return self._first_call(arguments)
-        return _numbers(self._even(*arguments))
+            self._exact = self._exact or self._traced(exact=True, jit=False)
+            return self._exact
+        self._even = self._even or self._traced(exact=False, jit=self.jit)
+        return self._even
 
     def _first_call(self, arguments):
         try:

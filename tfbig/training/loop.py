@@ -85,10 +85,11 @@ class Loop:
             self._evaluated_at = kept["evaluated_at"]
 
     def read_first(self) -> None:
-        """Reads the first batch, so that data that cannot be used leave nothing behind.
+        """Reads the first batch and traces its step; what cannot be used so leaves nothing behind.
 
         Raises:
-            UserError: there is none, or its values can be seen to be wrong.
+            UserError: there is no batch, its values can be seen to be wrong, or the model cannot
+                be called with it.
         """
         steps = self._steps_at(self._step, 1)
         if not steps:
@@ -96,6 +97,7 @@ class Loop:
         self._first = self._feed.pull(self._step, steps, self._steps_at(self._step + steps, 1))
         if self._first.steps:
             self._check(self._first, 0)
+            self._calls.trace(self._first)
         elif not self._step:
             self._feed.next_pass()  # refuses data without a batch
 

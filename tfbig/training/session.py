@@ -81,7 +81,11 @@ class TrainingSession:
                 "max_steps, or leave out .repeat()."
             )
         if read_eval is not None:
-            self._eval_feed = self._make_feed(read_eval(), replicas, False)
+            data = read_eval()
+            try:
+                self._eval_feed = self._make_feed(data, replicas, False)
+            except UserError as error:
+                raise UserError(f"eval_input_fn: {error}") from error
 
     def build_model(self, model_fn: Callable | keras.Model) -> None:
         """Makes the program and all its variables, where they will be trained.
@@ -110,7 +114,7 @@ class TrainingSession:
 
     def train(self, callbacks: Iterable[keras.callbacks.Callback]) -> TrainResult:
         """Trains, from the newest checkpoint if there is one."""
-        callbacks = list(callbacks)
+        callbacks = keras.tree.flatten([] if callbacks is None else callbacks)
         for kind in (Summaries, Progress):
             if not any(isinstance(callback, kind) for callback in callbacks):
                 callbacks.append(kind())
