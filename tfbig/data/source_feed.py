@@ -10,6 +10,8 @@ from tfbig.data.feed import Feed, Stack, capacity_for, rows_for
 from tfbig.data.source import Source
 from tfbig.errors import UserError
 
+_CIPHER = 498247692  # what tf.random.experimental.index_shuffle puts before a seed
+
 
 class SourceFeed(Feed):
     """Reads a Source batch by batch; the position is the step, so resuming is O(1).
@@ -66,27 +68,27 @@ class SourceFeed(Feed):
         passes, batch = np.divmod(batches, self.steps_per_pass)
         first = batch * self.batch_size
         counts = np.minimum(self._length - first, self.batch_size)
-        numbers = [
-            self._permuted(
-                int(p), np.arange(first[passes == p][0], (first + counts)[passes == p][-1])
-            )
-            for p in np.unique(passes)
-        ]
-        return np.concatenate(numbers), counts.astype(np.int32)
+        starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        positions = np.arange(counts.sum()) + np.repeat(first - starts, counts)
+        return self._permuted(np.repeat(passes, counts), positions), counts.astype(np.int32)
 
-    def _permuted(self, number: int, positions: np.ndarray) -> np.ndarray:
-        """Where a pass's permutation sends these positions; computed, not stored.
+    def _permuted(self, passes: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """Where each pass's own permutation sends positions; computed, not stored.
 
-        A block cipher with the domain of the source's size (tf.random.experimental.index_shuffle,
-        after "Simon" of Beaulieu et al., 2013) makes a permutation without a buffer.
+        A block cipher with the domain of the source's size ("Simon" of Beaulieu et al., 2013)
+        makes a permutation without a buffer. It is the operation behind
+        tf.random.experimental.index_shuffle, which takes one seed at a time.
         """
         if self._seed is None:
             return positions
+        seeds = np.empty([len(positions), 3], np.int64)
+        seeds[:, 0], seeds[:, 1], seeds[:, 2] = _CIPHER, self._seed, passes
         with tf.device("CPU:0"):
-            return tf.random.experimental.index_shuffle(
-                tf.constant(positions, tf.int64),
-                seed=tf.constant([self._seed, number], tf.int64),
-                max_index=tf.constant(self._length - 1, tf.int64),
+            return tf.raw_ops.RandomIndexShuffle(
+                index=positions.astype(np.int64),
+                seed=seeds,
+                max_index=np.int64(self._length - 1),
+                rounds=4,
             ).numpy()
 
     def _read(self, step: int, steps: int) -> Stack:

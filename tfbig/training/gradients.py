@@ -76,26 +76,51 @@ def shape_of(groups: Sequence[Group]) -> Shape:
     return Shape(tuple(g.nominal for g in groups), tuple(g.divided for g in groups))
 
 
+def targets(groups: Sequence[Group], totals: list[tf.Tensor], scale, whole: bool) -> list:
+    """What is differentiated for each group: its total, divided by the nominal denominator.
+
+    Args:
+        totals: the groups' totals; 0 for a part that does not count.
+        scale: the loss scale.
+        whole: the part is the whole batch, so its denominators are known to be the true ones and
+            are divided by here, where it costs nothing, and not in `aggregate`.
+    """
+    if not whole:
+        return [t / g.nominal * scale for t, g in zip(totals, groups, strict=True)]
+    return [
+        (tf.math.divide_no_nan(t, g.denominator) if g.divided else t) * scale
+        for t, g in zip(totals, groups, strict=True)
+    ]
+
+
 def gradient_sums(tape: tf.GradientTape, targets: list[tf.Tensor], sources: list) -> list[list]:
     """The gradient of each group's scaled total, dense, None where there is none."""
     return [[_dense(g) for g in tape.gradient(target, sources)] for target in targets]
 
 
-def aggregate(sums: list[list], denominators: list[tf.Tensor], shape: Shape) -> list:
+def aggregate(sums: list[list], denominators: list[tf.Tensor], shape: Shape, whole: bool) -> list:
     """The gradient of the global batch, still multiplied by the loss scale.
 
     Args:
         sums: for each group the gradients of total / nominal, summed over all parts.
         denominators: for each group its denominator, summed over all parts.
+        whole: as in `targets`.
     """
     total: list = [None] * len(sums[0])
     for gradients, denominator, nominal, divided in zip(sums, denominators, *shape, strict=True):
         factor = tf.math.divide_no_nan(nominal, denominator) if divided else nominal
         for i, gradient in enumerate(gradients):
             if gradient is not None:
-                gradient *= tf.cast(factor, gradient.dtype)
+                if not whole:
+                    gradient *= tf.cast(factor, gradient.dtype)
                 total[i] = gradient if total[i] is None else total[i] + gradient
     return total
+
+
+def have_nan(gradients: Sequence) -> tf.Tensor:
+    """Whether any gradient has a NaN: one pass over each, as for a norm."""
+    squares = [tf.nn.l2_loss(tf.cast(g, tf.float32)) for g in gradients if g is not None]
+    return tf.math.is_nan(tf.add_n(squares)) if squares else tf.constant(False)
 
 
 def global_loss(totals: list[tf.Tensor], denominators: list[tf.Tensor], shape: Shape) -> tf.Tensor:

@@ -103,13 +103,14 @@ class Step:
         )
         if self._placement.num_replicas > 1:
             sums = self._reduce(sums)
+        loss = gradients.global_loss(sums.totals, sums.denominators, self._shape)
         if self._training:
-            self._update(sums)
+            loss = self._update(sums, loss)
         metrics = sums.metrics
         if self._parts > 1:
             metrics = [old + part for old, part in zip(values.metrics, metrics, strict=True)]
         self._assign(self._program.metric_variables, metrics)
-        return gradients.global_loss(sums.totals, sums.denominators, self._shape)
+        return loss
 
     def replica_sums(self, values, element, count, replica, scale) -> Sums:
         """Adds up the micro-batches of one replica."""
@@ -155,7 +156,7 @@ class Step:
                 forward.terms, batch.count, self._rows, self._aggregation
             )
             totals = [live * g.total for g in groups]
-            targets = [t / g.nominal * scale for t, g in zip(totals, groups, strict=True)]
+            targets = gradients.targets(groups, totals, scale, whole=not many)
         self._shape = gradients.shape_of(groups)
         sums = []
         if self._training:
@@ -202,11 +203,20 @@ class Step:
         reduced = self._placement.reduce_sum(_flat_sums(kept))
         return self._unflatten(reduced, others=sums.other)
 
-    def _update(self, sums: Sums) -> None:
-        """The half of the step that changes the weights."""
-        self._program.apply(gradients.aggregate(sums.gradients, sums.denominators, self._shape))
+    def _update(self, sums: Sums, loss: tf.Tensor) -> tf.Tensor:
+        """The half of the step that changes the weights; returns the loss, NaN if they become it.
+
+        A loss can stay finite for ever when the weights are NaN: on CPUs, relu(NaN) is 0.
+        """
+        total = gradients.aggregate(
+            sums.gradients, sums.denominators, self._shape, whole=self._parts == 1
+        )
+        if not hasattr(self._program.optimizer, "inner_optimizer"):  # loss scaling skips NaN
+            loss = tf.where(gradients.have_nan(total), float("nan"), loss)
+        self._program.apply(total)
         moving, other = iter(sums.moving), iter(sums.other)
         self._assign(self._program.state, [next(moving if m else other) for m in self._moving])
+        return loss
 
     def _assign(self, variables, values) -> None:
         for variable, value in zip(variables, values, strict=True):

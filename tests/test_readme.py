@@ -1,0 +1,31 @@
+"""What the README shows is true: its Python runs, its commands exist."""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_twenty_lines_of_python_run_and_reach_the_accuracy(tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    assert len(code.strip().splitlines()) <= 24
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=180
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert float(done.stdout.splitlines()[-1]) >= 0.97
+    assert (tmp_path / "runs/readme/export/saved_model.pb").is_file()
+
+
+def test_every_command_and_file_that_is_named_exists():
+    targets = set(re.findall(r"\bmake (\w+)", README)) - {"PYTHON"}
+    makefile = (ROOT / "Makefile").read_text()
+    assert {"train", "test"} <= targets
+    assert not [t for t in targets if not re.search(rf"^{t}:", makefile, re.M)]
+    paths = re.findall(r"\b(?:docs|configs|benchmarks|examples)/[\w./]*", README)
+    assert len(paths) >= 5
+    assert not [path for path in paths if not (ROOT / path).exists()]
