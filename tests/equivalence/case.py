@@ -22,7 +22,9 @@ class Case:
         epochs: passes over the data.
         config: fields of RunConfig.
         reference_build: the reference's model, where it is written in another way.
-        model_fn: what train_distributed is given instead of `build`.
+        model_fn: what train_distributed is given instead of `build`. Its weights are compared by
+            the path that they have in the checkpoint and in the model; metrics are those of the
+            evaluation alone.
         read: from the tf.data.Dataset of `arrays` to the one that train_distributed is given.
         parts: whether the reference treats each replica's part of a batch separately.
         evaluates: whether the run ends with an evaluation on all examples.
@@ -31,7 +33,7 @@ class Case:
         replicas: the numbers of replicas that the case is run on.
     """
 
-    build: Callable[[], Any]
+    build: Callable[[], Any] | None
     arrays: Callable[[], tuple]
     batch_size: int = 64
     epochs: int = 3
@@ -44,7 +46,11 @@ class Case:
     weights: float = 1e-5
     losses: float = 1e-5
     metrics: float = 1e-6
-    replicas: tuple[int, ...] = (1, 2, 4)
+    replicas: tuple[int, ...] = (1, 2)
+
+    def __post_init__(self):
+        if self.model_fn is not None:
+            object.__setattr__(self, "build", self.model_fn.as_keras)
 
     @property
     def log_every(self) -> int:

@@ -9,6 +9,7 @@ from keras.optimizers import SGD, Adam, AdamW, schedules
 import tfbig
 from tests.equivalence import models
 from tests.equivalence.case import Case
+from tests.equivalence.model_fns import ModelFn
 
 # 230 examples in batches of 64: the last has 38, which 4 replicas cannot share evenly.
 UNEVEN = partial(models.digits, 230)
@@ -194,6 +195,36 @@ CASES = {
     ),
     # Metrics are those of one pass over all examples.
     "metrics": Case(partial(_binary, sgd), _odd_or_even, evaluates=True),
+    # Estimator-style model_fns.
+    "model_fn": Case(None, UNEVEN, model_fn=ModelFn(adam), evaluates=True),
+    "model_fn_scalar_loss": Case(
+        None, partial(models.digits, 193), model_fn=ModelFn(adam, scalar=True), evaluates=True
+    ),
+    "model_fn_batch_norm": Case(
+        None, UNEVEN, model_fn=ModelFn(sgd, normalize=True), parts=True, evaluates=True
+    ),
+    "model_fn_batch_norm_last_of_one": Case(
+        None, partial(models.digits, 193), model_fn=ModelFn(sgd, normalize=True), parts=True
+    ),
+    "model_fn_accumulation_2_clipped": Case(
+        None,
+        UNEVEN,
+        model_fn=ModelFn(partial(SGD, 0.5, global_clipnorm=0.05)),
+        config={"accumulation_steps": 2},
+    ),
+    "model_fn_ema": Case(
+        None,
+        UNEVEN,
+        model_fn=ModelFn(partial(SGD, 0.1, use_ema=True, ema_momentum=0.8)),
+    ),
+    "model_fn_float16": Case(
+        None,
+        UNEVEN,
+        model_fn=ModelFn(sgd),
+        config={"precision": "mixed_float16"},
+        weights=2e-2,
+        losses=1e-2,
+    ),
     # Precision.
     "bfloat16": Case(
         _mlp(sgd), UNEVEN, config={"precision": "mixed_bfloat16"}, weights=5e-3, losses=1e-2
@@ -243,3 +274,34 @@ CASES |= {
     )
     for name in _COMPILED
 }
+
+# Four replicas run what more replicas could change: how batches are cut, and what is reduced.
+_ON_FOUR = (
+    "even",
+    "uneven",
+    "last_batch_of_one",
+    "last_batch_of_three",
+    "batch_not_divisible",
+    "steps_per_loop_7",
+    "sample_weights",
+    "regularizers",
+    "clipnorm",
+    "global_clipnorm",
+    "ema",
+    "schedule",
+    "accumulation_2",
+    "accumulation_3_clipped",
+    "synchronized_batch_norm",
+    "synchronized_batch_norm_last_of_one",
+    "batch_norm",
+    "batch_norm_last_of_one",
+    "masked_tokens",
+    "metrics",
+    "bfloat16",
+    "float16_infinite_gradient",
+    "model_fn_batch_norm_last_of_one",
+    "mlp_100_steps",
+    "cnn_100_steps",
+    "uneven_jit",
+)
+CASES |= {name: dataclasses.replace(CASES[name], replicas=(1, 2, 4)) for name in _ON_FOUR}

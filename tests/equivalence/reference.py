@@ -35,14 +35,29 @@ def _train(case: Case, model: keras.Model, parts: int) -> Outcome:
             loss, count = _step(model, batch, parts)
             loss_sum, examples, step = loss_sum + loss * count, examples + count, step + 1
             if step % case.log_every == 0 or step == steps:
-                history.append({"step": step, "loss": loss_sum / examples, **_metrics(model)})
+                metrics = _metrics(model)
+                if case.model_fn:
+                    metrics = {}
+                history.append({"step": step, "loss": loss_sum / examples, **metrics})
                 loss_sum = examples = 0.0
     inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    optimizer = [v.numpy() for v in model.optimizer.variables]
+    optimizer = _values(model.optimizer.variables, case)
     evaluation = _evaluate(model, arrays, case.batch_size) if case.evaluates else {}
-    if inner.use_ema:
+    if inner.use_ema and not case.model_fn:  # a checkpoint has the weights as they are trained
         model.optimizer.finalize_variable_values(model.trainable_variables)
-    return Outcome([v.numpy() for v in model.variables], optimizer, history, evaluation)
+    return Outcome(_values(model.variables, case), optimizer, history, evaluation)
+
+
+def _values(variables: list, case: Case) -> list[np.ndarray]:
+    if case.model_fn:  # in the order of the names that a model_fn gives them
+        variables = sorted(variables, key=_name_in_model_fn)
+    return [v.numpy() for v in variables]
+
+
+def _name_in_model_fn(variable) -> str:
+    scopes, _, name = variable.path.removeprefix("whole/").rpartition("/")
+    scopes = scopes.split("/")[-1]  # a wrapped optimizer's slots are made in the wrapper's scope
+    return f"{scopes}/{name.replace('whole_', '')}"
 
 
 def _step(model: keras.Model, batch: Any, parts: int) -> tuple[float, int]:

@@ -1,6 +1,9 @@
 """What runs in the process of one placement: its cases, one after the other."""
 
+import glob
 import pathlib
+import re
+import tempfile
 import traceback
 from collections.abc import Callable
 
@@ -58,16 +61,21 @@ def train(case: Case, strategy: str | tf.distribute.Strategy) -> Outcome:
         return data if case.read is None else case.read(data)
 
     config = {"jit_compile": False, "log_step_count_steps": case.log_every, **case.config}
-    result = tfbig.train_distributed(
-        case.build,
-        input_fn,
-        eval_input_fn=input_fn if case.evaluates else None,
-        strategy=strategy,
-        epochs=case.epochs,
-        config=tfbig.RunConfig(tf_random_seed=SEED, **config),
-    )
-    rates = ("steps_per_sec", "examples_per_sec", "learning_rate")
-    history = [{k: v for k, v in at.items() if k not in rates} for at in result.history]
+    with tempfile.TemporaryDirectory() as model_dir:
+        result = tfbig.train_distributed(
+            case.model_fn or case.build,
+            input_fn,
+            eval_input_fn=input_fn if case.evaluates else None,
+            strategy=strategy,
+            epochs=case.epochs,
+            model_dir=model_dir if case.model_fn else None,
+            config=tfbig.RunConfig(tf_random_seed=SEED, **config),
+        )
+        rates = ("steps_per_sec", "examples_per_sec", "learning_rate")
+        history = [{k: v for k, v in at.items() if k not in rates} for at in result.history]
+        if case.model_fn:
+            saved = _checkpoint(model_dir)
+            return Outcome(saved["model"], saved["optimizer"], history, result.metrics)
     variables = [*result.model.variables, *result.model.optimizer.variables]
     return Outcome(
         [v.numpy() for v in result.model.variables],
@@ -76,6 +84,19 @@ def train(case: Case, strategy: str | tf.distribute.Strategy) -> Outcome:
         result.metrics,
         max(_difference_of_copies(v.value) for v in variables),
     )
+
+
+def _checkpoint(model_dir: str) -> dict[str, list[np.ndarray]]:
+    """The model's and the optimizer's variables in the newest checkpoint, by name."""
+    reader = tf.train.load_checkpoint(
+        sorted(glob.glob(f"{model_dir}/checkpoints/*/state.index"))[-1][:-6]
+    )
+    groups: dict[str, list] = {"model": [], "optimizer": []}
+    for name in sorted(reader.get_variable_to_shape_map()):
+        group = re.match(r"variables/(\w+)\.S", name)
+        if group:
+            groups[group[1]].append(reader.get_tensor(name))
+    return groups
 
 
 def _difference_of_copies(variable: tf.Variable) -> float:

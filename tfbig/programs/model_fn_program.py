@@ -66,7 +66,9 @@ class ModelFnProgram(Program):
             self._sort_variables(estimator_spec, names, training)
             return tf.cast(tf.reduce_sum(estimator_spec.loss), tf.float32)
 
+        self._store.closed = False
         operations = run(trace, tf.nest.flatten(spec))
+        self._store.closed = True
         self.has_convolutions = bool(operations & _CONVOLUTIONS)
 
     def _call(self, batch: Batch, training: bool) -> tuple[EstimatorSpec, list[str]]:
@@ -96,7 +98,10 @@ class ModelFnProgram(Program):
                 spec.optimizer, "inner_optimizer"
             ):
                 with self._store.continued():
-                    self.optimizer = keras.optimizers.LossScaleOptimizer(spec.optimizer)
+                    self.optimizer = keras.optimizers.LossScaleOptimizer(
+                        spec.optimizer,
+                        name="loss_scale_optimizer",  # the same in every trace
+                    )
                 object.__setattr__(spec, "optimizer", self.optimizer)
         return spec, names
 
@@ -154,6 +159,8 @@ class ModelFnProgram(Program):
     def apply(self, gradients: list) -> None:
         _private_api.reduce_no_more(self.optimizer)  # made in this trace, and for it alone
         with self._store.continued():
+            if not self.optimizer.built:  # as in `build`: apply would choose other names
+                self.optimizer.build(self.trainable)
             super().apply(gradients)
 
     def callback_model(self) -> Any:
