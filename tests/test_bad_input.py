@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 import tfbig
-from tests.training.small_runs import arrays, build, config, dataset, source, train
-from tfbig.errors import CheckpointError, NotBuiltError, UserError
+from tests.training.small_runs import arrays, config, dataset, source, train
+from tfbig.errors import NotBuiltError, UserError
 
 X, Y = arrays()
 
@@ -205,9 +205,7 @@ INPUT = {
     ),
     "a Dataset that drops its only batch": (
         dict(
-            input_fn=lambda: slices()
-            .filter(lambda x, y: y == 0)
-            .batch(1000, drop_remainder=True)
+            input_fn=lambda: slices().filter(lambda x, y: y == 0).batch(1000, drop_remainder=True)
         ),
         ["the Dataset is empty: it has no batch", "drop_remainder=True) with fewer examples"],
     ),

@@ -43,11 +43,12 @@ def check_model(model: keras.Model) -> None:
         )
 
 
-def check_labels(model: keras.Model, features: Any, labels: Any) -> None:
+def check_labels(model: keras.Model, outputs: Any, labels: Any) -> None:
     """Compares the labels' shape with the outputs', for losses whose rule is known.
 
     Args:
-        features, labels: structures of KerasTensors of shape [None, …].
+        outputs: what the model returns, a structure of KerasTensors.
+        labels: structure of KerasTensors of shape [None, …].
 
     Raises:
         UserError: a rank or a size cannot be meant; Keras would broadcast or fail inside.
@@ -59,22 +60,14 @@ def check_labels(model: keras.Model, features: Any, labels: Any) -> None:
             "input_fn gives no labels, but the model is compiled with a loss; return (features, "
             "labels) from input_fn, or leave loss out of compile() and use add_loss."
         )
-    outputs = keras.tree.flatten(_symbolic_outputs(model, features))
-    flat = keras.tree.flatten(labels)
-    losses = keras.tree.flatten(model.loss)
-    if len(flat) != len(outputs):
-        if len(flat) > len(outputs):
-            raise UserError(
-                f"input_fn gives {len(flat)} labels, but the model has {len(outputs)} "
-                "output(s); give one label tensor for each output with a loss."
-            )
-        return
-    if len(losses) == 1:
-        losses = losses * len(flat)
-    if len(losses) != len(outputs):
-        return
-    for loss, label, output in zip(losses, flat, outputs, strict=True):
-        _check_label(_loss_name(loss), tuple(label.shape), tuple(output.shape))
+    given, there = len(keras.tree.flatten(labels)), len(keras.tree.flatten(outputs))
+    if given > there:
+        raise UserError(
+            f"input_fn gives {given} labels, but the model has {there} output(s); give one label "
+            "tensor for each output with a loss."
+        )
+    for loss, _, label, shape in _with_outputs(model, outputs, labels):
+        _check_label(_loss_name(loss), tuple(label.shape), shape)
 
 
 def check_features(model: keras.Model, features: Any) -> None:
@@ -117,23 +110,20 @@ def _check_label(loss: str, label: tuple, output: tuple) -> None:
         )
 
 
-def explain_keras_batch(model: keras.Model, features: Any, labels: Any) -> str | None:
+def explain_keras_batch(model: keras.Model, outputs: Any, features: Any, labels: Any) -> str | None:
     """Says what in a batch makes a loss infinite or NaN, or None.
 
     Args:
+        outputs: what the model returns, a structure of KerasTensors.
         features, labels: structures of NumPy arrays of shape [n, …].
     """
     found = explain_numbers("features", features) or explain_numbers("labels", labels)
     if found or labels is None:
         return found
-    losses = [_loss_name(loss) for loss in keras.tree.flatten(model.loss)]
-    shapes = [tuple(t.shape) for t in keras.tree.flatten(getattr(model, "outputs", None) or [])]
-    flat = flatten_with_names(labels)
-    if len(losses) == 1:
-        losses = losses * len(flat)
-    for loss, shape, (path, label) in zip(losses, shapes, flat, strict=False):
-        if loss == "sparse_categorical_crossentropy" and shape[-1]:
-            wrong = np.argwhere((label < 0) | (label >= shape[-1]))
+    for loss, path, label, shape in _with_outputs(model, outputs, labels):
+        if _loss_name(loss) == "sparse_categorical_crossentropy" and shape[-1]:
+            ignored = label == getattr(loss, "ignore_class", None)
+            wrong = np.argwhere(((label < 0) | (label >= shape[-1])) & ~ignored)
             if len(wrong):
                 name = f"labels[{path!r}]" if path else "labels"
                 return (
@@ -165,8 +155,33 @@ def flatten_with_names(structure: Any) -> list[tuple[str, Any]]:
     return [("/".join(map(str, path)), leaf) for path, leaf in flat]
 
 
-def _symbolic_outputs(model: keras.Model, features: Any) -> Any:
-    return _private_api.output_spec(model, features)
+def _with_outputs(model: keras.Model, outputs: Any, labels: Any) -> list[tuple]:
+    """(loss, the label's name, label, the output's shape) for each output where that is clear."""
+    flat = keras.tree.flatten(outputs)
+    names = sorted(outputs) if isinstance(outputs, dict) else getattr(model, "output_names", None)
+    losses = _in_order(model.loss, names, len(flat))
+    given = _in_order(labels, names, len(flat))
+    if losses is None or given is None:
+        return []
+    paths = [path for path, _ in flatten_with_names(labels)]
+    if isinstance(labels, dict):
+        paths = names
+    return [
+        (loss, path, label, tuple(output.shape))
+        for loss, path, label, output in zip(losses, paths, given, flat, strict=False)
+        if loss is not None and label is not None
+    ]
+
+
+def _in_order(structure: Any, names: list[str] | None, count: int) -> list | None:
+    """What belongs to each output, by its name or its place; None if that is not clear."""
+    if isinstance(structure, dict):
+        known = names is not None and len(names) == count and set(structure) <= set(names)
+        return [structure.get(name) for name in names] if known else None
+    flat = keras.tree.flatten(structure)
+    if len(flat) == 1:
+        flat = flat * count
+    return flat if len(flat) == count else None
 
 
 def _loss_name(loss: Any) -> str:

@@ -55,7 +55,8 @@ class KerasProgram(Program):
         )
         features, labels, weight = program.split_element(symbols)
         check_features(self.model, features)
-        check_labels(self.model, features, labels)
+        self._outputs = _private_api.output_spec(self.model, features)
+        check_labels(self.model, self._outputs, labels)
         _private_api.build_compiled(self.model, features, labels, weight)
         if not self.optimizer.built:  # LossScaleOptimizer would make its variables twice
             self.optimizer.build(self.model.trainable_variables)
@@ -170,7 +171,7 @@ class KerasProgram(Program):
             metric.reset_state()
 
     def explain_batch(self, features: Any, labels: Any) -> str | None:
-        return explain_keras_batch(self.model, features, labels)
+        return explain_keras_batch(self.model, self._outputs, features, labels)
 
 
 def loss_term(loss, labels, output, sample_weight, row_weight) -> Term:
