@@ -145,6 +145,7 @@ class Calls:
             rows=self._feed.batch_size if exact else self._feed.rows,
             exact=exact,
             compile_part=jit and not whole and not self._program.couples_replicas,
+            find_nan=not jit,
         )
 
         def loop(values, counts, start, stop):

@@ -48,6 +48,8 @@ class Step:
         exact: parts have their true size (and are not compiled); otherwise all parts are
             equally large and padding weighs 0.
         compile_part: compile the pure computation of one replica's parts.
+        find_nan: return NaN as the loss if the gradient has one. A loss can stay finite for ever
+            when the weights are NaN: TensorFlow's relu(NaN) is 0 on CPUs. XLA's is NaN.
     """
 
     def __init__(
@@ -61,12 +63,15 @@ class Step:
         rows: int,
         exact: bool,
         compile_part: bool = False,
+        find_nan: bool = False,
     ):
         self._program, self._placement = program, placement
         self._training, self._aggregation = training, aggregation
         self._micro_batches = micro_batches if training else 1
         self._parts = self._micro_batches * placement.num_replicas
         self._rows, self._exact = rows, exact
+        # Loss scaling meets NaN as a matter of course, and skips the step.
+        self._find_nan = find_nan and not hasattr(program.optimizer, "inner_optimizer")
         self._shape: gradients.Shape | None = None
         self._missing: list[set[int]] = []
         self._moving = [v.dtype_is_float for v in map(_VariableKind, program.state)]
@@ -204,14 +209,11 @@ class Step:
         return self._unflatten(reduced, others=sums.other)
 
     def _update(self, sums: Sums, loss: tf.Tensor) -> tf.Tensor:
-        """The half of the step that changes the weights; returns the loss, NaN if they become it.
-
-        A loss can stay finite for ever when the weights are NaN: on CPUs, relu(NaN) is 0.
-        """
+        """The half of the step that changes the weights; returns the loss to be reported."""
         total = gradients.aggregate(
             sums.gradients, sums.denominators, self._shape, whole=self._parts == 1
         )
-        if not hasattr(self._program.optimizer, "inner_optimizer"):  # loss scaling skips NaN
+        if self._find_nan:
             loss = tf.where(gradients.have_nan(total), float("nan"), loss)
         self._program.apply(total)
         moving, other = iter(sums.moving), iter(sums.other)
