@@ -81,7 +81,7 @@ class Calls:
     def trace(self, stack: Stack) -> None:
         """Traces what the first batches of a stack need, before anything is run."""
         _, _, exact = next(self._runs(stack))
-        self._function(exact).get_concrete_function()
+        self._function(exact)
 
     def run_untraced(self, stack: Stack, place: int) -> None:
         """Runs one batch by the function that is never compiled, traced anew or not at all."""
@@ -100,7 +100,7 @@ class Calls:
             yield int(run[0]), int(run[-1]) + 1, bool(odd[run[0]])
 
     def _call(self, stack: Stack, start: int, stop: int, exact: bool):
-        arguments = (stack.values, stack.counts, np.int32(start), np.int32(stop))
+        arguments = (stack.values, *map(tf.constant, (stack.counts, start, stop)))
         function = self._function(exact)
         if exact or self._compiled:
             return _numbers(function(*arguments))
@@ -109,15 +109,19 @@ class Calls:
 
     def _function(self, exact: bool):
         if exact:
-            self._exact = self._exact or self._traced(exact=True, jit=False)
+            self._exact = self._exact or self._concrete(exact=True, jit=False)
             return self._exact
-        self._even = self._even or self._traced(exact=False, jit=self.jit)
+        self._even = self._even or self._concrete(exact=False, jit=self.jit)
         return self._even
+
+    def _concrete(self, *, exact: bool, jit: bool):
+        """A function of one signature, which is called in a third of the time."""
+        return self._traced(exact=exact, jit=jit).get_concrete_function()
 
     def _first_call(self, arguments):
         try:
             if self.jit:  # no step at all: compiles, so that its memory can be given back
-                self._even(*arguments[:2], np.int32(0), np.int32(0))
+                self._even(*arguments[:2], tf.constant(0), tf.constant(0))
                 _give_memory_back()
             return _numbers(self._even(*arguments))
         except (tf.errors.OpError, ValueError, TypeError) as error:
@@ -131,7 +135,7 @@ class Calls:
                 ) from error
         log.info("XLA cannot compile %s; the step runs as a TensorFlow graph instead", name)
         self.jit = False
-        self._even = self._traced(exact=False, jit=False)
+        self._even = self._concrete(exact=False, jit=False)
         return _numbers(self._even(*arguments))
 
     def _traced(self, *, exact: bool, jit: bool):

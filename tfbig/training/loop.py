@@ -68,7 +68,8 @@ class Loop:
         self._checkpoints, self._callbacks = checkpoints, callbacks
         self._schedule, self._passes, self._run_info = schedule, passes, run
         self._config, self._keep = config, keep
-        self._meters = Meters(program, placement)
+        listeners = callbacks.may_stop or callbacks.need_epochs or callbacks.need_batch_logs
+        self._meters = Meters(program, placement, epochs=listeners)
         self._restored = restored
         self._step = restored.step if restored else 0
         self._first: Stack | None = None

@@ -16,16 +16,16 @@ class Meters:
 
     Args:
         program, placement: whose metrics.
+        epochs: keep the epoch's metrics too; that costs as much as a few steps at each log point.
     """
 
-    def __init__(self, program: Program, placement: Placement):
-        self._program, self._placement = program, placement
+    def __init__(self, program: Program, placement: Placement, epochs: bool):
+        self._program, self._placement, self._epochs = program, placement, epochs
         self._span = [0.0, 0.0]  # sum of loss times examples, examples
         self._epoch = [0.0, 0.0]
         self._epoch_metrics: list[np.ndarray] | None = None
         self._steps, self._seconds = 0, 0.0
         self._examples = 0.0
-        self.last_loss: float | None = None
 
     def add(self, loss_sum: float, examples: float, steps: int, seconds: float) -> None:
         """Adds what a call of the loop reported."""
@@ -35,8 +35,6 @@ class Meters:
         self._steps += steps
         self._examples += examples
         self._seconds += seconds
-        if examples:
-            self.last_loss = loss_sum / examples
 
     @property
     def pending(self) -> bool:
@@ -58,7 +56,9 @@ class Meters:
         logs["examples_per_sec"] = self._examples / seconds
         if ends:
             with self._placement.scope():
-                self._move_to_epoch()
+                if self._epochs:
+                    self._move_to_epoch()
+                self._program.reset_metrics()
             self._span, self._steps, self._seconds, self._examples = [0.0, 0.0], 0, 0.0, 0.0
         return logs
 
@@ -72,7 +72,9 @@ class Meters:
             variable.assign(value)
 
     def epoch(self) -> dict[str, float]:
-        """Loss and metrics since the epoch began; the span goes on."""
+        """Loss and metrics since the epoch began; the span goes on. {} unless they are kept."""
+        if not self._epochs:
+            return {}
         logs = {}
         if self._epoch[1]:
             logs["loss"] = self._epoch[0] / self._epoch[1]
@@ -107,7 +109,6 @@ class Meters:
         self._epoch_metrics = [
             before + now for before, now in zip(self._epoch_metrics, values, strict=True)
         ]
-        self._program.reset_metrics()
 
     def state(self) -> dict:
         """What a checkpoint keeps, as JSON; the span's metrics are in the variables."""
