@@ -214,7 +214,11 @@ class Step:
             sums.gradients, sums.denominators, self._shape, whole=self._parts == 1
         )
         if self._find_nan:
-            loss = tf.where(gradients.have_nan(total), float("nan"), loss)
+            # Of the sums, not of `total`: only the first replica's loss is reported, and where the
+            # check reads what the optimizer multiplies next, TensorFlow optimizes that replica's
+            # update in another way than the others', whose weights then differ in the last bit.
+            parts = [g for group in sums.gradients for g in group]
+            loss = tf.where(gradients.have_nan(parts), float("nan"), loss)
         self._program.apply(total)
         moving, other = iter(sums.moving), iter(sums.other)
         self._assign(self._program.state, [next(moving if m else other) for m in self._moving])
