@@ -36,6 +36,16 @@ def run_cases(folder: str, replicas: int, names: list[str]) -> None:
         _save(pathlib.Path(folder, name), lambda: train(CASES[name], strategy))  # noqa: B023
 
 
+def run_on_gpus(folder: str, gpus: int, names: list[str]) -> None:
+    """The same on GPUs."""
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    strategy = "one_device"
+    if gpus > 1:
+        strategy = tf.distribute.MirroredStrategy([f"GPU:{i}" for i in range(gpus)])
+    for name in names:
+        _save(pathlib.Path(folder, name), lambda: train(CASES[name], strategy))  # noqa: B023
+
+
 def run_references(folder: str, cases: list[tuple[str, int]]) -> None:
     """Trains (name, parts) with the plain loop."""
     for name, parts in cases:
