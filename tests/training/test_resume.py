@@ -54,7 +54,7 @@ def test_two_kills_leave_no_trace_in_weights_optimizer_and_metrics(kind, tmp_pat
 
 
 def test_a_source_is_not_replayed_and_a_generator_says_that_it_is(tmp_path, uninterrupted):
-    killed(tmp_path, "source", 50)
+    killed(tmp_path, "source", 51)
     resumed = finished(tmp_path, "source")
     assert resumed["weights"] == uninterrupted["source"]["weights"]
     assert resumed["read_examples"] <= 12 * 64  # ten steps, and a row or two for the shapes
