@@ -15,11 +15,13 @@ import contestants
 from absl import app, flags
 
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "How often each contestant is measured.")
-_WORKS = flags.DEFINE_list("works", ["mlp", "lm"], "Which works: mlp, lm.")
+_WORKS = flags.DEFINE_list("works", ["mlp", "mlp_long", "lm", "cnn"], "Which works.")
 
 _CONTESTANTS = {
     "mlp": ("tfbig", "fit", "fit_32", "xla_loop"),
+    "mlp_long": ("tfbig", "fit", "fit_32", "xla_loop"),
     "lm": ("tfbig", "fit"),
+    "cnn": ("tfbig", "fit"),
 }
 # figure, contestant, work, the smallest or largest ratio to reach
 _TARGETS = (
@@ -27,8 +29,12 @@ _TARGETS = (
     ("steps_per_sec", "fit_32", "mlp", ">=", 2.5),
     ("steps_per_sec", "xla_loop", "mlp", ">=", 0.8),
     ("first_step_sec", "fit", "mlp", "<=", 2.0),
+    ("steps_per_sec", "fit", "mlp_long", ">=", 12.0),
+    ("steps_per_sec", "fit_32", "mlp_long", ">=", 2.5),
+    ("steps_per_sec", "xla_loop", "mlp_long", ">=", 0.8),
     ("ms_per_step", "fit", "lm", "<=", 0.77),
     ("peak_mib", "fit", "lm", "<=", 1.05),
+    ("ms_per_step", "fit", "cnn", "<=", 1.0),
 )
 
 
