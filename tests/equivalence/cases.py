@@ -132,6 +132,9 @@ CASES = {
     "add_loss": Case(partial(models.adds_loss, adam), UNEVEN),
     "unlabelled": Case(partial(models.autoencoder, adam), partial(models.unlabelled, 193)),
     "own_compute_loss": Case(partial(models.own_loss, adam), UNEVEN),
+    "loss_over_the_batch": Case(
+        partial(models.dice, sgd), partial(models.one_hot_digits, 100), batch_size=30, parts=True
+    ),
     # What the optimizer does with the gradient.
     "clipnorm": Case(_mlp(partial(SGD, 0.5, clipnorm=0.02)), UNEVEN),
     "clipvalue": Case(_mlp(partial(SGD, 0.5, clipvalue=2e-3)), UNEVEN),

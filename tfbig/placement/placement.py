@@ -81,7 +81,13 @@ class Mirrored(Placement):
         )
 
     def reduce_sum(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
-        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tensors)
+        context, sums = tf.distribute.get_replica_context(), list(tensors)
+        for dtype in dict.fromkeys(t.dtype for t in tensors):  # which are packed together
+            places = [i for i, t in enumerate(tensors) if t.dtype == dtype]
+            reduced = context.all_reduce(tf.distribute.ReduceOp.SUM, [tensors[i] for i in places])
+            for i, total in zip(places, reduced, strict=True):
+                sums[i] = total
+        return sums
 
     def describe(self) -> str:
         devices = ", ".join(d.split("device:")[-1] for d in self.strategy.extended.worker_devices)
