@@ -141,6 +141,7 @@ CASES = {
     "global_clipnorm": Case(
         _mlp(partial(Adam, 1e-2, global_clipnorm=0.05)), partial(models.digits, 193)
     ),
+    "loss_scale_factor": Case(_mlp(partial(SGD, 0.1, loss_scale_factor=64.0)), UNEVEN),
     "ema": Case(_mlp(partial(SGD, 0.1, use_ema=True, ema_momentum=0.8)), UNEVEN),
     "ema_overwriting": Case(
         _mlp(partial(SGD, 0.1, use_ema=True, ema_momentum=0.8, ema_overwrite_frequency=5)),
@@ -195,6 +196,24 @@ CASES = {
     ),
     "masked_values": Case(
         partial(models.masked_regressor, adam), partial(models.sequences, 97), batch_size=32
+    ),
+    "masked_weighted_tokens": Case(
+        partial(models.tagger, adam, "mean_with_sample_weight"),
+        partial(models.weighted_tokens, 105),
+        batch_size=30,
+        config={"accumulation_steps": 2},
+    ),
+    "batches_of_other_lengths": Case(
+        partial(models.tagger, adam),
+        partial(models.tokens, 105),
+        batch_size=30,
+        read=models.without_common_padding,
+    ),
+    "random_state": Case(
+        partial(models.hardly_random, sgd), UNEVEN, config={"accumulation_steps": 2}
+    ),
+    "counting_layer": Case(
+        partial(models.counts_updates, sgd), UNEVEN, config={"accumulation_steps": 2}
     ),
     # Metrics are those of one pass over all examples.
     "metrics": Case(partial(_binary, sgd), _odd_or_even, evaluates=True),

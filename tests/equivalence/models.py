@@ -4,6 +4,7 @@ import functools
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers
 from sklearn.datasets import load_digits
 
@@ -54,6 +55,22 @@ def tokens(n: int, length: int = 12) -> tuple:
     for row, end in enumerate(random.randint(1, length + 1, n)):
         x[row, end:] = 0
     return x.astype("int32"), ((x * 7 + 3) % 20).astype("int32")
+
+
+def weighted_tokens(n: int) -> tuple:
+    """A weight for each token."""
+    x, y = tokens(n)
+    return x, y, np.random.RandomState(3).uniform(0, 2, x.shape).astype("float32")
+
+
+def without_common_padding(data):
+    """Cuts each batch to its longest sequence: batches then differ in their second dimension."""
+
+    def cut(x, y):
+        longest = tf.reduce_max(tf.reduce_sum(tf.cast(x != 0, tf.int32), axis=1))
+        return x[:, :longest], y[:, :longest]
+
+    return data.map(cut)
 
 
 def sentences(n: int) -> tuple:
@@ -164,7 +181,7 @@ def autoencoder(optimizer) -> keras.Model:
     return model
 
 
-def tagger(optimizer) -> keras.Model:
+def tagger(optimizer, reduction: str = "sum_over_batch_size") -> keras.Model:
     """One class a token; the mask reaches the loss and the metrics."""
     model = keras.Sequential(
         [
@@ -174,7 +191,7 @@ def tagger(optimizer) -> keras.Model:
             layers.Dense(20),
         ]
     )
-    model.compile(optimizer(), crossentropy(), weighted_metrics=["accuracy"])
+    model.compile(optimizer(), crossentropy(reduction=reduction), weighted_metrics=["accuracy"])
     return model
 
 
@@ -243,6 +260,35 @@ class OwnLoss(keras.Model):
 def own_loss(optimizer) -> keras.Model:
     model = OwnLoss()
     model.compile(optimizer(), metrics=["accuracy"])
+    return model
+
+
+def counts_updates(optimizer) -> keras.Model:
+    """A layer whose state is an integer: one more for each update, however it is cut up."""
+
+    class Counts(layers.Layer):
+        def build(self, shape):
+            self.count = self.add_weight(
+                shape=(), dtype="int32", initializer="zeros", trainable=False
+            )
+
+        def call(self, x, training=False):
+            if training:
+                self.count.assign(self.count + 1)
+            return x
+
+    model = keras.Sequential([keras.Input((64,)), Counts(), layers.Dense(10)])
+    model.compile(optimizer(), crossentropy())
+    return model
+
+
+def hardly_random(optimizer) -> keras.Model:
+    """Draws random numbers in each step that change nothing but the generators' state."""
+    model = keras.Sequential(
+        [keras.Input((64,)), layers.Dropout(1e-9), layers.Dense(24), layers.Dropout(1e-9),
+         layers.Dense(10)]
+    )  # fmt: skip
+    model.compile(optimizer(), crossentropy())
     return model
 
 
