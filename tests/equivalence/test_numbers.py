@@ -13,9 +13,11 @@ RUNS = [
     for name, case in CASES.items()
     if replicas in case.replicas
 ]
-pytestmark = [pytest.mark.slow, pytest.mark.parametrize("replicas, name", RUNS)]
+pytestmark = pytest.mark.slow
+every_run = pytest.mark.parametrize("replicas, name", RUNS)
 
 
+@every_run
 def test_weights_are_those_of_a_plain_loop(outcomes, replicas, name):
     expected, got = outcomes.expected(replicas, name), outcomes.of(replicas, name)
 
@@ -23,6 +25,7 @@ def test_weights_are_those_of_a_plain_loop(outcomes, replicas, name):
     assert largest_difference(got.weights, expected.weights) <= CASES[name].weights
 
 
+@every_run
 def test_optimizer_state_is_that_of_a_plain_loop(outcomes, replicas, name):
     expected, got = outcomes.expected(replicas, name), outcomes.of(replicas, name)
 
@@ -30,6 +33,7 @@ def test_optimizer_state_is_that_of_a_plain_loop(outcomes, replicas, name):
     assert largest_difference(got.optimizer, expected.optimizer) <= CASES[name].weights
 
 
+@every_run
 def test_losses_and_metrics_are_those_of_the_whole_batches(outcomes, replicas, name):
     expected, got = outcomes.expected(replicas, name), outcomes.of(replicas, name)
 
@@ -43,8 +47,21 @@ def test_losses_and_metrics_are_those_of_the_whole_batches(outcomes, replicas, n
             assert mine[key] == pytest.approx(value, rel=allowed), (key, plain.get("step"))
 
 
+@every_run
 def test_replicas_end_with_the_same_variables(outcomes, replicas, name):
     assert outcomes.of(replicas, name).copies == 0
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 4])
+@pytest.mark.parametrize("name", ["float16_infinite_gradient"])
+def test_an_infinite_gradient_on_one_replica_skips_the_step_on_all(outcomes, replicas, name):
+    wrapped_iterations, _, good_steps, scale, iterations, *_ = outcomes.of(replicas, name).optimizer
+
+    # 12 steps; in each of the 3 passes one has the huge example, 2 steps before the pass's end.
+    assert iterations == 12 - 3
+    assert scale == 2**15 / 2**3
+    assert good_steps == 2
+    assert wrapped_iterations == 0
 
 
 def largest_difference(got: list[np.ndarray], expected: list[np.ndarray]) -> float:

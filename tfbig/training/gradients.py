@@ -48,11 +48,11 @@ def group_terms(
     by_count, undivided, own = [], [], []
     for term in terms:
         if term.kind == program.ONCE:
-            by_count.append(_times_count(term.total, count))
+            by_count.append(_if_any(count, term.total * count))
         elif term.kind == program.UNDIVIDED or aggregation == "sum":
-            undivided.append(term.total)
+            undivided.append(_if_any(count, term.total))
         elif term.kind == program.SCALAR:
-            by_count.append(_times_count(term.total, count))
+            by_count.append(_if_any(count, term.total * count))
         elif term.kind == program.EXAMPLES:
             by_count.append(term.total / term.per_row)
         else:
@@ -131,8 +131,8 @@ def global_loss(totals: list[tf.Tensor], denominators: list[tf.Tensor], shape: S
     return loss
 
 
-def _times_count(value, count):
-    return tf.where(count > 0, value * count, 0.0)  # the mean over no example is NaN
+def _if_any(count, value):
+    return tf.where(count > 0, value, 0.0)  # the mean over no example is NaN
 
 
 def _dense(gradient):
