@@ -6,9 +6,12 @@ checks that each still is what is described here.
 
 import collections
 import contextlib
+import inspect
 from collections.abc import Iterator
+from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras.src.backend.common import global_state
 from keras.src.backend.common.name_scope import current_path
@@ -40,6 +43,18 @@ def current_keras_path() -> str:
     tests/programs/test_variable_store.py.
     """
     return current_path()
+
+
+def shape_of_initial_value(value):
+    """The shape of what a tf.Variable is made from, or None.
+
+    Reason: Keras hands over a function of no arguments, whose `self` is the Keras variable with
+    the shape. Guard: tests/programs/test_variable_store.py.
+    """
+    if not callable(value):
+        return value.shape if hasattr(value, "shape") else np.shape(value)
+    keras_variable = inspect.getclosurevars(value).nonlocals.get("self")
+    return getattr(keras_variable, "_shape", None)
 
 
 @contextlib.contextmanager
@@ -129,9 +144,20 @@ def compiled_losses(model: keras.Model) -> list:
     return list(loss._flat_losses) if loss is not None and loss._flat_losses else []
 
 
+def reported_metrics(model: keras.Model) -> list[keras.metrics.Metric]:
+    """A compiled model's metrics but the tracker of the loss, which the loop reports itself.
+
+    Reason: `model.metrics` has it among the others. Guard: tests/programs/test_keras_program.py.
+    """
+    return [metric for metric in model.metrics if metric is not model._loss_tracker]
+
+
 @contextlib.contextmanager
-def substituted_losses(model: keras.Model, wrap) -> Iterator[None]:
+def substituted_losses(model: keras.Model, wrap) -> Iterator[tuple]:
     """Puts `wrap(i, loss)` in the place of the model's i-th loss function inside the block.
+
+    Yields what calls them all, `loss(labels, outputs, sample_weight)`, and the metrics that
+    report the mean of each, which are left to `wrap`: it knows the true counts.
 
     Reason: CompileLoss alone knows how labels, outputs and sample weights of any structure go
     together; the loop needs each loss's unreduced values. Guard:
@@ -142,9 +168,9 @@ def substituted_losses(model: keras.Model, wrap) -> Iterator[None]:
     compiled._flat_losses = [
         entry._replace(loss=wrap(i, entry.loss)) for i, entry in enumerate(losses)
     ]
-    compiled._metrics = [None] * len(trackers)  # `wrap` updates them, with the true counts
+    compiled._metrics = [None] * len(trackers)
     try:
-        yield
+        yield compiled, trackers
     finally:
         compiled._flat_losses, compiled._metrics = losses, trackers
 
@@ -169,11 +195,11 @@ def loss_values(loss: keras.losses.Loss, labels, output, sample_weight, row_weig
     mask = keras_mask(values)
     if in_mask is not None:
         mask = in_mask if mask is None else in_mask & mask
-    if not values.shape.rank:
+    whole = not values.shape.rank  # one number for the batch, which Keras weighs too
+    reduction = loss.reduction if whole else None
+    values = _keras_loss.reduce_weighted_values(values, sample_weight, mask, reduction, loss.dtype)
+    if whole:
         return values, None
-    values = _keras_loss.reduce_weighted_values(
-        values, sample_weight=sample_weight, mask=mask, reduction=None, dtype=loss.dtype
-    )
     if row_weight is not None:
         shape = [-1] + [1] * (values.shape.rank - 1)
         values *= tf.reshape(tf.cast(row_weight, values.dtype), shape)
@@ -224,12 +250,13 @@ def _times_rows(weight, row_weight, output):
     return weight * tf.reshape(row_weight, [-1] + [1] * (weight.shape.rank - 1))
 
 
-def is_keras_loss_function(loss: keras.losses.Loss) -> bool:
-    """Whether a loss is Keras's own, so that its values are known to be one an example."""
-    fn = getattr(loss, "fn", None)
-    return type(loss).__module__.startswith("keras.src.") and (
-        fn is None or getattr(fn, "__module__", "").startswith("keras.src.")
-    )
+def metric_function(metric: keras.metrics.Metric) -> tuple[Any, dict]:
+    """The function whose mean a metric is, or None, and its arguments.
+
+    Reason: a config has the function's name alone. Guard: tests/programs/test_rebuilding.py and
+    tests/programs/test_keras_padding.py.
+    """
+    return getattr(metric, "_fn", None), getattr(metric, "_fn_kwargs", {})
 
 
 def keras_mask(tensor) -> tf.Tensor | None:
@@ -240,46 +267,61 @@ def keras_mask(tensor) -> tf.Tensor | None:
     return getattr(tensor, "_keras_mask", None)
 
 
-def is_functional(model: keras.Model) -> bool:
-    """Whether a model is a functional one, which Keras can clone layer by layer.
+def is_plain_functional(model: keras.Model) -> bool:
+    """Whether a model is `keras.Model(inputs, outputs)`, which Keras can clone layer by layer.
 
-    Reason: `keras.Model(inputs, outputs)` makes a class that has no public name. Guard:
-    tests/programs/test_keras_builder.py.
+    A subclass of it would come back without its own methods.
+
+    Reason: that call makes a class that has no public name. Guard:
+    tests/programs/test_rebuilding.py.
     """
-    return isinstance(model, Functional)
+    return type(model) is Functional
+
+
+@contextlib.contextmanager
+def as_not_compiled(model: keras.Model) -> Iterator[None]:
+    """Makes a model, and models nested in it, look uncompiled inside the block.
+
+    Reason: clone_model compiles the clone from names, which plain functions and classes that are
+    not registered do not come back from. Guard: tests/programs/test_rebuilding.py.
+    """
+    compiled = [m for m in flatten_layers(model) if getattr(m, "compiled", False)]
+    for inner in compiled:
+        inner.compiled = False
+    try:
+        yield
+    finally:
+        for inner in compiled:
+            inner.compiled = True
 
 
 def compile_arguments(model: keras.Model) -> dict:
-    """The arguments of a model's `compile`, with a new optimizer and new metrics.
+    """The arguments that a model's `compile` was given.
 
-    Reason: the public get_compile_config gives names, which plain functions and classes that are
-    not registered do not come back from. Guard: tests/programs/test_keras_builder.py.
+    Reason: the public get_compile_config gives names, as above. Guard:
+    tests/programs/test_rebuilding.py.
     """
-    arguments = dict(model._compile_config.config)
-    optimizer = arguments["optimizer"]
-    if isinstance(optimizer, keras.optimizers.Optimizer):
-        arguments["optimizer"] = _new_optimizer(optimizer)
-    for name in ("metrics", "weighted_metrics"):
-        arguments[name] = keras.tree.map_structure(
-            lambda m: (
-                type(m).from_config(m.get_config()) if isinstance(m, keras.metrics.Metric) else m
-            ),
-            arguments[name],
-        )
-    for name in ("steps_per_execution", "jit_compile"):
-        arguments.pop(name, None)  # of Keras's own loop
-    return arguments
+    return dict(model._compile_config.config)
 
 
-def _new_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    config = optimizer.get_config()
-    if isinstance(optimizer, LossScaleOptimizer):
-        config["inner_optimizer"] = _new_optimizer(optimizer.inner_optimizer)
-        return type(optimizer)(**config)
-    schedule = optimizer._learning_rate
-    if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
-        config["learning_rate"] = schedule  # it has no state
-    return type(optimizer).from_config(config)
+def learning_rate(optimizer: keras.optimizers.Optimizer):
+    """An optimizer's schedule, or a variable.
+
+    Reason: `optimizer.learning_rate` is a schedule's present value. Guard:
+    tests/programs/test_rebuilding.py.
+    """
+    return optimizer._learning_rate
+
+
+def without_weight_decay(optimizer: keras.optimizers.Optimizer) -> tuple[bool, str | None]:
+    """Whether variables were excluded from weight decay, and the pattern of names that were.
+
+    Reason: no config tells what exclude_from_weight_decay was given. Guard:
+    tests/programs/test_rebuilding.py.
+    """
+    pattern = getattr(optimizer, "_exclude_from_weight_decay_pattern", None)
+    variables = getattr(optimizer, "_exclude_from_weight_decay", None)
+    return bool(variables), pattern and pattern.pattern
 
 
 def overrides(model: keras.Model, method: str) -> bool:
@@ -317,22 +359,28 @@ def serialize_iterator(iterator) -> None:
 def reproducible_dropout() -> Iterator[None]:
     """Makes Keras's Dropout draw with the Philox generator inside the block.
 
-    Reason: its own choice depends on the compiler, so masks differ between XLA and graph mode,
-    and XLA's default for CPUs is ten times slower. Guard: test_reproducible_dropout.
+    Reason: its own choice depends on the compiler, and XLA's default for CPUs is ten times
+    slower. XLA also makes other floats of the same bits, so the bits themselves are compared:
+    masks are equal in XLA and graph mode. Guard: test_reproducible_dropout.
     """
     random = keras.src.backend.random
     saved = random.dropout
 
     def dropout(inputs, rate, noise_shape=None, seed=None):
-        if rate == 0.0:
-            return inputs
-        return tf.nn.experimental.stateless_dropout(
-            inputs,
-            rate=rate,
-            noise_shape=noise_shape,
+        if rate in (0.0, 1.0):
+            return saved(inputs, rate)
+        shape = noise_shape or [None] * inputs.shape.rank
+        there = [tf.shape(inputs)[i] if n is None else n for i, n in enumerate(inputs.shape)]
+        bits = tf.random.stateless_uniform(
+            [there[i] if n is None else n for i, n in enumerate(shape)],
             seed=tf.cast(keras.src.backend.tensorflow.random.draw_seed(seed), tf.int32),
-            rng_alg="philox",
+            minval=None,
+            maxval=None,
+            dtype=tf.uint32,
+            alg="philox",
         )
+        kept = bits >= tf.constant(int(rate * 2**32), tf.uint32)
+        return tf.where(kept, inputs / (1 - rate), tf.zeros_like(inputs))
 
     random.dropout = dropout
     try:

@@ -50,7 +50,7 @@ def make_placement(strategy: Any = "auto", devices: Any = None) -> Placement:
     return Mirrored(_mirrored_strategy(tuple(names)))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _mirrored_strategy(names: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
     """One strategy for each set of devices in a process.
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import keras
 
-from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.programs.keras_checks import check_model
+from tfbig.programs.rebuilding import CANNOT_BE_REBUILT, rebuilt
 
 
 class KerasBuilder:
@@ -43,20 +43,22 @@ class KerasBuilder:
                 f"precision={self._precision!r}, but the model {model.name!r} was built in "
                 f"{model.dtype_policy.name}; pass a function that builds it."
             )
-        if not has_config(model):
+        try:
+            return rebuilt(model)
+        except CANNOT_BE_REBUILT as error:
             if all(owns(v.value) for v in model.variables):
                 return model
             raise UserError(
-                f"{type(model).__name__} has no get_config, so it cannot be rebuilt on the "
-                "replicas' devices; pass a function that builds and compiles it."
-            )
-        return rebuilt(model)
+                f"{type(model).__name__} cannot be made again on the replicas' devices from its "
+                f"get_config ({_reason(error)}); pass a function that builds and compiles it."
+            ) from error
 
     def _call(self) -> keras.Model:
         policy = keras.config.dtype_policy()
         keras.config.set_dtype_policy(self._precision)
         try:
-            model = self._model_fn(*self._arguments())
+            arguments, keywords = self._arguments()
+            model = self._model_fn(*arguments, **keywords)
         finally:
             keras.config.set_dtype_policy(policy)
         if not isinstance(model, keras.Model):
@@ -66,56 +68,30 @@ class KerasBuilder:
             )
         return model
 
-    def _arguments(self) -> list:
+    def _arguments(self) -> tuple[list, dict]:
         parameters = inspect.signature(self._model_fn).parameters.values()
         required = [
             p
             for p in parameters
             if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
         ]
-        if len(required) > 1:
+        by_name = any(p.name == "params" and p.kind != p.POSITIONAL_ONLY for p in parameters)
+        if len(required) > 1 or (by_name and required and required[0].name != "params"):
             raise UserError(
                 f"model_fn asks for {', '.join(p.name for p in required)}; a Keras builder is "
                 "model_fn() or model_fn(params), an estimator-style one has features as its "
                 "first argument."
             )
-        takes = [p for p in parameters if p.name == "params"]
-        return [self._params] if required or takes else []
+        if by_name:
+            return [], {"params": self._params}
+        return ([self._params] if required else []), {}
 
 
-def rebuilt(model: keras.Model) -> keras.Model:
-    """A new model from a compiled one's config, weights and compile options.
-
-    The optimizer is new too: its slot variables start at zero.
-    """
-    copy = rebuilt_uncompiled(model)
-    copy.compile(**_private_api.compile_arguments(model))
-    return copy
-
-
-def rebuilt_uncompiled(model: keras.Model) -> keras.Model:
-    """A new model from another's config and weights."""
-    copy = _from_config(model)
-    if model.built and not copy.built:
-        copy.build_from_config(model.get_build_config())
-    if model.built:
-        copy.set_weights(model.get_weights())
-    return copy
-
-
-def has_config(model: keras.Model) -> bool:
-    """Whether a model can be made again from its config."""
-    try:
-        _from_config(model)
-    except (NotImplementedError, TypeError, ValueError):
-        return False
-    return True
-
-
-def _from_config(model: keras.Model) -> keras.Model:
-    if isinstance(model, keras.Sequential) or _private_api.is_functional(model):
-        return keras.models.clone_model(model)
-    return type(model).from_config(model.get_config())
+def _reason(error: Exception) -> str:
+    """The first sentence of what Keras says, which comes with an example or a whole config."""
+    text = " ".join(str(error).split())
+    text = text.split("Error encountered during deserialization: ")[-1]
+    return text.split(". ")[0] or type(error).__name__
 
 
 def _shown(value: Any) -> str:

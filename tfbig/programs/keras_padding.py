@@ -9,7 +9,12 @@ _MIXING = (
     keras.layers.BatchNormalization,
     keras.layers.Lambda,
     keras.layers.ActivityRegularization,
+    keras.layers.TFSMLayer,
+    keras.layers.JaxLayer,
 )
+
+# Losses that compare the examples of a batch with each other, or sum over them before they divide.
+_MIXING_LOSSES = (keras.losses.circle, keras.losses.dice, keras.losses.tversky)
 
 
 def exact_with_padding(model: keras.Model, metrics: list) -> bool:
@@ -19,41 +24,47 @@ def exact_with_padding(model: keras.Model, metrics: list) -> bool:
     each example alone, in a Sequential or functional model. All else is given its batches in
     their true size, which is exact but is not compiled.
     """
-    if type(model) is not keras.Sequential and not _is_functional(model):
+    if type(model) is not keras.Sequential and not _private_api.is_plain_functional(model):
         return False
-    if any(_private_api.overrides(model, m) for m in ("compute_loss", "compute_metrics", "call")):
-        if not _is_functional(model) and type(model) is not keras.Sequential:
-            return False
-    layers = _private_api.flatten_layers(model)
-    if any(not _treats_examples_alone(layer) for layer in layers):
+    if not all(_treats_examples_alone(layer) for layer in _private_api.flatten_layers(model)):
         return False
-    if any(not isinstance(op, keras.layers.Layer) for op in getattr(model, "operations", ())):
+    losses = [entry.loss for entry in _private_api.compiled_losses(model)]
+    if len(losses) != 1 or not _known(type(losses[0]), getattr(losses[0], "fn", None)):
         return False
-    losses = _private_api.compiled_losses(model)
-    if len(losses) != 1 or not _private_api.is_keras_loss_function(losses[0].loss):
+    if getattr(losses[0], "fn", None) in _MIXING_LOSSES:
         return False
     compiled = _private_api.compiled_metrics(model)
     inner = [m for metric in metrics for m in (metric.metrics if metric is compiled else [metric])]
-    return all(_known(metric) and _known_function(metric) for metric in inner)
+    rank = max((len(output.shape) for output in model.outputs), default=0)
+    return all(
+        _known(type(m), _private_api.metric_function(m)[0]) and _weighs_examples(m, rank)
+        for m in inner
+    )
 
 
-def _is_functional(model: keras.Model) -> bool:
-    return type(model).__name__ == "Functional" and _known(model)
+def _weighs_examples(metric: keras.metrics.Metric, rank: int) -> bool:
+    """Whether a metric of outputs of this rank takes one weight for each example.
+
+    Means do. Those that count cases broadcast weights over labels of shape [n, k] at most, and
+    the intersections over unions want a weight for each label.
+    """
+    if isinstance(metric, keras.metrics.Mean):
+        return True
+    return rank <= 2 and not isinstance(metric, keras.metrics.IoU)
 
 
-def _known(thing) -> bool:
-    return type(thing).__module__.startswith(("keras.src.", "tfbig."))
-
-
-def _known_function(metric) -> bool:
-    fn = getattr(metric, "_fn", None)
-    return fn is None or getattr(fn, "__module__", "").startswith(("keras.src.", "tfbig."))
-
-
-def _treats_examples_alone(layer) -> bool:
+def _treats_examples_alone(layer: keras.layers.Layer) -> bool:
+    operations = getattr(layer, "operations", ())  # of a functional model, nested ones too
     return (
-        _known(layer)
+        _known(type(layer), getattr(layer, "activation", None))
         and not isinstance(layer, _MIXING)
+        and all(isinstance(operation, keras.layers.Layer) for operation in operations)
         and getattr(layer, "activity_regularizer", None) is None
         and not getattr(layer, "stateful", False)
     )
+
+
+def _known(*things) -> bool:
+    """Whether classes and functions are Keras's, TensorFlow's or tfbig's own; None is, too."""
+    modules = [getattr(thing, "__module__", None) or "" for thing in things if thing is not None]
+    return all(module.startswith(("keras.src.", "tensorflow.", "tfbig.")) for module in modules)

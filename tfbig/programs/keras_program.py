@@ -60,8 +60,7 @@ class KerasProgram(Program):
         _private_api.build_compiled(self.model, features, labels, weight)
         if not self.optimizer.built:  # LossScaleOptimizer would make its variables twice
             self.optimizer.build(self.model.trainable_variables)
-        tracker = self.model._loss_tracker  # the loop reports the loss itself
-        self._metrics = [m for m in self.model.metrics if m is not tracker]
+        self._metrics = _private_api.reported_metrics(self.model)
         self.trainable = self.model.trainable_variables
         self.state = self.model.non_trainable_variables
         self.metric_variables = [v for m in self._metrics for v in m.variables]
@@ -105,7 +104,6 @@ class KerasProgram(Program):
             return [Term(program.SCALAR, tf.cast(tf.reduce_sum(loss), tf.float32))]
         terms: list[Term] = []
         losses = _private_api.compiled_losses(model)
-        trackers = model._compile_loss.metrics if losses else []
 
         def recorder(i, loss):
             def record(labels, output, sample_weight=None):
@@ -119,8 +117,8 @@ class KerasProgram(Program):
             return record
 
         if losses:
-            with _private_api.substituted_losses(model, recorder):
-                model._compile_loss(batch.labels, outputs, batch.sample_weight)
+            with _private_api.substituted_losses(model, recorder) as (compiled, trackers):
+                compiled(batch.labels, outputs, batch.sample_weight)
         terms += [
             Term(program.ONCE, tf.cast(tf.reduce_sum(loss), tf.float32)) for loss in model.losses
         ]
@@ -164,7 +162,7 @@ class KerasProgram(Program):
         for metric in self._metrics:
             result = metric.result()
             results.update(result if isinstance(result, dict) else {metric.name: result})
-        return _as_numbers(results)
+        return program.as_numbers(results)
 
     def reset_metrics(self) -> None:
         for metric in self._metrics:
@@ -226,18 +224,6 @@ def _times_rows(weight: tf.Tensor, row_weight: tf.Tensor) -> tf.Tensor:
 def _elements_of_row(tensor: tf.Tensor):
     known = tensor.shape[1:].num_elements()
     return float(known) if known else tf.cast(tf.reduce_prod(tf.shape(tensor)[1:]), tf.float32)
-
-
-def _as_numbers(results: dict) -> dict[str, float]:
-    """One number a name: a metric with a value for each class gives name_0, name_1, …"""
-    numbers = {}
-    for name, value in results.items():
-        value = keras.ops.convert_to_numpy(value)
-        if value.ndim == 0:
-            numbers[name] = float(value)
-        else:
-            numbers.update({f"{name}_{i}": float(v) for i, v in enumerate(value.ravel())})
-    return numbers
 
 
 class Renumbering:

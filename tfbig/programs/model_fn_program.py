@@ -77,9 +77,7 @@ class ModelFnProgram(Program):
         keras.config.set_dtype_policy(self._precision)  # per thread, and replicas are threads
         try:
             with self._store.scope() as names:
-                spec = call_model_fn(
-                    self._model_fn, batch.features, batch.labels, mode, self._params, self._config
-                )
+                spec = call_model_fn(self._model_fn, batch, mode, self._params, self._config)
         finally:
             keras.config.set_dtype_policy(policy)
         if not isinstance(spec, EstimatorSpec):
@@ -178,8 +176,9 @@ class ModelFnProgram(Program):
         results = {}
         if self.metric_variables:
             for name, metric in self._metrics.items():
-                results[name] = float(keras.ops.convert_to_numpy(metric.result()))
-        return results
+                result = metric.result()
+                results.update(result if isinstance(result, dict) else {name: result})
+        return program.as_numbers(results)
 
     def reset_metrics(self) -> None:
         if self.metric_variables:
@@ -218,20 +217,34 @@ def is_estimator_style(model_fn: Any) -> bool:
     )
 
 
-def call_model_fn(model_fn, features, labels, mode, params, config) -> EstimatorSpec:
+def call_model_fn(model_fn, batch: Batch, mode, params, config) -> EstimatorSpec:
     """Calls a model_fn with those of labels, mode, params and config that it asks for.
 
     Raises:
-        UserError: the input has labels and model_fn does not take them.
+        UserError: it would not see all that input_fn gives, or asks for something else.
     """
-    given = {"labels": labels, "mode": mode, "params": params, "config": config}
+    given = {"labels": batch.labels, "mode": mode, "params": params, "config": config}
     takes = inspect.signature(model_fn).parameters
-    if labels is not None and "labels" not in takes:
+    if batch.labels is not None and "labels" not in takes:
         raise UserError(
             "input_fn returns labels, but model_fn takes none; write "
             "def model_fn(features, labels, mode)."
         )
-    return model_fn(features=features, **{k: v for k, v in given.items() if k in takes})
+    if batch.sample_weight is not None:
+        raise UserError(
+            "input_fn returns sample weights, which an estimator-style model_fn is not given; put "
+            "them into the features, and the weighted loss into EstimatorSpec(loss=…)."
+        )
+    for name, p in takes.items():
+        known = name in ("features", *given) or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        if p.default is p.empty and not known:
+            raise UserError(
+                f"model_fn asks for an argument {name!r}; it can ask for features, labels, mode, "
+                "params and config by name. Give other arguments a default, or use "
+                "functools.partial."
+            )
+    keywords = {k: v for k, v in given.items() if k in takes}
+    return model_fn(features=batch.features, **keywords)
 
 
 def _is_metric(name: str, metric: Any) -> bool:

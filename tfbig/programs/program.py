@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import keras
 import tensorflow as tf
 
 from tfbig import _private_api
@@ -170,3 +171,15 @@ def split_element(element: Any) -> tuple[Any, Any, Any]:
         if len(element) <= 3 and element:
             return (*element, *(None,) * (3 - len(element)))
     return element, None, None
+
+
+def as_numbers(results: dict) -> dict[str, float]:
+    """One number a name: a metric with a value for each class gives name_0, name_1, …"""
+    numbers = {}
+    for name, value in results.items():
+        value = keras.ops.convert_to_numpy(value)
+        if value.ndim == 0:
+            numbers[name] = float(value)
+        else:
+            numbers.update({f"{name}_{i}": float(v) for i, v in enumerate(value.ravel())})
+    return numbers

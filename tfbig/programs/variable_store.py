@@ -118,6 +118,8 @@ class VariableStore:
 
     def _check(self, key: str, variable: tf.Variable, kwargs: dict) -> None:
         wanted = kwargs.get("shape")
+        if wanted is None:
+            wanted = _private_api.shape_of_initial_value(kwargs.get("initial_value"))
         if wanted is not None and not variable.shape.is_compatible_with(wanted):
             raise UserError(
                 f"model_fn made the variable {key!r} with shape {tuple(variable.shape)} before "

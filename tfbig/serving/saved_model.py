@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from tfbig.errors import UserError
-from tfbig.programs.keras_builder import CANNOT_BE_REBUILT, rebuilt_uncompiled
+from tfbig.programs.rebuilding import CANNOT_BE_REBUILT, rebuilt_uncompiled
 
 
 def export_saved_model(model: keras.Model, directory: str) -> str:

@@ -74,6 +74,9 @@ class CallbackRunner:
                 _unflattened({n.removeprefix(prefix): a for n, a in arrays.items()
                               if n.startswith(prefix)})
             )  # fmt: skip
+            if getattr(callback, "monitor_op", True) is None:
+                # Keras turns the sign of min_delta at the first epoch's end, in each process.
+                kept.pop("min_delta", None)
             self._given[key] = set(kept)
             for name, value in kept.items():
                 setattr(callback, name, value)

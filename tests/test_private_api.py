@@ -1,0 +1,256 @@
+"""Private names of Keras and TensorFlow still mean what tfbig takes them for."""
+
+import ast
+import inspect
+import pathlib
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.equivalence.cases import CASES
+from tfbig import _private_api
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+FILES = [p for p in ROOT.glob("tfbig/**/*.py") if p.name != "_private_api.py"]
+
+
+# The file itself.
+
+
+def guards() -> dict[str, str]:
+    """What follows "Guard:" or "guard:" in each function's docstring, on one line."""
+    found = {}
+    for name, function in inspect.getmembers(_private_api, inspect.isfunction):
+        if function.__module__ == _private_api.__name__:
+            text = " ".join((function.__doc__ or "").split())
+            if "Guard: " in text:
+                found[name] = text.split("Guard: ")[1]
+    return found
+
+
+@pytest.mark.parametrize("function", sorted(guards()))
+def test_a_promised_guard_exists(function):
+    names = re.findall(r"tests/[\w/]+(?:\.py)?|\btest_\w+|case \w+", guards()[function])
+    assert names, guards()[function]
+    for name in names:
+        if name.startswith("tests/"):
+            path = ROOT / name
+            files = path.glob("test_*.py") if path.is_dir() else [path]
+            assert any("\ndef test_" in file.read_text() for file in files), name
+        elif name.startswith("case "):
+            assert name.removeprefix("case ") in CASES
+        else:
+            assert callable(globals()[name])
+
+
+def test_there_are_guards():
+    assert len(guards()) > 10
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_other_file_of_tfbig_uses_private_names(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Attribute):
+            names = [ast.unparse(node)]
+            own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls", "tfbig")
+            private = re.match(r"_[a-z]", node.attr) and node.attr != "_replace"  # a NamedTuple's
+            assert own or not private, f"line {node.lineno}: {names[0]}"
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "setattr"):
+            name = node.args[1]
+            private = isinstance(name, ast.Constant) and re.match(r"_[a-z]", name.value)
+            assert not private, f"line {node.lineno}: {ast.unparse(node)}"
+        for name in names:
+            assert not re.match(r"keras\.src\b|(tensorflow|tf)\.python\b", name), name
+
+
+# Names.
+
+
+def test_automatic_names():
+    keras.layers.Dense(1)
+    before = int(keras.layers.Dense(1).name.removeprefix("dense_"))
+    with _private_api.automatic_names():
+        assert [keras.layers.Dense(1).name for _ in range(3)] == ["dense", "dense_1", "dense_2"]
+    assert keras.layers.Dense(1).name == f"dense_{before + 1}"
+    with pytest.raises(RuntimeError), _private_api.automatic_names():
+        raise RuntimeError
+    assert keras.layers.Dense(1).name == f"dense_{before + 2}"
+
+
+# What optimizers do in `apply`.
+
+
+def mirrored() -> tf.distribute.MirroredStrategy:
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+def applied(strategy, *, already_reduced: bool, loss_scaled: bool) -> list:
+    """A weight that was 0 and how many updates were counted, after the gradient 5 was applied."""
+    with strategy.scope():
+        weight = keras.Variable(np.zeros([1], "float32"))
+        optimizer = keras.optimizers.SGD(1.0, clipnorm=1.0)
+        if loss_scaled:
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=4.0)
+        optimizer.build([weight])
+
+    @tf.function
+    def step():
+        scale = optimizer.scale_loss(tf.constant(1.0))
+        strategy.run(lambda g: optimizer.apply([g], [weight]), [tf.constant([5.0]) * scale])
+
+    if already_reduced:
+        with _private_api.gradients_already_reduced(optimizer):
+            step()
+    else:
+        step()
+    return [float(weight.numpy()[0]), int(optimizer.iterations.numpy())]
+
+
+def gradients_on_two_replicas() -> dict:
+    strategy = mirrored()
+    return {
+        f"{reduced} {scaled}": applied(strategy, already_reduced=reduced, loss_scaled=scaled)
+        for reduced in (True, False)
+        for scaled in (True, False)
+    }
+
+
+def test_gradients_already_reduced(in_process):
+    found = in_process(gradients_on_two_replicas)
+    assert found["True False"] == [-1.0, 1]
+    assert found["True True"] == [-1.0, 1]
+    # Keras's own way: each replica's gradient is clipped to 1, and both are added.
+    assert found["False False"] == [-2.0, 1]
+
+
+def test_reduced_gradients_leave_the_optimizer_as_it_was():
+    optimizer = keras.optimizers.SGD(1.0)
+    before = optimizer._all_reduce_sum_gradients
+    with _private_api.gradients_already_reduced(optimizer):
+        assert optimizer._all_reduce_sum_gradients != before
+    assert optimizer._all_reduce_sum_gradients == before
+    with _private_api.gradients_already_reduced(None):
+        pass
+
+
+@pytest.mark.parametrize("constraint", [None, keras.constraints.NonNeg()])
+def test_averages_are_put_in_place_as_keras_does_it(constraint):
+    def run(ours: bool) -> list:
+        weight = keras.Variable(np.float32([1.0, -1.0]))
+        weight.constraint = constraint
+        optimizer = keras.optimizers.SGD(
+            0.5, use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=2
+        )
+        optimizer.build([weight])
+        found = []
+        for gradient in ([1.0, 2.0], [0.5, -3.0], [1.5, 1.0], [0.0, 0.0], [2.0, 2.0]):
+            if ours:
+                with _private_api.gradients_already_reduced(optimizer):
+                    optimizer.apply([tf.constant(gradient)], [weight])
+                    _private_api.put_averages_in_place(optimizer)
+            else:
+                optimizer.apply([tf.constant(gradient)], [weight])
+            found.append(weight.numpy())
+        return found
+
+    ours, plain = run(True), run(False)
+    np.testing.assert_array_equal(ours, plain)
+    assert not np.allclose(plain[1], plain[0] - 0.5 * np.float32([0.5, -3.0]))  # overwritten
+
+
+# Losses.
+
+
+def losses_on_two_replicas() -> list:
+    strategy = mirrored()
+    loss = keras.losses.MeanSquaredError()
+
+    def value(x):
+        return loss(tf.zeros([2, 1]), x)
+
+    @tf.function
+    def run():
+        return strategy.experimental_local_results(strategy.run(value, [tf.fill([2, 1], 2.0)]))
+
+    with _private_api.losses_of_one_replica():
+        ours = [float(v) for v in run()]
+    run = tf.function(run.python_function)  # traced anew
+    return ours + [float(v) for v in run()]
+
+
+def test_losses_of_one_replica(in_process):
+    assert in_process(losses_on_two_replicas) == [4.0, 4.0, 2.0, 2.0]
+
+
+# Dropout.
+
+
+def masks(jit: bool) -> np.ndarray:
+    layer = keras.layers.Dropout(0.25, seed=5)
+    layer.build([64, 32])
+    call = tf.function(lambda x: layer(x, training=True), jit_compile=jit)
+    with _private_api.reproducible_dropout():
+        return np.stack([call(tf.ones([64, 32])).numpy() for _ in range(2)])
+
+
+def test_reproducible_dropout():
+    compiled, graph = masks(True), masks(False)
+    np.testing.assert_array_equal(compiled, graph)
+    np.testing.assert_allclose(np.unique(graph), [0, 4 / 3], rtol=1e-6)
+    assert abs(np.mean(graph == 0) - 0.25) < 0.02  # 4096 draws: three standard deviations
+    assert np.mean(graph[0] != graph[1]) > 0.2  # the seed moves on
+
+
+def test_reproducible_dropout_keeps_rate_0_noise_shapes_and_keras_own_function():
+    own = keras.src.backend.random.dropout
+    with _private_api.reproducible_dropout():
+        ones = tf.ones([8, 16, 4])
+        shaped = keras.layers.SpatialDropout1D(0.5, seed=1)(ones, training=True).numpy()
+        unchanged = keras.layers.Dropout(0.0)(ones, training=True)
+    assert np.all(shaped == shaped[:, :1]) and set(np.unique(shaped)) == {0, 2}
+    np.testing.assert_array_equal(unchanged, ones)
+    assert keras.src.backend.random.dropout is own
+
+
+# Models.
+
+
+def test_overrides_sees_methods_of_a_models_own_class_only():
+    class Own(keras.Model):
+        def train_step(self, data):
+            return {}
+
+    class Heir(Own):
+        pass
+
+    inputs = keras.Input((2,))
+    for model in (keras.Sequential(), keras.Model(inputs, inputs), keras.Model()):
+        for method in ("train_step", "test_step", "compute_loss", "compute_metrics"):
+            assert not _private_api.overrides(model, method), method
+    assert _private_api.overrides(Heir(), "train_step")
+    assert not _private_api.overrides(Heir(), "test_step")
+
+
+def test_flatten_layers_finds_the_layers_of_nested_models_and_wrappers():
+    inputs = keras.Input((3, 2))
+    inner = keras.Model(inputs, keras.layers.TimeDistributed(keras.layers.Dense(2))(inputs))
+    model = keras.Sequential([keras.Input((3, 2)), inner])
+    kinds = [type(layer).__name__ for layer in _private_api.flatten_layers(model)]
+    assert kinds.count("Dense") == 1 and kinds.count("TimeDistributed") == 1
+
+
+def test_output_spec_gives_shapes_and_makes_the_variables():
+    model = keras.Sequential([keras.layers.Dense(3), keras.layers.Dense(2)])
+    output = _private_api.output_spec(model, keras.KerasTensor([None, 4]))
+    assert output.shape == (None, 2)
+    assert [v.shape for v in model.variables] == [(4, 3), (3,), (3, 2), (2,)]

@@ -1,0 +1,122 @@
+"""Makes a Keras model again: the same layers, weights and compile options, other variables."""
+
+import inspect
+from typing import Any
+
+import keras
+
+from tfbig import _private_api
+
+CANNOT_BE_REBUILT = (NotImplementedError, TypeError, ValueError)
+
+
+def rebuilt(model: keras.Model) -> keras.Model:
+    """A new model from a compiled one's config, weights and compile options.
+
+    The optimizer is new too: its slot variables start at zero.
+
+    Raises:
+        CANNOT_BE_REBUILT: the model, a layer or a metric has no config that tells all of it.
+    """
+    copy = rebuilt_uncompiled(model)
+    copy.compile(**_compile_arguments(model))
+    return copy
+
+
+def rebuilt_uncompiled(model: keras.Model) -> keras.Model:
+    """A new model from another's config and weights.
+
+    Raises:
+        CANNOT_BE_REBUILT: as above.
+    """
+    copy = _from_config(model)
+    if model.built and not copy.built:
+        copy.build_from_config(model.get_build_config())
+    if model.built:
+        copy.set_weights(model.get_weights())
+        if _trained(copy) != _trained(model):
+            raise ValueError("its config does not tell which of its weights are trainable")
+    return copy
+
+
+def _from_config(model: keras.Model) -> keras.Model:
+    copies: dict[int, keras.layers.Layer] = {}
+
+    def copy(layer):
+        if id(layer) not in copies:  # else it is shared
+            if type(layer) is keras.Sequential or _private_api.is_plain_functional(layer):
+                made = keras.models.clone_model(layer, clone_function=copy)
+            else:
+                if isinstance(layer, keras.Model):
+                    _check_config(layer)
+                made = type(layer).from_config(layer.get_config())
+            copies[id(layer)] = made
+        return copies[id(layer)]
+
+    with _private_api.as_not_compiled(model):
+        return copy(model)
+
+
+def _trained(model: keras.Model) -> list[bool]:
+    trained = {id(weight) for weight in model.trainable_weights}
+    return [id(weight) in trained for weight in model.weights]
+
+
+def _compile_arguments(model: keras.Model) -> dict:
+    """The arguments of a model's `compile`, with a new optimizer and new metrics."""
+    arguments = _private_api.compile_arguments(model)
+    if isinstance(arguments["optimizer"], keras.optimizers.Optimizer):
+        arguments["optimizer"] = _new_optimizer(arguments["optimizer"])
+    for name in ("metrics", "weighted_metrics"):
+        arguments[name] = keras.tree.map_structure(
+            lambda m: _new_metric(m) if isinstance(m, keras.metrics.Metric) else m,
+            arguments[name],
+        )
+    for name in ("steps_per_execution", "jit_compile"):
+        arguments.pop(name, None)  # of Keras's own loop
+    return arguments
+
+
+def _new_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    _check_config(optimizer)
+    config = optimizer.get_config()
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        config["inner_optimizer"] = _new_optimizer(optimizer.inner_optimizer)
+        return type(optimizer)(**config)
+    schedule = _private_api.learning_rate(optimizer)
+    if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+        config["learning_rate"] = schedule  # it has no state
+    new = type(optimizer).from_config(config)
+    variables, names = _private_api.without_weight_decay(optimizer)
+    if variables:
+        raise TypeError("exclude_from_weight_decay was given variables; give it var_names")
+    if names:
+        new.exclude_from_weight_decay(var_names=[names])
+    return new
+
+
+def _new_metric(metric: keras.metrics.Metric) -> keras.metrics.Metric:
+    if type(metric) is keras.metrics.MeanMetricWrapper:  # whose function has no config
+        function, arguments = _private_api.metric_function(metric)
+        return keras.metrics.MeanMetricWrapper(
+            function, name=metric.name, dtype=metric.dtype, **arguments
+        )
+    _check_config(metric)
+    return type(metric).from_config(metric.get_config())
+
+
+def _check_config(thing: Any) -> None:
+    """Raises a TypeError where an object's config lacks arguments of its class's `__init__`.
+
+    The config that Keras makes up for a metric or a model would have default values for them.
+    """
+    kind = type(thing)
+    teller = next(cls for cls in kind.__mro__ if "get_config" in vars(cls))
+    known = {"self", "name", "dtype", "trainable", *inspect.signature(teller.__init__).parameters}
+    own = [
+        p.name
+        for p in inspect.signature(kind.__init__).parameters.values()
+        if p.name not in known and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    if own:
+        raise TypeError(f"{kind.__name__} needs a get_config that tells {', '.join(own)}")
