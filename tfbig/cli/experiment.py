@@ -117,8 +117,8 @@ def with_optimizer(
         )
 
     @functools.wraps(model_fn)
-    def builder(*arguments):
-        model = model_fn(*arguments)
+    def builder(*arguments, **keywords):
+        model = model_fn(*arguments, **keywords)
         if isinstance(model, keras.Model) and model.compiled:
             options = _private_api.compile_arguments(model)
             options["optimizer"] = build_optimizer(optimizer, total_steps())
