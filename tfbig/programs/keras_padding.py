@@ -67,4 +67,4 @@ def _treats_examples_alone(layer: keras.layers.Layer) -> bool:
 def _known(*things) -> bool:
     """Whether classes and functions are Keras's, TensorFlow's or tfbig's own; None is, too."""
     modules = [getattr(thing, "__module__", None) or "" for thing in things if thing is not None]
-    return all(module.startswith(("keras.src.", "tensorflow.", "tfbig.")) for module in modules)
+    return all(module.split(".")[0] in ("keras", "tensorflow", "tfbig") for module in modules)

@@ -73,6 +73,7 @@ class Shape(NamedTuple):
 
 
 def shape_of(groups: Sequence[Group]) -> Shape:
+    """What all parts' groups have in common."""
     return Shape(tuple(g.nominal for g in groups), tuple(g.divided for g in groups))
 
 
