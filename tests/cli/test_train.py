@@ -156,7 +156,7 @@ def test_an_estimator_style_model_fn_trains_and_exports_nothing(command):
     result = command("train", "--config=own.py", "--model_dir=run")
     assert result.code == 0, result
     assert any(line.startswith("step 4/4  loss") for line in result.out)
-    assert not any(line.startswith("exported model") for line in result.out)
+    assert any(line.startswith("exported model  none") for line in result.out)
 
 
 def test_an_error_of_the_users_code_is_one_line_and_its_traceback_is_in_the_log(command):

@@ -94,6 +94,8 @@ class _LateFileHandler(logging.handlers.MemoryHandler):
         return os.path.isdir(self._folder)
 
     def flush(self) -> None:
+        if not os.path.isdir(self._folder):  # the interpreter flushes handlers as it ends
+            return
         if self.target is None and self.buffer:
             try:
                 os.makedirs(os.path.dirname(self._path), exist_ok=True)
@@ -103,8 +105,7 @@ class _LateFileHandler(logging.handlers.MemoryHandler):
         super().flush()
 
     def close(self) -> None:
-        if os.path.isdir(self._folder):
-            self.flush()
+        self.flush()
         super().close()
 
     def _give_up(self, error: OSError) -> None:
