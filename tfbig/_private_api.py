@@ -7,11 +7,11 @@ checks that each still is what is described here.
 import collections
 import contextlib
 import inspect
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 from keras.src.backend.common import global_state
 from keras.src.backend.common.name_scope import current_path
@@ -45,16 +45,16 @@ def current_keras_path() -> str:
     return current_path()
 
 
-def shape_of_initial_value(value):
-    """The shape of what a tf.Variable is made from, or None.
+def keras_variable_of(initial_value) -> keras.Variable | None:
+    """The Keras variable that a tf.Variable is made for, from what it is made from, or None.
 
-    Reason: Keras hands over a function of no arguments, whose `self` is the Keras variable with
-    the shape. Guard: tests/programs/test_variable_store.py.
+    Reason: it alone knows its shape beforehand, and whether its layer is frozen. Keras hands over
+    a function of no arguments that refers to it. Guard: tests/programs/test_variable_store.py.
     """
-    if not callable(value):
-        return value.shape if hasattr(value, "shape") else np.shape(value)
-    keras_variable = inspect.getclosurevars(value).nonlocals.get("self")
-    return getattr(keras_variable, "_shape", None)
+    if not callable(initial_value):
+        return None
+    owner = inspect.getclosurevars(initial_value).nonlocals.get("self")
+    return owner if isinstance(owner, keras.Variable) else None
 
 
 @contextlib.contextmanager
@@ -344,15 +344,35 @@ def output_spec(model: keras.Model, features):
     return keras.src.backend.compute_output_spec(model, features, training=False)
 
 
-def serialize_iterator(iterator) -> None:
-    """Serialises a tf.data iterator, or raises with the name of the operation that cannot be.
+def serialize_iterator(iterator) -> bytes:
+    """The state of a tf.data iterator; raises with the name of an operation that cannot be kept.
 
-    Reason: whether a Dataset's position can be kept must be known before it is needed. Guard:
-    tests/data/test_dataset_feed.py.
+    Reason: tf.train.Checkpoint writes it unseen, and not every state can be gone on from. Guard:
+    tests/data/test_dataset_position.py.
     """
-    tf.raw_ops.SerializeIterator(
+    state = tf.raw_ops.SerializeIterator(
         resource_handle=iterator._iterator_resource, external_state_policy=2
     )
+    return tf.io.serialize_tensor(state).numpy()
+
+
+def deserialize_iterator(iterator, state: bytes) -> None:
+    """Puts a tf.data iterator where `serialize_iterator` found it. Reason and guard: as there."""
+    tf.raw_ops.DeserializeIterator(
+        resource_handle=iterator._iterator_resource,
+        serialized=tf.io.parse_tensor(state, tf.variant),
+    )
+
+
+def shuffles_in(state: bytes) -> set[str]:
+    """The shuffles (and other random Datasets) whose random state an iterator's state holds.
+
+    Reason: it holds that of an iterator that has more elements to give; restoring does not set
+    the others', and their next pass would be shuffled otherwise. Guard: as for
+    `serialize_iterator`.
+    """
+    names = re.findall(rb"([^\x00-\x1f@|]+)[@|:][^\x00-\x1f]*?epoch_num_random_samples", state)
+    return {re.sub(r"\[\d+\]", "", name.decode(errors="replace")) for name in names}
 
 
 @contextlib.contextmanager

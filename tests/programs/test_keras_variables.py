@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+import tfbig
 from tests.programs.batches import (
     CLOSE,
     batch,
@@ -101,3 +102,29 @@ def test_what_decides_on_the_step_is_seen_in_the_layers(layer, facts):
         program.has_convolutions,
     )
     assert found == facts
+
+
+@pytest.mark.parametrize("steps_per_loop", [1, 4])
+def test_frozen_weights_keep_their_bits_however_a_batch_is_cut(steps_per_loop):
+    """A sum of thirds would not give a weight back."""
+
+    def model_fn():
+        model = keras.Sequential(
+            [keras.Input((4,)), layers.Dense(8, trainable=False), layers.BatchNormalization(),
+             layers.Dropout(0.5, seed=1), layers.Dense(1)]
+        )  # fmt: skip
+        model.compile("sgd", "mse")
+        kernels.append(model.layers[0].kernel.numpy())
+        return model
+
+    kernels = []
+    result = tfbig.train_distributed(
+        model_fn,
+        lambda: tfbig.data.ArraySource((x(4), x(1))).batch(5),
+        max_steps=12,
+        config=tfbig.RunConfig(accumulation_steps=3, steps_per_loop=steps_per_loop),
+    )
+    frozen, norm = result.model.layers[:2]
+    np.testing.assert_array_equal(frozen.kernel, kernels[0])
+    assert norm.moving_mean.numpy().all()
+    assert result.model.layers[2].seed_generator.state.numpy().tolist() == [1, 12]

@@ -61,7 +61,7 @@ class ModelFnProgram(Program):
             estimator_spec, names = self._call(batch, training)
             if training:
                 with self._store.continued():
-                    weights = [n for n in dict.fromkeys(names) if self._store.trainable[n]]
+                    weights = [n for n in dict.fromkeys(names) if self._is_trained(n)]
                     estimator_spec.optimizer.build([self._store.variables[n] for n in weights])
             self._sort_variables(estimator_spec, names, training)
             return tf.cast(tf.reduce_sum(estimator_spec.loss), tf.float32)
@@ -118,7 +118,8 @@ class ModelFnProgram(Program):
             model_keys = [
                 n for n in dict.fromkeys(names) if n not in optimizer_keys and n not in metric_keys
             ]
-            self._trainable_keys = [n for n in model_keys if store.trainable[n]]
+            self._trainable_keys = [n for n in model_keys if self._is_trained(n)]
+            self._frozen_keys = [n for n in model_keys if store.is_frozen(n)]
             self._state_keys = [n for n in model_keys if not store.trainable[n]]
             self.trainable = [store.variables[n] for n in self._trainable_keys]
             self.state = [store.variables[n] for n in self._state_keys]
@@ -132,6 +133,9 @@ class ModelFnProgram(Program):
                 )
         if not training:  # metrics of TRAIN mode are not reported, as with tf.estimator
             self._metrics, self._metric_keys = metrics, metric_keys
+
+    def _is_trained(self, key: str) -> bool:
+        return self._store.trainable[key] and not self._store.is_frozen(key)
 
     def select(self, training: bool) -> None:
         """Makes `metric_variables` those of one mode, before its step is traced."""
@@ -167,7 +171,7 @@ class ModelFnProgram(Program):
     def named_variables(self) -> dict[str, tf.Variable]:
         variables = self._store.variables
         groups = {
-            "model": [*self._trainable_keys, *self._state_keys],
+            "model": [*self._trainable_keys, *self._frozen_keys, *self._state_keys],
             "optimizer": self._optimizer_keys,
         }
         return {f"{g}/{name}": variables[name] for g, names in groups.items() for name in names}

@@ -5,6 +5,8 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 
+import keras
+import numpy as np
 import tensorflow as tf
 
 from tfbig import _private_api
@@ -46,6 +48,7 @@ class VariableStore:
     def __init__(self, strategy_scope: Callable[[], contextlib.AbstractContextManager]):
         self.variables: dict[str, tf.Variable] = {}
         self.trainable: dict[str, bool] = {}
+        self._owners: dict[str, keras.Variable | None] = {}
         self.closed = False  # once True, a new name is an error
         self._strategy_scope = strategy_scope
         self._local = threading.local()
@@ -117,14 +120,23 @@ class VariableStore:
         return made["variable"]
 
     def _check(self, key: str, variable: tf.Variable, kwargs: dict) -> None:
-        wanted = kwargs.get("shape")
-        if wanted is None:
-            wanted = _private_api.shape_of_initial_value(kwargs.get("initial_value"))
+        wanted, value = kwargs.get("shape"), kwargs.get("initial_value")
+        owner = _private_api.keras_variable_of(value)
+        self._owners[key] = owner
+        if wanted is None and owner is not None:
+            wanted = owner.shape
+        elif wanted is None and not callable(value):
+            wanted = np.shape(value)
         if wanted is not None and not variable.shape.is_compatible_with(wanted):
             raise UserError(
                 f"model_fn made the variable {key!r} with shape {tuple(variable.shape)} before "
                 f"and now asks for {tuple(wanted)}; give the layers names of their own."
             )
+
+    def is_frozen(self, key: str) -> bool:
+        """Whether a weight belongs to a layer that the last run has frozen."""
+        owner = self._owners[key]
+        return self.trainable[key] and owner is not None and not owner.trainable
 
     def name_of(self, variable) -> str | None:
         """The name of a variable (of Keras or TensorFlow) that this store made, or None."""

@@ -74,8 +74,10 @@ class Step:
         self._find_nan = find_nan and not hasattr(program.optimizer, "inner_optimizer")
         self._shape: gradients.Shape | None = None
         self._missing: list[set[int]] = []
-        self._moving = [v.dtype_is_float for v in map(_VariableKind, program.state)]
-        self._seeds = [v.is_seed for v in map(_VariableKind, program.state)]
+        kinds = [_VariableKind(v) for v in program.state]
+        self._floats = [k.dtype_is_float for k in kinds]
+        self._seeds = [k.is_seed for k in kinds]
+        self._kept = [False] * len(kinds)  # frozen weights: known once a part has been traced
         compiled = compile_part and program.pure
         self._sums_of_replica: Callable = (
             tf.function(self.replica_sums, jit_compile=True, autograph=False)
@@ -169,7 +171,8 @@ class Step:
             sums = gradients.gradient_sums(tape, targets, sources)
             self._missing = [{i for i, g in enumerate(s) if g is None} for s in sums]
         del tape
-        moving, other = self._split(forward.state)
+        self._kept = [new is old for new, old in zip(forward.state, start.state, strict=True)]
+        moving, other = self._moving(forward.state), self._others(forward.state)
         metrics = forward.metrics
         if many:
             share = batch.count / tf.cast(count, tf.float32)
@@ -192,15 +195,16 @@ class Step:
         return values._replace(state=state, metrics=[tf.zeros_like(v) for v in values.metrics])
 
     def _unshifted(self, other: list, part) -> list:
-        seeds = [s for s, moving in zip(self._seeds, self._moving, strict=True) if not moving]
+        seeds = self._others(self._seeds)
         return [v - _stream(part, v) if seed else v for v, seed in zip(other, seeds, strict=True)]
 
-    def _split(self, state: list) -> tuple[list, list]:
-        moving = [v for v, m in zip(state, self._moving, strict=True) if m]
-        return moving, self._others(state)
+    def _moving(self, state: list) -> list:
+        flags = zip(state, self._floats, self._kept, strict=True)
+        return [v for v, is_float, kept in flags if is_float and not kept]
 
     def _others(self, state: list) -> list:
-        return [v for v, m in zip(state, self._moving, strict=True) if not m]
+        flags = zip(state, self._floats, self._kept, strict=True)
+        return [v for v, is_float, kept in flags if not is_float and not kept]
 
     def _reduce(self, sums: Sums) -> Sums:
         """Sums over the replicas; what is no float is equal on all of them."""
@@ -220,8 +224,8 @@ class Step:
             parts = [g for group in sums.gradients for g in group]
             loss = tf.where(gradients.have_nan(parts), float("nan"), loss)
         self._program.apply(total)
-        moving, other = iter(sums.moving), iter(sums.other)
-        self._assign(self._program.state, [next(moving if m else other) for m in self._moving])
+        self._assign(self._moving(self._program.state), sums.moving)
+        self._assign(self._others(self._program.state), sums.other)
         return loss
 
     def _assign(self, variables, values) -> None:
@@ -252,9 +256,9 @@ class Step:
         ]
         take = lambda n: [next(left) for _ in range(n)]  # noqa: E731
         totals, denominators = take(groups), take(groups)
-        moving = take(sum(self._moving))
+        moving = take(len(self._moving(self._program.state)))
         metrics = take(len(self._program.metric_variables))
-        other = take(len(self._moving) - sum(self._moving)) if others is None else others
+        other = take(len(self._others(self._program.state))) if others is None else others
         return Sums(sums, totals, denominators, moving, metrics, other)
 
 
