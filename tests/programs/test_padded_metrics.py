@@ -1,4 +1,4 @@
-"""A batch that is padded, with weights of 0 for the padding, gives every metric of Keras its value."""
+"""Padding, with weights of 0, changes no metric of Keras; where it would, a batch is not padded."""
 
 import keras
 import numpy as np
