@@ -7,7 +7,6 @@ checks that each still is what is described here.
 import collections
 import contextlib
 import inspect
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -344,35 +343,15 @@ def output_spec(model: keras.Model, features):
     return keras.src.backend.compute_output_spec(model, features, training=False)
 
 
-def serialize_iterator(iterator) -> bytes:
-    """The state of a tf.data iterator; raises with the name of an operation that cannot be kept.
+def serialize_iterator(iterator) -> None:
+    """Serialises a tf.data iterator, or raises with the name of the operation that cannot be.
 
-    Reason: tf.train.Checkpoint writes it unseen, and not every state can be gone on from. Guard:
-    tests/data/test_dataset_position.py.
+    Reason: whether a Dataset's position can be kept must be known before it is needed. Guard:
+    tests/data/test_dataset_feed.py.
     """
-    state = tf.raw_ops.SerializeIterator(
+    tf.raw_ops.SerializeIterator(
         resource_handle=iterator._iterator_resource, external_state_policy=2
     )
-    return tf.io.serialize_tensor(state).numpy()
-
-
-def deserialize_iterator(iterator, state: bytes) -> None:
-    """Puts a tf.data iterator where `serialize_iterator` found it. Reason and guard: as there."""
-    tf.raw_ops.DeserializeIterator(
-        resource_handle=iterator._iterator_resource,
-        serialized=tf.io.parse_tensor(state, tf.variant),
-    )
-
-
-def shuffles_in(state: bytes) -> set[str]:
-    """The shuffles (and other random Datasets) whose random state an iterator's state holds.
-
-    Reason: it holds that of an iterator that has more elements to give; restoring does not set
-    the others', and their next pass would be shuffled otherwise. Guard: as for
-    `serialize_iterator`.
-    """
-    names = re.findall(rb"([^\x00-\x1f@|]+)[@|:][^\x00-\x1f]*?epoch_num_random_samples", state)
-    return {re.sub(r"\[\d+\]", "", name.decode(errors="replace")) for name in names}
 
 
 @contextlib.contextmanager
