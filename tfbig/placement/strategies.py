@@ -105,7 +105,7 @@ def _device_names(devices: Any, most: int | None) -> list[str]:
             )
         names = [f"{'GPU' if gpus else 'CPU'}:{i}" for i in range(devices)]
     else:
-        names = [devices] if isinstance(devices, str) else list(devices)
+        names = [_name(d) for d in ([devices] if isinstance(devices, str) else devices)]
     if not names or len(set(names)) != len(names):
         raise UserError(f"devices={devices!r}: name each device once, and at least one.")
     if most is not None and len(names) > most:
@@ -113,16 +113,23 @@ def _device_names(devices: Any, most: int | None) -> list[str]:
             f'devices={devices!r} with strategy="one_device", which uses one; write '
             'strategy="mirrored".'
         )
-    _check_names(names, len(gpus))
+    _check_there(names, len(gpus))
     return names
 
 
-def _check_names(names: list[str], gpus: int) -> None:
+def _name(device: Any) -> str:
+    """A device's name as GPU:0 or CPU:0, which may be given as /device:GPU:0, gpu:0 …"""
+    name = str(device).upper().removeprefix("/").removeprefix("DEVICE:")
+    kind, _, number = name.partition(":")
+    if kind not in ("CPU", "GPU") or not number.isdigit():
+        raise UserError(f'devices: {device!r} is no device name; write "GPU:0" or "CPU:0".')
+    return f"{kind}:{int(number)}"
+
+
+def _check_there(names: list[str], gpus: int) -> None:
     cpus = 0
     for name in names:
-        kind, _, number = str(name).upper().removeprefix("/").removeprefix("DEVICE:").partition(":")
-        if kind not in ("CPU", "GPU") or not number.isdigit():
-            raise UserError(f'devices: {name!r} is no device name; write "GPU:0" or "CPU:0".')
+        kind, _, number = name.partition(":")
         if kind == "GPU" and int(number) >= gpus:
             raise UserError(
                 f"devices: {name!r} does not exist; this machine shows {gpus} GPU(s). Pass "
