@@ -117,7 +117,8 @@ def export(
     Example:
 
         path = tfbig.export(result.model, "runs/digits/export")
-        outputs = tf.saved_model.load(path).serve(images)
+        served = tf.saved_model.load(path)
+        outputs = served.serve(images)
 
     Args:
         model_or_path: a built keras.Model, or the path of a `.keras` file (loaded in safe mode).
