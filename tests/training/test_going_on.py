@@ -202,7 +202,11 @@ def test_a_changed_dataset_is_read_from_its_start_with_a_warning(changed, why, t
     caplog.clear()
     result = train(with_dropout, changed, max_steps=END + 5, model_dir=tmp_path)
     assert result.global_step == END + 5
-    warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    warnings = [
+        r.getMessage()
+        for r in caplog.records
+        if r.levelno == logging.WARNING and r.name == "tfbig"  # AutoGraph warns of lambdas
+    ]
     assert len(warnings) == 1
     assert why in warnings[0] and warnings[0].endswith("it is read from its start")
 
