@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfbig.data import bad_records
 from tfbig.errors import UserError
 
 
@@ -28,16 +29,29 @@ class Source:
 
         def input_fn():
             return Squares().batch(64)
+
+    Attributes:
+        batch_size: examples in a global batch, None until `batch` sets it.
+        threads: how many threads may call `read` at the same time.
+        augmentation: what `augment` was given.
+        mixture: of a source made by `tfbig.data.mix`: how its parts are drawn.
+        cleaning: of a source made by `Cleaning.fit`: what it does to an example, for serving.
     """
 
     batch_size: int | None = None
+    threads: int = 1
+    augmentation: Any = None
+    mixture: Any = None
+    cleaning: Any = None
     _spec: Any = None
 
     def __len__(self) -> int:
         raise NotImplementedError("a Source implements __len__: its number of examples.")
 
     def read(self, indices: np.ndarray) -> Any:
-        """Reads the examples with these numbers; called from one thread at a time.
+        """Reads the examples with these numbers, in their order; one may be asked for twice.
+
+        It is called from one thread at a time, unless `threads` is larger than 1.
 
         Args:
             indices: int64 array of shape [n], each in [0, len(self)).
@@ -45,6 +59,9 @@ class Source:
         Returns:
             A nested structure (array, tuple, dict) of NumPy arrays whose first dimension is n:
             `features`, `(features, labels)` or `(features, labels, sample_weight)`.
+
+        Raises:
+            BadRecords: some of these examples cannot be read.
         """
         raise NotImplementedError("a Source implements read(indices): the examples' arrays.")
 
@@ -76,6 +93,34 @@ class Source:
         batched.batch_size = int(batch_size)
         return batched
 
+    def select(self, indices: Any) -> "Source":
+        """Returns the part of this source with these examples, without copying data.
+
+        Example: `train = source.select(split.train)`.
+
+        Args:
+            indices: integers of shape [n], or bool of shape [len(source)].
+
+        Raises:
+            UserError: an index is out of range, or the source is a mixture.
+        """
+        return SelectedSource(self, indices)
+
+    def augment(self, augmentation: Any) -> "Source":
+        """Returns this source with random changes of its examples, in training only.
+
+        Example: `source.augment([{"name": "RandomFlip", "mode": "horizontal"}])`.
+
+        Args:
+            augmentation: see `tfbig.data.augmentation.Augmentation`, or its list of layers. It
+                sees batches as they come out of `read` and of each `map`.
+        """
+        from tfbig.data.augmentation import as_augmentation
+
+        augmented = copy.copy(self)
+        augmented.augmentation = as_augmentation(augmentation)
+        return augmented
+
     @property
     def element_spec(self) -> Any:
         """The structure of one example: tf.TensorSpec leaves without the batch dimension."""
@@ -87,12 +132,31 @@ class Source:
                 )
             self._spec = tf.nest.map_structure(
                 lambda a: tf.TensorSpec(np.shape(a)[1:], tf.as_dtype(np.asarray(a).dtype)),
-                self.read(np.zeros([1], np.int64)),
+                self._first(),
             )
         return self._spec
 
+    def _first(self) -> Any:
+        for number in range(len(self)):
+            batch, _ = bad_records.read_good(self, np.array([number], np.int64))
+            if batch is not None:
+                return batch
+        raise UserError(f"{type(self).__name__}: all of its {len(self)} records are bad.")
 
-class MappedSource(Source):
+
+class _Derived(Source):
+    """A source that reads from another and is batched, augmented and cleaned as that is."""
+
+    def __init__(self, source: Source):
+        self._source = source
+        for name in ("batch_size", "threads", "augmentation", "mixture", "cleaning"):
+            setattr(self, name, getattr(source, name))
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+
+class MappedSource(_Derived):
     """What `Source.map` returns: another source, and a function of its batches.
 
     Args:
@@ -101,11 +165,50 @@ class MappedSource(Source):
     """
 
     def __init__(self, source: Source, fn: Callable[[Any], Any]):
-        self._source, self._fn = source, fn
-        self.batch_size = source.batch_size
-
-    def __len__(self) -> int:
-        return len(self._source)
+        super().__init__(source)
+        self._fn = fn
 
     def read(self, indices: np.ndarray) -> Any:
         return self._fn(self._source.read(indices))
+
+
+class SelectedSource(_Derived):
+    """What `Source.select` returns: some examples of another source, numbered anew.
+
+    Args:
+        source: read from.
+        indices: as in `Source.select`.
+    """
+
+    def __init__(self, source: Source, indices: Any):
+        super().__init__(source)
+        if source.mixture is not None:
+            raise UserError(
+                "select: a mixture has no examples of its own; select from its sources, then mix."
+            )
+        self._indices = _checked_indices(indices, len(source))
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def read(self, indices: np.ndarray) -> Any:
+        return self._source.read(self._indices[indices])
+
+
+def _checked_indices(indices: Any, length: int) -> np.ndarray:
+    array = np.asarray(indices)
+    if array.dtype == bool and array.shape == (length,):
+        return np.flatnonzero(array)
+    if array.size == 0:
+        array = array.astype(np.int64)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise UserError(
+            f"select: expected integers of shape [n] or bool of shape [{length}], received "
+            f"{array.dtype.name} of shape {list(array.shape)}."
+        )
+    outside = array[(array < 0) | (array >= length)]
+    if len(outside):
+        raise UserError(
+            f"select: there is no example {outside[0]}; the source has {length}, counted from 0."
+        )
+    return array.astype(np.int64)

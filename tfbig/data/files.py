@@ -1,0 +1,145 @@
+"""Files here or far away: paths, globs and URLs such as gs://bucket/file, through fsspec."""
+
+import glob
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from typing import BinaryIO
+
+from tfbig.errors import UserError
+
+_URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.I)
+_INSTALL = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "az": "adlfs", "abfs": "adlfs"}
+
+Paths = str | os.PathLike | Sequence[str | os.PathLike]
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path is a URL such as gs://bucket/file."""
+    return bool(_URL.match(path))
+
+
+def expand(paths: Paths, owner: str) -> list[str]:
+    """The files that paths, globs or a list of them name; each glob sorted.
+
+    Example: `expand("data/train-*.tfrecord", "TFRecordSource")`.
+
+    Args:
+        paths: a path, a glob pattern, a URL, or a list of such. A path that exists is taken as
+            it is, whatever letters it has.
+        owner: whose argument it is, for the message.
+
+    Raises:
+        UserError: nothing is there.
+    """
+    given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    found: list[str] = []
+    for item in given:
+        path = os.path.expanduser(os.fspath(item))
+        if exists(path):
+            found.append(path)
+            continue
+        matches = _glob(path) if any(letter in path for letter in "*?[") else []
+        if not matches:
+            raise UserError(f"{owner}: there is no file {path!r}; check the path.")
+        found.extend(matches)
+    if not found:
+        raise UserError(f"{owner}: no files were given; give a path, a pattern or a list of them.")
+    return found
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file or a folder."""
+    if is_remote(path):
+        system, inner = _system(path)
+        return system.exists(inner)
+    return os.path.exists(path)
+
+
+def is_folder(path: str) -> bool:
+    """Whether it is a folder."""
+    if is_remote(path):
+        system, inner = _system(path)
+        return system.isdir(inner)
+    return os.path.isdir(path)
+
+
+def walk(folder: str) -> list[str]:
+    """All files below a folder, sorted; hidden ones and those in hidden folders left out."""
+    if is_remote(folder):
+        system, inner = _system(folder)
+        names = [system.unstrip_protocol(name) for name in system.find(inner)]
+    else:
+        names = [
+            os.path.join(where, name)
+            for where, folders, here in os.walk(folder)
+            for name in here
+            if not _hidden(os.path.relpath(where, folder)) and not name.startswith(".")
+        ]
+    return sorted(name for name in names if not os.path.basename(name).startswith("."))
+
+
+def open_binary(path: str) -> BinaryIO:
+    """Opens a file for reading, with random access."""
+    if is_remote(path):
+        system, inner = _system(path)
+        return system.open(inner, "rb")
+    return open(path, "rb")
+
+
+def signature(path: str) -> list:
+    """What changes when a file changes: its size in bytes and its time or tag.
+
+    Raises:
+        OSError: it is not there.
+    """
+    if is_remote(path):
+        system, inner = _system(path)
+        info = system.info(inner)
+        tags = ("etag", "ETag", "md5Hash", "mtime", "LastModified", "created", "updated")
+        tag = next((str(info[name]) for name in tags if name in info), "")
+        return [int(info["size"]), tag]
+    status = os.stat(path)
+    return [status.st_size, status.st_mtime_ns]
+
+
+def beside_or_cached(path: str, suffix: str) -> str:
+    """Where a file that belongs to `path` may be written: beside it, else in the cache folder.
+
+    The cache folder is $TFBIG_CACHE_DIR or ~/.cache/tfbig; names in it carry a hash of the path.
+    """
+    if not is_remote(path):
+        absolute = os.path.abspath(path)
+        if os.access(os.path.dirname(absolute), os.W_OK):
+            return absolute.rstrip(os.sep) + suffix
+        path = absolute
+    folder = os.path.expanduser(os.environ.get("TFBIG_CACHE_DIR") or "~/.cache/tfbig")
+    digest = hashlib.sha256(path.encode()).hexdigest()[:16]
+    return os.path.join(folder, f"{digest}-{os.path.basename(path.rstrip('/'))}{suffix}")
+
+
+def _glob(pattern: str) -> list[str]:
+    if is_remote(pattern):
+        system, inner = _system(pattern)
+        return sorted(system.unstrip_protocol(name) for name in system.glob(inner))
+    return sorted(glob.glob(pattern, recursive=True))
+
+
+def _hidden(relative: str) -> bool:
+    return any(part.startswith(".") and part != "." for part in relative.split(os.sep))
+
+
+def _system(url: str):
+    import fsspec
+
+    scheme = url.split("://")[0].lower()
+    try:
+        return fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        package = _INSTALL.get(scheme, f"fsspec's package for {scheme}")
+        raise UserError(
+            f"{url}: reading {scheme}:// needs the package {package}; write pip install {package}."
+        ) from error
+    except ValueError as error:
+        raise UserError(f"{url}: {error}.") from error

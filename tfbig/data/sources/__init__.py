@@ -1,0 +1,1 @@
+"""Sources of examples, one kind of data in a file."""
