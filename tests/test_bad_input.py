@@ -127,6 +127,11 @@ ARGUMENTS = {
         dict(input_fn=dataset, config=config(data_distribution="random")),
         ['data_distribution="random" needs data with random access', "tfbig.data.Source"],
     ),
+    "data_distribution block with a Dataset": (
+        UserError,
+        dict(input_fn=dataset, config=config(data_distribution="block")),
+        ['data_distribution="block" needs data with random access', "tfbig.data.Source"],
+    ),
 }
 
 

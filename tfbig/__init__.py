@@ -37,6 +37,7 @@ _MODULES = {
     "datasets": "tfbig.datasets",
     "errors": "tfbig.errors",
     "estimator": "tfbig.estimator",
+    "layers": "tfbig.layers",
     "models": "tfbig.models",
 }
 _NOT_BUILT = (
@@ -50,7 +51,6 @@ _NOT_BUILT = (
     "BestExporter",
     "WarmStartSettings",
     "stop_if_no_decrease_hook",
-    "layers",
     "compat",
 )
 

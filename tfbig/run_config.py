@@ -20,7 +20,10 @@ class RunConfig:
         tfbig.train_distributed(model_fn, input_fn, config=config, max_steps=2000)
 
     Args:
-        data_distribution: "auto" (random for a Source, own order for a Dataset) or "random".
+        data_distribution: "random": a new permutation of all examples each pass; "block": each
+            worker has one contiguous block, shuffled inside it; both need a Source. "none": in
+            the data's own order, which input_fn has shared out already. "auto": random for a
+            Source, none for a Dataset.
         model_distribution: "replicated".
         gradient_aggregation: "mean" divides the summed gradient by the loss's own denominator
             over the global batch; "sum" does not divide.
@@ -95,8 +98,6 @@ class RunConfig:
 
     def _refuse_what_is_not_built(self) -> None:
         for name, built, value in (
-            ("data_distribution", '"auto" or "random"', "block"),
-            ("data_distribution", '"auto" or "random"', "none"),
             ("model_distribution", '"replicated"', "owner"),
         ):
             if getattr(self, name) == value:

@@ -18,7 +18,10 @@ def numbered(length=23, batch_size=5):
 
 def feed_of(source=None, *, seed=7, multiple=1, steps_per_loop="auto"):
     source = numbered() if source is None else source
-    return SourceFeed(source, seed=seed, multiple=multiple, steps_per_loop=steps_per_loop)
+    order = "own" if seed is None else "random"
+    return SourceFeed(
+        source, seed=seed, multiple=multiple, steps_per_loop=steps_per_loop, order=order
+    )
 
 
 def labels_of(stack):
@@ -92,14 +95,14 @@ class Recorded(Source):
     """Notes which examples are read, and by how many threads."""
 
     def __init__(self, length):
-        self.length, self.calls, self.threads = length, [], set()
+        self.length, self.calls, self.seen_threads = length, [], set()
 
     def __len__(self):
         return self.length
 
     def read(self, indices):
         self.calls.append(indices.tolist())
-        self.threads.add(threading.get_ident())
+        self.seen_threads.add(threading.get_ident())
         return indices * 2, indices
 
 
@@ -132,11 +135,11 @@ def test_a_jump_and_a_shorter_pull_than_was_read_ahead_give_the_right_batches():
 def test_all_batches_are_read_by_one_thread():
     source = Recorded(23)
     feed = feed_of(source.batch(5))
-    source.threads.clear()
+    source.seen_threads.clear()
     for step in (0, 2, 9, 11):
         feed.pull(step, 2, then=2)
     feed.close()
-    assert len(source.threads) == 1
+    assert len(source.seen_threads) == 1
 
 
 def test_resuming_reads_only_what_is_asked_for():

@@ -138,12 +138,15 @@ def report(found: Sequence[BadRecord], quarantine: Quarantine | None) -> None:
     quarantine.add(found)
 
 
-def read_good(source: Any, indices: np.ndarray) -> tuple[Any, np.ndarray]:
+def read_good(
+    source: Any, indices: np.ndarray, used: set[Quarantine] | None = None
+) -> tuple[Any, np.ndarray]:
     """Reads examples, without those that are bad where the source says that they may be left out.
 
     Args:
         source: a Source.
         indices: int64 [n].
+        used: gets the quarantines that records were put in.
 
     Returns:
         (batch, kept): what `source.read` returns for the good ones, and a bool array of shape
@@ -161,6 +164,8 @@ def read_good(source: Any, indices: np.ndarray) -> tuple[Any, np.ndarray]:
             if error.quarantine is None or not places:
                 raise
             error.quarantine.add(error.found)
+            if used is not None:
+                used.add(error.quarantine)
             kept[np.flatnonzero(kept)[places]] = False
     return None, kept
 

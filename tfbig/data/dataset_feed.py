@@ -30,6 +30,11 @@ class DatasetFeed(Feed):
         steps_per_loop: RunConfig.steps_per_loop.
     """
 
+    remedy = (
+        "give the Dataset's map() num_parallel_calls=tf.data.AUTOTUNE, cache() what does not "
+        "change, or return a tfbig.data.Source"
+    )
+
     def __init__(
         self,
         dataset: tf.data.Dataset,

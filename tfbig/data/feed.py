@@ -31,6 +31,7 @@ class Feed:
         capacity: K, the largest number of batches in a stack.
         steps_per_pass: batches in one pass over the data, or None: not known.
         static: all dimensions but the first are known; otherwise stacks hold one batch.
+        remedy: what to do when the step waits for data.
     """
 
     element_spec: Any
@@ -39,6 +40,7 @@ class Feed:
     capacity: int
     steps_per_pass: int | None
     static: bool = True
+    remedy: str = ""
 
     def pull(self, step: int, steps: int, then: int = 0) -> Stack:
         """Reads up to `steps` batches.

@@ -1,16 +1,27 @@
 """Stacks of batches from a Source, in an order that is a function of (seed, step)."""
 
+import logging
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from tfbig.data.bad_records import Quarantine, concatenated, read_good
+from tfbig.data.distribution import (
+    Batches,
+    BlockDistribution,
+    Distribution,
+    MixtureDistribution,
+    RandomDistribution,
+)
 from tfbig.data.feed import Feed, Stack, capacity_for, rows_for
 from tfbig.data.source import Source
 from tfbig.errors import UserError
 
-_CIPHER = 498247692  # what tf.random.experimental.index_shuffle puts before a seed
+log = logging.getLogger("tfbig")
+
+_CHUNK = 64  # examples that are worth a thread's time
 
 
 class SourceFeed(Feed):
@@ -18,29 +29,56 @@ class SourceFeed(Feed):
 
     Args:
         source: batched.
-        seed: of the shuffle; None: the source's own order.
+        seed: of the shuffle and the augmentation.
         multiple: the number of parts that a global batch is cut into.
         steps_per_loop: RunConfig.steps_per_loop.
+        order: "random", "block", or "own": the source's own order.
+        training: augment the examples; otherwise only what is not random is done to them.
+        worker, workers: which share of every global batch is read, of how many.
     """
 
+    remedy = (
+        "make read() and the functions of map() cheaper, set source.threads where several threads "
+        "may call read() at once, or keep the examples ready-made, in a tfbig.data.NpySource"
+    )
+
     def __init__(
-        self, source: Source, *, seed: int | None, multiple: int, steps_per_loop: int | str
+        self,
+        source: Source,
+        *,
+        seed: int | None,
+        multiple: int,
+        steps_per_loop: int | str,
+        order: str = "random",
+        training: bool = True,
+        worker: int = 0,
+        workers: int = 1,
     ):
         if source.batch_size is None:
             raise UserError(
                 f"the {type(source).__name__} has no batch size; write "
                 "return source.batch(64), where 64 is the global batch size."
             )
-        self._source, self._seed, self._length = source, seed, len(source)
+        self._source, self._seed, self._training = source, seed, training
         self._structure = source.element_spec
+        self._shares = [make_distribution(source, order, seed, w, workers) for w in range(workers)]
+        self._distribution = self._shares[worker]
+        self._augmentation = source.augmentation
+        spec = self._structure
+        if self._augmentation is not None:
+            spec = self._augmentation.output_spec(spec)
         self.element_spec = tf.nest.map_structure(
-            lambda s: tf.TensorSpec([None, *s.shape], s.dtype), self._structure
+            lambda s: tf.TensorSpec([None, *s.shape], s.dtype), spec
         )
-        self.batch_size = source.batch_size
+        self.batch_size = self._distribution.rows
         self.rows = rows_for(self.batch_size, multiple)
         self.capacity = capacity_for(self.element_spec, self.rows, steps_per_loop)
-        self.steps_per_pass = -(-self._length // self.batch_size)
+        self.steps_per_pass = self._distribution.steps_per_pass
+        self._quarantines: set[Quarantine] = set()
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="tfbig-read")
+        self._helpers = None
+        if source.threads > 1:
+            self._helpers = ThreadPoolExecutor(source.threads, thread_name_prefix="tfbig-read-part")
         self._ahead: tuple[int, int, Future] | None = None
 
     def pull(self, step: int, steps: int, then: int = 0) -> Stack:
@@ -57,49 +95,89 @@ class SourceFeed(Feed):
 
     def close(self) -> None:
         self._reader.shutdown(wait=True, cancel_futures=True)
+        if self._helpers is not None:
+            self._helpers.shutdown(wait=True)
+        for quarantine in self._quarantines:
+            log.warning(
+                "%d bad records were left out; they are in %s", quarantine.count, quarantine.path
+            )
 
     def batch_numbers(self, step: int) -> np.ndarray:
         """The numbers of the examples in the global batch of a step: int64 [n]."""
-        return self._numbers(step, 1)[0]
-
-    def _numbers(self, step: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
-        """The example numbers of consecutive batches, one after the other, and their counts."""
-        batches = np.arange(step, step + steps)
-        passes, batch = np.divmod(batches, self.steps_per_pass)
-        first = batch * self.batch_size
-        counts = np.minimum(self._length - first, self.batch_size)
-        starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-        positions = np.arange(counts.sum()) + np.repeat(first - starts, counts)
-        return self._permuted(np.repeat(passes, counts), positions), counts.astype(np.int32)
-
-    def _permuted(self, passes: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        """Where each pass's own permutation sends positions; computed, not stored.
-
-        A block cipher with the domain of the source's size ("Simon" of Beaulieu et al., 2013)
-        makes a permutation without a buffer. It is the operation behind
-        tf.random.experimental.index_shuffle, which takes one seed at a time.
-        """
-        if self._seed is None:
-            return positions
-        seeds = np.empty([len(positions), 3], np.int64)
-        seeds[:, 0], seeds[:, 1], seeds[:, 2] = _CIPHER, self._seed, passes
-        with tf.device("CPU:0"):
-            return tf.raw_ops.RandomIndexShuffle(
-                index=positions.astype(np.int64),
-                seed=seeds,
-                max_index=np.int64(self._length - 1),
-                rounds=4,
-            ).numpy()
+        return self._distribution.batches(step, 1).numbers
 
     def _read(self, step: int, steps: int) -> Stack:
-        numbers, counts = self._numbers(step, steps)
-        batch = self._source.read(numbers)
-        self._check(batch, len(numbers), step)
+        batches = self._distribution.batches(step, steps)
+        if self._augmentation is not None and self._training:
+            batch, counts = self._augmented(batches, step)
+        else:
+            batch, kept = self._gather(batches.numbers, step)
+            counts = batches.counts if kept.all() else _counts_of(batches.counts, kept)
+            if self._augmentation is not None:
+                batch = self._augmentation.evaluate(batch)
+        if not counts.all():
+            self._refuse_empty(step + int(np.argmin(counts)))
         with tf.device("CPU:0"):  # in the reading thread, so that the loop need not copy
             values = tf.nest.map_structure(
                 lambda a: tf.convert_to_tensor(self._stacked(np.asarray(a), counts)), batch
             )
         return Stack(values, _padded(counts, self.capacity), steps)
+
+    def _gather(self, numbers: np.ndarray, step: int) -> tuple[Any, np.ndarray]:
+        """Reads examples, several threads at a time where the source allows it."""
+
+        def read(part):
+            batch, kept = read_good(self._source, part, self._quarantines)
+            if batch is not None:
+                self._check(batch, int(kept.sum()), step)
+            return batch, kept
+
+        threads = min(self._source.threads, len(numbers) // _CHUNK)
+        if threads > 1:
+            parts = list(self._helpers.map(read, np.array_split(numbers, threads)))
+        else:
+            parts = [read(numbers)]
+        found = [batch for batch, _ in parts if batch is not None]
+        if not found:
+            self._refuse_empty(step)
+        return concatenated(found), np.concatenate([kept for _, kept in parts])
+
+    def _augmented(self, batches: Batches, step: int) -> tuple[Any, np.ndarray]:
+        """Reads batches and their mixing partners, and augments each by its own step."""
+        wanted = np.split(batches.positions, np.cumsum(batches.counts)[:-1])
+        keys = [
+            dict(seed=self._seed, step=step + i, batch_size=self._source.batch_size)
+            for i in range(len(wanted))
+        ]
+        positions = [
+            self._augmentation.needed(positions=own, **key)
+            for own, key in zip(wanted, keys, strict=True)
+        ]
+        numbers = [self._numbers_at(p, key["step"]) for p, key in zip(positions, keys, strict=True)]
+        batch, kept = self._gather(np.concatenate(numbers), step)
+        counts, done, start = [], [], 0
+        for own, read, key, mask in zip(
+            wanted, positions, keys, np.split(kept, np.cumsum([len(n) for n in numbers])[:-1]),
+            strict=True,
+        ):  # fmt: skip
+            read = read[mask]
+            own = own[np.isin(own, read)]
+            rows = slice(start, start + len(read))
+            start += len(read)
+            counts.append(len(own))
+            if len(own):
+                part = tf.nest.map_structure(lambda a, rows=rows: a[rows], batch)
+                done.append(self._augmentation.train(part, positions=read, wanted=own, **key))
+        return concatenated(done) if done else batch, np.array(counts, np.int32)
+
+    def _numbers_at(self, positions: np.ndarray, step: int) -> np.ndarray:
+        """The numbers of the examples at these places of a global batch, whoever has them."""
+        shares = [share.batches(step, 1) for share in self._shares]
+        places = np.concatenate([share.positions for share in shares])
+        numbers = np.concatenate([share.numbers for share in shares])
+        order = np.argsort(places)
+        found = np.searchsorted(places[order], positions)
+        return numbers[order][found]
 
     def _stacked(self, array: np.ndarray, counts: np.ndarray) -> np.ndarray:
         """[sum of counts, …] to [capacity, rows, …], zeros where there is no example."""
@@ -110,8 +188,7 @@ class SourceFeed(Feed):
         if array.dtype == object:  # strings, whose padding is no number
             stack.fill("")
         start = 0
-        full = counts == self.batch_size
-        for run in np.split(np.arange(len(counts)), np.flatnonzero(np.diff(full)) + 1):
+        for run in np.split(np.arange(len(counts)), np.flatnonzero(np.diff(counts)) + 1):
             n = int(counts[run].sum())
             rows = int(counts[run[0]])
             piece = array[start : start + n].reshape(len(run), rows, *array.shape[1:])
@@ -138,6 +215,47 @@ class SourceFeed(Feed):
                     f"gave {dtype.name} of shape {shape} for {count} examples, but an example is "
                     f"{spec.dtype.name} of shape {tuple(spec.shape)}."
                 )
+
+    def _refuse_empty(self, step: int) -> None:
+        raise UserError(
+            f"all examples of step {step} are bad records, so there is nothing to train on; "
+            "repair the data, or select the good ones: tfbig.data.find_bad_records(source)."
+        )
+
+
+def make_distribution(
+    source: Source, order: str, seed: int | None, worker: int = 0, workers: int = 1
+) -> Distribution:
+    """The order in which a source is read, and a worker's share of it.
+
+    Args:
+        source: batched.
+        order: "random", "block" or "own".
+        seed: of the shuffle.
+        worker, workers: which share, of how many.
+
+    Raises:
+        UserError: a mixture is to be read in blocks.
+    """
+    share = dict(batch_size=source.batch_size, worker=worker, workers=workers)
+    if order == "own":
+        return RandomDistribution(len(source), seed=None, **share)
+    if source.mixture is not None:
+        if order == "block":
+            raise UserError(
+                'data_distribution="block": a mixture draws from its sources at random and has no '
+                'blocks; write data_distribution="random".'
+            )
+        lengths, weights = source.mixture
+        return MixtureDistribution(lengths, weights, seed=seed, **share)
+    kind = BlockDistribution if order == "block" else RandomDistribution
+    return kind(len(source), seed=seed, **share)
+
+
+def _counts_of(counts: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """How many examples are left of each batch."""
+    batch = np.repeat(np.arange(len(counts)), counts)
+    return np.bincount(batch[kept], minlength=len(counts)).astype(np.int32)
 
 
 def _padded(counts: np.ndarray, capacity: int) -> np.ndarray:

@@ -25,6 +25,7 @@ class Batch(NamedTuple):
             and sample_weight may be None.
         row_weight: float32 [n], 1 for an example and 0 for padding, or None: no padding.
         count: float32 scalar, the number of examples.
+        first: int32 scalar, the place of the first row in the global batch.
     """
 
     features: Any
@@ -32,6 +33,7 @@ class Batch(NamedTuple):
     sample_weight: Any
     row_weight: tf.Tensor | None
     count: tf.Tensor
+    first: Any = 0
 
 
 class Term(NamedTuple):

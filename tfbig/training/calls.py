@@ -69,11 +69,11 @@ class Calls:
         self._pads = program.exact_with_padding and feed.static
         self._has_even = feed.static and (self._pads or full)
 
-    def run(self, stack: Stack) -> Ran:
-        """Runs all the batches of a stack."""
+    def run(self, stack: Stack, first: int) -> Ran:
+        """Runs all the batches of a stack; `first` is the global step of its first one."""
         loss_sum, examples, nonfinite = 0.0, 0.0, -1
         for start, stop, exact in self._runs(stack):
-            ran = self._call(stack, start, stop, exact)
+            ran = self._call(stack, start, stop, exact, first)
             loss_sum, examples = loss_sum + ran[0], examples + ran[1]
             nonfinite = nonfinite if nonfinite >= 0 else ran[2]
         return Ran(loss_sum, examples, nonfinite)
@@ -83,10 +83,10 @@ class Calls:
         _, _, exact = next(self._runs(stack))
         self._function(exact)
 
-    def run_untraced(self, stack: Stack, place: int) -> None:
+    def run_untraced(self, stack: Stack, place: int, first: int) -> None:
         """Runs one batch by the function that is never compiled, traced anew or not at all."""
         function = self._traced(exact=True, jit=False)
-        function(stack.values, stack.counts, np.int32(place), np.int32(place + 1))
+        function(stack.values, stack.counts, np.int32(place), np.int32(place + 1), np.int64(first))
 
     def _runs(self, stack: Stack):
         """Splits a stack into runs of batches that the same function can take."""
@@ -99,8 +99,12 @@ class Calls:
         for run in np.split(np.arange(stack.steps), np.flatnonzero(np.diff(odd)) + 1):
             yield int(run[0]), int(run[-1]) + 1, bool(odd[run[0]])
 
-    def _call(self, stack: Stack, start: int, stop: int, exact: bool):
-        arguments = (stack.values, *map(tf.constant, (stack.counts, start, stop)))
+    def _call(self, stack: Stack, start: int, stop: int, exact: bool, first: int):
+        arguments = (
+            stack.values,
+            *map(tf.constant, (stack.counts, start, stop)),
+            tf.constant(first, tf.int64),
+        )
         function = self._function(exact)
         if exact or self._compiled:
             return _numbers(function(*arguments))
@@ -121,7 +125,7 @@ class Calls:
     def _first_call(self, arguments):
         try:
             if self.jit:  # no step at all: compiles, so that its memory can be given back
-                self._even(*arguments[:2], tf.constant(0), tf.constant(0))
+                self._even(*arguments[:2], tf.constant(0), tf.constant(0), arguments[-1])
                 _give_memory_back()
             return _numbers(self._even(*arguments))
         except (tf.errors.OpError, ValueError, TypeError) as error:
@@ -152,14 +156,15 @@ class Calls:
             find_nan=not jit,
         )
 
-        def loop(values, counts, start, stop):
+        def loop(values, counts, start, stop, first):
             self._program.select(self._training)
             with self._program.tracing():
-                return loop_traced(values, counts, start, stop)
+                return loop_traced(values, counts, start, stop, first)
 
-        def loop_traced(values, counts, start, stop):
+        def loop_traced(values, counts, start, stop, first):
             def body(i, loss_sum, examples, nonfinite):
-                loss = self._placement.run(step, (values, counts[i], i))
+                number = first + tf.cast(i, tf.int64)
+                loss = self._placement.run(step, (values, counts[i], i, number))
                 count = tf.cast(counts[i], tf.float32)
                 bad = (nonfinite < 0) & ~tf.math.is_finite(loss)
                 return (
@@ -180,7 +185,7 @@ class Calls:
         signature = (self._stack_spec(), tf.TensorSpec([self._feed.capacity], tf.int32))
         return tf.function(
             loop,
-            input_signature=(*signature, scalar, scalar),
+            input_signature=(*signature, scalar, scalar, tf.TensorSpec([], tf.int64)),
             autograph=False,
             jit_compile=True if whole else None,
         )

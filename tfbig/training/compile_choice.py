@@ -94,7 +94,8 @@ def _seconds_per_step(program, placement, feed, config, *, jit: bool) -> float:
     @tf.function(autograph=False)
     def repeat(times, values, element):
         def body(i, *trainable):
-            sums = compute(values._replace(trainable=list(trainable)), element, count, first, scale)
+            values_now = values._replace(trainable=list(trainable))
+            sums = compute(values_now, element, count, first, scale, tf.cast(i, tf.int64))
             # The weights must change, or the whole body is taken out of the loop.
             moved = [
                 t if g is None else t - tf.cast(1e-9, t.dtype) * g

@@ -66,7 +66,7 @@ class Evaluator:
             stack = feed.pull(step, steps, then)
             if not stack.steps:
                 break
-            ran = self._calls.run(stack)
+            ran = self._calls.run(stack, step)
             loss, examples = loss + ran.loss_sum, examples + ran.examples
             if on_call is not None:
                 on_call(step, step + stack.steps - 1, {"loss": loss / max(examples, 1.0)})

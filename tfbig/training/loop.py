@@ -19,7 +19,7 @@ from tfbig.training.callbacks.runner import CallbackRunner
 from tfbig.training.calls import Calls
 from tfbig.training.checkpoints import Checkpoints, Restored
 from tfbig.training.evaluator import Evaluator
-from tfbig.training.meters import Meters, Stopwatch
+from tfbig.training.meters import DataWait, Meters, Stopwatch
 from tfbig.training.preemption import Preemption
 from tfbig.training.result import TrainResult
 from tfbig.training.schedule import Schedule
@@ -70,6 +70,7 @@ class Loop:
         self._config, self._keep = config, keep
         listeners = callbacks.may_stop or callbacks.need_epochs or callbacks.need_batch_logs
         self._meters = Meters(program, placement, epochs=listeners)
+        self._data_wait = DataWait()
         self._restored = restored
         self._step = restored.step if restored else 0
         self._first: Stack | None = None
@@ -126,6 +127,7 @@ class Loop:
         finally:
             self._feed.close()
             callbacks.close()
+        self._data_wait.report(self._feed.remedy)
         if signal is None:
             self._finalize_weights()
         return self._result(signal)
@@ -148,8 +150,9 @@ class Loop:
             # The next call's size is settled now, so that its batches can be read meanwhile.
             upcoming = self._steps_at(self._step + steps, target)
             stack, self._first = self._first, None
-            if stack is None:
-                stack = self._feed.pull(self._step, steps, then=upcoming)
+            with Stopwatch() as waiting:
+                if stack is None:
+                    stack = self._feed.pull(self._step, steps, then=upcoming)
             if stack.steps == 0:
                 passes_left = None if passes_left is None else passes_left - 1
                 if passes_left == 0:
@@ -157,13 +160,14 @@ class Loop:
                     break
                 self._feed.next_pass()
                 continue
-            seconds = self._call(stack)
+            seconds = self._call(stack, waiting.seconds)
             self._boundary()
             if self._save_is_due(seconds_saved):
                 self._save()
             if not self._unsaved:
                 seconds_saved = time.monotonic()
             if not first:  # the first call's time is the compiler's
+                self._data_wait.add(waiting.seconds, seconds)
                 target = _power_of_two(min(_CALL_SECONDS / seconds, 8) * stack.steps)
             first = False
             short = stack.steps < steps
@@ -207,8 +211,8 @@ class Loop:
             variable.assign(value)
         self._epoch_begun = True
 
-    def _call(self, stack: Stack) -> float:
-        """Runs a stack; returns the seconds it took."""
+    def _call(self, stack: Stack, waited: float) -> float:
+        """Runs a stack that was waited for; returns the seconds it took to run."""
         callbacks = self._callbacks
         guard = callbacks.guard
         before = self._snapshot() if guard is not None and guard.find_op else []
@@ -219,17 +223,18 @@ class Loop:
             callbacks.call_begin(self._step)
         with Stopwatch() as watch:
             try:
-                ran = self._calls.run(stack)
+                ran = self._calls.run(stack, self._step)
             except tf.errors.InvalidArgumentError as error:
                 for place in range(stack.steps):
                     self._check(stack, place, error)
                 raise
         if ran.nonfinite >= 0 and guard is not None:
-            guard.locate_op = lambda: self._locate(before, stack, ran.nonfinite)
+            step = self._step
+            guard.locate_op = lambda: self._locate(before, stack, ran.nonfinite, step)
             guard.on_nonfinite(
                 self._step + ran.nonfinite + 1, lambda: self._explain(stack, ran.nonfinite)
             )
-        self._meters.add(ran.loss_sum, ran.examples, stack.steps, watch.seconds)
+        self._meters.add(ran.loss_sum, ran.examples, stack.steps, waited + watch.seconds)
         self._step, self._unsaved = self._step + stack.steps, True
         loss = ran.loss_sum / ran.examples if ran.examples else math.nan
         with self._placement.scope():
@@ -345,6 +350,7 @@ class Loop:
             model_dir=self._run_info.model_dir,
             model=self._program.model,
             preempted=signal,
+            data_wait=self._data_wait.share,
         )
 
     def _check(self, stack: Stack, place: int, cause: Exception | None = None) -> None:
@@ -362,14 +368,14 @@ class Loop:
     def _snapshot(self) -> list[tuple[tf.Variable, np.ndarray]]:
         return [(v, v.numpy()) for v in self._program.named_variables().values()]
 
-    def _locate(self, before: list, stack: Stack, place: int) -> str | None:
+    def _locate(self, before: list, stack: Stack, place: int, step: int) -> str | None:
         """Goes back to where the call began, and runs up to and through its first bad step."""
         with self._placement.scope():
             for variable, value in before:
                 variable.assign(value)
         if place:
-            self._calls.run(stack._replace(steps=place))
-        return locate_first_bad_op(lambda: self._calls.run_untraced(stack, place))
+            self._calls.run(stack._replace(steps=place), step)
+        return locate_first_bad_op(lambda: self._calls.run_untraced(stack, place, step))
 
 
 def _power_of_two(steps: float) -> int:

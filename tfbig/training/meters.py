@@ -1,11 +1,17 @@
 """Running loss and metrics: since the last log point, and since the epoch began."""
 
+import logging
 import time
 
 import numpy as np
 
 from tfbig.placement.placement import Placement
 from tfbig.programs.program import Program
+
+log = logging.getLogger("tfbig")
+
+_MUCH = 0.1  # of the time waited for data: worth a warning
+_ENOUGH_SECONDS = 1.0  # less says more about the start than about the reading
 
 
 class Meters:
@@ -127,6 +133,33 @@ class Meters:
                 np.asarray(m, v.dtype if isinstance(v.dtype, str) else v.dtype.as_numpy_dtype)
                 for m, v in zip(state["epoch_metrics"], self._program.metric_variables, strict=True)
             ]
+
+
+class DataWait:
+    """The share of the time in which the step waited for data, over a run."""
+
+    def __init__(self):
+        self._waited = self._worked = 0.0
+
+    def add(self, waited: float, worked: float) -> None:
+        """Adds the seconds of one call: before it, and in it."""
+        self._waited += waited
+        self._worked += worked
+
+    @property
+    def share(self) -> float | None:
+        """From 0 to 1; None: nothing was measured."""
+        total = self._waited + self._worked
+        return self._waited / total if total else None
+
+    def report(self, remedy: str) -> None:
+        """Logs the share, and what can be done where it is a tenth or more."""
+        share = self.share
+        if share is None:
+            return
+        log.info("the step waited for data %.1f %% of the time", 100 * share)
+        if share >= _MUCH and self._waited + self._worked >= _ENOUGH_SECONDS:
+            log.warning("the step waited for data %.0f %% of the time: %s", 100 * share, remedy)
 
 
 class Stopwatch:

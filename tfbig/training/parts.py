@@ -49,7 +49,7 @@ def padded_part(element: Any, count, part, cut: Cut, *, weigh: bool, keep_empty:
         weight = tf.cast(real, tf.float32)
         there = tf.cast(tf.clip_by_value(count - start, 0, rows), tf.float32)
     element = tf.nest.map_structure(cut_out, element)
-    return Batch(*split_element(element), weight, there), 1.0
+    return Batch(*split_element(element), weight, there, start), 1.0
 
 
 def exact_part(element: Any, count, part, cut: Cut, *, weigh: bool, keep_empty: bool):
@@ -67,9 +67,8 @@ def exact_part(element: Any, count, part, cut: Cut, *, weigh: bool, keep_empty: 
     if not keep_empty and cut.parts > 1:
         stop = tf.maximum(stop, start + 1)
     element = tf.nest.map_structure(lambda t: t[start:stop], element)
-    return Batch(*split_element(element), None, tf.cast(size, tf.float32)), tf.cast(
-        size > 0, tf.float32
-    )
+    batch = Batch(*split_element(element), None, tf.cast(size, tf.float32), start)
+    return batch, tf.cast(size > 0, tf.float32)
 
 
 def _rows(tensor: tf.Tensor, start, rows: int) -> tf.Tensor:

@@ -16,6 +16,8 @@ class TrainResult:
             examples_per_sec.
         model_dir: where checkpoints are, or None.
         model: the trained keras.Model, or None for an estimator-style model_fn.
+        data_wait: the share of the time in which the step waited for data, from 0 to 1; the first
+            call of the loop is not counted; None: there was no other.
         preempted: "SIGTERM" or "SIGINT" if a signal ended the run, else None.
     """
 
@@ -26,3 +28,4 @@ class TrainResult:
     model_dir: str | None = None
     model: Any = None
     preempted: str | None = None
+    data_wait: float | None = None

@@ -174,14 +174,22 @@ class TrainingSession:
 
     def _make_feed(self, data: tf.data.Dataset | Source, multiple: int, training: bool) -> Feed:
         steps = self._config.steps_per_loop
+        distribution = self._config.data_distribution
         if isinstance(data, Source):
-            seed = self._seed if training else None
-            return SourceFeed(data, seed=seed, multiple=multiple, steps_per_loop=steps)
-        if training and self._config.data_distribution == "random":
+            order = {"auto": "random", "none": "own"}.get(distribution, distribution)
+            return SourceFeed(
+                data,
+                seed=self._seed,
+                multiple=multiple,
+                steps_per_loop=steps,
+                order=order if training else "own",
+                training=training,
+            )
+        if training and distribution in ("random", "block"):
             raise UserError(
-                'RunConfig.data_distribution="random" needs data with random access, and input_fn '
-                "returned a tf.data.Dataset; return a tfbig.data.Source, or shuffle the Dataset "
-                'and leave data_distribution="auto".'
+                f'RunConfig.data_distribution="{distribution}" needs data with random access, and '
+                "input_fn returned a tf.data.Dataset; return a tfbig.data.Source, or shuffle the "
+                'Dataset and leave data_distribution="auto".'
             )
         return DatasetFeed(data, multiple=multiple, steps_per_loop=steps)
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tfbig.layers.place import placed
 from tfbig.placement.placement import Placement
 from tfbig.programs.program import Program, Values
 from tfbig.training import gradients
@@ -85,13 +86,14 @@ class Step:
             else self.replica_sums
         )
 
-    def __call__(self, stack: Any, count: tf.Tensor, i: tf.Tensor) -> tf.Tensor:
+    def __call__(self, stack: Any, count: tf.Tensor, i: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
         """Works on batch `i` of a stack, inside a replica.
 
         Args:
             stack: structure of tensors of shape [K, rows, …].
             count: int32 scalar, the number of examples in batch i.
             i: int32 scalar.
+            number: int64 scalar, the global step, counted from 0.
 
         Returns:
             The loss of the global batch, a float32 scalar.
@@ -107,6 +109,7 @@ class Step:
             count,
             tf.convert_to_tensor(self._placement.replica()),
             scale,
+            number,
         )
         if self._placement.num_replicas > 1:
             sums = self._reduce(sums)
@@ -119,16 +122,16 @@ class Step:
         self._assign(self._program.metric_variables, metrics)
         return loss
 
-    def replica_sums(self, values, element, count, replica, scale) -> Sums:
+    def replica_sums(self, values, element, count, replica, scale, number) -> Sums:
         """Adds up the micro-batches of one replica."""
         if self._micro_batches == 1:
-            return self._compute(values, element, count, replica, scale)
+            return self._compute(values, element, count, replica, scale, number)
         first = replica * self._micro_batches
-        structure = self._probe(values, element, count, scale)
+        structure = self._probe(values, element, count, scale, number)
         zeros = [tf.zeros(s.shape, s.dtype) for s in structure]
 
         def body(a, *carried):
-            sums = self._compute(values, element, count, first + a, scale)
+            sums = self._compute(values, element, count, first + a, scale, number)
             added = [x + y for x, y in zip(carried, _flat_sums(sums), strict=True)]
             return (a + 1, *added)
 
@@ -145,7 +148,7 @@ class Step:
         ]
         return sums._replace(other=other)
 
-    def _compute(self, values: Values, element, count, part, scale) -> Sums:
+    def _compute(self, values: Values, element, count, part, scale, number) -> Sums:
         """The sums of one part: the pure half of the step."""
         program, many = self._program, self._parts > 1
         cut = Cut(self._parts, self._rows)
@@ -158,7 +161,8 @@ class Step:
         with tf.GradientTape(persistent=True, watch_accessed_variables=not program.pure) as tape:
             if program.pure:
                 tape.watch(start.trainable)
-            forward = program.forward(start, batch, self._training)
+            with placed(number, batch.first):
+                forward = program.forward(start, batch, self._training)
             groups = gradients.group_terms(
                 forward.terms, batch.count, self._rows, self._aggregation
             )
@@ -232,14 +236,16 @@ class Step:
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
 
-    def _probe(self, values, element, count, scale) -> list[tf.TensorSpec]:
+    def _probe(self, values, element, count, scale, number) -> list[tf.TensorSpec]:
         """Traces one part to learn which sums there are; the trace is thrown away."""
         specs: list = []
 
         def trace():
             specs.extend(
                 tf.TensorSpec(t.shape, t.dtype)
-                for t in _flat_sums(self._compute(values, element, count, tf.constant(0), scale))
+                for t in _flat_sums(
+                    self._compute(values, element, count, tf.constant(0), scale, number)
+                )
             )
 
         tf.function(trace, autograph=False).get_concrete_function()

@@ -1,0 +1,88 @@
+"""Dropout whose mask does not depend on where an example is computed."""
+
+import math
+import random
+
+import keras
+import tensorflow as tf
+
+from tfbig.layers.place import Place, here
+
+_PHILOX = 1  # the number of this generator in TensorFlow's operations
+_LANES = 4  # 32-bit numbers that one value of its counter gives
+
+
+@keras.saving.register_keras_serializable(package="tfbig")
+class Dropout(keras.layers.Dropout):
+    """Keras's Dropout with a mask that is a function of (seed, step, place in the global batch).
+
+    In tfbig's training, the same examples lose the same units on one device or many, compiled
+    or not, with or without accumulation, and after resuming. Keras's own layer draws for each
+    replica. Outside of tfbig's training (in `fit`, say) it is Keras's own.
+
+    The bits are those of Philox (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
+    2011) at a counter that tells the step, the place and the unit.
+
+    Example:
+
+        x = tfbig.layers.Dropout(0.5)(x)
+
+    Args:
+        rate: share of the units that is set to 0, from 0 to 1; the others are divided by
+            1 - rate.
+        noise_shape: shape of the mask, None where it is that of the inputs; its first entry is
+            None. Default: the shape of the inputs.
+        seed: int, or None: drawn by Python's random, which RunConfig.tf_random_seed sets.
+        **keywords: of keras.layers.Layer.
+
+    Raises:
+        ValueError: rate is out of range, or the mask would be shared by all examples.
+    """
+
+    def __init__(self, rate, noise_shape=None, seed=None, **keywords):
+        super().__init__(rate, noise_shape=noise_shape, seed=seed, **keywords)
+        if noise_shape is not None and noise_shape[0] is not None:
+            raise ValueError(
+                f"tfbig.layers.Dropout(noise_shape={tuple(noise_shape)}): each example has its own "
+                "mask; write None first, or use keras.layers.Dropout."
+            )
+
+    def build(self, input_shape):
+        if self.rate > 0:
+            seed = random.randrange(2**31) if self.seed is None else self.seed
+            # A weight, so that a checkpoint keeps it; int64, since GPUs keep int32 on the host.
+            self._key = self.add_weight(
+                name="position_seed",
+                shape=(),
+                dtype="int64",
+                initializer=lambda shape, dtype: tf.constant(seed, dtype),
+                trainable=False,
+            )
+        super().build(input_shape)
+
+    def call(self, inputs, training=False):
+        place = here()
+        if not training or self.rate == 0 or place is None:
+            return super().call(inputs, training=training)
+        if self.rate == 1:
+            return tf.zeros_like(inputs)
+        kept = self._bits(inputs, place) >= tf.constant(int(self.rate * 2**32), tf.uint32)
+        return tf.where(kept, inputs / (1 - self.rate), tf.zeros_like(inputs))
+
+    def _bits(self, inputs: tf.Tensor, place: Place) -> tf.Tensor:
+        """uint32 of the mask's shape; a row's depend on nothing but its place."""
+        asked = self.noise_shape or [None] * inputs.shape.rank
+        there = [tf.shape(inputs)[i] if n is None else n for i, n in enumerate(inputs.shape)]
+        rows, *row = [there[i] if n is None else n for i, n in enumerate(asked)]
+        known = all(isinstance(n, int) for n in row)
+        units = math.prod(row) if known else tf.reduce_prod(row)
+        counts = -(-units // _LANES)  # whole values of the counter, so that rows do not share one
+        first = tf.cast(place.first, tf.uint64) * tf.cast(counts, tf.uint64)
+        bits = tf.raw_ops.StatelessRandomUniformFullIntV2(
+            shape=[rows, counts * _LANES],
+            key=tf.cast(tf.reshape(self._key, [1]), tf.uint64),
+            counter=tf.stack([first, tf.cast(place.step, tf.uint64)]),
+            alg=_PHILOX,
+            dtype=tf.uint32,
+        )
+        return tf.reshape(bits[:, :units], [rows, *row])
