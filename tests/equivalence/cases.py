@@ -212,6 +212,11 @@ CASES = {
     "random_state": Case(
         partial(models.hardly_random, sgd), UNEVEN, config={"accumulation_steps": 2}
     ),
+    # tfbig's Dropout: the mask is the example's, wherever it is computed.
+    "dropout": Case(partial(models.dropped_out, sgd), UNEVEN, epochs=4),
+    "dropout_accumulated": Case(
+        partial(models.dropped_out, sgd), UNEVEN, epochs=4, config={"accumulation_steps": 3}
+    ),
     "counting_layer": Case(
         partial(models.counts_updates, sgd), UNEVEN, config={"accumulation_steps": 2}
     ),
@@ -278,6 +283,7 @@ CASES = {
 }
 
 _COMPILED = (
+    "dropout",
     "uneven",
     "last_batch_of_one",
     "clipnorm",
@@ -303,6 +309,8 @@ _ON_FOUR = (
     "uneven",
     "last_batch_of_one",
     "last_batch_of_three",
+    "dropout",
+    "dropout_accumulated",
     "batch_not_divisible",
     "steps_per_loop_7",
     "sample_weights",

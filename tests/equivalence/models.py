@@ -8,6 +8,8 @@ import tensorflow as tf
 from keras import layers
 from sklearn.datasets import load_digits
 
+import tfbig
+
 WEIGHTED_CLASSES = {0: 2.0, 3: 0.25, 9: 5.0}
 
 
@@ -287,6 +289,17 @@ def hardly_random(optimizer) -> keras.Model:
     model = keras.Sequential(
         [keras.Input((64,)), layers.Dropout(1e-9), layers.Dense(24), layers.Dropout(1e-9),
          layers.Dense(10)]
+    )  # fmt: skip
+    model.compile(optimizer(), crossentropy())
+    return model
+
+
+def dropped_out(optimizer) -> keras.Model:
+    """Half of the units dropped, by the example's place in the global batch."""
+    drop = tfbig.layers.Dropout
+    model = keras.Sequential(
+        [keras.Input((64,)), drop(0.2, seed=1), layers.Dense(24, activation="relu"),
+         drop(0.5, seed=2), layers.Dense(10)]
     )  # fmt: skip
     model.compile(optimizer(), crossentropy())
     return model

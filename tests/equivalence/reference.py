@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tests.equivalence.case import SEED, Case, Outcome
+from tfbig.layers.place import placed
 
 
 def train(case: Case, parts: int) -> Outcome:
@@ -32,7 +33,7 @@ def _train(case: Case, model: keras.Model, parts: int) -> Outcome:
     steps = case.epochs * -(-len(tf.nest.flatten(arrays)[0]) // case.batch_size)
     for _ in range(case.epochs):
         for batch in _slices(arrays, case.batch_size):
-            loss, count = _step(model, batch, parts)
+            loss, count = _step(model, batch, parts, step)
             loss_sum, examples, step = loss_sum + loss * count, examples + count, step + 1
             if step % case.log_every == 0 or step == steps:
                 metrics = _metrics(model)
@@ -60,7 +61,7 @@ def _name_in_model_fn(variable) -> str:
     return f"{scopes}/{name.replace('whole_', '')}"
 
 
-def _step(model: keras.Model, batch: Any, parts: int) -> tuple[float, int]:
+def _step(model: keras.Model, batch: Any, parts: int, step: int) -> tuple[float, int]:
     n = _count(batch)
     cuts = [(n * p // parts, n * (p + 1) // parts) for p in range(parts)]
     cuts = [(start, stop) for start, stop in cuts if start < stop]
@@ -75,7 +76,8 @@ def _step(model: keras.Model, batch: Any, parts: int) -> tuple[float, int]:
                 if not model.built:
                     model(x)
                 before = [v.numpy() for v in model.non_trainable_variables]
-            y_pred = model(x, training=True)
+            with placed(tf.constant(step, tf.int64), tf.constant(start)):
+                y_pred = model(x, training=True)
             share = (stop - start) / n
             loss += share * model.compute_loss(x, y, y_pred, weight)
             model.compute_metrics(x, y, y_pred, weight)
