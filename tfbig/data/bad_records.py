@@ -83,7 +83,7 @@ def make_quarantine(
         beside: the path of the data.
 
     Raises:
-        UserError: on_bad_record is something else, or a quarantine is given that is not used.
+        UserError: on_bad_record is something else, or the quarantine is not used or not local.
     """
     if on_bad_record not in ("error", "skip"):
         raise UserError(f'on_bad_record={on_bad_record!r}: expected "error" or "skip".')
@@ -94,6 +94,11 @@ def make_quarantine(
                 'on_bad_record="skip"; add that, or leave quarantine out.'
             )
         return None
+    if quarantine is not None and files.is_remote(os.fspath(quarantine)):
+        raise UserError(
+            f"quarantine={os.fspath(quarantine)!r}: lines are added to it, which needs a local "
+            "file; write a local path."
+        )
     return Quarantine(quarantine or files.beside_or_cached(beside, ".quarantine.jsonl"))
 
 

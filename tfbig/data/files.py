@@ -10,6 +10,7 @@ from typing import BinaryIO
 from tfbig.errors import UserError
 
 _URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.I)
+_OURS = re.compile(r"\.tfbig-[^/]*$|\.quarantine\.jsonl$")  # written beside data, never data
 _INSTALL = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "az": "adlfs", "abfs": "adlfs"}
 
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
@@ -66,18 +67,18 @@ def is_folder(path: str) -> bool:
 
 
 def walk(folder: str) -> list[str]:
-    """All files below a folder, sorted; hidden ones and those in hidden folders left out."""
+    """All files below a folder, sorted; hidden ones and those in hidden folders left out.
+
+    Raises:
+        UserError: a folder cannot be read.
+    """
     if is_remote(folder):
         system, inner = _system(folder)
         names = [system.unstrip_protocol(name) for name in system.find(inner)]
+        root = system.unstrip_protocol(inner)
     else:
-        names = [
-            os.path.join(where, name)
-            for where, folders, here in os.walk(folder)
-            for name in here
-            if not _hidden(os.path.relpath(where, folder)) and not name.startswith(".")
-        ]
-    return sorted(name for name in names if not os.path.basename(name).startswith("."))
+        names, root = _walk_here(folder), folder
+    return sorted(name for name in names if not _hidden(os.path.relpath(name, root)))
 
 
 def open_binary(path: str) -> BinaryIO:
@@ -86,6 +87,27 @@ def open_binary(path: str) -> BinaryIO:
         system, inner = _system(path)
         return system.open(inner, "rb")
     return open(path, "rb")
+
+
+def read_ranges(path: str, starts: Sequence[int], ends: Sequence[int]) -> list[bytes]:
+    """Reads parts of a remote file, at the same time where its file layer can.
+
+    Args:
+        path: a URL.
+        starts, ends: byte offsets, as in a slice.
+
+    Returns:
+        What was there: shorter where the file has ended.
+
+    Raises:
+        OSError: the file is not there, or cannot be read.
+    """
+    system, inner = _system(path)
+    parts = system.cat_ranges([inner] * len(starts), list(starts), list(ends), on_error="return")
+    for part in parts:
+        if isinstance(part, Exception):
+            raise part
+    return parts
 
 
 def signature(path: str) -> list:
@@ -122,12 +144,32 @@ def beside_or_cached(path: str, suffix: str) -> str:
 def _glob(pattern: str) -> list[str]:
     if is_remote(pattern):
         system, inner = _system(pattern)
-        return sorted(system.unstrip_protocol(name) for name in system.glob(inner))
-    return sorted(glob.glob(pattern, recursive=True))
+        names = [system.unstrip_protocol(name) for name in system.glob(inner)]
+    else:
+        names = glob.glob(pattern, recursive=True)
+    return sorted(name for name in names if not _OURS.search(name))
+
+
+def _walk_here(folder: str) -> list[str]:
+    """All files below a local folder, through links too; a link to a folder above is not taken."""
+
+    def fail(error: OSError):
+        raise UserError(f"{error.filename}: the folder cannot be read: {error.strerror}.")
+
+    names = []
+    for where, folders, here in os.walk(folder, followlinks=True, onerror=fail):
+        above = os.path.join(os.path.realpath(where), "")
+        folders[:] = [
+            name
+            for name in folders
+            if not above.startswith(os.path.join(os.path.realpath(os.path.join(where, name)), ""))
+        ]
+        names.extend(os.path.join(where, name) for name in here)
+    return names
 
 
 def _hidden(relative: str) -> bool:
-    return any(part.startswith(".") and part != "." for part in relative.split(os.sep))
+    return any(part.startswith(".") for part in relative.split(os.sep))
 
 
 def _system(url: str):
