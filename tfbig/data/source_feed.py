@@ -115,7 +115,7 @@ class SourceFeed(Feed):
             counts = batches.counts if kept.all() else _counts_of(batches.counts, kept)
             if self._augmentation is not None:
                 batch = self._augmentation.evaluate(batch)
-        if not counts.all():
+        if len(self._shares) == 1 and not counts.all():
             self._refuse_empty(step + int(np.argmin(counts)))
         with tf.device("CPU:0"):  # in the reading thread, so that the loop need not copy
             values = tf.nest.map_structure(
@@ -139,7 +139,7 @@ class SourceFeed(Feed):
             parts = [read(numbers)]
         found = [batch for batch, _ in parts if batch is not None]
         if not found:
-            self._refuse_empty(step)
+            found = [_no_examples(self._structure)]
         return concatenated(found), np.concatenate([kept for _, kept in parts])
 
     def _augmented(self, batches: Batches, step: int) -> tuple[Any, np.ndarray]:
@@ -168,7 +168,9 @@ class SourceFeed(Feed):
             if len(own):
                 part = tf.nest.map_structure(lambda a, rows=rows: a[rows], batch)
                 done.append(self._augmentation.train(part, positions=read, wanted=own, **key))
-        return concatenated(done) if done else batch, np.array(counts, np.int32)
+        if not done:
+            done = [_no_examples(self._augmentation.output_spec(self._structure))]
+        return concatenated(done), np.array(counts, np.int32)
 
     def _numbers_at(self, positions: np.ndarray, step: int) -> np.ndarray:
         """The numbers of the examples at these places of a global batch, whoever has them."""
@@ -250,6 +252,10 @@ def make_distribution(
         return MixtureDistribution(lengths, weights, seed=seed, **share)
     kind = BlockDistribution if order == "block" else RandomDistribution
     return kind(len(source), seed=seed, **share)
+
+
+def _no_examples(spec: Any) -> Any:
+    return tf.nest.map_structure(lambda s: np.zeros([0, *s.shape], s.dtype.as_numpy_dtype), spec)
 
 
 def _counts_of(counts: np.ndarray, kept: np.ndarray) -> np.ndarray:
