@@ -72,3 +72,71 @@ def test_a_batch_size_that_is_no_positive_integer_is_refused(size):
 def test_an_empty_source_says_so_when_its_spec_is_asked_for():
     with pytest.raises(UserError, match=r"^Squares is empty: it has 0 examples\. Check .*[^\n]$"):
         _ = Squares(0).element_spec
+
+
+def test_a_selection_reads_its_examples_by_new_numbers():
+    source = Squares().select([7, 2, 2, 9])
+    assert len(source) == 4
+    np.testing.assert_array_equal(source.read(np.array([3, 0, 1, 1]))[1], [81, 49, 4, 4])
+    assert source.element_spec[1] == tf.TensorSpec([], tf.float32)
+
+
+def test_a_selection_may_be_a_mask_and_a_selection_of_a_selection():
+    source = Squares().select(np.arange(10) % 2 == 1).select([4, 0])
+    np.testing.assert_array_equal(source.read(np.arange(2))[1], [81, 1])
+    assert len(source.select([])) == 0
+    assert len(source.select(np.array([False, False]))) == 0
+    with pytest.raises(UserError, match=r"^SelectedSource is empty"):
+        _ = source.select([]).element_spec
+
+
+def test_a_selection_does_not_see_later_changes_of_the_array_it_was_made_from():
+    indices = np.array([1, 2])
+    source = Squares().select(indices)
+    indices[:] = 9
+    np.testing.assert_array_equal(source.read(np.arange(2))[1], [1, 4])
+
+
+@pytest.mark.parametrize(
+    ("indices", "message"),
+    [
+        ([0, 10], r"^select: there is no example 10; the source has 10, counted from 0\.$"),
+        ([3, -1], r"^select: there is no example -1; the source has 10"),
+        (np.array([2**63 + 1], np.uint64), r"^select: there is no example 9223372036854775809;"),
+        ([0.5, 1.0], r"received float64 of shape \[2\]\.$"),
+        (np.zeros([2, 2], int), r"received int64 of shape \[2, 2\]\.$"),
+        (np.ones(9, bool), r"bool of shape \[10\], received bool of shape \[9\]\.$"),
+        (3, r"received int64 of shape \[\]\.$"),
+    ],
+)
+def test_a_selection_that_the_source_does_not_have_is_refused(indices, message):
+    with pytest.raises(UserError, match=message):
+        Squares().select(indices)
+
+
+def test_what_is_derived_is_batched_augmented_read_and_cleaned_as_its_source_is():
+    source = Squares().batch(4)
+    source.threads, source.augmentation, source.cleaning = 3, "changes", "repairs"
+    for derived in (source.map(lambda b: b), source.select([1]), source.select([1]).batch(4)):
+        held = (derived.batch_size, derived.threads, derived.augmentation, derived.cleaning)
+        assert held == (4, 3, "changes", "repairs")
+    assert source.select([1, 2]).batch(2).batch_size == 2
+    assert source.batch_size == 4
+
+
+def test_a_mixture_is_not_selected_from():
+    source = Squares()
+    source.mixture = object()
+    with pytest.raises(UserError, match=r"^select: a mixture has no examples of its own;"):
+        source.select([1])
+    assert source.map(lambda b: b).mixture is source.mixture
+
+
+def test_a_source_without_its_methods_says_which_are_missing():
+    class Nothing(tfbig.data.Source):
+        pass
+
+    with pytest.raises(NotImplementedError, match="__len__"):
+        len(Nothing())
+    with pytest.raises(NotImplementedError, match=r"read\(indices\)"):
+        Nothing().read(np.arange(1))

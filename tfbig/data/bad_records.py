@@ -56,19 +56,23 @@ class Quarantine:
     def add(self, found: Sequence[BadRecord]) -> None:
         """Writes down records that were not written down yet; logs the first of all."""
         with self._lock:
-            new = [bad for bad in found if (bad.file, bad.record) not in self._seen]
+            new = {(bad.file, bad.record): bad for bad in found}
+            new = [bad for place, bad in new.items() if place not in self._seen]
             if not new:
                 return
             if not self._seen:
                 log.warning(
                     "a bad record is left out: %s (all are listed in %s)", new[0], self.path
                 )
-            self._seen.update((bad.file, bad.record) for bad in new)
             os.makedirs(os.path.dirname(os.path.abspath(self.path)), exist_ok=True)
             with open(self.path, "a", encoding="utf-8") as file:
-                for bad in new:
-                    line = {"file": bad.file, "record": bad.record, "reason": bad.reason}
-                    file.write(json.dumps(line) + "\n")
+                file.writelines(_line(bad) for bad in new)
+            self._seen.update((bad.file, bad.record) for bad in new)
+
+
+def _line(bad: BadRecord) -> str:
+    record = None if bad.record is None else int(bad.record)
+    return json.dumps({"file": bad.file, "record": record, "reason": bad.reason}) + "\n"
 
 
 def make_quarantine(
