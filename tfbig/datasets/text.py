@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from tfbig.data.source import Source
+from tfbig.data.sources.token_source import TokenSource as TextSource
+from tfbig.data.sources.token_source import check_whole
 from tfbig.errors import UserError
 from tfbig.params import read_data_params
 
@@ -27,43 +29,6 @@ _DATA_DEFAULTS = {
     "max_bytes": None,
     "eval_max_bytes": None,
 }
-
-
-class TextSource(Source):
-    """Windows over one long string of bytes; an example is (bytes, the bytes that follow).
-
-    Example:
-
-        source = TextSource(np.frombuffer(b"hello, world", np.uint8), sequence_length=4)
-        tokens, next_tokens = source.read([0, 1])  # b"hell", b"o, w" and b"ello", b", wo"
-
-    Args:
-        text: uint8 array of shape [bytes].
-        sequence_length: T; window i is the bytes iT to iT + T, T + 1 of them.
-
-    Raises:
-        UserError: the text is shorter than one window.
-    """
-
-    def __init__(self, text: np.ndarray, sequence_length: int):
-        _check_whole("sequence_length", sequence_length)
-        if len(text) < sequence_length + 1:
-            raise UserError(
-                f"a text of {len(text)} bytes is shorter than one window of "
-                f"{sequence_length + 1} bytes; give more text or a smaller sequence_length."
-            )
-        self._text = text
-        self._sequence_length = int(sequence_length)
-
-    def __len__(self) -> int:
-        return (len(self._text) - 1) // self._sequence_length
-
-    def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        offsets = np.arange(self._sequence_length + 1)
-        starts = np.asarray(indices, np.int64) * self._sequence_length
-        windows = self._text[starts[:, np.newaxis] + offsets]
-        windows = windows.astype(np.int32)
-        return windows[:, :-1], windows[:, 1:]
 
 
 def text_source(
@@ -104,9 +69,9 @@ def text_source(
         raise UserError(f"split={split!r}: expected one of {', '.join(map(repr, _SPLITS))}.")
     if not 0 < holdout < 1:
         raise UserError(f"holdout={holdout!r}: expected a share between 0 and 1, such as 0.05.")
-    _check_whole("sequence_length", sequence_length)
+    check_whole("sequence_length", sequence_length)
     if max_bytes is not None:
-        _check_whole("max_bytes", max_bytes)
+        check_whole("max_bytes", max_bytes)
     if isinstance(patterns, str):
         patterns = (patterns,)
     text = _read_split(
@@ -153,11 +118,6 @@ def input_fn(mode: str = "train", params: Any = None) -> Source:
     if mode != "train" and eval_max_bytes is not None:
         data["max_bytes"] = eval_max_bytes
     return text_source(split="train" if mode == "train" else "test", **data).batch(batch_size)
-
-
-def _check_whole(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise UserError(f"{name}={value!r}: expected an integer of 1 or more.")
 
 
 @functools.lru_cache(maxsize=4)
