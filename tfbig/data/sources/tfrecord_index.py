@@ -1,0 +1,140 @@
+"""Where the records of a TFRecord file begin: found once, and kept in a file of its own.
+
+A TFRecord is its length (uint64), the masked CRC-32C of that (uint32), the data, and the masked
+CRC-32C of the data (uint32), all little-endian (tensorflow/core/lib/io/record_writer.h).
+"""
+
+import json
+import logging
+import os
+import struct
+import tempfile
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+from tfbig.data import files
+from tfbig.data.sources.crc32c import masked_crc32c_of_rows
+
+log = logging.getLogger("tfbig")
+
+HEADER, FOOTER = 12, 4  # bytes before and after the data
+_SUFFIX = ".tfbig-index.npz"
+_VERSION = 1
+_LENGTH = struct.Struct("<Q")
+
+
+class Index(NamedTuple):
+    """The records of one file.
+
+    Attributes:
+        bounds: int64 [records + 1]; record i is the bytes from bounds[i] to bounds[i + 1].
+        problem: why the file has no more records than these; "" at its proper end.
+        signature: of the file, see files.signature.
+    """
+
+    bounds: np.ndarray
+    problem: str
+    signature: list
+
+
+def load_or_build(path: str) -> Index:
+    """The index of a file: the one kept, or a new one if that is missing, stale or damaged.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    kept = files.beside_or_cached(path, _SUFFIX)
+    signature = files.signature(path)
+    index = _load(kept, signature) if os.path.exists(kept) else None
+    if index is None:
+        index = build(path)
+        _save(kept, index)
+    return index
+
+
+def build(path: str) -> Index:
+    """Reads a file's lengths, and checks their checksums, up to its end or the first bad one."""
+    signature = files.signature(path)
+    size = signature[0]
+    # Far away each request is slow, here each byte that is read in vain is.
+    block = (32 << 20) if files.is_remote(path) else (256 << 10)
+    found, position, problem = [], 0, "" if size else "the file is empty"
+    with files.open_binary(path) as file:
+        while position < size and not problem:
+            starts, position, problem = _walk(file, position, size, block)
+            found.append(starts)
+    bounds = np.concatenate([*found, np.array([position], np.int64)])
+    return Index(bounds, problem, signature)
+
+
+def _walk(file: BinaryIO, start: int, size: int, length: int) -> tuple[np.ndarray, int, str]:
+    """The records that begin in a block of a file.
+
+    Returns:
+        (starts, end, problem): where they begin: int64 [k], where the next begins, and why there
+        is none.
+    """
+    file.seek(start)
+    block = file.read(min(length, size - start))
+    starts, position, last = [], 0, len(block) - HEADER
+    unpack, add = _LENGTH.unpack_from, starts.append
+    while position <= last:
+        add(position)
+        position += unpack(block, position)[0] + HEADER + FOOTER
+    if not starts:
+        left = size - start
+        return np.zeros([0], np.int64), start, f"the file ends inside it: {_lost(start, left)}"
+    offsets = np.array(starts, np.int64)
+    headers = np.frombuffer(block, np.uint8)[offsets[:, None] + np.arange(HEADER)]
+    stored = np.ascontiguousarray(headers[:, 8:]).view("<u4")[:, 0]
+    wrong = masked_crc32c_of_rows(headers[:, :8]) != stored
+    if wrong.any():
+        first = int(wrong.argmax())
+        offsets, at = offsets[:first], start + starts[first]
+        gzip = at == 0 and block[:2] == b"\x1f\x8b"
+        hint = "; it looks like a gzip file: unpack it, gzip has no random access" if gzip else ""
+        lost = _lost(at, size - at)
+        return offsets + start, at, f"the checksum of its length is wrong: {lost}{hint}"
+    if start + position > size:
+        at = start + starts[-1]
+        short = f"the file ends {start + position - size} bytes too early for it"
+        return offsets[:-1] + start, at, f"{short}: {_lost(at, size - at)}"
+    return offsets + start, start + position, ""
+
+
+def _lost(start: int, count: int) -> str:
+    return f"from byte {start} on, the last {count} bytes of the file cannot be read"
+
+
+def _load(kept: str, signature: list) -> Index | None:
+    try:
+        with np.load(kept, allow_pickle=False) as stored:
+            about = json.loads(str(stored["about"]))
+            bounds = stored["bounds"]
+            if about["version"] != _VERSION or about["signature"] != signature:
+                return None
+            lengths = np.diff(bounds)
+            if bounds.dtype != np.int64 or bounds[0] != 0 or (lengths < HEADER + FOOTER).any():
+                raise ValueError("its bounds are not in order")
+            return Index(bounds, about["problem"], signature)
+    except Exception as error:  # whatever is wrong with it, it can be built anew
+        log.info("the index %s is damaged and is built anew: %s", kept, error)
+        return None
+
+
+def _save(kept: str, index: Index) -> None:
+    about = {"version": _VERSION, "signature": index.signature, "problem": index.problem}
+    folder = os.path.dirname(kept)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        handle, beside = tempfile.mkstemp(prefix=".tfbig-index-", dir=folder)
+        try:
+            with open(handle, "wb") as file:
+                np.savez(file, about=json.dumps(about), bounds=index.bounds)
+            os.replace(beside, kept)
+        except BaseException:
+            os.unlink(beside)
+            raise
+    except OSError as error:  # a full disk; the index in memory is good
+        log.warning("the index %s cannot be kept (%s); the next run builds it again.", kept, error)
