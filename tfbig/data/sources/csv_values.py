@@ -1,0 +1,163 @@
+"""Texts of a CSV column as numbers: of a given type, or of the narrowest that fits them all."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tfbig.data.sources.column_source import shown
+
+KINDS = ("int64", "float32", "bool", "string")
+_BOOLS = {"true": True, "false": False, "1": True, "0": False}
+_MANY = 10  # numbers, after which a text is a surprise
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+def as_texts(raw: Any) -> tuple[Any, dict[int, str]]:
+    """Bytes as texts, and what is wrong with those that are none, by row; they become null.
+
+    Args:
+        raw: pyarrow array of binary.
+    """
+    import pyarrow as pa
+
+    try:
+        return raw.cast(pa.string()), {}
+    except pa.ArrowInvalid:
+        pass
+    texts: list[str | None] = []
+    bad: dict[int, str] = {}
+    for row, data in enumerate(raw.to_pylist()):
+        try:
+            texts.append(data if data is None else data.decode())
+        except UnicodeDecodeError:
+            texts.append(None)
+            bad[row] = f"has bytes that are not UTF-8: {shown(data)}"
+    return pa.array(texts, pa.string()), bad
+
+
+def as_values(texts: Any, kind: str, missing: frozenset[str]) -> tuple[Any, dict[int, str]]:
+    """Texts as values of a kind, and what is wrong with those that are none, by row.
+
+    Args:
+        texts: pyarrow array of strings; null where one is missing.
+        kind: one of KINDS.
+        missing: the texts that stand for a missing value where blanks surround them.
+    """
+    if kind == "string":
+        return texts.fill_null(""), {}
+    values = _cast(texts, kind)
+    bad: dict[int, str] = {}
+    if values is None:
+        values, bad = _parse_each(texts, kind, missing)
+    if kind == "float32":
+        return as_float32(values.to_numpy(zero_copy_only=False), bad)
+    for row in np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False)).tolist():
+        bad.setdefault(row, f"is missing, and {kind} has nothing for that; float32 has NaN")
+    return values.fill_null(False if kind == "bool" else 0).to_numpy(zero_copy_only=False), bad
+
+
+class Inference:
+    """Finds the narrowest kind that all texts of a column fit, piece by piece.
+
+    Attributes:
+        numbers: how many values were numbers, as long as all were.
+        spoiler: the text after many of them that is none, which made it a column of strings.
+    """
+
+    def __init__(self, missing: frozenset[str]):
+        self._left = ["int64", "float32", "bool"]
+        self._missing = missing
+        self._any_missing = False
+        self.numbers = 0
+        self.spoiler: str | None = None
+
+    @property
+    def kind(self) -> str:
+        if not self._left:
+            return "string"
+        numeric = self._left[0] != "bool"
+        if self._any_missing:
+            return "float32" if numeric else "string"
+        return self._left[0]
+
+    def add(self, texts: Any) -> None:
+        """Takes note of a piece; null texts are missing values."""
+        if not self._left:
+            return
+        self._any_missing |= texts.null_count > 0
+        fits = [kind for kind in self._left if self._fits(texts, kind)]
+        if not fits and "float32" in self._left:
+            self._find_spoiler(texts)
+        elif fits:
+            self.numbers += len(texts) - texts.null_count
+        self._left = fits
+
+    def _fits(self, texts: Any, kind: str) -> bool:
+        if _cast(texts, kind) is not None:
+            return True
+        for text in texts.to_pylist():
+            try:
+                self._any_missing |= _parsed(text, kind, self._missing) is None
+            except ValueError:
+                return False
+        return True
+
+    def _find_spoiler(self, texts: Any) -> None:
+        for text in texts.to_pylist():
+            try:
+                self.numbers += _parsed(text, "float32", self._missing) is not None
+            except ValueError:
+                self.spoiler = text if self.numbers >= _MANY else None
+                return
+
+
+def _cast(texts: Any, kind: str) -> Any | None:
+    """The fast way, which takes all texts of the plainest form or none."""
+    import pyarrow as pa
+
+    to = {"int64": pa.int64(), "float32": pa.float64(), "bool": pa.bool_()}[kind]
+    try:
+        return texts.cast(to)
+    except pa.ArrowInvalid:
+        return None
+
+
+def _parse_each(texts: Any, kind: str, missing: frozenset[str]) -> tuple[Any, dict[int, str]]:
+    import pyarrow as pa
+
+    values: list[Any] = []
+    bad: dict[int, str] = {}
+    for row, text in enumerate(texts.to_pylist()):
+        try:
+            values.append(_parsed(text, kind, missing))
+        except ValueError:
+            values.append(None)
+            bad[row] = f"has {shown(text)}, which is no {kind}"
+    to = {"int64": pa.int64(), "float32": pa.float64(), "bool": pa.bool_()}[kind]
+    return pa.array(values, to), bad
+
+
+def _parsed(text: str | None, kind: str, missing: frozenset[str]) -> Any:
+    """One text with blanks around it or a plus sign; raises ValueError where it does not fit."""
+    if text is None or text.strip() in missing:
+        return None
+    if "_" in text:  # which Python allows in numbers
+        raise ValueError
+    if kind == "float32":
+        return float(text)
+    if kind == "bool":
+        if text.strip().lower() not in _BOOLS:
+            raise ValueError
+        return _BOOLS[text.strip().lower()]
+    value = int(text)
+    if not -(2**63) <= value < 2**63:
+        raise ValueError
+    return value
+
+
+def as_float32(values: np.ndarray, bad: dict[int, str]) -> tuple[np.ndarray, dict[int, str]]:
+    too_large = np.isfinite(values) & (np.abs(values) > _FLOAT32_MAX)
+    for row in np.flatnonzero(too_large).tolist():
+        bad.setdefault(row, f"has {values[row]}, which is too large for float32")
+    return np.where(too_large, math.nan, values).astype(np.float32), bad

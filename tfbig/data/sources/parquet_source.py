@@ -1,0 +1,209 @@
+"""Parquet files as a Source."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from tfbig.data import files
+from tfbig.data.bad_records import BadRecord
+from tfbig.data.sources.column_source import ColumnSource, Note, check_unique, without_rows
+from tfbig.data.sources.parquet_values import Kind, as_values, kind_of, list_length, widest
+from tfbig.data.sources.row_cache import Column
+from tfbig.errors import UserError
+
+_BATCH = 1 << 14  # records converted at once
+
+
+class ParquetSource(ColumnSource):
+    """Parquet files; an example is one row.
+
+    The columns asked for are converted once, a piece of a row group at a time, to a
+    memory-mapped file kept beside the first file (or in the cache folder), and again when the
+    files have changed. It is not compressed, and holds all columns of a row side by side: any
+    row is read in one access, where Parquet would have to decompress a page of every column.
+
+    Example:
+
+        source = tfbig.data.ParquetSource(
+            "gs://bucket/clicks-*.parquet", features=["age", "city"], label="clicked"
+        )
+        features, clicked = source.read(np.array([7, 2]))  # features["age"]: [2]
+
+    Args:
+        paths: a path, a pattern, a URL or a list of these; with the same columns.
+        features: names of columns; None: all apart from label and weight.
+        label: name of the column of labels; None: the source gives features only.
+        weight: name of the column of weights; needs a label.
+        on_bad_record: "error", or "skip": whole files that cannot be read or have other columns,
+            the rows of a damaged row group, texts that are not UTF-8, and lists of another
+            length than the first row's are left out and written to the quarantine.
+        quarantine: the file of records left out; None: beside the first file.
+
+    Integers of all widths become int64; floating-point numbers and decimals float32; texts,
+    dictionary-encoded ones too, object arrays of str; binary ones of bytes; lists of k numbers
+    arrays of shape [n, k]. Dates, times and durations become int64 in the unit of their type
+    (days, s, ms, us, ns; since 1970 UTC). Missing numbers are NaN (integers and truth values of
+    which some are missing become float32, which holds integers up to 2^24 exactly), missing texts
+    "", and missing times -2^63, which is NumPy's "NaT".
+
+    Raises:
+        BadRecords: there are bad records, and on_bad_record is "error".
+        UserError: an argument is wrong, a column cannot be an array, or there is no file or
+            no record.
+    """
+
+    def __init__(
+        self,
+        paths: files.Paths,
+        *,
+        features: Sequence[str] | None = None,
+        label: str | None = None,
+        weight: str | None = None,
+        on_bad_record: str = "error",
+        quarantine: str | os.PathLike | None = None,
+    ):
+        super().__init__(paths, features, label, weight, on_bad_record, quarantine, {})
+
+    def _names(self, path: str) -> list[str]:
+        if not files.signature(path)[0]:
+            raise ValueError("the file is empty")
+        with _opened(path) as file:
+            names = file.schema_arrow.names
+        check_unique(names)
+        return names
+
+    def _columns(self, paths: Sequence[str], names: Sequence[str]) -> list[Column]:
+        kinds: dict[str, Kind] = {}
+        missing: set[str] = set()
+        for path in paths:
+            with _opened(path) as file:
+                for name in names:
+                    kind = _kind_in(file, name, path, kinds.get(name))
+                    kinds[name] = widest(kinds[name], kind) if name in kinds else kind
+                numbers = [n for n in names if kinds[n].may_not_miss and n not in missing]
+                missing.update(_with_missing(file, numbers))
+        endless = [name for name, kind in kinds.items() if None in kind.shape]
+        if endless:
+            raise UserError(
+                f"ParquetSource: all lists of the column {endless[0]!r} are missing, so that they "
+                "have no length; name the columns to read in features=[…]."
+            )
+        return [
+            Column(name, "float32" if name in missing else kind.name, kind.shape)
+            for name, kind in kinds.items()
+        ]
+
+    def _convert(self, path: str, columns: Sequence[Column], add: Any, note: Note) -> None:
+        with contextlib.ExitStack() as stack:
+            try:
+                file = stack.enter_context(_opened(path))
+                _check_types(file.schema_arrow, columns)
+            except (OSError, ValueError) as error:
+                note([BadRecord(path, None, str(error))])
+                return
+            names = [column.name for column in columns]
+            for first, batch in _batches(file, path, names, note):
+                wrong: dict[int, str] = {}
+                values = []
+                for column in columns:
+                    array = batch.column(batch.schema.get_field_index(column.name))
+                    value, bad = as_values(array, column)
+                    values.append(value)
+                    for row, reason in bad.items():
+                        wrong.setdefault(row, f"column {column.name!r} {reason}")
+                note([BadRecord(path, first + row, wrong[row]) for row in sorted(wrong)])
+                add(without_rows(values, wrong))
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[Any]:
+    """The file as a pyarrow ParquetFile; raises ValueError where it is none."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    with files.open_binary(path) as source:
+        try:
+            file = parquet.ParquetFile(source, page_checksum_verification=True)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise ValueError(f"it cannot be read as Parquet: {error}") from error
+        yield file
+
+
+def _kind_in(file: Any, name: str, path: str, before: Kind | None) -> Kind:
+    type_ = file.schema_arrow.field(name).type
+    kind = kind_of(type_)
+    if kind is None:
+        raise UserError(
+            f"ParquetSource: the column {name!r} of {path} has the type {type_}, which is no "
+            "array; name the columns to read in features=[…]."
+        )
+    if kind.shape == (None,):
+        known = before is not None and before.shape != (None,)
+        length = before.shape[0] if known else _first_length(file, name)
+        kind = kind._replace(shape=(length,))
+    return kind
+
+
+def _check_types(schema: Any, columns: Sequence[Column]) -> None:
+    for column in columns:
+        type_ = schema.field(column.name).type
+        kind = kind_of(type_)
+        if kind is None or not kind.fits(column):
+            expected = f"{column.kind}{list(column.shape) if column.shape else ''}"
+            raise ValueError(
+                f"its column {column.name!r} is {type_}; in the files before it is {expected}"
+            )
+
+
+def _first_length(file: Any, name: str) -> int | None:
+    for _, batch in _batches(file, "", [name], lambda bad: None):
+        length = list_length(batch.column(batch.schema.get_field_index(name)))
+        if length is not None:
+            return length
+    return None
+
+
+def _with_missing(file: Any, names: Sequence[str]) -> set[str]:
+    """The columns with missing values; the data are read only where the statistics do not say."""
+    groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+    missing, unknown = set(), set()
+    for group in groups:
+        for i in range(group.num_columns):
+            chunk = group.column(i)
+            if chunk.path_in_schema not in names:
+                continue
+            statistics = chunk.statistics
+            if statistics is None or not statistics.has_null_count:
+                unknown.add(chunk.path_in_schema)
+            elif statistics.null_count:
+                missing.add(chunk.path_in_schema)
+    unknown -= missing
+    if unknown:
+        for _, batch in _batches(file, "", sorted(unknown), lambda bad: None):
+            for name in unknown:
+                if batch.column(batch.schema.get_field_index(name)).null_count:
+                    missing.add(name)
+    return missing
+
+
+def _batches(file: Any, path: str, names: Sequence[str], note: Note) -> Iterator[tuple[int, Any]]:
+    """Record batches with the number of their first record; tells of those that cannot be read."""
+    import pyarrow as pa
+
+    start = 0
+    for i in range(file.metadata.num_row_groups):
+        count, read, why = file.metadata.row_group(i).num_rows, 0, "it ends there"
+        batches = iter(file.iter_batches(_BATCH, row_groups=[i], columns=list(names)))
+        while read < count:
+            try:
+                batch = next(batches, None)
+            except (pa.ArrowException, OSError, ValueError) as error:
+                batch, why = None, str(error)
+            if batch is None:
+                rest = f"it and the {count - read - 1} records after it cannot be read"
+                note([BadRecord(path, start + read, f"{rest} (row group {i}): {why}")])
+                break
+            yield start + read, batch
+            read += batch.num_rows
+        start += count
