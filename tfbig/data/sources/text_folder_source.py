@@ -91,12 +91,16 @@ class TextFolderSource(TokenSource):
         check_whole("sequence_length", sequence_length)
         patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
         _check_encoding(encoding, tokenizer)
-        base, paths = _find(folder_or_files, patterns)
+        given, paths = _find(folder_or_files, patterns)
+        base = given[0]
         kind = (
             _bytes_kind(separator) if tokenizer is None else _tokenizer_kind(tokenizer, separator)
         )
         kept = make_quarantine(on_bad_record, quarantine, base)
-        made = _tokens(base, paths, kind, encoding)
+        what = [_FORMAT, kind.digest, encoding, patterns, given]
+        name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:8]
+        place = files.beside_or_cached(base, f".{name}.tokens")
+        made = _tokens(place, [what, paths], paths, kind, encoding)
         report(made.bad, kept)
         self.quarantine = kept
         self.vocabulary_size, self.separator_id = kind.size, kind.separator
@@ -134,11 +138,11 @@ def _check_encoding(encoding: str | None, tokenizer: object) -> None:
         ) from None
 
 
-def _find(folder_or_files: files.Paths, patterns: tuple[str, ...]) -> tuple[str, list[str]]:
+def _find(folder_or_files: files.Paths, patterns: tuple[str, ...]) -> tuple[list[str], list[str]]:
     """What was given, and the files in it."""
     found: list[str] = []
-    items = [_absolute(path) for path in files.expand(folder_or_files, "TextFolderSource")]
-    for item in items:
+    given = [_absolute(path) for path in files.expand(folder_or_files, "TextFolderSource")]
+    for item in given:
         if not files.is_folder(item):
             found.append(item)
             continue
@@ -150,7 +154,7 @@ def _find(folder_or_files: files.Paths, patterns: tuple[str, ...]) -> tuple[str,
                 "folder or other patterns."
             )
         found.extend(inside)
-    return items[0], found
+    return given, found
 
 
 def _absolute(path: str) -> str:
@@ -209,17 +213,21 @@ def _tokenizer_kind(path: str | os.PathLike, separator: str | None) -> _Kind:
     return _Kind(f"{digest} {number}", max(size, number + 1), number, encode)
 
 
-def _tokens(base: str, paths: list[str], kind: _Kind, encoding: str | None) -> Tokens:
-    """The files' tokens, from the token file that is kept if they have not changed since."""
+def _tokens(place: str, what: list, paths: list[str], kind: _Kind, encoding: str | None) -> Tokens:
+    """The files' tokens, from the token file at this place if nothing has changed since.
+
+    Args:
+        place: where the token file is kept.
+        what: all that the tokens depend on but the files' times and sizes.
+        paths: the files.
+        kind, encoding: how text becomes tokens.
+    """
     signatures = [_signature(path) for path in paths]
-    what = [_FORMAT, kind.digest, encoding, paths]
-    name = hashlib.sha256(json.dumps(what).encode()).hexdigest()
-    key = hashlib.sha256(json.dumps([name, signatures]).encode()).hexdigest()
-    place = files.beside_or_cached(base, f".{name[:8]}.tokens")
+    key = hashlib.sha256(json.dumps([what, signatures]).encode()).hexdigest()
     made = open_tokens(place, key)
     if made is None:
         size = sum(signature[0] for signature in signatures if signature)
-        with written_in_one_go(place) as file, _progress(size, base) as progress:
+        with written_in_one_go(place) as file, _progress(size) as progress:
             dtype = np.min_scalar_type(kind.size - 1)
             writer = TokenWriter(file, dtype, kind.encode, kind.separator)
             bad, lasting = _write(writer, paths, encoding, progress)
@@ -260,7 +268,7 @@ def _write(
 
 
 @contextlib.contextmanager
-def _progress(size: int, base: str) -> Iterator[Callable[[int], None]]:
+def _progress(size: int) -> Iterator[Callable[[int], None]]:
     """One live line on standard error, and nothing where that is no terminal."""
     if not sys.stderr.isatty():
         yield lambda count: None
@@ -273,5 +281,5 @@ def _progress(size: int, base: str) -> Iterator[Callable[[int], None]]:
     with Progress(
         *columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()
     ) as bar:
-        task = bar.add_task(f"tokens of {os.path.basename(base.rstrip('/'))}", total=size)
+        task = bar.add_task("making tokens of text", total=size)
         yield lambda count: bar.update(task, advance=count)
