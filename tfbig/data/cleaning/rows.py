@@ -1,0 +1,84 @@
+"""Examples that are left out for what they are: duplicates, and those a predicate refuses."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tfbig.data.cleaning.step import Step, check_names
+from tfbig.data.cleaning.table import Table
+from tfbig.errors import UserError
+
+
+@dataclass
+class DropDuplicates(Step):
+    """Drops the training examples that equal an earlier one; the first stays.
+
+    Equal is exact, as in pandas (two missing values are equal). Evaluation data keep theirs.
+
+    Args:
+        columns: names; None: the whole example, with its label (not its weight), and with what
+            has many values, such as an image.
+    """
+
+    columns: Sequence[str] | None = None
+    training_only = True
+
+    def __post_init__(self):
+        check_names("DropDuplicates", self.columns)
+
+    def touched(self, table: Table) -> np.ndarray:
+        import pandas as pd
+
+        compared = [table.columns[name] for name in self.fitted]
+        if self.columns is None:
+            compared += [a for a in (table.labels, table.others) if a is not None]
+        return pd.DataFrame(dict(enumerate(compared))).duplicated().to_numpy()
+
+
+@dataclass
+class Filter(Step):
+    """Keeps the examples for which a predicate is true, in training and in evaluation data.
+
+    It has no part in serving, and is saved by its name only.
+
+    Example: `Filter(lambda batch: batch["age"] >= 18, name="adults")`.
+
+    Args:
+        predicate: gets the columns of one value an example, as a dict of arrays [n], and returns
+            bool [n]: True for those to keep. It sees them as the steps before it left them.
+        name: for the report; None: the function's.
+        columns: names of those that it is given; None: all.
+
+    Raises:
+        UserError: predicate is no function; in fitting, it returns something else.
+    """
+
+    predicate: Callable[[dict[str, np.ndarray]], Any]
+    name: str | None = None
+    columns: Sequence[str] | None = None
+
+    def __post_init__(self):
+        if not callable(self.predicate):
+            raise UserError(
+                f"Filter({self.predicate!r}): expected a function of a dict of arrays, such as "
+                'lambda batch: batch["age"] >= 18.'
+            )
+        check_names("Filter", self.columns)
+        self.name = self.name or getattr(self.predicate, "__name__", "predicate")
+
+    def touched(self, table: Table) -> np.ndarray:
+        found = np.asarray(self.predicate({name: table.columns[name] for name in self.fitted}))
+        if found.dtype != bool or found.shape != (len(table),):
+            raise UserError(
+                f"{self}: the predicate returned {found.dtype.name} of shape "
+                f"{list(found.shape)}; expected bool of shape [{len(table)}], True to keep."
+            )
+        return ~found
+
+    def arguments(self) -> dict[str, Any]:
+        return {"name": self.name, "columns": self.columns}
+
+    def __str__(self) -> str:
+        return f"Filter({self.name!r})"
