@@ -9,7 +9,6 @@ from tfbig.data.distribution import (
     BlockDistribution,
     MixtureDistribution,
     RandomDistribution,
-    permuted,
     slots_of,
 )
 from tfbig.errors import UserError
@@ -120,12 +119,6 @@ def test_batches_read_together_are_those_read_alone(
 
 def test_without_a_seed_the_order_is_the_sources_own():
     assert RandomDistribution(7, 3, None).batches(0, 4).numbers.tolist() == [*range(7), 0, 1, 2]
-
-
-def test_the_permutation_is_the_same_in_every_version():
-    """A run that is resumed with a newer tfbig goes on with the same batches."""
-    found = permuted(np.arange(8), 3, np.full(8, 5), 8)
-    assert found.tolist() == [7, 4, 2, 6, 5, 0, 1, 3]
 
 
 def mixture(weights=(3, 1), lengths=(50, 7), batch_size=16, worker=0, workers=1, seed=4):

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
+from tfbig.data.permutation import permuted
 from tfbig.errors import UserError
 
-_CIPHER = 498247692  # what tf.random.experimental.index_shuffle puts before a seed
 _PERIOD = 1000  # slots after which a mixture has drawn from its sources exactly by their weights
 
 
@@ -180,37 +179,6 @@ def slots_of(weights: Sequence[float]) -> np.ndarray:
             "that source out or give it more."
         )
     return slots
-
-
-def permuted(
-    positions: np.ndarray, seed: int | None, streams: np.ndarray, length: int
-) -> np.ndarray:
-    """Where each stream's permutation of [0, length) sends positions; computed, not stored.
-
-    A block cipher with the domain of that size ("Simon" of Beaulieu et al., 2013) makes a
-    permutation without a buffer. It is the operation behind
-    tf.random.experimental.index_shuffle, which takes one seed at a time.
-
-    Args:
-        positions: int64 [n].
-        seed: None returns the positions.
-        streams: int64 [n]; each value has a permutation of its own.
-        length: of the domain.
-
-    Returns:
-        int64 [n].
-    """
-    if seed is None or not len(positions):
-        return positions
-    seeds = np.empty([len(positions), 3], np.int64)
-    seeds[:, 0], seeds[:, 1], seeds[:, 2] = _CIPHER, seed, streams
-    with tf.device("CPU:0"):
-        return tf.raw_ops.RandomIndexShuffle(
-            index=positions.astype(np.int64),
-            seed=seeds,
-            max_index=np.int64(length - 1),
-            rounds=4,
-        ).numpy()
 
 
 def _ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
