@@ -1,4 +1,4 @@
-"""Every example exactly once a pass over all workers, in an order that is a function of (seed, step)."""
+"""Every example once a pass over all workers, in an order that is a function of (seed, step)."""
 
 import numpy as np
 import pytest
