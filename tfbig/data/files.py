@@ -81,6 +81,15 @@ def walk(folder: str) -> list[str]:
     return sorted(name for name in names if not _hidden(os.path.relpath(name, root)))
 
 
+def relative(path: str, folder: str) -> str:
+    """A path that `walk` found, as seen from the folder, with "/" between its parts."""
+    if is_remote(folder):
+        system, inner = _system(folder)
+        root = system.unstrip_protocol(inner)  # walk's spelling; a user's may be another
+        return path[len(root) :].strip("/")
+    return os.path.relpath(path, folder).replace(os.sep, "/")
+
+
 def open_binary(path: str) -> BinaryIO:
     """Opens a file for reading, with random access."""
     if is_remote(path):

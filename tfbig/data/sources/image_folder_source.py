@@ -1,0 +1,220 @@
+"""A folder of images with a sub-folder for each class."""
+
+import io
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tfbig.data import files
+from tfbig.data.bad_records import BadRecord, BadRecords, make_quarantine, report
+from tfbig.data.source import Source
+from tfbig.errors import UserError
+
+_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_INTERPOLATIONS = ("nearest", "box", "bilinear", "bicubic", "lanczos")
+
+
+class ImageFolderSource(Source):
+    """Images in one sub-folder per class; an example is (image, label).
+
+    The classes are numbered in the order of their names. Images are decoded by Pillow whenever
+    they are read; only their paths are kept in memory. They are turned as their EXIF orientation
+    says, brought to `channels`, then stretched to `image_size`; of an animation the first picture
+    is taken.
+
+    Example:
+
+        source = tfbig.data.ImageFolderSource("flowers", image_size=128)
+        split = tfbig.data.splitting.stratified(source.labels, (0.8, 0.2))
+        train, test = source.select(split.train), source.select(split.test)
+
+    Args:
+        folder: here or a URL such as gs://bucket/flowers. Files ending in .png, .jpg, .jpeg, .bmp,
+            .gif or .webp are read, at any depth below the classes' folders; others and hidden
+            ones are not looked at.
+        image_size: side in pixels, or (height, width).
+        channels: 1 (grey), 3 (RGB) or 4 (RGBA).
+        classes: the names of the folders in the order of their numbers, for a part of them, or so
+            that two folders number theirs alike (`classes=train.class_names`). None: all that
+            have images, sorted.
+        interpolation: "nearest", "box", "bilinear", "bicubic" or "lanczos"; used when an image
+            has another size. To make an image smaller, all but "nearest" take the mean over
+            what they drop. Large JPEG files are then decoded at a half, a quarter or an eighth
+            of their size, if that is at least twice the size asked for.
+        on_bad_record: "error", or "skip": images that cannot be decoded, have more than 89 million
+            pixels or 32 bits per pixel value, empty files, files that have vanished, and images
+            in no class's folder are left out and counted.
+        quarantine: where those are written down; None: beside the folder.
+
+    Attributes:
+        class_names: tuple of the classes' names.
+        files: list of the images' paths.
+        labels: int64 array of shape [len(self)].
+
+    The element is (uint8 [height, width, channels], int64 []).
+
+    Raises:
+        UserError: there are no such images, or an argument is wrong.
+        BadRecords: records are bad and are not to be left out.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        *,
+        image_size: int | tuple[int, int],
+        channels: int = 3,
+        classes: Sequence[str] | None = None,
+        interpolation: str = "bilinear",
+        on_bad_record: str = "error",
+        quarantine: str | os.PathLike | None = None,
+    ):
+        self._size = _checked_size(image_size)
+        if channels not in _MODES:
+            raise UserError(f"channels={channels!r}: expected 1 (grey), 3 (RGB) or 4 (RGBA).")
+        if interpolation not in _INTERPOLATIONS:
+            known = ", ".join(map(repr, _INTERPOLATIONS))
+            raise UserError(f"interpolation={interpolation!r}: expected one of {known}.")
+        self._channels, self._interpolation = channels, interpolation
+        folder = os.path.expanduser(os.fspath(folder))
+        self.quarantine = make_quarantine(on_bad_record, quarantine, folder)
+        found, astray = _find(folder)
+        report(
+            [BadRecord(path, None, "it is in no class's folder") for path in astray],
+            self.quarantine,
+        )
+        self.class_names = _class_names(folder, found, classes)
+        self.files = [path for name in self.class_names for path in found[name]]
+        counts = [len(found[name]) for name in self.class_names]
+        self.labels = np.repeat(np.arange(len(counts)), counts)
+        self.threads = min(8, os.cpu_count() or 1)  # Pillow decodes and resizes without the GIL
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        images = np.empty([len(indices), *self._size, self._channels], np.uint8)
+        found = []
+        for position, number in enumerate(indices):
+            path = self.files[number]
+            try:
+                images[position] = self._decoded(_content(path))
+            except _Undecodable as error:
+                found.append(BadRecord(path, None, str(error), position))
+        if found:
+            raise BadRecords(found, self.quarantine)
+        return images, self.labels[indices]
+
+    def _decoded(self, content: bytes) -> np.ndarray:
+        """uint8 [height, width, channels]."""
+        from PIL import Image
+
+        height, width = self._size
+        try:
+            with Image.open(io.BytesIO(content)) as image:
+                if image.width * image.height > Image.MAX_IMAGE_PIXELS:
+                    raise _Undecodable(
+                        f"it has {image.width} x {image.height} pixels, more than the "
+                        f"{Image.MAX_IMAGE_PIXELS} that are safe to decode"
+                    )
+                # Twice the size, and square as it may have to be turned: no loss can be seen.
+                image.draft(None, (2 * max(self._size),) * 2)
+                image = _with_mode(_upright(image), _MODES[self._channels])
+                if image.size != (width, height):
+                    way = Image.Resampling[self._interpolation.upper()]
+                    image = image.resize((width, height), way)
+                return np.asarray(image).reshape(height, width, self._channels)
+        except (_Undecodable, MemoryError):
+            raise
+        except Exception as error:  # noqa: BLE001 - damaged files make Pillow raise nearly anything
+            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = reason if "cannot identify image file" not in reason else "no image is in it"
+            raise _Undecodable(f"it cannot be decoded ({reason})") from error
+
+
+class _Undecodable(Exception):
+    """Why an image cannot be used."""
+
+
+def _content(path: str) -> bytes:
+    try:
+        with files.open_binary(path) as file:
+            content = file.read()
+    except FileNotFoundError as error:
+        raise _Undecodable("the file has vanished") from error
+    except OSError as error:
+        raise _Undecodable(f"it cannot be read ({error.strerror or error})") from error
+    if not content:
+        raise _Undecodable("the file is empty")
+    return content
+
+
+def _upright(image: Any) -> Any:
+    from PIL import ImageOps
+
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)
+    return image
+
+
+def _with_mode(image: Any, mode: str) -> Any:
+    from PIL import Image
+
+    if image.mode.startswith("I;16"):  # Pillow would cut off values above 255
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise _Undecodable("its pixels have 32 bits; save them with 8 or 16")
+    elif image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _checked_size(image_size: Any) -> tuple[int, int]:
+    size = (image_size, image_size) if isinstance(image_size, (int, np.integer)) else image_size
+    sides = tuple(size) if isinstance(size, (tuple, list)) else ()
+    whole = [isinstance(s, (int, np.integer)) and not isinstance(s, bool) and s > 0 for s in sides]
+    if len(sides) != 2 or not all(whole):
+        raise UserError(
+            f"image_size={image_size!r}: expected pixels, such as 128 or (height, width)."
+        )
+    return int(sides[0]), int(sides[1])
+
+
+def _find(folder: str) -> tuple[dict[str, list[str]], list[str]]:
+    """The images of each sub-folder, and those in none."""
+    if not files.is_folder(folder):
+        raise UserError(
+            f"ImageFolderSource: {folder!r} is no folder; give one with a sub-folder per class."
+        )
+    found: dict[str, list[str]] = {}
+    astray = []
+    for path in files.walk(folder):
+        if path.lower().endswith(_ENDINGS):
+            name, _, rest = files.relative(path, folder).partition("/")
+            found.setdefault(name, []).append(path) if rest else astray.append(path)
+    return found, astray
+
+
+def _class_names(
+    folder: str, found: dict[str, list[str]], classes: Sequence[str] | None
+) -> tuple[str, ...]:
+    if not found:
+        raise UserError(
+            f"ImageFolderSource: {folder!r} has no images ({', '.join(_ENDINGS)}) in sub-folders; "
+            "make a sub-folder for each class."
+        )
+    if classes is None:
+        return tuple(sorted(found))
+    names = tuple(classes)
+    if isinstance(classes, str) or len(set(names)) < len(names) or not names:
+        raise UserError(f"classes={classes!r}: expected a list of different names of folders.")
+    absent = [name for name in names if name not in found]
+    if absent:
+        raise UserError(
+            f"classes: there are no images in {folder!r} for {absent[0]!r}; it has "
+            f"{', '.join(sorted(found))}."
+        )
+    return names
