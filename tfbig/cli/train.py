@@ -11,7 +11,7 @@ from absl import flags
 import tfbig
 from tfbig.cli.config_file import define_overrides, described_fields, load_config
 from tfbig.cli.logs import RunLog
-from tfbig.errors import TfbigError
+from tfbig.errors import TfbigError, UserError
 
 _HELP = {
     "config": "the config file, FILE.py or FILE.py:ARGUMENT; every field of it is a flag too: "
@@ -96,11 +96,23 @@ def _train(config: Any, values: flags.FlagValues) -> int:
     print(f"checkpoints     {folder['checkpoints']}")
     print(f"summaries       {folder['summaries']} (tensorboard --logdir {model_dir})")
     if result.model is not None:
-        tfbig.export(result.model, folder["export"])
-        print(f"exported model  {folder['export']}")
+        print(f"exported model  {folder['export']}{_export(result, folder['export'])}")
     else:
         print("exported model  none: exporting an estimator-style model_fn is not built yet")
     return 0
+
+
+def _export(result: Any, folder: str) -> str:
+    """Exports the model, with its cleaning where it takes cleaned columns; says what it takes."""
+    if result.cleaning is None:
+        tfbig.export(result.model, folder)
+        return ""
+    try:
+        tfbig.export(result.model, folder, preprocessing=result.cleaning)
+    except UserError:  # input_fn makes something else of the cleaned columns
+        tfbig.export(result.model, folder)
+        return f" (takes cleaned features: {os.path.join(result.model_dir, 'cleaning.json')})"
+    return " (takes raw features and cleans them)"
 
 
 def _define_flags() -> flags.FlagValues:

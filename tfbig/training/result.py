@@ -18,6 +18,8 @@ class TrainResult:
         model: the trained keras.Model, or None for an estimator-style model_fn.
         data_wait: the share of the time in which the step waited for data, from 0 to 1; the first
             call of the loop is not counted; None: there was no other.
+        cleaning: the fitted Cleaning of the training Source, or None; also in
+            model_dir/cleaning.json. Hand it to `tfbig.export(preprocessing=…)`.
         preempted: "SIGTERM" or "SIGINT" if a signal ended the run, else None.
     """
 
@@ -28,4 +30,5 @@ class TrainResult:
     model_dir: str | None = None
     model: Any = None
     preempted: str | None = None
+    cleaning: Any = None
     data_wait: float | None = None

@@ -1,6 +1,8 @@
 """Puts data, model, checkpoint and callbacks of one run together around the loop."""
 
+import dataclasses
 import logging
+import os
 import random
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -73,7 +75,9 @@ class TrainingSession:
         """
         self._max_steps, self._epochs = max_steps, epochs
         replicas = self._placement.num_replicas
-        self._feed = self._make_feed(read(), replicas * self._config.accumulation_steps, True)
+        data = read()
+        self._cleaning = getattr(data, "cleaning", None)
+        self._feed = self._make_feed(data, replicas * self._config.accumulation_steps, True)
         if getattr(self._feed, "infinite", False) and max_steps is None:
             limit = f"epochs={epochs}" if epochs else "neither max_steps nor epochs"
             raise UserError(
@@ -151,15 +155,20 @@ class TrainingSession:
             restored=restored,
         )
         if restored and self._is_done(restored, schedule, runner):
-            return loop.already_done()
+            return self._with_cleaning(loop.already_done())
         loop.read_first()
         self._checkpoints.make_writable()
+        if self._cleaning is not None and self._model_dir is not None:
+            self._cleaning.save(os.path.join(self._model_dir, "cleaning.json"))
         log.info(
             "training on %s from step %d", self._placement.describe(),
             restored.step if restored else 0,
         )  # fmt: skip
         with Preemption().watching() as preemption:
-            return loop.run(preemption)
+            return self._with_cleaning(loop.run(preemption))
+
+    def _with_cleaning(self, result: TrainResult) -> TrainResult:
+        return dataclasses.replace(result, cleaning=self._cleaning)
 
     def _choose_seed(self) -> int:
         """The config's seed, the checkpoint's, or a new one; sets it before anything is drawn."""
