@@ -67,7 +67,7 @@ class ArrayRecordSource(Source):
         found = [BadRecord(file.path, None, file.problem) for file in self._files if file.problem]
         bad_records.report(found, self._quarantine)
         counts = np.array([file.count for file in self._files])
-        self._first = np.cumsum(counts) - counts  # the number of each file's first record
+        self._first_numbers = np.cumsum(counts) - counts  # the number of each file's first record
         self._length = int(counts.sum())
 
     def __len__(self) -> int:
@@ -76,8 +76,8 @@ class ArrayRecordSource(Source):
     def read(self, indices: np.ndarray) -> Any:
         indices = np.asarray(indices, np.int64)
         order = np.argsort(indices, kind="stable")
-        which = np.searchsorted(self._first, indices, "right") - 1
-        numbers = indices - self._first[which]
+        which = np.searchsorted(self._first_numbers, indices, "right") - 1
+        numbers = indices - self._first_numbers[which]
         records = np.empty([len(indices)], object)
         good = np.ones([len(indices)], bool)
         found = []

@@ -22,6 +22,7 @@ _ERRORS = (
     tf.errors.DataLossError,
     tf.errors.OutOfRangeError,
 )
+_KINDS = {tf.float32: "float_list", tf.int64: "int64_list", tf.string: "bytes_list"}
 _NO_EXAMPLE = "it is not a serialized tf.train.Example"
 
 
@@ -41,8 +42,7 @@ class RecordParser:
     def __init__(self, parse: Parse, labels: str | None, owner: str):
         self._owner, self._labels = owner, labels
         if isinstance(parse, Mapping):
-            self._features = dict(parse)
-            self._parse = self._examples
+            self._features, self._parse = dict(parse), self._examples
             _check_features(self._features, owner)
             if labels is not None and labels not in self._features:
                 raise UserError(
@@ -59,7 +59,7 @@ class RecordParser:
                 f"{owner}: parse={parse!r} is neither a dict of tf.io.FixedLenFeature nor a "
                 "function of an array of bytes."
             )
-        self._parse = parse or (lambda records: records)
+        self._features, self._parse = None, parse or (lambda records: records)
 
     def __call__(self, records: np.ndarray) -> tuple[Any, list[tuple[int, str]]]:
         """Parses all records in one go.
@@ -75,12 +75,19 @@ class RecordParser:
         except UserError:  # which is a ValueError, but about the program
             raise
         except _ERRORS:
-            bad = self._unparsable(records, 0)
+            bad = self._unlike(records) or self._halved(records, 0)
             if not bad:  # each is good by itself, so that it is not the data that are wrong
                 raise
             return None, bad
 
-    def _unparsable(self, records: np.ndarray, first: int) -> list[tuple[int, str]]:
+    def _unlike(self, records: np.ndarray) -> list[tuple[int, str]]:
+        """Which are no examples with the features, without the log line of a failing operation."""
+        if self._features is None:
+            return []
+        reasons = [_unlike(record, self._features) for record in records]
+        return [(place, reason) for place, reason in enumerate(reasons) if reason]
+
+    def _halved(self, records: np.ndarray, first: int) -> list[tuple[int, str]]:
         """Which records fail, by halving those that do."""
         try:
             self._batch(records)
@@ -91,8 +98,7 @@ class RecordParser:
             if len(records) < 2:
                 return [(first, _reason(error))] if len(records) else []
         half = len(records) // 2
-        left = self._unparsable(records[:half], first)
-        return left + self._unparsable(records[half:], first + half)
+        return self._halved(records[:half], first) + self._halved(records[half:], first + half)
 
     def _batch(self, records: np.ndarray) -> Any:
         with tf.device("CPU:0"):
@@ -100,10 +106,7 @@ class RecordParser:
         return tf.nest.map_structure(lambda leaf: self._array(leaf, len(records)), batch)
 
     def _examples(self, records: np.ndarray) -> Any:
-        try:
-            features = tf.io.parse_example(records, self._features)
-        except UnicodeDecodeError:  # TensorFlow's message quotes the record's bytes
-            raise ValueError(_NO_EXAMPLE) from None
+        features = tf.io.parse_example(records, self._features)
         if self._labels is None:
             return features
         labels = features.pop(self._labels)
@@ -146,11 +149,33 @@ def _check_features(features: dict[str, Any], owner: str) -> None:
         raise UserError(f"{owner}: parse cannot be used: {_reason(error)}.") from error
 
 
+def _unlike(record: bytes, features: dict[str, Any]) -> str:
+    """Why a record is no example with these features, or ""."""
+    try:
+        found = tf.train.Example.FromString(record).features.feature
+    except DecodeError:
+        return _NO_EXAMPLE
+    for name, feature in features.items():
+        kind = found[name].WhichOneof("kind") if name in found else None
+        if kind is None:
+            if feature.default_value is None:
+                return f"it has no feature {name!r}"
+            continue
+        expected = _KINDS[tf.as_dtype(feature.dtype)]
+        if kind != expected:
+            return f"its feature {name!r} is a {kind}, not a {expected}"
+        count, needed = (
+            len(getattr(found[name], kind).value),
+            tf.TensorShape(feature.shape).num_elements(),
+        )
+        if count != needed:
+            return f"its feature {name!r} has {count} values, not {needed}"
+    return ""
+
+
 def _reason(error: Exception) -> str:
     """The part of a message that is about the record, on one line and without a full stop."""
     text = str(getattr(error, "message", None) or error)
-    if "Could not parse example input" in text:
-        return _NO_EXAMPLE
-    text = re.sub(r"\{\{.*?\}\}|\[Op:\w*\].*|Name: <unknown>,|; NodeDef.*", " ", text, flags=re.S)
+    text = re.sub(r"\{\{.*?\}\}|\[Op:\w*\].*|; NodeDef.*", " ", text, flags=re.S)
     text = " ".join(text.split()).rstrip(".")
     return f"it cannot be parsed: {text[:300] or type(error).__name__}"

@@ -85,7 +85,7 @@ class TFRecordSource(Source):
         self.threads = min(8, os.cpu_count() or 1)
         indexes = self._indexes()
         counts = np.array([len(index.bounds) - 1 for index in indexes])
-        self._first = np.cumsum(counts) - counts  # the number of each file's first record
+        self._first_numbers = np.cumsum(counts) - counts  # the number of each file's first record
         self._length = int(counts.sum())
         self._bounds = np.concatenate([index.bounds for index in indexes])
         self._signatures = [index.signature for index in indexes]
@@ -121,7 +121,7 @@ class TFRecordSource(Source):
         """The bytes of these records, in their order: object [n]; None where they are gone."""
         order = np.argsort(indices, kind="stable")  # files and places on the disk one by one
         numbers = indices[order]
-        file = np.searchsorted(self._first, numbers, "right") - 1
+        file = np.searchsorted(self._first_numbers, numbers, "right") - 1
         starts = self._bounds[numbers + file]  # each file has one bound more than records
         ends = self._bounds[numbers + file + 1]
         records = np.empty([len(order)], object)
@@ -181,11 +181,11 @@ class TFRecordSource(Source):
 
     def _bad(self, indices: np.ndarray, place: int, reason: str) -> BadRecord:
         number = int(indices[place])
-        which = int(np.searchsorted(self._first, number, "right") - 1)
+        which = int(np.searchsorted(self._first_numbers, number, "right") - 1)
         start = int(self._bounds[number + which])
         return BadRecord(
             self._paths[which],
-            number - int(self._first[which]),
+            number - int(self._first_numbers[which]),
             f"{reason} (it begins at byte {start})",
             place,
         )
