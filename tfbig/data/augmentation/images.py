@@ -1,0 +1,106 @@
+"""Consecutive image layers as one compiled function of rows, their positions and a key."""
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from tfbig.data.augmentation.image_layers import Draws, ImageLayer
+from tfbig.data.augmentation.transform import Batch, Draw, Transform
+from tfbig.errors import UserError
+
+
+class Images(Transform):
+    """Applies image layers one after the other to images of shape [n, height, width, channels].
+
+    There is one compiled function for each shape of images, whatever their number.
+
+    Args:
+        layers: see image_layers.py.
+    """
+
+    def __init__(self, layers: Sequence[ImageLayer]):
+        self.layers = list(layers)
+        self._functions: dict = {}
+
+    @property
+    def name(self) -> str:
+        return next((layer.name for layer in self.layers if layer.moves), self.layers[0].name)
+
+    @property
+    def moves(self) -> bool:
+        return any(layer.moves for layer in self.layers)
+
+    def train(self, batch: Batch, draw: Draw, positions: np.ndarray, wanted: np.ndarray) -> Batch:
+        with tf.device("CPU:0"):
+            images = tf.convert_to_tensor(batch.features)
+            function = self._function(images.shape[1:], images.dtype, draw.batch_size)
+            changed = function(images, tf.constant(positions), tf.constant(draw.key()))
+        return batch._replace(features=changed)
+
+    def evaluate(self, batch: Batch) -> Batch:
+        with tf.device("CPU:0"):
+            images = tf.convert_to_tensor(batch.features)
+            changed = self._function(images.shape[1:], images.dtype, None)(images)
+        return batch._replace(features=changed)
+
+    def output_spec(self, spec: Batch) -> Batch:
+        _check_images(self.layers[0].name, spec.features)
+        shape = tuple(spec.features.shape)
+        for layer in self.layers:
+            shape = layer.output_shape(shape)
+        return spec._replace(features=tf.TensorSpec(shape, tf.float32))
+
+    def _function(self, shape: tf.TensorShape, dtype: tf.DType, batch_size: int | None):
+        """The compiled function for training, or for evaluation if batch_size is None."""
+        key = (tuple(shape), dtype, batch_size)
+        if key not in self._functions:
+            _check_images(self.layers[0].name, tf.TensorSpec(shape, dtype))
+            signature = [tf.TensorSpec([None, *shape], dtype)]
+            body = self._evaluated
+            if batch_size is not None:
+                signature += [tf.TensorSpec([None], tf.int64), tf.TensorSpec([2], tf.int32)]
+                body = functools.partial(self._trained, batch_size)
+            # Keras's layers are written for graphs, so autograph has nothing to do
+            function = tf.function(body, autograph=False)
+            self._functions[key] = function.get_concrete_function(*signature)
+        return self._functions[key]
+
+    def _trained(
+        self, batch_size: int, images: tf.Tensor, positions: tf.Tensor, key: tf.Tensor
+    ) -> tf.Tensor:
+        draws = Draws(key)
+        images = tf.cast(images, tf.float32)
+        for layer in self.layers:
+            images = _tried(layer, layer.train, images, positions, draws, batch_size)
+        return images
+
+    def _evaluated(self, images: tf.Tensor) -> tf.Tensor:
+        images = tf.cast(images, tf.float32)
+        for layer in self.layers:
+            images = _tried(layer, layer.evaluate, images)
+        return images
+
+
+def _check_images(name: str, spec: tf.TensorSpec) -> None:
+    shape = spec.shape
+    if shape.rank != 3 or not shape.is_fully_defined():
+        hint = "; write source.map(lambda images: images[..., None])" if shape.rank == 2 else ""
+        raise UserError(
+            f"{name} works on images of shape [height, width, channels], all of one size; "
+            f"received {list(shape)}{hint}."
+        )
+    if not (spec.dtype.is_floating or spec.dtype.is_integer):
+        raise UserError(f"{name} works on images of numbers; received {spec.dtype.name}.")
+
+
+def _tried(layer: ImageLayer, function, images: tf.Tensor, *arguments) -> tf.Tensor:
+    """Calls a layer while the function is traced; what it cannot do is the user's to know."""
+    try:
+        return tf.cast(function(images, *arguments), tf.float32)
+    except (ValueError, TypeError, NotImplementedError, tf.errors.InvalidArgumentError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{layer.name} cannot work on images of shape {list(images.shape[1:])}: {reason}"
+        ) from error

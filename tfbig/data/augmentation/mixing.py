@@ -1,0 +1,129 @@
+"""MixUp and CutMix: examples mixed with partners from the same global batch."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfbig.data.augmentation.transform import Batch, Draw, Transform
+from tfbig.errors import UserError
+
+
+class Mixing(Transform):
+    """Mixes each example, its labels and its sample weight with those of a partner.
+
+    The partners are a permutation of the global batch, drawn from (seed, step).
+
+    Args:
+        layer: keras.layers.MixUp or CutMix, for its arguments.
+    """
+
+    def __init__(self, layer: keras.layers.Layer):
+        self.layer = layer
+
+    @property
+    def name(self) -> str:
+        return type(self.layer).__name__
+
+    def sources(self, draw: Draw, positions: np.ndarray) -> np.ndarray:
+        return np.union1d(positions, self.partners(draw.rng(), draw)[positions])
+
+    def partners(self, rng: np.random.Generator, draw: Draw) -> np.ndarray:
+        """The partner of each position; the first thing that is drawn."""
+        return rng.permutation(draw.batch_size)
+
+    def train(self, batch: Batch, draw: Draw, positions: np.ndarray, wanted: np.ndarray) -> Batch:
+        rng = draw.rng()
+        partner = self.partners(rng, draw)[wanted]
+        own = np.searchsorted(positions, wanted)
+        other = np.minimum(np.searchsorted(positions, partner), len(positions) - 1)
+        other = np.where(positions[other] == partner, other, own)  # left out: with itself
+        x = np.asarray(batch.features)
+        x, y = x[own].astype(np.float32), x[other].astype(np.float32)
+        features, share = self.mix(x, y, rng, draw, wanted)
+
+        def mixed(array: Any) -> np.ndarray:
+            array = np.asarray(array)
+            if array.dtype.kind != "f":
+                self._refuse(tf.TensorSpec(array.shape[1:], tf.as_dtype(array.dtype)))
+            return _blend(array[own], array[other], share.astype(array.dtype))
+
+        labels, weight = (
+            None if part is None else tf.nest.map_structure(mixed, part)
+            for part in (batch.labels, batch.weight)
+        )  # fmt: skip
+        return Batch(features, labels, weight)
+
+    def mix(
+        self,
+        x: np.ndarray,
+        y: np.ndarray,
+        rng: np.random.Generator,
+        draw: Draw,
+        wanted: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The mixed examples, and the share of each that is its own: float [n]."""
+        raise NotImplementedError
+
+    def evaluate(self, batch: Batch) -> Batch:
+        return batch._replace(features=np.asarray(batch.features, np.float32))
+
+    def output_spec(self, spec: Batch) -> Batch:
+        features = spec.features
+        if not features.dtype.is_floating and not features.dtype.is_integer:
+            raise UserError(f"{self.name} mixes numbers; the features are {features.dtype.name}.")
+        if spec.labels is not None:
+            for labels in tf.nest.flatten(spec.labels):
+                if not labels.dtype.is_floating:
+                    self._refuse(labels)
+        return spec._replace(features=tf.TensorSpec(features.shape, tf.float32))
+
+    def _refuse(self, labels: tf.TensorSpec) -> None:
+        raise UserError(
+            f"{self.name} mixes labels, so they must be floats (one-hot for classes); received "
+            f"{labels.dtype.name} of shape {list(labels.shape)}. Write source.map(lambda batch: "
+            "(batch[0], keras.utils.to_categorical(batch[1], num_classes)))."
+        )
+
+
+def _blend(x: np.ndarray, y: np.ndarray, share: np.ndarray) -> np.ndarray:
+    share = share.reshape([-1] + [1] * (x.ndim - 1))
+    return share * x + (1 - share) * y
+
+
+class MixUp(Mixing):
+    """Weighted means of two examples each (Zhang et al., 2018), of any shape."""
+
+    def mix(self, x, y, rng, draw, wanted):
+        share = rng.beta(self.layer.alpha, self.layer.alpha, draw.batch_size)[wanted]
+        return _blend(x, y, share.astype(np.float32)), share
+
+
+class CutMix(Mixing):
+    """A box of another image in each image (Yun et al., 2019)."""
+
+    def mix(self, x, y, rng, draw, wanted):
+        channels_last = self.layer.data_format == "channels_last"
+        size = x.shape[1:3] if channels_last else x.shape[2:4]
+        alpha = rng.uniform(*self.layer.factor) + 1e-6  # as Keras: one for the whole batch
+        side = np.sqrt(1 - rng.beta(alpha, alpha, draw.batch_size))
+        inside, area = [], 1.0
+        for axis, length in enumerate(size):
+            cut = np.rint(side * length).astype(int)
+            start = np.floor(rng.random(draw.batch_size) * (length - cut + 1)).astype(int)
+            start, cut = start[wanted, None], cut[wanted, None]
+            places = np.arange(length)
+            inside.append((places >= start) & (places < start + cut))
+            area = area * cut[:, 0] / size[axis]
+        box = inside[0][:, :, None] & inside[1][:, None, :]
+        box = box[..., None] if channels_last else box[:, None]
+        return np.where(box, y, x), 1 - area
+
+    def output_spec(self, spec: Batch) -> Batch:
+        if spec.features.shape.rank != 3:
+            raise UserError(
+                f"CutMix works on images of shape [height, width, channels]; received "
+                f"{list(spec.features.shape)}."
+            )
+        return super().output_spec(spec)
