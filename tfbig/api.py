@@ -13,7 +13,7 @@ from tfbig.errors import NotBuiltError, UserError
 from tfbig.placement.strategies import make_placement
 from tfbig.programs.spec import ModeKeys
 from tfbig.run_config import RunConfig
-from tfbig.serving.saved_model import export_saved_model
+from tfbig.serving.saved_model import checked_preprocessing, export_saved_model
 from tfbig.training.result import TrainResult
 from tfbig.training.session import TrainingSession
 
@@ -120,23 +120,33 @@ def export(
         served = tf.saved_model.load(path)
         outputs = served.serve(images)
 
+        tfbig.export(model, "runs/adult/export", preprocessing=cleaning)
+        tf.saved_model.load("runs/adult/export").serve({"age": tf.constant(["41", "", "?"])})
+
     Args:
         model_or_path: a built keras.Model, or the path of a `.keras` file (loaded in safe mode).
         directory: where to; written beside and renamed, an earlier export is replaced.
-        signatures, preprocessing: not built yet.
+        signatures: not built yet.
+        preprocessing: a fitted `tfbig.data.cleaning.Cleaning`, or a list of one and functions
+            (or Keras layers) that go on with what it returns, made of TF operations. The
+            SavedModel then takes raw features: the columns that the Cleaning was fitted on,
+            missing values as NaN or "". In its signature a column has its name, with "_" for
+            what is no letter or digit.
 
     Returns:
         The directory.
 
     Raises:
-        UserError: there is no model, or the directory cannot be written.
+        UserError: there is no model, the preprocessing does not go with it, or the directory
+            cannot be written.
+        NotBuiltError: signatures were given.
     """
-    for name, value in (("signatures", signatures), ("preprocessing", preprocessing)):
-        if value is not None:
-            raise NotBuiltError(f"export({name}=…) is not built yet; leave it None.")
+    if signatures is not None:
+        raise NotBuiltError("export(signatures=…) is not built yet; leave it None.")
+    steps = checked_preprocessing(preprocessing)
     if isinstance(model_or_path, (str, os.PathLike)):
         model_or_path = _load(os.fspath(model_or_path))
-    return export_saved_model(model_or_path, os.fspath(directory))
+    return export_saved_model(model_or_path, os.fspath(directory), steps)
 
 
 def fine_tune(*args, **kwargs):

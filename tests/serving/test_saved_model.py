@@ -10,7 +10,7 @@ from keras import layers
 
 import tfbig
 from tests.programs.batches import classes, x
-from tfbig.errors import NotBuiltError, UserError
+from tfbig.errors import UserError
 
 
 def build() -> keras.Model:
@@ -169,12 +169,6 @@ def test_what_is_no_built_model_is_an_error(value, tmp_path):
     with pytest.raises(UserError, match="^export: expected a keras.Model that has been trained or"):
         tfbig.export(value, tmp_path / "export")
     assert not (tmp_path / "export").exists()
-
-
-@pytest.mark.parametrize("name", ["signatures", "preprocessing"])
-def test_an_argument_for_later_says_so(name, model, tmp_path):
-    with pytest.raises(NotBuiltError, match=f"^export\\({name}=…\\) is not built yet; leave it No"):
-        tfbig.export(model, tmp_path / "export", **{name: lambda x: x})
 
 
 def export_mirrored(folder: str) -> dict:

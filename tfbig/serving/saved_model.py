@@ -1,21 +1,33 @@
 """SavedModels of Keras models."""
 
 import os
+import re
 import shutil
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
 
+from tfbig.data.cleaning import Cleaning
 from tfbig.errors import UserError
 from tfbig.programs.rebuilding import CANNOT_BE_REBUILT, rebuilt_uncompiled
 
 
-def export_saved_model(model: keras.Model, directory: str) -> str:
-    """Writes a model with Keras's serving signature, beside first, then renamed.
+def export_saved_model(
+    model: keras.Model, directory: str, preprocessing: Sequence[Callable] = ()
+) -> str:
+    """Writes a model with its serving signature, beside first, then renamed.
+
+    Args:
+        model: built.
+        directory: where to.
+        preprocessing: none for Keras's own signature; else a fitted Cleaning, whose raw features
+            are the signature's inputs, and functions of tensors, in order.
 
     Raises:
-        UserError: it is no built keras.Model, the directory cannot be written, or it holds
-            something else than an earlier export.
+        UserError: it is no built keras.Model, the preprocessing does not go with it, the
+            directory cannot be written, or it holds something else than an earlier export.
     """
     if not isinstance(model, keras.Model) or not model.built:
         raise UserError(
@@ -36,7 +48,10 @@ def export_saved_model(model: keras.Model, directory: str) -> str:
     shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
     try:
         os.makedirs(os.path.dirname(directory), exist_ok=True)
-        plain.export(temporary, format="tf_saved_model", verbose=False)
+        if preprocessing:
+            _export_with(preprocessing, plain, temporary)
+        else:
+            plain.export(temporary, format="tf_saved_model", verbose=False)
         if os.path.isdir(directory):
             os.rename(directory, old)
         os.rename(temporary, directory)
@@ -51,6 +66,70 @@ def export_saved_model(model: keras.Model, directory: str) -> str:
         for left in (temporary, old):
             shutil.rmtree(left, ignore_errors=True)
     return directory
+
+
+def checked_preprocessing(preprocessing: Any) -> list[Callable]:
+    """The argument `preprocessing` of `tfbig.export` as a list; [] for None.
+
+    Raises:
+        UserError: it does not begin with a fitted Cleaning, or goes on with no functions.
+    """
+    if preprocessing is None:
+        return []
+    listed = isinstance(preprocessing, (list, tuple))
+    steps = list(preprocessing) if listed else [preprocessing]
+    if not steps or not isinstance(steps[0], Cleaning) or not all(map(callable, steps)):
+        raise UserError(
+            f"export(preprocessing={preprocessing!r}): expected a fitted "
+            "tfbig.data.cleaning.Cleaning, which knows the raw columns, or a list of it and "
+            "functions of what it returns, such as [cleaning, stack]."
+        )
+    _ = steps[0].raw_spec  # raises if it is not fitted
+    return steps
+
+
+def _export_with(preprocessing: Sequence[Callable], model: keras.Model, directory: str) -> None:
+    def serve(features):
+        for step in preprocessing:
+            features = step(features)
+        try:
+            return model(features)
+        except (TypeError, ValueError, KeyError) as error:
+            given = tf.nest.map_structure(lambda t: f"{t.dtype.name} {t.shape}", features)
+            raise UserError(
+                f"export: the model cannot take what the preprocessing returns, {given}. "
+                "Add a function that makes the model's inputs of it, such as preprocessing="
+                '[cleaning, lambda columns: tf.stack([columns["a"], columns["b"]], axis=1)].'
+            ) from error
+
+    signature = [_signature(preprocessing[0].raw_spec)]
+    traced = tf.function(serve, input_signature=signature, autograph=False)
+    traced.get_concrete_function()  # which builds the layers
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    for step in preprocessing:
+        if isinstance(step, (keras.layers.Layer, tf.Module)):
+            archive.track(step)  # with its tables
+    archive.add_endpoint("serve", traced)
+    archive.write_out(directory, verbose=False)
+
+
+def _signature(raw: Any) -> Any:
+    """Of batches of raw features; each input is named as its column, so far as names may be."""
+
+    def named(spec, name):
+        return tf.TensorSpec([None, *spec.shape], spec.dtype, name=name)
+
+    if not isinstance(raw, dict):
+        return named(raw, "features")
+    names: list[str] = []
+    for column in raw:
+        name = re.sub(r"[^A-Za-z0-9_]", "_", column)
+        name = name if re.match("[A-Za-z]", name) else f"column_{name}"
+        while name in names:
+            name += "_"
+        names.append(name)
+    return {column: named(raw[column], name) for column, name in zip(raw, names, strict=True)}
 
 
 def _may_be_replaced(directory: str) -> bool:
