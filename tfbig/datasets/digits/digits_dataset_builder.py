@@ -1,16 +1,13 @@
 """The TFDS builder of scikit-learn's bundled digits; importing this module imports TFDS."""
 
-import contextlib
-import io
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
 
+from tfbig.data.sources.tfds_source import quiet_tfds
 from tfbig.datasets import digits
 
 _DESCRIPTION = """
@@ -85,7 +82,7 @@ def read_arrays(data_dir: str) -> dict[str, np.ndarray]:
     Raises:
         OSError: the folder cannot be written, among other errors of TFDS.
     """
-    with _quiet():
+    with quiet_tfds():
         builder = Builder(data_dir=data_dir)
         if not builder.is_prepared():
             _prepare(data_dir)
@@ -118,16 +115,3 @@ def _prepare(data_dir: str) -> None:
                 raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps TFDS's progress bars, prints and INFO lines out of the terminal."""
-    tfds.disable_progress_bar()
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
