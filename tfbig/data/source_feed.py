@@ -149,11 +149,11 @@ class SourceFeed(Feed):
             dict(seed=self._seed, step=step + i, batch_size=self._source.batch_size)
             for i in range(len(wanted))
         ]
-        positions = [
-            self._augmentation.needed(positions=own, **key)
+        needed = [
+            self._numbers_at(self._augmentation.needed(positions=own, **key), key["step"])
             for own, key in zip(wanted, keys, strict=True)
         ]
-        numbers = [self._numbers_at(p, key["step"]) for p, key in zip(positions, keys, strict=True)]
+        positions, numbers = zip(*needed, strict=True)
         batch, kept = self._gather(np.concatenate(numbers), step)
         counts, done, start = [], [], 0
         for own, read, key, mask in zip(
@@ -172,14 +172,17 @@ class SourceFeed(Feed):
             done = [_no_examples(self._augmentation.output_spec(self._structure))]
         return concatenated(done), np.array(counts, np.int32)
 
-    def _numbers_at(self, positions: np.ndarray, step: int) -> np.ndarray:
-        """The numbers of the examples at these places of a global batch, whoever has them."""
+    def _numbers_at(self, positions: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Those places of a global batch that have an example, whoever has it, and its number.
+
+        In the last batch of a pass, which is smaller, a mixing partner's place may have none.
+        """
         shares = [share.batches(step, 1) for share in self._shares]
         places = np.concatenate([share.positions for share in shares])
         numbers = np.concatenate([share.numbers for share in shares])
         order = np.argsort(places)
-        found = np.searchsorted(places[order], positions)
-        return numbers[order][found]
+        positions = positions[np.isin(positions, places)]
+        return positions, numbers[order][np.searchsorted(places[order], positions)]
 
     def _stacked(self, array: np.ndarray, counts: np.ndarray) -> np.ndarray:
         """[sum of counts, …] to [capacity, rows, …], zeros where there is no example."""
