@@ -149,6 +149,6 @@ def _bounds(values: Any, low: float, high: float) -> tuple[Any, Any]:
     dtype = values.dtype.as_numpy_dtype if tf.is_tensor(values) else values.dtype.type
     if np.issubdtype(dtype, np.integer):
         limits = np.iinfo(dtype)
-        low, high = max(math.ceil(low), limits.min), min(math.floor(high), limits.max)
-        high = max(low, high)
+        low, high = math.ceil(low), max(math.ceil(low), math.floor(high))
+        low, high = (min(max(b, limits.min), limits.max) for b in (low, high))
     return dtype(low), dtype(high)
