@@ -34,7 +34,7 @@ class Augmentation:
 
     Example:
 
-        source = tfbig.data.ImageFolderSource("photos", size=(32, 32))
+        source = tfbig.data.ImageFolderSource("photos", image_size=32)
         source = source.augment([
             {"name": "RandomFlip", "mode": "horizontal"},
             {"name": "RandomTranslation", "height_factor": 0.1, "width_factor": 0.1},
