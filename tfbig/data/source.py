@@ -35,7 +35,7 @@ class Source:
         threads: how many threads may call `read` at the same time.
         augmentation: what `augment` was given.
         mixture: of a source made by `tfbig.data.mix`: how its parts are drawn.
-        cleaning: of a source made by `Cleaning.fit`: what it does to an example, for serving.
+        cleaning: of a source made by `Cleaning.fit` or `apply`: that Cleaning, for serving.
     """
 
     batch_size: int | None = None
