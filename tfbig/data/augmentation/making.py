@@ -166,6 +166,11 @@ def _image_layer(layer: keras.layers.Layer) -> ImageLayer:
         raise UserError(
             f"augmentation: RandomFlip: mode={layer.mode!r}; expected {', '.join(_FLIPS)}."
         )
+    if name == "Normalization" and layer.input_mean is None and not layer.built:
+        raise UserError(
+            "augmentation: Normalization has no mean and variance: give mean=… and variance=…, or "
+            "call the layer's adapt() before."
+        )
     if name in _CALLED:
         return image_layers.Called(layer, moves=_CALLED[name], fixed=True)
     if name == "RandomCrop":
