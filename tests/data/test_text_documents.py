@@ -69,10 +69,10 @@ def test_the_place_of_a_wrong_byte_is_right_in_a_large_file_and_nothing_of_it_st
 ):
     monkeypatch.setattr(text_documents, "_BLOCK", 7)
     monkeypatch.setattr(text_documents, "PIECE", 5)
-    good = "€" * 10
+    good = "€" * 200
     write(tmp_path / "c", {"a.txt": b"a", "b.txt": good.encode() + b"\xc0 rest", "c.txt": b"c"})
     assert text_of(tmp_path / "c", on_bad_record="skip") == b"a" + END + b"c" + END
-    with pytest.raises(BadRecords, match=r"b\.txt: it is not utf-8 at byte 30 \(0xc0\)"):
+    with pytest.raises(BadRecords, match=r"b\.txt: it is not utf-8 at byte 600 \(0xc0\)"):
         text_of(tmp_path / "c")
 
 
