@@ -80,6 +80,27 @@ class ColumnSource(Source):
         """Name, kind ("bool", "int64", "float32", "string", "bytes") and shape of each column."""
         return self._rows.columns
 
+    def column(self, name: str) -> np.ndarray:
+        """One column of all examples, in memory: to split by, or to look at.
+
+        Example: `split = splitting.stratified(source.column("label"))`.
+
+        Args:
+            name: of a feature, the label or the weight.
+
+        Returns:
+            Array of shape [len(source), …].
+
+        Raises:
+            UserError: there is no such column.
+        """
+        names = [column.name for column in self.columns]
+        if name not in names:
+            raise UserError(
+                f"{self._owner}.column({name!r}): the columns are {_listed(names, 20)}."
+            )
+        return self._rows.column(name)
+
     def _names(self, path: str) -> list[str]:
         """The columns of a file; raises ValueError where it cannot be read."""
         raise NotImplementedError

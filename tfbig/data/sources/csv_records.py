@@ -88,13 +88,13 @@ class CsvFile:
         """The number of the first record whose quotes are not closed as they should be.
 
         Where a quote is too many, the parser takes the lines up to the next one for one value.
-        Only a file with more lines than records can have lost records so, and only that is read
-        again, by a stricter parser.
+        Only a file with more lines than records can have lost records so, and only that, or one
+        that ends within a line, is read again, by a stricter parser.
 
         Args:
             records: how many records pyarrow found, good and bad.
         """
-        if self._lines == records + 1:
+        if self._lines == records + 1 and self._ends_a_line:
             return None
         after = 0
         try:
@@ -184,6 +184,7 @@ class CsvFile:
 
         if not files.signature(self.path)[0]:
             raise ValueError("the file is empty")
+        is_utf8 = self._is_utf8  # found out before, as a file in memory:// is open only once
         with self._open() as file:
             try:
                 raw = self._reader(file, [], lambda row: "skip").schema.names
@@ -191,7 +192,7 @@ class CsvFile:
                 if "Empty CSV" in str(error):
                     raise ValueError("the file has no records") from error
                 raise ValueError(f"it cannot be read as CSV: {error}") from error
-        if self._is_utf8:
+        if is_utf8:
             names = raw
         else:
             try:
@@ -209,9 +210,15 @@ class CsvFile:
     def _lines(self) -> int:
         return self._looked_over[1]
 
+    @property
+    def _ends_a_line(self) -> bool:
+        return self._looked_over[2]
+
     @functools.cached_property
-    def _looked_over(self) -> tuple[bool, int]:
-        """Whether the file is UTF-8, and its lines; pyarrow stops at a bad record that is not."""
+    def _looked_over(self) -> tuple[bool, int, bool]:
+        """Whether the file is UTF-8 (pyarrow stops at a bad record that is not), its number of
+        lines, and whether the last one is whole.
+        """
         decoder = codecs.getincrementaldecoder("utf-8")()
         lines, last, is_utf8 = 0, b"\n", True
         with self._open() as file:
@@ -222,7 +229,7 @@ class CsvFile:
             except OSError:
                 pass  # it is told of where the records are read
         is_utf8 = is_utf8 and not decoder.getstate()[0]
-        return is_utf8, lines + (last != b"\n")
+        return is_utf8, lines + (last != b"\n"), last == b"\n"
 
     def _strictly(self) -> Iterator[tuple[int, int]]:
         """Each record's number and first line, by Python's parser, which checks the quotes."""

@@ -112,7 +112,7 @@ class CsvSource(ColumnSource):
         kinds, records = copy.deepcopy(kinds), 0
         for piece in self._file(path).pieces(names):
             records += len(piece.records) + len(piece.bad)
-            left_out = _over_lines(piece, damaged)
+            left_out = _badly_quoted(piece, damaged)
             for name, inference in kinds.items():
                 [column] = without_rows([piece.columns[name]], left_out)
                 texts, undecoded = as_texts(column)
@@ -127,7 +127,7 @@ class CsvSource(ColumnSource):
         names = [column.name for column in columns] if damaged is None else file.names()
         for piece in file.pieces(names):
             values, wrong = self._values(piece, columns)
-            wrong |= _over_lines(piece, damaged)
+            wrong |= _badly_quoted(piece, damaged)
             bad += piece.bad
             bad += [
                 BadRecord(path, int(piece.records[row]), reason) for row, reason in wrong.items()
@@ -162,13 +162,15 @@ def _warn_of_text(path: str, name: str, inference: Inference) -> None:
     )
 
 
-def _over_lines(piece: Piece, damaged: int | None) -> dict[int, str]:
-    """Records in which a quote too many has probably made one value of several lines."""
+def _badly_quoted(piece: Piece, damaged: int | None) -> dict[int, str]:
+    """The first record with damaged quotes, and those that they may have made of several."""
     import pyarrow.compute as pc
 
     wrong: dict[int, str] = {}
     if damaged is None:
         return wrong
+    for row in np.flatnonzero(piece.records == damaged).tolist():
+        wrong[row] = "a quote in it is not closed as it should be"
     for name, column in piece.columns.items():
         rows = np.flatnonzero(
             pc.fill_null(pc.match_substring(column, b"\n"), False).to_numpy(zero_copy_only=False)

@@ -43,7 +43,7 @@ class ParquetSource(ColumnSource):
     Integers of all widths become int64; floating-point numbers and decimals float32; texts,
     dictionary-encoded ones too, object arrays of str; binary ones of bytes; lists of k numbers
     arrays of shape [n, k]. Dates, times and durations become int64 in the unit of their type
-    (days, s, ms, us, ns; since 1970 UTC). Missing numbers are NaN (integers and truth values of
+    (days, ms, us, ns; since 1970 UTC). Missing numbers are NaN (integers and truth values of
     which some are missing become float32, which holds integers up to 2^24 exactly), missing texts
     "", and missing times -2^63, which is NumPy's "NaT".
 

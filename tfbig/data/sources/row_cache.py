@@ -171,12 +171,17 @@ class RowCache:
         Sorting the indices first was slower for 6,400 of 1,000,000 rows (1.3 ms against 0.9 ms).
         """
         rows = self._rows.take(indices, axis=0).view(self._dtype)[:, 0]
-        return {
-            column.name: self._read_texts(rows[f"c{i}"], column.kind)
-            if column.is_text
-            else np.array(rows[f"c{i}"], order="C")
-            for i, column in enumerate(self.columns)
-        }
+        return {column.name: self._values(rows, i) for i, column in enumerate(self.columns)}
+
+    def column(self, name: str) -> np.ndarray:
+        """One column of all examples."""
+        [i] = [i for i, column in enumerate(self.columns) if column.name == name]
+        return self._values(self._rows.view(self._dtype)[:, 0], i)
+
+    def _values(self, rows: np.ndarray, i: int) -> np.ndarray:
+        if self.columns[i].is_text:
+            return self._read_texts(rows[f"c{i}"], self.columns[i].kind)
+        return np.array(rows[f"c{i}"], order="C")
 
     def _read_texts(self, places: np.ndarray, kind: str) -> np.ndarray:
         starts, first, inverse = np.unique(places["start"], return_index=True, return_inverse=True)
