@@ -12,7 +12,7 @@ from tfbig.data.augmentation import Augmentation
 from tfbig.data.augmentation.making import _KERAS
 
 BATCH = 11
-SHAPE = (17, 24, 3)
+SHAPE = (17, 23, 3)
 ARGUMENTS = {
     "AugMix": {},
     "AutoContrast": {},
