@@ -18,7 +18,7 @@ def write(folder, text, name="a.csv"):
 
 
 def cache_of(folder):
-    [path] = folder.glob("*.tfbig.rows")
+    [path] = folder.glob("*.tfbig-*.rows")
     return path
 
 

@@ -136,7 +136,7 @@ def test_compressed_and_remote_files_are_read(tmp_path, monkeypatch):
     with fsspec.open("memory://tables/a.csv", "wb") as file:
         file.write(b"a,b\n5,6\n")
     assert everything(CsvSource("memory://tables/*.csv"))["a"].tolist() == [5]
-    assert list((tmp_path / "cache").glob("*.tfbig.rows"))
+    assert list((tmp_path / "cache").glob("*.tfbig-*.rows"))
 
 
 CELL = st.one_of(

@@ -127,7 +127,7 @@ class ColumnSource(Source):
         bad_records.report(found, self.quarantine)
         named = [_absolute(path) for path in paths]
         digest = hashlib.sha256(json.dumps([named, options]).encode()).hexdigest()[:12]
-        place = files.beside_or_cached(paths[0], f".{digest}.tfbig.rows")
+        place = files.beside_or_cached(paths[0], f".tfbig-{digest}.rows")
         key = {"version": 1, "options": options, "files": [named, list(signatures.values())]}
         if os.path.exists(place):
             try:
