@@ -29,8 +29,8 @@ class TextFolderSource(TokenSource):
     each document, and windows are cut from all of them together, so a window may have the end of
     one document and the beginning of the next. The documents are made into tokens once: into a
     file beside the folder (or in $TFBIG_CACHE_DIR, ~/.cache/tfbig, where that cannot be written)
-    that is memory-mapped. It is made anew when a file or the tokenizer has changed, or when it is
-    cut short. Text in memory: none.
+    that is memory-mapped, so no text is held in memory. It is made anew when a file or the
+    tokenizer has changed, or when it is cut short.
 
     Example:
 
@@ -60,7 +60,8 @@ class TextFolderSource(TokenSource):
             (int32 [T]) numbers the documents of a window from 0, so that attention can stay
             inside them, position (int32 [T]) counts tokens from a document's beginning or, if
             that is in an earlier window, from the window's, and sample_weight (float32 [T]) is 0
-            where the next token begins another document and cannot be foreseen, else 1.
+            where the next token begins another document and cannot be foreseen, else 1. For a
+            model of tokens alone: `.map(lambda batch: (batch[0]["tokens"], *batch[1:]))`.
         on_bad_record: "error", or "skip": a file that is empty, has vanished, cannot be read or is
             not in the encoding, and a line of JSON without a text, are left out and counted.
         quarantine: where those are written down; None: beside the folder.
