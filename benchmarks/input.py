@@ -235,11 +235,11 @@ def _make_files(folder: pathlib.Path, works: list[str]) -> None:
 def _files(name: str, folder: pathlib.Path) -> float:
     """Writes the TFRecord files; in a process of its own, since it imports TensorFlow."""
     del name
-    import tensorflow as tf
-
     import tfbig  # noqa: F401 - sets what TensorFlow reads when it is imported
 
     random = np.random.RandomState(0)
+    import tensorflow as tf
+
     for number in range(4):
         with tf.io.TFRecordWriter(str(folder / f"{number}.tfrecord")) as writer:
             for _ in range(_EXAMPLES // 4):

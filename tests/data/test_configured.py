@@ -54,10 +54,24 @@ def test_a_csv_is_split_cleaned_stacked_and_batched(table):
 def test_a_split_by_a_column_keeps_its_values_together(table, method):
     given = params(table, split={"method": method, "by": "group", "fractions": (0.6, 0.2, 0.2)})
     given.data.source.features = ("a", "group")
+    assert list(configured.input_fn("train", given).element_spec[0]) == ["a"]
     train, validation = (
-        set(everything(configured.input_fn(mode, given))[0]["group"]) for mode in ("train", "eval")
+        {row // 5 for row in everything(configured.input_fn(mode, given))[0]["a"]}
+        for mode in ("train", "eval")
     )
     assert train and validation and not train & validation
+
+
+def test_a_split_by_a_column_reads_it_from_any_source(tmp_path):
+    np.save(tmp_path / "x.npy", np.arange(10.0))
+    path = str(tmp_path / "x.npy")
+    given = {"data": {"source": {"name": "NpySource", "arrays": {"x": path, "z": path}}}}
+    given["data"]["split"] = {"method": "time", "by": "x", "fractions": (0.7, 0.3)}
+    assert everything(configured.input_fn("train", given))["z"].tolist() == [*range(7)]
+    assert everything(configured.input_fn("eval", given))["z"].tolist() == [7, 8, 9]
+    given["data"]["split"]["by"] = "y"
+    with pytest.raises(UserError, match="there is no such column; x, z"):
+        configured.input_fn("train", given)
 
 
 def test_evaluation_data_may_be_another_source(table):

@@ -1,5 +1,6 @@
 """Data as a config describes them: a source, how it is split, cleaned and augmented."""
 
+import functools
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
@@ -48,9 +49,9 @@ def input_fn(mode: str = "train", params: Any = None) -> Source:
             source: the name of a class of tfbig.data, or a dotted name, and its arguments.
             eval_source: the same for evaluation data, instead of a split; what it leaves out is
                 as in source.
-            split: method: "fraction", "stratified", "group", "time" or "hash"; by: the column
-                of the groups, times or keys; and the arguments of that function of
-                tfbig.data.splitting. Evaluation reads the validation part, or the test part if
+            split: method: "fraction", "stratified", "group", "time" or "hash"; by: the feature
+                that has the groups, times or keys, and which the model is not given; and the
+                arguments of that function of tfbig.data.splitting. Evaluation reads the validation part, or the test part if
                 there is no validation part.
             cleaning: a list of steps of tfbig.data.cleaning, each a name and its arguments;
                 fitted on the training part.
@@ -94,6 +95,8 @@ def _made(options: dict) -> tuple[Source, Source | None]:
         held_out = _source({**given, **options["eval_source"]})
     elif options["split"] is not None:
         split = _split(train, dict(options["split"]))
+        if options["split"].get("by") is not None:
+            train = train.map(functools.partial(_without, options["split"]["by"]))
         held_out = train.select(split.validation if len(split.validation) else split.test)
         train = train.select(split.train)
     if options["cleaning"]:
@@ -186,6 +189,12 @@ def _read(source: Source, part: Any) -> np.ndarray:
     return np.concatenate(
         [part(source.read(np.arange(i, min(i + _CHUNK, len(source))))) for i in chunks]
     )
+
+
+def _without(column: str, batch: Any) -> Any:
+    features, *rest = batch if isinstance(batch, tuple) else (batch,)
+    features = {name: values for name, values in features.items() if name != column}
+    return (features, *rest) if isinstance(batch, tuple) else features
 
 
 def _stacked(batch: Any) -> Any:
