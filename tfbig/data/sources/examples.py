@@ -72,8 +72,6 @@ class RecordParser:
         """
         try:
             return self._batch(records), []
-        except UserError:  # which is a ValueError, but about the program
-            raise
         except _ERRORS:
             bad = self._unlike(records) or self._halved(records, 0)
             if not bad:  # each is good by itself, so that it is not the data that are wrong
@@ -92,7 +90,7 @@ class RecordParser:
         try:
             self._batch(records)
             return []
-        except UserError:
+        except UserError:  # which is a ValueError, but about the program
             raise
         except _ERRORS as error:
             if len(records) < 2:

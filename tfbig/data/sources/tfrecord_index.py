@@ -4,11 +4,12 @@ A TFRecord is its length (uint64), the masked CRC-32C of that (uint32), the data
 CRC-32C of the data (uint32), all little-endian (tensorflow/core/lib/io/record_writer.h).
 """
 
+import contextlib
 import json
 import logging
 import os
 import struct
-import tempfile
+import uuid
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -128,13 +129,13 @@ def _save(kept: str, index: Index) -> None:
     folder = os.path.dirname(kept)
     try:
         os.makedirs(folder, exist_ok=True)
-        handle, beside = tempfile.mkstemp(prefix=".tfbig-index-", dir=folder)
+        beside = os.path.join(folder, f".tfbig-index-{uuid.uuid4().hex}")
         try:
-            with open(handle, "wb") as file:
+            with open(beside, "xb") as file:
                 np.savez(file, about=json.dumps(about), bounds=index.bounds)
             os.replace(beside, kept)
-        except BaseException:
-            os.unlink(beside)
-            raise
+        finally:
+            with contextlib.suppress(FileNotFoundError):  # it has the other name by now
+                os.unlink(beside)
     except OSError as error:  # a full disk; the index in memory is good
         log.warning("the index %s cannot be kept (%s); the next run builds it again.", kept, error)
