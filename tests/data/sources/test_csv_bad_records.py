@@ -159,7 +159,7 @@ def test_a_record_longer_than_what_is_parsed_at_once_ends_the_file_and_is_told_o
     text = "a,b\n" + "1,x\n" * 2000 + '2,"' + "y\n" * 10_000 + '"\n3,z\n'
     source = CsvSource(write(tmp_path, text), on_bad_record="skip")
     [line] = quarantined(source)
-    assert "neither it nor what follows can be read" in line["reason"]
+    assert "neither it nor what follows can be read: a quote is never closed" in line["reason"]
     assert len(source) == line["record"] > 0
 
 
