@@ -51,8 +51,8 @@ def input_fn(mode: str = "train", params: Any = None) -> Source:
                 as in source.
             split: method: "fraction", "stratified", "group", "time" or "hash"; by: the feature
                 that has the groups, times or keys, and which the model is not given; and the
-                arguments of that function of tfbig.data.splitting. Evaluation reads the validation part, or the test part if
-                there is no validation part.
+                arguments of that function of tfbig.data.splitting. Evaluation reads the
+                validation part, or the test part if there is none.
             cleaning: a list of steps of tfbig.data.cleaning, each a name and its arguments;
                 fitted on the training part.
             stack: whether the columns become one float32 array of shape [n, columns].
