@@ -28,6 +28,7 @@ RUNS = [
     ),
     ("image_folder.py", r"step 600: held-out accuracy (0\.9[5-9]\d*|1\.0*)"),
     ("csv_tabular.py", r"step 300: held-out accuracy (0\.9[5-9]\d*|1\.0*)"),
+    ("tfrecord.py", r"step 500: held-out accuracy (0\.9[5-9]\d*|1\.0*)"),
     ("text_lm.py", r"step 200: held-out 3\.[3-9]\d* bits per byte"),
     ("callbacks.py --log={tmp}/log.csv", r"stopped at step \d+; best: 0\.9[5-9]\d* at step \d+"),
 ]

@@ -97,9 +97,7 @@ class RunConfig:
         self._refuse_what_is_not_built()
 
     def _refuse_what_is_not_built(self) -> None:
-        for name, built, value in (
-            ("model_distribution", '"replicated"', "owner"),
-        ):
+        for name, built, value in (("model_distribution", '"replicated"', "owner"),):
             if getattr(self, name) == value:
                 raise NotBuiltError(
                     f"RunConfig.{name}={value!r} is not built yet; write {name}={built}."

@@ -10,6 +10,8 @@ import tensorflow as tf
 from tfbig.data import bad_records
 from tfbig.errors import UserError
 
+_TRIES = 1000  # records that may be bad before the first good one
+
 
 class Source:
     """Examples that can be read by their numbers, in any order and many at once.
@@ -132,16 +134,20 @@ class Source:
                 )
             self._spec = tf.nest.map_structure(
                 lambda a: tf.TensorSpec(np.shape(a)[1:], tf.as_dtype(np.asarray(a).dtype)),
-                self._first(),
+                self._read_one(),
             )
         return self._spec
 
-    def _first(self) -> Any:
-        for number in range(len(self)):
+    def _read_one(self) -> Any:
+        tries = min(len(self), _TRIES)
+        for number in range(tries):
             batch, _ = bad_records.read_good(self, np.array([number], np.int64))
             if batch is not None:
                 return batch
-        raise UserError(f"{type(self).__name__}: all of its {len(self)} records are bad.")
+        raise UserError(
+            f"{type(self).__name__}: its first {tries} of {len(self)} records are all bad; "
+            "repair the data, or what reads them."
+        )
 
 
 class _Derived(Source):
