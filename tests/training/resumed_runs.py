@@ -56,6 +56,28 @@ def model_fn(features, labels, mode):
     return tfbig.EstimatorSpec(mode, loss=loss, optimizer=keras.optimizers.Adam(1e-2))
 
 
+def build_classifier() -> keras.Model:
+    """Drops units by the example's place, so that the number of replicas changes nothing."""
+    layers = [keras.layers.Flatten(), keras.layers.Dense(16, "relu"), tfbig.layers.Dropout(0.3)]
+    model = keras.Sequential([keras.Input((8, 8, 1)), *layers, keras.layers.Dense(4)])
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(1e-2, momentum=0.9), loss, metrics=["accuracy"])
+    return model
+
+
+def augmented():
+    """A mixture of two sources, shifted, mixed with partners: every random thing at once."""
+    random = np.random.default_rng(0)
+    parts = []
+    for length in (700, 150):
+        images = random.integers(0, 255, [length, 8, 8, 1]).astype(np.uint8)
+        labels = np.eye(4, dtype=np.float32)[random.integers(0, 4, length)]
+        parts.append(Counting((images, labels)))
+    shift = {"name": "RandomTranslation", "height_factor": 0.2, "width_factor": 0.2}
+    layers = [shift, {"name": "Rescaling", "scale": 1 / 255}, {"name": "MixUp"}]
+    return tfbig.data.mix(parts, weights=[0.6, 0.4]).augment(layers).batch(64)
+
+
 def source():
     return Counting(arrays()).batch(64)
 
@@ -93,6 +115,7 @@ KINDS = {
     "generator": dict(model_fn=build_model, input_fn=generator),
     "model_fn": dict(model_fn=model_fn, input_fn=source),
     "callbacks": dict(model_fn=build_model, input_fn=source, eval_input_fn=source),
+    "augmented": dict(model_fn=build_classifier, input_fn=augmented),
     "mirrored": dict(model_fn=build_model, input_fn=source, strategy="mirrored", devices=2),
 }
 

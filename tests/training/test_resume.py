@@ -81,12 +81,16 @@ def test_a_finished_run_says_so_and_changes_nothing(tmp_path, uninterrupted):
     assert again["weights"] == first["weights"] == uninterrupted["source"]["weights"]
 
 
-def test_a_run_goes_on_with_the_same_batches_on_another_number_of_replicas(tmp_path, uninterrupted):
-    killed(tmp_path, "model_fn", 41)  # without dropout, which draws for each part
+# Without Keras's dropout, which draws for each part.
+@pytest.mark.parametrize("kind", ["model_fn", "augmented"])
+def test_a_run_goes_on_with_the_same_batches_on_another_number_of_replicas(
+    kind, tmp_path, uninterrupted
+):
+    killed(tmp_path, kind, 41)
     files = tmp_path / "mirrored"
     files.mkdir()
-    resumed = harness.call(on_two_replicas, files, str(tmp_path / "run"), timeout=120)
-    straight = uninterrupted["model_fn"]["weights"]
+    resumed = harness.call(on_two_replicas, files, kind, str(tmp_path / "run"), timeout=120)
+    straight = uninterrupted[kind]["weights"]
     differences = [
         abs(a - b)
         for name, values in straight.items()
@@ -95,6 +99,6 @@ def test_a_run_goes_on_with_the_same_batches_on_another_number_of_replicas(tmp_p
     assert max(differences) <= 1e-5
 
 
-def on_two_replicas(model_dir: str) -> dict:
-    resumed_runs.KINDS["model_fn"] |= dict(strategy="mirrored", devices=2)
-    return resumed_runs.run("model_fn", model_dir)
+def on_two_replicas(kind: str, model_dir: str) -> dict:
+    resumed_runs.KINDS[kind] |= dict(strategy="mirrored", devices=2)
+    return resumed_runs.run(kind, model_dir)
