@@ -60,7 +60,20 @@ def damaged_header(path):
     path.write_bytes(bytes(data))
 
 
+def grown(path):
+    np.save(path, np.zeros([100, 10]))
+    with open(path, "ab") as file:
+        file.write(b"123")
+
+
+def unclosed(path):
+    np.save(path, np.zeros([100, 10]))
+    path.write_bytes(path.read_bytes().replace(b"}", b" "))
+
+
 DAMAGES = {
+    "grown": (grown, "it is 3 bytes longer than its header says"),
+    "unclosed": (unclosed, "cannot be read as a .npy array"),
     "truncated": (truncated, "cannot be read as a .npy array"),
     "header": (damaged_header, "cannot be read as a .npy array"),
     "short": (lambda path: path.write_bytes(b"\x93NUMPY"), "cannot be read as a .npy array"),

@@ -79,12 +79,18 @@ def _memory_mapped(path: str) -> np.ndarray:
         with open(path, "rb") as file:  # np.load takes what has no magic for a pickle
             np.lib.format.read_magic(file)
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, SyntaxError) as error:
+    except Exception as error:  # noqa: BLE001 - the header is Python text: nearly anything comes
+        cause = " ".join(str(error).split())[:200] or type(error).__name__
         raise BadRecords(
-            [BadRecord(path, None, f"it cannot be read as a .npy array: {error}")]
+            [BadRecord(path, None, f"it cannot be read as a .npy array: {cause}")]
         ) from error
     if array.ndim == 0:
         raise BadRecords([BadRecord(path, None, "it is a single value, without rows")])
+    surplus = os.path.getsize(path) - array.offset - array.nbytes
+    if surplus:  # NumPy would read what a damaged header says is less, or shifted
+        raise BadRecords(
+            [BadRecord(path, None, f"it is {surplus} bytes longer than its header says")]
+        )
     return np.asarray(array)
 
 
