@@ -17,6 +17,7 @@ from tfbig.programs.keras_checks import (
 )
 from tfbig.programs.keras_padding import exact_with_padding
 from tfbig.programs.program import Batch, Forward, Program, Term, Values
+from tfbig.programs.tuning import tuning_of
 
 _CONVOLUTIONS = (
     *(getattr(keras.layers, f"{kind}{n}D") for kind in ("Conv", "MaxPooling") for n in (1, 2, 3)),
@@ -46,6 +47,13 @@ class KerasProgram(Program):
         check_model(model)
         self.model = model
         self.optimizer = model.optimizer
+        self._tuning = tuning_of(model)
+        self.phases = tuple(step for step, _ in self._tuning.unfreeze if step > 0)
+        if self._tuning.rates and getattr(model.optimizer, "use_ema", False):
+            raise UserError(
+                "rates that differ by layer do not go with an optimizer's use_ema=True, whose "
+                "averages would be of other weights; leave one of them out."
+            )
 
     def build(self, spec: Any, run) -> None:
         """Builds layers, losses, metrics and optimizer for batches of this structure."""
@@ -58,11 +66,12 @@ class KerasProgram(Program):
         self._outputs = _private_api.output_spec(self.model, features)
         check_labels(self.model, self._outputs, labels)
         _private_api.build_compiled(self.model, features, labels, weight)
+        self.enter(max(self.phases, default=0))  # slots for all that is ever trained
         if not self.optimizer.built:  # LossScaleOptimizer would make its variables twice
             self.optimizer.build(self.model.trainable_variables)
+        self._all = [*self.trainable, *self.state]
+        self.enter(0)
         self._metrics = _private_api.reported_metrics(self.model)
-        self.trainable = self.model.trainable_variables
-        self.state = self.model.non_trainable_variables
         self.metric_variables = [v for m in self._metrics for v in m.variables]
         layers = _private_api.flatten_layers(self.model)
         self.couples_replicas = any(getattr(layer, "synchronized", False) for layer in layers)
@@ -72,6 +81,21 @@ class KerasProgram(Program):
         )
         self.has_convolutions = any(isinstance(layer, _CONVOLUTIONS) for layer in layers)
         self.exact_with_padding = exact_with_padding(self.model, self._metrics)
+
+    def enter(self, step: int) -> None:
+        for start, layers in self._tuning.unfreeze:
+            for layer in layers:
+                layer.trainable = step >= start
+        self.trainable = self.model.trainable_variables
+        self.state = self.model.non_trainable_variables
+
+    def apply(self, gradients: list) -> None:
+        """Updates the trainable variables; a rate scales what the optimizer did to its one."""
+        rates = [(v, self._tuning.rates.get(v.path, 1.0)) for v in self.trainable]
+        before = [(v, rate, tf.identity(v.value)) for v, rate in rates if rate != 1.0]
+        super().apply(gradients)
+        for variable, rate, old in before:
+            variable.assign(old + tf.cast(rate, old.dtype) * (variable.value - old))
 
     def forward(self, values: Values, batch: Batch, training: bool) -> Forward:
         """Computes a batch from `values` alone; no variable is read or changed."""
@@ -144,7 +168,7 @@ class KerasProgram(Program):
     def named_variables(self) -> dict[str, tf.Variable]:
         """Model, optimizer and metric variables by path, automatic numbers counted from 0."""
         groups = {
-            "model": [*self.trainable, *self.state],
+            "model": self._all,
             "optimizer": self.optimizer.variables,
             "metrics": self.metric_variables,
         }

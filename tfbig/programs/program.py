@@ -87,6 +87,7 @@ class Program:
             examples of a batch, and all losses and metrics are sums that take weights.
         couples_replicas: the forward pass itself reduces over replicas (synchronized batch
             normalisation), so an empty part must stay empty and cannot be compiled alone.
+        phases: the global steps at which other variables begin to be trained.
         has_convolutions: some layer is a convolution or a maximum over a window, which decides
             how the loop is best compiled.
         per_replica_statistics: some layer normalises over each replica's part of a batch.
@@ -102,6 +103,7 @@ class Program:
     couples_replicas: bool = False
     per_replica_statistics: bool = False
     has_convolutions: bool = False
+    phases: tuple[int, ...] = ()
 
     def build(self, spec: Any, run) -> None:
         """Creates all variables. `spec`: the batch's structure; `run` calls a function as the
@@ -137,6 +139,9 @@ class Program:
             _private_api.gradients_already_reduced(self.optimizer),
         ):
             yield
+
+    def enter(self, step: int) -> None:
+        """Trains what is trained from a global step on; what was traced before is stale then."""
 
     def callback_model(self) -> Any:
         """What callbacks see as `self.model`."""

@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -34,7 +35,8 @@ class Loop:
 
     Args:
         program, placement, feed: built, and restored if there was a checkpoint.
-        calls: what runs stacks of batches.
+        make_calls: makes what runs stacks of batches, once for each phase of the program; called
+            with jit=.
         evaluator: or None.
         checkpoints: where the run is kept.
         callbacks: all that take part.
@@ -44,6 +46,7 @@ class Loop:
         config: steps_per_loop and save_checkpoints_secs.
         keep: what every checkpoint's metadata hold besides the loop's own (seed, jit).
         restored: what the run goes on from, or None.
+        jit: whether the step is compiled.
     """
 
     def __init__(
@@ -52,7 +55,7 @@ class Loop:
         placement: Placement,
         feed: Feed,
         *,
-        calls: Calls,
+        make_calls: Callable[..., Calls],
         evaluator: Evaluator | None,
         checkpoints: Checkpoints,
         callbacks: CallbackRunner,
@@ -62,9 +65,11 @@ class Loop:
         config: RunConfig,
         keep: dict,
         restored: Restored | None,
+        jit: bool,
     ):
         self._program, self._placement, self._feed = program, placement, feed
-        self._calls, self._evaluator = calls, evaluator
+        self._make_calls, self._calls = make_calls, make_calls(jit=jit)
+        self._evaluator = evaluator
         self._checkpoints, self._callbacks = checkpoints, callbacks
         self._schedule, self._passes, self._run_info = schedule, passes, run
         self._config, self._keep = config, keep
@@ -252,6 +257,12 @@ class Loop:
             self._end_epoch()
         if schedule.due("checkpoint", step) and step != schedule.end:
             self._save()
+        if step in schedule.phases and step != schedule.end:
+            self._program.enter(step)
+            self._calls = self._make_calls(jit=self._calls.jit)
+            log.info(
+                "step %d: %d variables are trained from here on", step, len(self._program.trainable)
+            )
 
     def _finish(self) -> None:
         """The last log point, evaluation and end of epoch, unless they have just been."""

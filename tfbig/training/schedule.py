@@ -10,6 +10,7 @@ class Schedule:
     Attributes:
         end: the last step.
         log, summary, checkpoint, evaluate, epoch: every so many steps.
+        phases: steps at which other variables begin to be trained.
     """
 
     end: int | None
@@ -18,10 +19,13 @@ class Schedule:
     checkpoint: int | None = None
     evaluate: int | None = None
     epoch: int | None = None
+    phases: tuple[int, ...] = ()
 
     def next_stop(self, step: int) -> int | None:
         """The first step after `step` at which the loop has to stop."""
-        stops = [] if self.end is None else [self.end]
+        stops = [phase for phase in self.phases if phase > step]
+        if self.end is not None:
+            stops.append(self.end)
         for every in (self.log, self.summary, self.checkpoint, self.evaluate, self.epoch):
             if every is not None:
                 stops.append((step // every + 1) * every)

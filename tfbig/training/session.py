@@ -1,6 +1,7 @@
 """Puts data, model, checkpoint and callbacks of one run together around the loop."""
 
 import dataclasses
+import functools
 import logging
 import os
 import random
@@ -126,6 +127,16 @@ class TrainingSession:
         restored = self._restore()
         schedule, passes = self._schedule(runner.need_epochs)
         jit = self._choose_jit(restored)
+        make_calls = functools.partial(
+            Calls,
+            self._program,
+            self._placement,
+            self._feed,
+            training=True,
+            config=self._config,
+            insist=self._config.jit_compile is True,
+        )
+        self._program.enter(restored.step if restored else 0)
         evaluator = None
         if self._eval_feed is not None:
             evaluator = Evaluator(
@@ -135,15 +146,7 @@ class TrainingSession:
             self._program,
             self._placement,
             self._feed,
-            calls=Calls(
-                self._program,
-                self._placement,
-                self._feed,
-                training=True,
-                config=self._config,
-                jit=jit,
-                insist=self._config.jit_compile is True,
-            ),
+            make_calls=make_calls,
             evaluator=evaluator,
             checkpoints=self._checkpoints,
             callbacks=runner,
@@ -153,6 +156,7 @@ class TrainingSession:
             config=self._config,
             keep={"seed": self._seed},
             restored=restored,
+            jit=jit,
         )
         if restored and self._is_done(restored, schedule, runner):
             return self._with_cleaning(loop.already_done())
@@ -226,6 +230,7 @@ class TrainingSession:
             checkpoint=config.save_checkpoints_steps if self._model_dir else None,
             evaluate=evaluate if self._eval_feed is not None else None,
             epoch=(length or evaluate) if need_epochs else None,
+            phases=self._program.phases,
         )
         return schedule, passes
 
