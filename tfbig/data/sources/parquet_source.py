@@ -126,8 +126,18 @@ def _opened(path: str) -> Iterator[Any]:
         try:
             file = parquet.ParquetFile(source, page_checksum_verification=True)
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise ValueError(f"it cannot be read as Parquet: {error}") from error
+            raise ValueError(f"it cannot be read as Parquet: {_cause(error)}") from error
+        groups = range(file.metadata.num_row_groups)
+        held = sum(file.metadata.row_group(i).num_rows for i in groups)
+        if held != file.metadata.num_rows:
+            raise ValueError(
+                f"it says that it has {file.metadata.num_rows} records, but has {held}"
+            )
         yield file
+
+
+def _cause(error: Exception) -> str:
+    return " ".join(str(error).split())  # those of Thrift go over several lines
 
 
 def _kind_in(file: Any, name: str, path: str, before: Kind | None) -> Kind:
@@ -165,25 +175,19 @@ def _first_length(file: Any, name: str) -> int | None:
 
 
 def _with_missing(file: Any, names: Sequence[str]) -> set[str]:
-    """The columns with missing values; the data are read only where the statistics do not say."""
-    groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
-    missing, unknown = set(), set()
-    for group in groups:
-        for i in range(group.num_columns):
-            chunk = group.column(i)
-            if chunk.path_in_schema not in names:
-                continue
-            statistics = chunk.statistics
-            if statistics is None or not statistics.has_null_count:
-                unknown.add(chunk.path_in_schema)
-            elif statistics.null_count:
-                missing.add(chunk.path_in_schema)
-    unknown -= missing
-    if unknown:
-        for _, batch in _batches(file, "", sorted(unknown), lambda bad: None):
-            for name in unknown:
-                if batch.column(batch.schema.get_field_index(name)).null_count:
-                    missing.add(name)
+    """The columns with missing values.
+
+    The statistics of the file say it too, but pyarrow ends the process where they are damaged
+    ("Unencoded byte array data bytes does not support INT64"), and never looks at them
+    to read the data.
+    """
+    may = [name for name in names if file.schema_arrow.field(name).nullable]
+    missing: set[str] = set()
+    if may:
+        for _, batch in _batches(file, "", may, lambda bad: None):
+            missing.update(
+                name for name in may if batch.column(batch.schema.get_field_index(name)).null_count
+            )
     return missing
 
 
@@ -199,7 +203,7 @@ def _batches(file: Any, path: str, names: Sequence[str], note: Note) -> Iterator
             try:
                 batch = next(batches, None)
             except (pa.ArrowException, OSError, ValueError) as error:
-                batch, why = None, str(error)
+                batch, why = None, _cause(error)
             if batch is None:
                 rest = f"it and the {count - read - 1} records after it cannot be read"
                 note([BadRecord(path, start + read, f"{rest} (row group {i}): {why}")])
