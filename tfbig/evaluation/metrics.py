@@ -1,8 +1,12 @@
-"""Keras metrics that Keras does not have."""
+"""The lists of hold-out metrics by task, and Keras metrics that Keras does not have."""
 
 import math
 
 import keras
+
+from tfbig.evaluation.tasks import metrics_for, task_of
+
+__all__ = ["BitsPerByte", "bits_per_byte", "metrics_for", "task_of"]
 
 
 @keras.saving.register_keras_serializable("tfbig")

@@ -1,0 +1,55 @@
+"""Figures of a ranking: exact, over every threshold that the scores have."""
+
+import numpy as np
+
+
+def counts_above(
+    positive: np.ndarray, scores: np.ndarray, weights: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The weight of true and false positives at each threshold, the highest first.
+
+    Args:
+        positive: bool [n].
+        scores: float [n]; equal scores are one threshold.
+        weights: float [n], or None: 1 each.
+
+    Returns:
+        (true positives, false positives), float64 [number of different scores].
+    """
+    order = np.argsort(scores, kind="stable")[::-1]
+    scores, positive = scores[order], positive[order]
+    ends = np.append(np.flatnonzero(scores[1:] != scores[:-1]), len(scores) - 1)
+    weights = np.ones(len(scores)) if weights is None else weights[order]
+    true = np.cumsum(np.where(positive, weights, 0.0))[ends]
+    return true, np.cumsum(np.where(positive, 0.0, weights))[ends]
+
+
+def roc_curve(true: np.ndarray, false: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(false positive rate, true positive rate) from (0, 0) to (1, 1); NaN if one class is empty.
+
+    Args:
+        true, false: of `counts_above`.
+    """
+    if not len(true) or not true[-1] or not false[-1]:
+        return np.array([np.nan]), np.array([np.nan])
+    return np.append(0.0, false / false[-1]), np.append(0.0, true / true[-1])
+
+
+def roc_auc(true: np.ndarray, false: np.ndarray) -> float:
+    """The area under the ROC curve; NaN if there are no positives or no negatives."""
+    rates = roc_curve(true, false)
+    return float(np.trapezoid(rates[1], rates[0])) if len(rates[0]) > 1 else float("nan")
+
+
+def average_precision(true: np.ndarray, false: np.ndarray) -> float:
+    """The area under the precision-recall curve as steps: Σ (recall_i - recall_i-1) precision_i.
+
+    As scikit-learn's average_precision_score: not interpolated, 0 if there are no positives.
+    """
+    if not len(true):
+        return float("nan")
+    if not true[-1]:
+        return 0.0
+    total = true + false
+    precision = np.divide(true, total, out=np.zeros(len(true)), where=total > 0)
+    return float(np.sum(np.diff(true, prepend=0.0) / true[-1] * precision))
