@@ -254,3 +254,13 @@ def test_output_spec_gives_shapes_and_makes_the_variables():
     output = _private_api.output_spec(model, keras.KerasTensor([None, 4]))
     assert output.shape == (None, 2)
     assert [v.shape for v in model.variables] == [(4, 3), (3,), (3, 2), (2,)]
+
+
+def test_variables_as_constants():
+    weight = tf.Variable([[2.0], [3.0]])
+    function = tf.function(lambda x: x @ weight).get_concrete_function(tf.TensorSpec([None, 2]))
+    frozen = _private_api.variables_as_constants(function)
+    placeholder = function.graph.captures[0][1].op.name
+    constants = {n.name: n.attr["value"].tensor for n in frozen.graph.as_graph_def().node}
+    assert tf.make_ndarray(constants[placeholder]).tolist() == [[2.0], [3.0]]
+    assert not frozen.variables and frozen(tf.constant([[1.0, 1.0]]))[0].numpy() == [[5.0]]

@@ -18,6 +18,7 @@ from keras.src.losses import loss as _keras_loss
 from keras.src.models.functional import Functional
 from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
 from keras.src.trainers.trainer import Trainer
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 
 @contextlib.contextmanager
@@ -386,3 +387,12 @@ def reproducible_dropout() -> Iterator[None]:
         yield
     finally:
         random.dropout = saved
+
+
+def variables_as_constants(function):
+    """A concrete function with its calls inlined and constants in the place of its variables.
+
+    Reason: TensorFlow's one way from a graph that reads variables to one of tensors, which
+    gradients and other variables can be put into. Guard: test_variables_as_constants.
+    """
+    return convert_variables_to_constants_v2(function)

@@ -1,0 +1,192 @@
+"""Whole models in `.keras` and `.h5` files, of Keras 3 and of Keras 2 (tf.keras)."""
+
+import contextlib
+import importlib.util
+import logging
+import zipfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import h5py
+import keras
+import tensorflow as tf
+
+from tfbig.errors import UserError
+from tfbig.finetuning.archives import (
+    check_archive,
+    check_hdf5,
+    check_no_bytecode,
+    json_of,
+    read_member,
+    reason_of,
+)
+from tfbig.finetuning.compile_state import compile_as_saved
+from tfbig.finetuning.graph_layer import CannotBeLayer, as_model, trusting
+
+log = logging.getLogger("tfbig")
+
+WEIGHTS = "model.weights.h5"
+
+
+@contextlib.contextmanager
+def opened_hdf5(path: str, member: str | None = None) -> Iterator[h5py.File]:
+    """An HDF5 file, or one in a `.keras` archive, whose structure has been checked.
+
+    Raises:
+        UserError: it is damaged, also where that shows only while it is read in the block.
+    """
+    try:
+        with contextlib.ExitStack() as stack:
+            source: Any = path
+            if member is not None:
+                source = stack.enter_context(zipfile.ZipFile(path)).open(member)
+            file = stack.enter_context(h5py.File(source, "r"))
+            check_hdf5(path, file)
+            yield file
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} is damaged: {reason_of(error)}.") from error
+
+
+def load_keras(path: str, safe_mode: bool, custom_objects: dict | None) -> keras.Model:
+    """A model from a `.keras` archive, with its optimizer's state.
+
+    Raises:
+        UserError: it is damaged or refused, or needs classes that are not known.
+    """
+    config, version = check_keras(path, safe_mode)
+
+    def load(compiled: bool) -> keras.Model:
+        with trusting(not safe_mode):
+            return keras.saving.load_model(
+                path, custom_objects=custom_objects, compile=compiled, safe_mode=safe_mode
+            )
+
+    if version.startswith("2"):
+        return _by_either(path, lambda: load(False), custom_objects, version)
+    try:
+        return load(True)
+    except Exception as error:  # a file's contents make Keras raise anything
+        if not isinstance(config, dict) or not config.get("compile_config"):
+            raise cannot_be_loaded(path, error) from error
+        reason = error
+    try:
+        model = load(False)
+    except Exception as error:
+        raise cannot_be_loaded(path, error) from error
+    log.info(
+        "%s is loaded without its compile state (%s); compile it anew.", path, reason_of(reason)
+    )
+    return model
+
+
+def check_keras(path: str, safe_mode: bool) -> tuple[Any, str]:
+    """Checks a `.keras` archive; returns its config and the version of Keras that wrote it.
+
+    Raises:
+        UserError: it is damaged or refused.
+    """
+    names = check_archive(path)
+    for name in ("config.json", "metadata.json"):
+        if name not in names:
+            raise UserError(f"{path} is no .keras file: there is no {name} in the archive.")
+    config = json_of(path, "config.json", read_member(path, "config.json"))
+    metadata = json_of(path, "metadata.json", read_member(path, "metadata.json"))
+    check_no_bytecode(path, config, safe_mode)
+    if WEIGHTS in names:
+        with opened_hdf5(path, WEIGHTS):
+            pass
+    version = metadata.get("keras_version") if isinstance(metadata, dict) else None
+    return config, str(version or "")
+
+
+def load_h5(path: str, safe_mode: bool, custom_objects: dict | None) -> keras.Model | None:
+    """A model from an `.h5` file, compiled as it was if that can be told; None for weights alone.
+
+    Raises:
+        UserError: it is damaged or refused, or needs classes that are not known.
+    """
+    with opened_hdf5(path) as file:
+        text = file.attrs.get("model_config")
+        if text is None:
+            return None
+        config = json_of(path, "model_config", text)
+        version = file.attrs.get("keras_version", "2")
+    check_no_bytecode(path, config, safe_mode)
+
+    def load() -> keras.Model:
+        return keras.saving.load_model(
+            path, custom_objects=custom_objects, compile=False, safe_mode=safe_mode
+        )
+
+    if str(version).startswith("2"):
+        model = _by_either(path, load, custom_objects, str(version))
+    else:
+        try:
+            model = load()
+        except Exception as error:  # a file's contents make Keras raise anything
+            raise cannot_be_loaded(path, error) from error
+    with opened_hdf5(path) as file:
+        compile_as_saved(model, path, file, custom_objects)
+    return model
+
+
+def cannot_be_loaded(path: str, error: Exception) -> UserError:
+    """The error for what Keras said about a file."""
+    if isinstance(error, UserError):
+        return UserError(f"{path}: {error}")
+    reason = reason_of(error)
+    text = str(error)
+    hint = ""
+    if "safe_mode" in text:
+        hint = " If you trust where it comes from, pass safe_mode=False."
+    elif any(said in text for said in ("Could not locate", "Unknown", "custom_objects")):
+        hint = ' Pass custom_objects={"Name": Name} for classes and functions of your own.'
+    return UserError(f"{path} cannot be loaded: {reason}.{hint}")
+
+
+def _by_either(
+    path: str, load: Callable[[], keras.Model], custom_objects: dict | None, version: str
+) -> keras.Model:
+    """Loads a file of Keras 2 by Keras 3, or else by tf_keras."""
+    try:
+        return load()
+    except Exception as error:  # a file's contents make Keras raise anything
+        reason = error
+    if importlib.util.find_spec("tf_keras") is None:
+        raise UserError(
+            f"{path} was written by Keras {version} and Keras 3 cannot read it "
+            f'({reason_of(reason)}). Write pip install "tfbig[legacy]", and load it again.'
+        ) from reason
+    import tf_keras  # heavy, and rarely there
+
+    try:
+        old = tf_keras.models.load_model(path, custom_objects=custom_objects, compile=False)
+        function = _traced(old)
+        model, fixed = as_model(function, old.name)
+    except CannotBeLayer as error:
+        raise UserError(f"{path} was read by tf_keras, but {error}.") from error
+    except Exception as error:
+        raise cannot_be_loaded(path, error) from error
+    log.info(
+        "%s was read by tf_keras; its graph is now one layer with %d trainable weights (as at "
+        "inference: Dropout is off, BatchNormalization's statistics stay)%s.",
+        path,
+        len(model.trainable_variables),
+        f"; no gradient reaches {', '.join(fixed)}" if fixed else "",
+    )
+    return model
+
+
+def _traced(old: Any):
+    """A tf_keras model's prediction as a concrete function of its inputs."""
+    specs = [tf.TensorSpec(x.shape, x.dtype, name=x.name.split(":")[0]) for x in old.inputs]
+    names = [spec.name for spec in specs]
+
+    def predict(inputs):
+        given = [inputs[name] for name in names] if len(specs) > 1 else inputs
+        return old(given, training=False)
+
+    given = dict(zip(names, specs, strict=True)) if len(specs) > 1 else specs[0]
+    return tf.function(predict).get_concrete_function(given)

@@ -1,0 +1,273 @@
+"""Files that hold weights alone: what is in them, and a whole one into its model."""
+
+import logging
+import os
+import re
+from typing import NamedTuple
+
+import h5py
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfbig.errors import UserError
+from tfbig.finetuning.archives import kind_of, reason_of
+from tfbig.finetuning.keras_files import WEIGHTS, check_keras, opened_hdf5
+from tfbig.programs.keras_program import Renumbering
+
+log = logging.getLogger("tfbig")
+
+_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+class Saved(NamedTuple):
+    """An array in a file, and the names that it goes by."""
+
+    name: str
+    value: np.ndarray
+
+
+def is_checkpoint(path: str) -> bool:
+    return os.path.isfile(path + ".index")
+
+
+def newest_checkpoint(path: str) -> str | None:
+    """The folder of the newest checkpoint in a tfbig model_dir, or of one; None if it is none."""
+    if os.path.isfile(os.path.join(path, "state.index")):
+        return path
+    folder = os.path.join(path, "checkpoints")
+    if not os.path.isdir(folder):
+        return None
+    found = sorted(name for name in os.listdir(folder) if re.fullmatch(r"ckpt-\d+", name))
+    return os.path.join(folder, found[-1]) if found else None
+
+
+def checkpoint_prefix(path: str) -> str | None:
+    """The prefix of a tf.train.Checkpoint: the path, or the latest in a folder of them."""
+    if is_checkpoint(path):
+        return path
+    if os.path.isdir(path):
+        return tf.train.latest_checkpoint(path)
+    return None
+
+
+def read_saved(path: str) -> list[Saved]:
+    """All weights in a file, in order, without those of optimizers.
+
+    Raises:
+        UserError: it is damaged, or holds none.
+    """
+    tfbig = newest_checkpoint(path) if os.path.isdir(path) else None
+    prefix = os.path.join(tfbig, "state") if tfbig else checkpoint_prefix(path)
+    if prefix:
+        saved = _in_checkpoint(prefix)
+    elif os.path.isdir(path):
+        raise UserError(f"{path} holds neither a tfbig nor a TensorFlow checkpoint.")
+    else:
+        saved = _in_file(path)
+    if not saved:
+        raise UserError(f"{path} holds no weights.")
+    return saved
+
+
+def _in_file(path: str) -> list[Saved]:
+    kind = kind_of(path)
+    if kind == "zip":
+        check_keras(path, safe_mode=False)  # no code is made from its config here
+        with opened_hdf5(path, WEIGHTS) as file:
+            return _in_tree(file)
+    if kind != "hdf5":
+        raise UserError(f"{path} is {kind}; weights come in .weights.h5, .h5 and .keras files.")
+    with opened_hdf5(path) as file:
+        root = file["model_weights"] if "model_weights" in file else file
+        return _by_layer(root) if "layer_names" in root.attrs else _in_tree(file)
+
+
+def _in_tree(file: h5py.File) -> list[Saved]:
+    """Of a `.weights.h5`, where layers go by their classes and have their names beside."""
+    saved = []
+    groups = [("", file)]
+    while groups:
+        path, group = groups.pop(0)
+        for key in sorted(group, key=_natural):
+            if path == "" and key in ("optimizer", "metrics"):
+                continue
+            item = group[key]
+            if isinstance(item, h5py.Group):
+                groups.append((f"{path}/{key}" if path else key, item))
+            elif path.split("/")[-1] == "vars":
+                layer = path.split("/")[-2] if "/" in path else ""
+                layer = group.attrs.get("name", layer)
+                saved.append(Saved(f"{layer}/{key}", np.asarray(item)))
+    return saved
+
+
+def _by_layer(root: h5py.Group) -> list[Saved]:
+    saved = []
+    for layer in sorted(root, key=_natural):
+        for name in root[layer].attrs.get("weight_names", ()):
+            name = name.decode() if isinstance(name, bytes) else str(name)
+            saved.append(Saved(name.split(":")[0], np.asarray(root[layer][name])))
+    return saved
+
+
+def _in_checkpoint(prefix: str) -> list[Saved]:
+    try:
+        reader = tf.train.load_checkpoint(prefix)
+        saved = []
+        for key in sorted(reader.get_variable_to_shape_map(), key=_natural):
+            name = key.removesuffix(_VALUE)
+            first = name.split("/")[0]
+            if name == key or first in ("optimizer", "save_counter", "metrics"):
+                continue
+            if first == "variables":  # tfbig's: variables/model.Sdense.Skernel
+                name = name.removeprefix("variables/").replace(".S", "/")
+                if not name.startswith("model/"):
+                    continue
+                name = name.removeprefix("model/")
+            saved.append(Saved(name, reader.get_tensor(key)))
+    except Exception as error:  # a damaged checkpoint makes TensorFlow's reader raise anything
+        raise UserError(f"the checkpoint {prefix} is damaged: {reason_of(error)}.") from error
+    return saved
+
+
+def fill(model: keras.Model, path: str) -> None:
+    """Puts all weights of a file into a model of the same architecture.
+
+    Raises:
+        UserError: the file is damaged, or is another model's.
+    """
+    if not model.built:
+        raise UserError(
+            f"the model {model.name!r} has no weights yet; give it an Input, or call it on a batch."
+        )
+    before = model.get_weights()
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is not None and not optimizer.built:
+        optimizer.build(model.trainable_variables)  # so that its state has a place
+    try:
+        _fill(model, path)
+    except UserError:
+        model.set_weights(before)
+        raise
+    except Exception as error:  # a file's contents make Keras and TensorFlow raise anything
+        model.set_weights(before)
+        raise UserError(
+            f"{path} does not go with the model {model.name!r}: {reason_of(error)}. "
+            'tfbig.finetuning.partial.load_weights(model, path, by="name") loads what fits.'
+        ) from error
+
+
+def _fill(model: keras.Model, path: str) -> None:
+    folder = newest_checkpoint(path) if os.path.isdir(path) else None
+    if folder:
+        _fill_from_tfbig(model, folder)
+    elif prefix := checkpoint_prefix(path):
+        _fill_from_checkpoint(model, prefix)
+    else:
+        read_saved(path)  # checks it
+        if kind_of(path) == "hdf5" and not path.endswith(".weights.h5"):
+            with opened_hdf5(path) as file:
+                legacy = "layer_names" in file.attrs or "model_weights" in file
+            if not legacy:
+                raise UserError(f"{path} holds Keras weights; name it …{'.weights.h5'!r}.")
+        model.load_weights(path)
+
+
+def _fill_from_tfbig(model: keras.Model, folder: str) -> None:
+    """By names, as training/checkpoints.py stores them; the optimizer's state too if it fits."""
+    optimizer = getattr(model, "optimizer", None)
+    renumber = Renumbering()
+    names = _named(
+        "model", [*model.trainable_variables, *model.non_trainable_variables], renumber, {}
+    )
+    reader = tf.train.load_checkpoint(os.path.join(folder, "state"))
+    shapes = reader.get_variable_to_shape_map()
+
+    def key(name: str) -> str:
+        return f"variables/{name.replace('.', '..').replace('/', '.S')}{_VALUE}"
+
+    missing = [n for n, v in names.items() if shapes.get(key(n)) != list(v.shape)]
+    if missing:
+        found = shapes.get(key(missing[0]))
+        raise UserError(
+            f"{folder} is of another model than {model.name!r}: {missing[0]} is "
+            f"{list(names[missing[0]].shape)} here and {'absent' if found is None else found} "
+            f"there ({len(missing)} such weights)."
+        )
+    if optimizer is not None:
+        slots = _named("optimizer", optimizer.variables, renumber, {})
+        if all(shapes.get(key(n)) == list(v.shape) for n, v in slots.items()):
+            names |= slots
+        else:
+            log.info("%s: the optimizer starts anew: its state there is another one's.", folder)
+    values = {n: reader.get_tensor(key(n)) for n in names}
+    for name, variable in names.items():
+        variable.assign(values[name])
+
+
+def _named(group: str, variables: list, renumber: Renumbering, named: dict) -> dict:
+    """Variables by the name that KerasProgram.named_variables gives them."""
+    for variable in variables:
+        name = f"{group}/{renumber(variable.path)}"
+        twins = sum(other.split("#")[0] == name for other in named)
+        named[f"{name}#{twins}" if twins else name] = variable
+    return named
+
+
+def _fill_from_checkpoint(model: keras.Model, prefix: str) -> None:
+    """By the object graph that tf.train.Checkpoint saved, or by tf.keras's layers in order."""
+    reader = tf.train.load_checkpoint(prefix)
+    keys = reader.get_variable_to_shape_map()
+    roots = sorted({k.split("/")[0] for k in keys if "/" in k})
+    if any("layer_with_weights-" in k for k in keys):
+        _fill_by_order(model, reader, prefix)
+        return
+    optimizer = getattr(model, "optimizer", None)
+    for root in ["model", *(r for r in roots if r != "model"), ""]:
+        if root and root not in roots:
+            continue
+        checkpoint = tf.train.Checkpoint(**{root: model}) if root else tf.train.Checkpoint(model)
+        status = checkpoint.read(prefix)
+        try:
+            status.assert_existing_objects_matched()
+        except AssertionError:
+            continue
+        finally:
+            status.expect_partial()  # says nothing of what the model has no place for
+        if root and optimizer is not None and "optimizer" in roots:
+            tf.train.Checkpoint(optimizer=optimizer).read(prefix).expect_partial()
+        return
+    raise UserError(
+        f"the checkpoint {prefix} is of another model than {model.name!r} (it holds "
+        f"{', '.join(roots)})."
+    )
+
+
+def _fill_by_order(model: keras.Model, reader, prefix: str) -> None:
+    keys = reader.get_variable_to_shape_map()
+    root = next(k for k in keys if "layer_with_weights-" in k).split("layer_with_weights-")[0]
+    layers = [layer for layer in model.layers if layer.weights]
+    saved = {m[1] for k in keys if (m := re.search(r"layer_with_weights-(\d+)/", k))}
+    if len(layers) != len(saved):
+        raise UserError(
+            f"the checkpoint {prefix} holds {len(saved)} layers with weights, the model "
+            f"{model.name!r} {len(layers)}."
+        )
+    values = []
+    for i, layer in enumerate(layers):
+        for variable in layer.weights:
+            key = f"{root}layer_with_weights-{i}/{variable.name}{_VALUE}"
+            if keys.get(key) != list(variable.shape):
+                raise UserError(
+                    f"the checkpoint {prefix} does not go with the model: {variable.path} is "
+                    f"{list(variable.shape)} here and {keys.get(key, 'absent')} there."
+                )
+            values.append((variable, reader.get_tensor(key)))
+    for variable, value in values:
+        variable.assign(value)
+
+
+def _natural(text: str) -> list:
+    """Sorts dense_2 before dense_10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", text)]
