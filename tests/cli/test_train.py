@@ -40,6 +40,18 @@ def broken_input_fn():
 def nan_input_fn():
     return input_fn().map(lambda batch: (batch[0] * np.float32("nan"), batch[1]))
 
+def washed_input_fn():
+    cleaning = tfbig.data.cleaning.Cleaning([tfbig.data.cleaning.FillMissing()])
+    return cleaning.fit(input_fn())
+
+def scaled_input_fn():
+    return washed_input_fn().map(lambda batch: (batch[0] / 255, batch[1]))
+
+def build():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    return model
+
 def model_fn(features, labels, mode):
     error = keras.layers.Dense(1)(features) - labels
     return tfbig.EstimatorSpec(
@@ -157,6 +169,22 @@ def test_an_estimator_style_model_fn_trains_and_exports_nothing(command):
     assert result.code == 0, result
     assert any(line.startswith("step 4/4  loss") for line in result.out)
     assert any(line.startswith("exported model  none") for line in result.out)
+
+
+@pytest.mark.parametrize(
+    ("input_fn", "takes"),
+    [
+        ("washed_input_fn", "raw features"),
+        ("scaled_input_fn", "cleaned features: run/cleaning.json"),
+    ],
+)
+def test_an_export_cleans_where_nothing_else_is_done_to_the_features(command, input_fn, takes):
+    result = command(
+        "train", "--config=own.py", "--config.model_fn=mine.build",
+        f"--config.input_fn=mine.{input_fn}", "--model_dir=run",
+    )  # fmt: skip
+    assert result.code == 0, result
+    assert any(line.startswith(f"exported model  run/export (takes {takes}") for line in result.out)
 
 
 def test_an_error_of_the_users_code_is_one_line_and_its_traceback_is_in_the_log(command):

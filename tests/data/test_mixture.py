@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tfbig.data import ArraySource, BadRecord, BadRecords, Source, mix
+from tfbig.data.cleaning import Cleaning, FillMissing
 from tfbig.data.source_feed import SourceFeed
 from tfbig.errors import UserError
 
@@ -97,3 +98,13 @@ def test_a_mixture_has_no_blocks_and_no_selection():
         feed_of(source, order="block")
     with pytest.raises(UserError, match="select from its sources, then mix"):
         source.select([0])
+
+
+def test_a_mixture_has_the_cleaning_that_all_its_sources_have():
+    cleaning, other = Cleaning([FillMissing()]), Cleaning([FillMissing()])
+    numbers = [ArraySource(np.array([1.0, np.nan, 5.0])) for _ in range(3)]
+    first, second = cleaning.fit(numbers[0]), cleaning.apply(numbers[1])
+    assert mix([first, second]).cleaning is cleaning
+    assert not mix([first, second]).mapped_after_cleaning
+    assert mix([first, second.map(lambda n: n * 2)]).mapped_after_cleaning
+    assert mix([first, other.fit(numbers[2])]).cleaning is None

@@ -2,9 +2,11 @@
 
 import threading
 
+import keras
 import numpy as np
 import pytest
 
+import tfbig
 from tfbig.data import ArraySource, BadRecord, BadRecords, Source
 from tfbig.data.bad_records import Quarantine
 from tfbig.data.source_feed import SourceFeed
@@ -52,7 +54,8 @@ def test_bad_records_make_their_batches_smaller_and_go_to_quarantine(tmp_path, c
         assert batches_of(feed, step, steps) == expected
     feed.close()
     assert quarantine.count == len((tmp_path / "bad.jsonl").read_text().splitlines()) == 3
-    assert "3 bad records were left out" in caplog.text
+    feed.close()
+    assert caplog.text.count("3 bad records were left out") == 1
 
 
 def test_a_bad_record_is_an_error_unless_it_may_be_left_out():
@@ -162,3 +165,20 @@ def test_partners_of_other_workers_are_read_by_their_numbers(order):
 def test_evaluation_is_not_augmented_at_random():
     feed = feed_of(mixing(length=5, batch_size=3), order="own", training=False)
     assert batches_of(feed, 0, 2) == [[0, -1, -2], [-3, -4]]
+
+
+def test_a_run_tells_of_bad_records_in_evaluation_and_leaves_no_threads(tmp_path, caplog):
+    quarantine = Quarantine(tmp_path / "bad.jsonl")
+
+    def pairs(bad):
+        numbers = Flawed(20, bad, quarantine)
+        return numbers.map(lambda n: (n[:, None].astype("float32"),) * 2).batch(5)
+
+    def build():
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+        model.compile("adam", "mse")
+        return model
+
+    tfbig.train_distributed(build, lambda: pairs([]), eval_input_fn=lambda: pairs([7]), max_steps=2)
+    assert caplog.text.count("1 bad records were left out") == 1
+    assert not [t for t in threading.enumerate() if t.name.startswith("tfbig-read")]

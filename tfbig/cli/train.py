@@ -107,12 +107,14 @@ def _export(result: Any, folder: str) -> str:
     if result.cleaning is None:
         tfbig.export(result.model, folder)
         return ""
-    try:
-        tfbig.export(result.model, folder, preprocessing=result.cleaning)
-    except UserError:  # input_fn makes something else of the cleaned columns
-        tfbig.export(result.model, folder)
-        return f" (takes cleaned features: {os.path.join(result.model_dir, 'cleaning.json')})"
-    return " (takes raw features and cleans them)"
+    if result.cleaning_is_all:  # else input_fn makes something else of the cleaned columns
+        try:
+            tfbig.export(result.model, folder, preprocessing=result.cleaning)
+            return " (takes raw features and cleans them)"
+        except UserError:  # the model does not take them by these names
+            pass
+    tfbig.export(result.model, folder)
+    return f" (takes cleaned features: {os.path.join(result.model_dir, 'cleaning.json')})"
 
 
 def _define_flags() -> flags.FlagValues:

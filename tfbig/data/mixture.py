@@ -77,6 +77,9 @@ class MixtureSource(Source):
         slots_of(weights)
         self.mixture = Mixture(lengths, weights)
         self.threads = min(source.threads for source in self._sources)
+        if all(source.cleaning is self._sources[0].cleaning for source in self._sources):
+            self.cleaning = self._sources[0].cleaning
+            self.mapped_after_cleaning = any(s.mapped_after_cleaning for s in self._sources)
         self._ends = np.cumsum(lengths)
 
     def __len__(self) -> int:

@@ -38,6 +38,8 @@ class Source:
         augmentation: what `augment` was given.
         mixture: of a source made by `tfbig.data.mix`: how its parts are drawn.
         cleaning: of a source made by `Cleaning.fit` or `apply`: that Cleaning, for serving.
+        mapped_after_cleaning: whether what the Cleaning returns is changed by a `map`, which
+            serving has to do too.
     """
 
     batch_size: int | None = None
@@ -45,6 +47,7 @@ class Source:
     augmentation: Any = None
     mixture: Any = None
     cleaning: Any = None
+    mapped_after_cleaning: bool = False
     _spec: Any = None
 
     def __len__(self) -> int:
@@ -155,7 +158,10 @@ class _Derived(Source):
 
     def __init__(self, source: Source):
         self._source = source
-        for name in ("batch_size", "threads", "augmentation", "mixture", "cleaning"):
+        for name in (
+            *("batch_size", "threads", "augmentation", "mixture"),
+            *("cleaning", "mapped_after_cleaning"),
+        ):
             setattr(self, name, getattr(source, name))
 
     def __len__(self) -> int:
@@ -173,6 +179,7 @@ class MappedSource(_Derived):
     def __init__(self, source: Source, fn: Callable[[Any], Any]):
         super().__init__(source)
         self._fn = fn
+        self.mapped_after_cleaning = source.cleaning is not None
 
     def read(self, indices: np.ndarray) -> Any:
         return self._fn(self._source.read(indices))

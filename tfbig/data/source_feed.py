@@ -101,6 +101,7 @@ class SourceFeed(Feed):
             log.warning(
                 "%d bad records were left out; they are in %s", quarantine.count, quarantine.path
             )
+        self._quarantines.clear()  # told once, however often it is closed
 
     def batch_numbers(self, step: int) -> np.ndarray:
         """The numbers of the examples in the global batch of a step: int64 [n]."""

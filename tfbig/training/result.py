@@ -20,6 +20,9 @@ class TrainResult:
             call of the loop is not counted; None: there was no other.
         cleaning: the fitted Cleaning of the training Source, or None; also in
             model_dir/cleaning.json. Hand it to `tfbig.export(preprocessing=…)`.
+        cleaning_is_all: whether the model was trained on what `cleaning` returns, as it is;
+            otherwise a `map` or an augmentation came after it, and what those do to every
+            example belongs after it in `preprocessing` too.
         preempted: "SIGTERM" or "SIGINT" if a signal ended the run, else None.
     """
 
@@ -31,4 +34,5 @@ class TrainResult:
     model: Any = None
     preempted: str | None = None
     cleaning: Any = None
+    cleaning_is_all: bool = False
     data_wait: float | None = None

@@ -78,6 +78,9 @@ class TrainingSession:
         replicas = self._placement.num_replicas
         data = read()
         self._cleaning = getattr(data, "cleaning", None)
+        self._cleaning_is_all = self._cleaning is not None and not (
+            data.mapped_after_cleaning or data.augmentation
+        )
         self._feed = self._make_feed(data, replicas * self._config.accumulation_steps, True)
         if getattr(self._feed, "infinite", False) and max_steps is None:
             limit = f"epochs={epochs}" if epochs else "neither max_steps nor epochs"
@@ -119,6 +122,14 @@ class TrainingSession:
 
     def train(self, callbacks: Iterable[keras.callbacks.Callback]) -> TrainResult:
         """Trains, from the newest checkpoint if there is one."""
+        try:
+            return self._train(callbacks)
+        finally:  # the loop closes what it trains on, if it comes to run
+            for feed in (self._feed, self._eval_feed):
+                if feed is not None:
+                    feed.close()
+
+    def _train(self, callbacks: Iterable[keras.callbacks.Callback]) -> TrainResult:
         callbacks = keras.tree.flatten([] if callbacks is None else callbacks)
         for kind in (Summaries, Progress):
             if not any(isinstance(callback, kind) for callback in callbacks):
@@ -172,7 +183,9 @@ class TrainingSession:
             return self._with_cleaning(loop.run(preemption))
 
     def _with_cleaning(self, result: TrainResult) -> TrainResult:
-        return dataclasses.replace(result, cleaning=self._cleaning)
+        return dataclasses.replace(
+            result, cleaning=self._cleaning, cleaning_is_all=self._cleaning_is_all
+        )
 
     def _choose_seed(self) -> int:
         """The config's seed, the checkpoint's, or a new one; sets it before anything is drawn."""
