@@ -322,3 +322,8 @@ def test_bad_arguments_are_refused_in_one_line(folder, arguments, says):
     with pytest.raises(UserError, match=says) as caught:
         TextFolderSource(**{"folder_or_files": folder, "sequence_length": 4, **arguments})
     assert "\n" not in str(caught.value)
+
+
+def test_a_token_file_beside_the_files_of_a_glob_is_none_of_them(folder, built):
+    assert text_of(folder / "a*") == text_of(folder / "a*") == b"first" + END
+    assert (built, len(list(folder.glob("*.tokens")))) == ([1], 1)

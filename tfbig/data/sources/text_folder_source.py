@@ -100,7 +100,7 @@ class TextFolderSource(TokenSource):
         kept = make_quarantine(on_bad_record, quarantine, base)
         what = [_FORMAT, kind.digest, encoding, patterns, given]
         name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:8]
-        place = files.beside_or_cached(base, f".{name}.tokens")
+        place = files.beside_or_cached(base, f".tfbig-{name}.tokens")
         made = _tokens(place, [what, paths], paths, kind, encoding)
         report(made.bad, kept)
         self.quarantine = kept
