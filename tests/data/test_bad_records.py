@@ -212,7 +212,9 @@ def test_a_specification_is_that_of_the_first_good_example(tmp_path):
     assert source.quarantine.count == 2
     with pytest.raises(BadRecords, match="record 0"):
         _ = Numbers(5, {0, 1}).element_spec
-    with pytest.raises(UserError, match=r"^Numbers: its first 2 of 2 records are all bad; repair the data"):
+    with pytest.raises(
+        UserError, match=r"^Numbers: its first 2 of 2 records are all bad; repair the data"
+    ):
         _ = Numbers(2, {0, 1}, Quarantine(tmp_path / "r.jsonl")).element_spec
 
 
@@ -220,3 +222,17 @@ def test_batches_are_put_one_after_the_other():
     a, b = {"x": np.array([1, 2])}, {"x": np.array([3])}
     assert concatenated([a, b])["x"].tolist() == [1, 2, 3]
     assert concatenated([a]) is a
+
+
+def test_another_run_does_not_write_the_same_records_again(tmp_path):
+    path = tmp_path / "q.jsonl"
+    Quarantine(path).add([BadRecord("a", 1, "torn"), BadRecord("a", 2, "torn")])
+    later = Quarantine(path)
+    later.add([BadRecord("a", 2, "torn")])
+    later.add([BadRecord("a", 1, "torn"), BadRecord("b", 1, "torn")])
+    assert later.count == 3
+    assert [(line["file"], line["record"]) for line in lines(path)] == [
+        ("a", 1),
+        ("a", 2),
+        ("b", 1),
+    ]

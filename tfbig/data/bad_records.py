@@ -40,12 +40,14 @@ class Quarantine:
     """Keeps account of the records that were left out, each once, in a file of JSON lines.
 
     Args:
-        path: made when the first record is left out; a line has file, record and reason.
+        path: made when the first record is left out; a line has file, record and reason. What an
+            earlier run has written to it is not written again.
     """
 
     def __init__(self, path: str | os.PathLike):
         self.path = os.fspath(path)
         self._seen: set[tuple[str, int | None]] = set()
+        self._lines: set[str] = set()
         self._lock = threading.Lock()
 
     @property
@@ -64,10 +66,21 @@ class Quarantine:
                 log.warning(
                     "a bad record is left out: %s (all are listed in %s)", new[0], self.path
                 )
+                self._lines = _lines_of(self.path)
+            lines = [line for line in map(_line, new) if line not in self._lines]
             os.makedirs(os.path.dirname(os.path.abspath(self.path)), exist_ok=True)
             with open(self.path, "a", encoding="utf-8") as file:
-                file.writelines(_line(bad) for bad in new)
+                file.writelines(lines)
+            self._lines.update(lines)
             self._seen.update((bad.file, bad.record) for bad in new)
+
+
+def _lines_of(path: str) -> set[str]:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return set(file)
+    except FileNotFoundError:
+        return set()
 
 
 def _line(bad: BadRecord) -> str:
