@@ -4,6 +4,7 @@ import csv
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from ml_collections import ConfigDict
 
 import tfbig
@@ -130,3 +131,26 @@ def test_a_column_of_text_cannot_be_stacked(table, tmp_path):
     path.write_text("a,b,label\n1,x,0\n2,y,1\n")
     with pytest.raises(UserError, match="column 'b' is no number; leave it out of features"):
         configured.input_fn("train", params(str(path), stack=True)).read(np.array([0]))
+
+
+def flawed(path):
+    """Rows of (key, class), of which the seventh cannot be parsed."""
+
+    def parse(records):
+        rows = np.array([record.split(b",") for record in records.tolist()], np.int64)
+        return {"key": rows[:, 0], "x": rows[:, 0]}, rows[:, 1]
+
+    return tfbig.data.TFRecordSource(path, parse, on_bad_record="skip")
+
+
+@pytest.mark.parametrize("how", [{"method": "stratified"}, {"method": "time", "by": "key"}])
+def test_bad_records_that_are_left_out_are_in_no_part(tmp_path, how):
+    path = str(tmp_path / "rows.tfrecord")
+    with tf.io.TFRecordWriter(path) as writer:
+        for row in range(40):
+            writer.write(b"torn" if row == 7 else f"{row},{row % 2}".encode())
+    source = {"name": f"{__name__}.flawed", "path": path}
+    given = {"data": {"source": source, "split": {**how, "fractions": (0.5, 0.5)}}}
+    parts = [everything(configured.input_fn(mode, given))[0]["x"] for mode in ("train", "eval")]
+    assert sorted(np.concatenate(parts).tolist()) == [row for row in range(40) if row != 7]
+    assert min(map(len, parts)) >= 19

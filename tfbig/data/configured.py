@@ -11,6 +11,7 @@ import numpy as np
 from tfbig import data as rooms
 from tfbig.data import cleaning as cleaning_steps
 from tfbig.data import splitting
+from tfbig.data.bad_records import read_good
 from tfbig.data.source import Source
 from tfbig.errors import UserError
 from tfbig.params import read_data_params
@@ -157,9 +158,11 @@ def _split(source: Source, described: dict) -> splitting.Split:
     if method == "fraction":
         return _checked_call("split", splitting.by_fraction, described, len(source))
     if method == "stratified":
-        return _checked_call("split", splitting.stratified, described, _labels(source))
-    function = getattr(splitting, f"by_{method}")
-    return _checked_call("split", function, described, _column(source, by))
+        function, (numbers, values) = splitting.stratified, _labels(source)
+    else:
+        function, (numbers, values) = getattr(splitting, f"by_{method}"), _column(source, by)
+    split = _checked_call("split", function, described, values)
+    return splitting.Split(numbers[split.train], numbers[split.validation], numbers[split.test])
 
 
 def _checked_call(field: str, function: Callable, keywords: dict, *arguments: Any) -> Any:
@@ -170,12 +173,14 @@ def _checked_call(field: str, function: Callable, keywords: dict, *arguments: An
     return function(*arguments, **keywords)
 
 
-def _labels(source: Source) -> np.ndarray:
+def _labels(source: Source) -> tuple[np.ndarray, np.ndarray]:
     known = getattr(source, "labels", None)
-    return _read(source, lambda batch: batch[1]) if known is None else known
+    if known is not None:
+        return np.arange(len(source)), known
+    return _read(source, lambda batch: batch[1])
 
 
-def _column(source: Source, name: str) -> np.ndarray:
+def _column(source: Source, name: str) -> tuple[np.ndarray, np.ndarray]:
     spec = source.element_spec
     features = spec[0] if isinstance(spec, tuple) else spec
     if not isinstance(features, Mapping) or name not in features:
@@ -184,11 +189,16 @@ def _column(source: Source, name: str) -> np.ndarray:
     return _read(source, lambda batch: (batch[0] if isinstance(batch, tuple) else batch)[name])
 
 
-def _read(source: Source, part: Any) -> np.ndarray:
-    chunks = range(0, len(source), _CHUNK)
-    return np.concatenate(
-        [part(source.read(np.arange(i, min(i + _CHUNK, len(source))))) for i in chunks]
-    )
+def _read(source: Source, part: Callable[[Any], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of the examples that are not left out as bad ones, and a part of each."""
+    numbers, values = [], []
+    for start in range(0, len(source), _CHUNK):
+        indices = np.arange(start, min(start + _CHUNK, len(source)))
+        batch, kept = read_good(source, indices)
+        if batch is not None:
+            numbers.append(indices[kept])
+            values.append(part(batch))
+    return np.concatenate(numbers), np.concatenate(values)
 
 
 def _without(column: str, batch: Any) -> Any:
