@@ -87,6 +87,7 @@ def test_numbers_are_spelled_in_ascii_and_are_finite():
         (np.array([2**31 - 1, 2**31, -(2**31)]), [2**31 - 1, 0, -(2**31)]),
         (np.array(["5", " -7", "5.0", "", "9" * 19], object), [5, -7, 0, 0, 0]),
         (np.array([True, False]), [1, 0]),
+        (np.array([7, 2**63 + 5, 2**64 - 5], np.uint64), [7, 0, 0]),
     ],
 )
 def test_whole_numbers_within_the_type_become_integers(column, expected):
@@ -94,6 +95,13 @@ def test_whole_numbers_within_the_type_become_integers(column, expected):
     assert numbers.tolist() == expected
     assert (good == ((numbers != 0) | (column == 0))).all()
     same(v.as_integers(tf.constant(column), "int32")[0], numbers)
+
+
+def test_numbers_too_large_for_any_integer_are_none():
+    column = np.array([2**63 - 1, 2**63, 2**64 - 1], np.uint64)
+    numbers, good = v.as_integers(column, "int64")
+    assert (numbers.tolist(), good.tolist()) == ([2**63 - 1, 0, 0], [True, False, False])
+    same(v.as_integers(tf.constant(column), "int64")[0], numbers)
 
 
 TEXT_COLUMNS = {

@@ -309,3 +309,9 @@ def test_a_folder_without_images_is_refused(tmp_path):
         UserError, match=r"has no images \(\.png, .*\) in sub-folders; make a sub-fo"
     ):
         ImageFolderSource(tmp_path, image_size=8)
+
+
+def test_pillow_may_be_told_to_take_images_of_any_size(folder, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    images, _ = ImageFolderSource(folder, image_size=(6, 4)).read(np.array([0]))
+    assert images.shape == (1, 6, 4, 3)

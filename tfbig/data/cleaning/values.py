@@ -95,6 +95,8 @@ def as_integers(values: Any, dtype: str) -> tuple[Any, Any]:
         if is_text(values):
             good = tf.strings.regex_full_match(values, _INTEGER)
             values = tf.strings.to_number(tf.where(good, values, "0"), tf.int64)
+        elif values.dtype == tf.uint64:  # the larger half would become negative
+            good = values <= tf.constant(2**63 - 1, tf.uint64)
         else:
             good = tf.ones_like(values, tf.bool)
         if is_floating(values):
@@ -114,6 +116,8 @@ def as_integers(values: Any, dtype: str) -> tuple[Any, Any]:
         values = values.astype(np.float64)
         good = (values == np.floor(values)) & (np.abs(values) < 2.0**63)
         values = np.where(good, values, 0)
+    elif values.dtype == np.uint64:
+        good = values <= np.uint64(2**63 - 1)
     values = values.astype(np.int64)
     good = good & (values >= limits.min) & (values <= limits.max)
     return np.where(good, values, 0).astype(dtype), good

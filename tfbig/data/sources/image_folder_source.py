@@ -115,10 +115,11 @@ class ImageFolderSource(Source):
         height, width = self._size
         try:
             with Image.open(io.BytesIO(content)) as image:
-                if image.width * image.height > Image.MAX_IMAGE_PIXELS:
+                most = Image.MAX_IMAGE_PIXELS or np.inf  # None is Pillow's way to allow any
+                if image.width * image.height > most:
                     raise _Undecodable(
                         f"it has {image.width} x {image.height} pixels, more than the "
-                        f"{Image.MAX_IMAGE_PIXELS} that are safe to decode"
+                        f"{most} that are safe to decode"
                     )
                 # Twice the size, and square as it may have to be turned: no loss can be seen.
                 image.draft(None, (2 * max(self._size),) * 2)
