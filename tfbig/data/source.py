@@ -75,7 +75,8 @@ class Source:
 
         Args:
             fn: takes and returns a nested structure of arrays with the same first dimension; it
-                sees many examples at once.
+                sees many examples at once, which need not be a batch, and where `threads` is
+                larger than 1 several threads may call it at the same time.
 
         Example: `source.map(lambda batch: (batch[0] / 255, batch[1]))`.
         """

@@ -281,3 +281,18 @@ def test_random_damage_never_crashes(tmp_path):
         except UserError:
             continue
         assert len(everything(source)["a"]) + 100 * source.quarantine.count >= 400
+
+
+@pytest.mark.parametrize("other", [pa.timestamp("us"), pa.date64(), pa.int64()])
+def test_times_that_count_in_another_unit_than_those_of_the_first_file_are_refused(tmp_path, other):
+    write(tmp_path, {"t": pa.array([1, 2], pa.timestamp("ms"))}, "a.parquet")
+    write(tmp_path, {"t": pa.array([3], pa.timestamp("ms", "UTC"))}, "b.parquet")
+    pattern = tmp_path / "*.parquet"
+    assert everything(ParquetSource(pattern))["t"].tolist() == [1, 2, 3]
+    write(tmp_path, {"t": pa.array([86_400_000], other)}, "c.parquet")
+    with pytest.raises(
+        BadRecords,
+        match=r"c\.parquet: its column 't' is .*; in the files before .* timestamp\[ms\]",
+    ):
+        ParquetSource(pattern)
+    assert len(ParquetSource(pattern, on_bad_record="skip")) == 3

@@ -8,7 +8,7 @@ from typing import Any
 from tfbig.data import files
 from tfbig.data.bad_records import BadRecord
 from tfbig.data.sources.column_source import ColumnSource, Note, check_unique, without_rows
-from tfbig.data.sources.parquet_values import Kind, as_values, kind_of, list_length, widest
+from tfbig.data.sources.parquet_values import Kind, as_values, kind_of, list_length, unit_of, widest
 from tfbig.data.sources.row_cache import Column
 from tfbig.errors import UserError
 
@@ -63,6 +63,7 @@ class ParquetSource(ColumnSource):
         on_bad_record: str = "error",
         quarantine: str | os.PathLike | None = None,
     ):
+        self._units: dict[str, str | None] = {}  # of times, by column, in the first file
         super().__init__(paths, features, label, weight, on_bad_record, quarantine, {})
 
     def _names(self, path: str) -> list[str]:
@@ -80,6 +81,7 @@ class ParquetSource(ColumnSource):
             with _opened(path) as file:
                 for name in names:
                     kind = _kind_in(file, name, path, kinds.get(name))
+                    self._units.setdefault(name, unit_of(file.schema_arrow.field(name).type))
                     kinds[name] = widest(kinds[name], kind) if name in kinds else kind
                 numbers = [n for n in names if kinds[n].may_not_miss and n not in missing]
                 missing.update(_with_missing(file, numbers))
@@ -98,7 +100,7 @@ class ParquetSource(ColumnSource):
         with contextlib.ExitStack() as stack:
             try:
                 file = stack.enter_context(_opened(path))
-                _check_types(file.schema_arrow, columns)
+                _check_types(file.schema_arrow, columns, self._units)
             except (OSError, ValueError) as error:
                 note([BadRecord(path, None, str(error))])
                 return
@@ -155,12 +157,13 @@ def _kind_in(file: Any, name: str, path: str, before: Kind | None) -> Kind:
     return kind
 
 
-def _check_types(schema: Any, columns: Sequence[Column]) -> None:
+def _check_types(schema: Any, columns: Sequence[Column], units: dict[str, str | None]) -> None:
     for column in columns:
         type_ = schema.field(column.name).type
         kind = kind_of(type_)
-        if kind is None or not kind.fits(column):
+        if kind is None or not kind.fits(column) or unit_of(type_) != units[column.name]:
             expected = f"{column.kind}{list(column.shape) if column.shape else ''}"
+            expected = units[column.name] or expected
             raise ValueError(
                 f"its column {column.name!r} is {type_}; in the files before it is {expected}"
             )

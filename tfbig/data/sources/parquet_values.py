@@ -62,6 +62,18 @@ def kind_of(type_: Any) -> Kind | None:
     return next((Kind(name) for test, name in tests if test(type_)), None)
 
 
+def unit_of(type_: Any) -> str | None:
+    """What its numbers count, such as "timestamp[ms]", if they are times; the zone is UTC."""
+    import pyarrow as pa
+
+    kind = kind_of(type_)
+    if kind is None or not kind.is_time:
+        return None
+    while not pa.types.is_temporal(type_):
+        type_ = type_.value_type
+    return f"timestamp[{type_.unit}]" if pa.types.is_timestamp(type_) else str(type_)
+
+
 def widest(one: Kind, other: Kind) -> Kind:
     """The kind for the values of both, where there is one; else the first."""
     shape = other.shape if one.shape == (None,) else one.shape
