@@ -191,10 +191,8 @@ def _figure(
         return _function_figure(metric, labels, arrays)
     # Each model is read by itself: one may give logits, the other probabilities.
     read = [m.reading(labels, x, weights) for m, x in zip(metrics, arrays, strict=True)]
-    if (
-        len({scale.from_logits for m in metrics if (scale := getattr(m.reading, "scale", None))})
-        > 1
-    ):
+    scales = [m.reading.scale for m in metrics if isinstance(m.reading, ClassReading)]
+    if len({scale.from_logits for scale in scales}) > 1:
         read = [_ranked_by_probability(batch) for batch in read]
     both, tokens = _joined(read), len(read[0].weights)
     measure = metrics[0]

@@ -1,0 +1,202 @@
+"""What an evaluation leaves: a table to read, metrics.json, and plots."""
+
+import dataclasses
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TextIO
+
+import numpy as np
+
+from tfbig.errors import UserError
+from tfbig.evaluation.metric import Metric, Value
+from tfbig.evaluation.statistics import Interval
+
+_MOST_ROWS = 50  # classes in the table
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """The outcome of an evaluation, to be shown and written.
+
+    Example:
+
+        metrics = metrics_for("classes")
+        update_all(metrics, labels, predictions)
+        report = Report(results(metrics), metrics=metrics, history=result.history)
+        report.show()
+        report.write("runs/digits")  # metrics.json, confusion_matrix.png, roc.png, …
+
+    Args:
+        figures: by name a number, numbers by class (a dict), or a confusion matrix (an array).
+        metrics: the Metrics themselves; the ROC curve and the reliability diagram are theirs.
+        history: `TrainResult.history`; keys that begin with val_ are the evaluation's.
+        intervals: by name of a figure; shown beside it.
+        class_names: in the order of class numbers; None: the numbers.
+        title: what was evaluated, for the headings.
+    """
+
+    figures: Mapping[str, Value]
+    metrics: Sequence[Metric] = ()
+    history: Sequence[Mapping[str, float]] = ()
+    intervals: Mapping[str, Interval] = dataclasses.field(default_factory=dict)
+    class_names: Sequence[str] | None = None
+    title: str = "Evaluation"
+
+    def text(self) -> str:
+        """The table as plain text: a line for each number, then one for each class."""
+        return "\n".join([self.title, ""] + [_aligned(head, rows) for head, rows in self._tables()])
+
+    def show(self, file: TextIO | None = None) -> None:
+        """Prints the table: with lines and weights on a terminal, else as `text`.
+
+        Args:
+            file: None: standard output.
+        """
+        file = file or sys.stdout
+        if not file.isatty():
+            print(self.text(), file=file)
+            return
+        from rich.console import Console
+        from rich.markup import escape
+        from rich.table import Table
+
+        console = Console(file=file, highlight=False)
+        console.print(f"[bold]{escape(self.title)}[/bold]")
+        for head, rows in self._tables():
+            table = Table()
+            for place, column in enumerate(head):
+                table.add_column(column, justify="right" if place else "left")
+            for row in rows:
+                table.add_row(*map(escape, row))
+            console.print(table)
+
+    def write(self, directory: str) -> list[str]:
+        """Writes metrics.json and those plots that there is something to show for.
+
+        The plots are learning_curves.png (with history), confusion_matrix.png (with such a
+        figure), roc.png and reliability.png (with a RocAuc or PrAuc and a CalibrationError among
+        the metrics). Each file is written beside and renamed, so it is never half there.
+
+        Args:
+            directory: made if missing.
+
+        Returns:
+            The paths of the files.
+
+        Raises:
+            UserError: if a file cannot be written.
+        """
+        from tfbig.evaluation import plots
+
+        path = os.path.join(directory, "metrics.json")
+        _write(path, lambda beside: self._write_json(beside))
+        paths = [path]
+        for name, figure in plots.figures(self).items():
+            path = os.path.join(directory, f"{name}.png")
+            _write(path, lambda beside, figure=figure: figure.savefig(beside, format="png"))
+            paths.append(path)
+        return paths
+
+    def name_of(self, number: int | str) -> str:
+        """The name of a class by its number."""
+        number = int(number)
+        if self.class_names is None or number >= len(self.class_names):
+            return str(number)
+        return str(self.class_names[number])
+
+    def _write_json(self, path: str) -> None:
+        told: dict[str, Any] = {name: _plain(value) for name, value in self.figures.items()}
+        if self.intervals:
+            told["intervals"] = {
+                name: _plain(dataclasses.asdict(value)) for name, value in self.intervals.items()
+            }
+        if self.class_names is not None:
+            told["class_names"] = [str(name) for name in self.class_names]
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(told, file, indent=1, allow_nan=False)
+            file.write("\n")
+
+    def _tables(self) -> list[tuple[list[str], list[list[str]]]]:
+        numbers = {n: v for n, v in self.figures.items() if np.ndim(v) == 0 and not _by_class(v)}
+        head = ["metric", "value"] + (["low", "high"] if self.intervals else [])
+        rows = []
+        for name, value in numbers.items():
+            interval = self.intervals.get(name)
+            ends = [_number(interval.low), _number(interval.high)] if interval else ["", ""]
+            rows.append([name, _number(value)] + (ends if self.intervals else []))
+        tables = [(head, rows)] if rows else []
+        by_class = {name: value for name, value in self.figures.items() if _by_class(value)}
+        if by_class:
+            tables.append(self._class_table(by_class))
+        return tables
+
+    def _class_table(self, by_class: dict[str, dict]) -> tuple[list[str], list[list[str]]]:
+        head = ["class"] + [name.removesuffix("_per_class") for name in by_class]
+        numbers = sorted({key for value in by_class.values() for key in value}, key=_order)
+        rows = [
+            [self.name_of(key) if str(key).isdigit() else str(key)]
+            + [_number(value[key]) if key in value else "" for value in by_class.values()]
+            for key in numbers[:_MOST_ROWS]
+        ]
+        if len(numbers) > _MOST_ROWS:
+            rows.append([f"{len(numbers) - _MOST_ROWS} more"] + [""] * len(by_class))
+        return head, rows
+
+
+def _by_class(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _order(key: Any) -> tuple[int, str]:
+    return (int(key), "") if str(key).isdigit() else (sys.maxsize, str(key))
+
+
+def _number(value: float) -> str:
+    value = float(value)
+    if math.isnan(value):
+        return "undefined"
+    if value.is_integer() and abs(value) >= 100:
+        return f"{int(value)}"
+    return f"{value:.4f}" if value == 0 or 0.01 <= abs(value) < 1000 else f"{value:.4g}"
+
+
+def _aligned(head: list[str], rows: list[list[str]]) -> str:
+    widths = [max(len(row[place]) for row in [head, *rows]) for place in range(len(head))]
+    lines = []
+    for row in [head, ["-" * width for width in widths], *rows]:
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """For JSON: NaN and infinity, which it does not have, become null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, int | np.integer) and not isinstance(value, bool):
+        return int(value)
+    return float(value) if math.isfinite(value) else None
+
+
+def _write(path: str, write: Callable[[str], None]) -> None:
+    beside = f"{path}.tmp-{os.getpid()}"
+    try:
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        write(beside)
+        os.replace(beside, path)
+    except OSError as error:
+        raise UserError(
+            f"the report cannot be written to {path!r}: {error.strerror or error}; give a "
+            "directory that can be written."
+        ) from error
+    finally:
+        if os.path.exists(beside):
+            os.remove(beside)
