@@ -28,6 +28,20 @@ def test_a_row_keeps_its_mask_wherever_it_is_computed():
         np.testing.assert_array_equal(part, whole[first : first + rows])
 
 
+def test_several_rows_of_each_example_keep_their_masks_too():
+    layer = tfbig.layers.Dropout(0.4, seed=7)
+
+    @tf.function
+    def call(first, rows):
+        with placed(tf.constant(5, tf.int64), first, rows):
+            return layer(tf.ones([rows * 3, 6]), training=True)
+
+    whole = call(tf.constant(0), tf.constant(8)).numpy()
+    for first, rows in ((0, 2), (2, 5), (7, 1), (8, 0)):
+        part = call(tf.constant(first), tf.constant(rows)).numpy()
+        np.testing.assert_array_equal(part, whole[3 * first : 3 * (first + rows)])
+
+
 @pytest.mark.parametrize("width", [1, 3, 4, 130])
 def test_compiled_or_not_the_mask_is_the_same(width):
     layer = tfbig.layers.Dropout(0.5, seed=7)

@@ -18,7 +18,8 @@ class Dropout(keras.layers.Dropout):
 
     In tfbig's training, the same examples lose the same units on one device or many, compiled
     or not, with or without accumulation, and after resuming. Keras's own layer draws for each
-    replica. Outside of tfbig's training (in `fit`, say) it is Keras's own.
+    replica. Outside of tfbig's training (in `fit`, say) it is Keras's own. Its first dimension is
+    that of the batch, or holds several rows of each example, one example after the other.
 
     The bits are those of Philox (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
     2011) at a counter that tells the step, the place and the unit.
@@ -77,7 +78,7 @@ class Dropout(keras.layers.Dropout):
         known = all(isinstance(n, int) for n in row)
         units = math.prod(row) if known else tf.reduce_prod(row)
         counts = -(-units // _LANES)  # whole values of the counter, so that rows do not share one
-        first = tf.cast(place.first, tf.uint64) * tf.cast(counts, tf.uint64)
+        first = tf.cast(place.first_of(rows), tf.uint64) * tf.cast(counts, tf.uint64)
         bits = tf.raw_ops.StatelessRandomUniformFullIntV2(
             shape=[rows, counts * _LANES],
             key=tf.cast(tf.reshape(self._key, [1]), tf.uint64),

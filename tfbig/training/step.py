@@ -161,7 +161,8 @@ class Step:
         with tf.GradientTape(persistent=True, watch_accessed_variables=not program.pure) as tape:
             if program.pure:
                 tape.watch(start.trainable)
-            with placed(number, batch.first):
+            rows = tf.shape(tf.nest.flatten(batch.features)[0])[0]
+            with placed(number, batch.first, rows):
                 forward = program.forward(start, batch, self._training)
             groups = gradients.group_terms(
                 forward.terms, batch.count, self._rows, self._aggregation
