@@ -20,6 +20,7 @@ from tfbig.data import cleaning, splitting
 
 _FOLDER = flags.DEFINE_string("folder", None, "Where the files are; None: a temporary folder.")
 _MAX_STEPS = flags.DEFINE_integer("max_steps", 300, "The step at which to stop.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of weights and shuffles.")
 
 
 def write_files(folder: str) -> None:
@@ -68,6 +69,7 @@ def train(folder: str) -> tfbig.TrainResult:
         lambda: training.batch(32),
         eval_input_fn=lambda: test.batch(32),
         max_steps=_MAX_STEPS.value,
+        config=tfbig.RunConfig(tf_random_seed=_SEED.value),
     )
 
 
