@@ -81,8 +81,9 @@ def test_seeds_decide_the_interval():
 
 
 def test_examples_of_a_group_are_drawn_together():
-    labels, guess = np.zeros(400), np.repeat(RANDOM.normal(size=40), 10)
-    groups = np.repeat([f"patient {i}" for i in range(40)], 10)
+    mixed = RANDOM.permutation(400) // 10  # examples of a group are apart
+    labels, guess = np.zeros(400), RANDOM.normal(size=40)[mixed]
+    groups = [f"patient {i}" for i in mixed]
     alone = bootstrap(lambda y, p: float(p.mean()), labels, guess, samples=500)
     grouped = bootstrap(lambda y, p: float(p.mean()), labels, guess, groups=groups, samples=500)
     ratio = (grouped.high - grouped.low) / (alone.high - alone.low)
@@ -143,6 +144,9 @@ def test_one_model_may_give_logits():
     for name in ("accuracy", "log_loss", "roc_auc"):
         test = paired_test(name, LABELS, logits, CHANCES, samples=50)
         assert test.difference == pytest.approx(0, abs=1e-12) and test.p_value == 1
+    other = np.clip(CHANCES + RANDOM.normal(size=200) / 9, 0.02, 0.98)  # no ties
+    mixed = paired_test("roc_auc", LABELS, logits, other, samples=99)
+    assert mixed == paired_test("roc_auc", LABELS, CHANCES, other, samples=99)
 
 
 @pytest.mark.parametrize(

@@ -250,5 +250,5 @@ def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # Evenly along the curve, not over the thresholds: they crowd where the curve is steep.
     along = np.cumsum(np.hypot(np.diff(x, prepend=0), np.diff(y, prepend=0)))
     places = np.searchsorted(along, np.linspace(0, along[-1], _MOST_POINTS))
-    places = np.unique(np.clip(np.append(places, [0, len(x) - 1]), 0, len(x) - 1))
+    places = np.unique(np.minimum(places, len(x) - 1))
     return x[places], y[places]
