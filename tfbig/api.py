@@ -2,20 +2,22 @@
 
 import inspect
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from tfbig.data.feed import Feed
 from tfbig.data.source import Source
 from tfbig.errors import NotBuiltError, UserError
 from tfbig.placement.strategies import make_placement
 from tfbig.programs.spec import ModeKeys
 from tfbig.run_config import RunConfig
 from tfbig.serving.saved_model import checked_preprocessing, export_saved_model
+from tfbig.training.predictor import Predictor
 from tfbig.training.result import TrainResult
-from tfbig.training.session import TrainingSession
+from tfbig.training.session import TrainingSession, make_feed
 
 
 def train_distributed(
@@ -144,9 +146,8 @@ def export(
     if signatures is not None:
         raise NotBuiltError("export(signatures=…) is not built yet; leave it None.")
     steps = checked_preprocessing(preprocessing)
-    if isinstance(model_or_path, (str, os.PathLike)):
-        model_or_path = _load(os.fspath(model_or_path))
-    return export_saved_model(model_or_path, os.fspath(directory), steps)
+    model = _given_model("export", model_or_path)
+    return export_saved_model(model, os.fspath(directory), steps)
 
 
 def fine_tune(*args, **kwargs):
@@ -172,13 +173,42 @@ def evaluate(*args, **kwargs):
     )
 
 
-def predict(*args, **kwargs):
-    """Predicts from a model; not built yet.
+def predict(
+    model_or_path: keras.Model | str | os.PathLike,
+    input_fn: Callable,
+    *,
+    strategy: str | tf.distribute.Strategy = "auto",
+    devices: int | list[str] | str | None = None,
+) -> Iterator[Any]:
+    """Predicts for every example that input_fn gives, in their order.
+
+    Batches are read, and cut over the replicas, as in evaluation; the results come as they are
+    made, so that data of any size can be predicted.
+
+    Example:
+
+        for probabilities in tfbig.predict("runs/digits/model.keras", input_fn):
+            print(probabilities.argmax())
+
+    Args:
+        model_or_path: a keras.Model, or the path of a `.keras` file (loaded in safe mode).
+        input_fn: as for train_distributed, called with mode "infer"; labels and weights are left
+            aside.
+        strategy, devices: as for train_distributed.
+
+    Yields:
+        What the model returns for one example: a NumPy array, or a structure of them.
 
     Raises:
-        NotBuiltError: always.
+        UserError: there is no such model, or the data cannot be used; before the first
+            prediction is asked for.
     """
-    raise NotBuiltError("tfbig.predict is not built yet; call result.model.predict(features).")
+    _check_callable("input_fn", input_fn)
+    placement = make_placement(strategy, devices)  # before TensorFlow settles its devices
+    model = _given_model("predict", model_or_path)
+    data = call_input_fn(input_fn, ModeKeys.PREDICT, None, RunConfig())
+    feed = make_feed(data, seed=None, multiple=placement.num_replicas, order="own", training=False)
+    return _one_by_one(Predictor(model, placement, feed), feed)
 
 
 def cross_validate(*args, **kwargs):
@@ -273,9 +303,23 @@ def _shown(value: Any) -> str:
     return "None" if value is None else f"a {type(value).__name__}"
 
 
-def _load(path: str) -> keras.Model:
+def _given_model(verb: str, model_or_path: Any) -> Any:
+    """The model itself, or the one in a `.keras` file."""
+    if not isinstance(model_or_path, (str, os.PathLike)):
+        return model_or_path
+    path = os.fspath(model_or_path)
     if not path.endswith(".keras") or not os.path.isfile(path):
         raise UserError(
-            f"export({path!r}): expected a keras.Model or the path of a .keras file that exists."
+            f"{verb}({path!r}): expected a keras.Model or the path of a .keras file that exists."
         )
     return keras.saving.load_model(path, safe_mode=True)
+
+
+def _one_by_one(predictor: Predictor, feed: Feed) -> Iterator[Any]:
+    try:
+        for *_, outputs in predictor.batches():
+            flat = tf.nest.flatten(outputs)
+            for row in range(len(flat[0])):
+                yield tf.nest.map_structure(lambda a: a[row], outputs)  # noqa: B023
+    finally:
+        feed.close()

@@ -41,6 +41,10 @@ class Placement:
         """Runs `fn` on every replica, inside a trace; returns the first replica's result."""
         return fn(*args)
 
+    def run_each(self, fn: Callable, args: tuple) -> list:
+        """Like `run`, but returns the results of all replicas, in their order."""
+        return [fn(*args)]
+
     def reduce_sum(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
         """Sums tensors over the replicas, inside `run`; every replica gets the sums."""
         return tensors
@@ -75,10 +79,17 @@ class Mirrored(Placement):
         return tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int32)
 
     def run(self, fn: Callable, args: tuple) -> Any:
+        return self.run_each(fn, args)[0]
+
+    def run_each(self, fn: Callable, args: tuple) -> list:
         results = self.strategy.run(fn, args)
-        return tf.nest.map_structure(
-            lambda value: self.strategy.experimental_local_results(value)[0], results
-        )
+        return [
+            tf.nest.map_structure(
+                lambda value: self.strategy.experimental_local_results(value)[replica],  # noqa: B023
+                results,
+            )
+            for replica in range(self.num_replicas)
+        ]
 
     def reduce_sum(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
         context, sums = tf.distribute.get_replica_context(), list(tensors)

@@ -199,25 +199,14 @@ class TrainingSession:
         return seed
 
     def _make_feed(self, data: tf.data.Dataset | Source, multiple: int, training: bool) -> Feed:
-        steps = self._config.steps_per_loop
-        distribution = self._config.data_distribution
-        if isinstance(data, Source):
-            order = {"auto": "random", "none": "own"}.get(distribution, distribution)
-            return SourceFeed(
-                data,
-                seed=self._seed,
-                multiple=multiple,
-                steps_per_loop=steps,
-                order=order if training else "own",
-                training=training,
-            )
-        if training and distribution in ("random", "block"):
-            raise UserError(
-                f'RunConfig.data_distribution="{distribution}" needs data with random access, and '
-                "input_fn returned a tf.data.Dataset; return a tfbig.data.Source, or shuffle the "
-                'Dataset and leave data_distribution="auto".'
-            )
-        return DatasetFeed(data, multiple=multiple, steps_per_loop=steps)
+        return make_feed(
+            data,
+            seed=self._seed,
+            multiple=multiple,
+            steps_per_loop=self._config.steps_per_loop,
+            order=self._config.data_distribution if training else "own",
+            training=training,
+        )
 
     def _restore(self) -> Restored | None:
         def trackables(metadata: dict) -> dict:
@@ -283,3 +272,43 @@ class TrainingSession:
             )
             return True
         return False
+
+
+def make_feed(
+    data: tf.data.Dataset | Source,
+    *,
+    seed: int | None,
+    multiple: int,
+    steps_per_loop: int | str = "auto",
+    order: str,
+    training: bool,
+) -> Feed:
+    """What reads global batches from what an input_fn returned.
+
+    Args:
+        data: batched.
+        seed: of a Source's shuffle and augmentation.
+        multiple: the number of parts that a global batch is cut into.
+        steps_per_loop: RunConfig.steps_per_loop.
+        order: RunConfig.data_distribution, or "own".
+        training: whether a Source's augmentation is random.
+
+    Raises:
+        UserError: the data cannot be read in this order.
+    """
+    if isinstance(data, Source):
+        return SourceFeed(
+            data,
+            seed=seed,
+            multiple=multiple,
+            steps_per_loop=steps_per_loop,
+            order={"auto": "random", "none": "own"}.get(order, order),
+            training=training,
+        )
+    if order in ("random", "block"):
+        raise UserError(
+            f'RunConfig.data_distribution="{order}" needs data with random access, and input_fn '
+            "returned a tf.data.Dataset; return a tfbig.data.Source, or shuffle the Dataset and "
+            'leave data_distribution="auto".'
+        )
+    return DatasetFeed(data, multiple=multiple, steps_per_loop=steps_per_loop)

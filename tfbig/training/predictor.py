@@ -1,0 +1,86 @@
+"""Predictions of a model for all examples of a feed, in their order."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfbig.data.feed import Feed
+from tfbig.errors import UserError
+from tfbig.placement.placement import Placement
+from tfbig.programs.program import split_element
+from tfbig.programs.rebuilding import CANNOT_BE_REBUILT, rebuilt_uncompiled
+
+
+class Predictor:
+    """Runs one pass over a feed; batches are cut over the replicas in their true size.
+
+    Args:
+        model: built or not; made again in the placement's scope unless it is there.
+        placement: where.
+        feed: read in its own order.
+
+    Raises:
+        UserError: the model cannot be made again there, or the data would not end.
+    """
+
+    def __init__(self, model: keras.Model, placement: Placement, feed: Feed):
+        if getattr(feed, "infinite", False):
+            raise UserError(
+                "input_fn returned an infinite Dataset, so the predictions would not end; leave "
+                "out .repeat(), or write .take(n)."
+            )
+        self._placement, self._feed = placement, feed
+        self._model = _placed(model, placement)
+        self._predict = tf.function(self._predicted, autograph=False, reduce_retracing=True)
+
+    def batches(self) -> Iterator[Any]:
+        """Yields for each batch (features, labels, weight, outputs): NumPy arrays, [n, …] each."""
+        feed, step = self._feed, 0
+        total = feed.steps_per_pass
+        while total is None or step < total:
+            steps = feed.capacity if total is None else min(feed.capacity, total - step)
+            then = 0 if total is None else min(feed.capacity, total - step - steps)
+            stack = feed.pull(step, steps, then)
+            if not stack.steps:
+                break
+            for i in range(stack.steps):
+                count = int(stack.counts[i])
+                batch = tf.nest.map_structure(lambda a: a[i][:count], stack.values)  # noqa: B023
+                parts = self._predict(split_element(batch)[0], tf.constant(count))
+                outputs = tf.nest.map_structure(
+                    lambda *arrays: np.concatenate([np.asarray(a) for a in arrays]), *parts
+                )
+                numbers = tf.nest.map_structure(np.asarray, batch)
+                # A part of no example has borrowed one, which is behind those that are there.
+                outputs = tf.nest.map_structure(lambda a: a[:count], outputs)  # noqa: B023
+                yield (*split_element(numbers), outputs)
+            step += stack.steps
+
+    def _predicted(self, features: Any, count: tf.Tensor) -> list:
+        def part(features, count):
+            replicas, number = self._placement.num_replicas, self._placement.replica()
+            rows = -(-count // replicas)
+            start = tf.minimum(number * rows, count)
+            stop = tf.minimum(start + rows, count)
+            start = tf.where(stop > start, start, 0)  # borrows the first example
+            stop = tf.maximum(stop, start + 1)
+            mine = tf.nest.map_structure(lambda t: t[start:stop], features)
+            return self._model(mine, training=False)
+
+        return self._placement.run_each(part, (features, count))
+
+
+def _placed(model: keras.Model, placement: Placement) -> keras.Model:
+    if model.built and all(placement.owns(v.value) for v in model.variables):
+        return model
+    try:
+        with placement.scope():
+            return rebuilt_uncompiled(model)
+    except CANNOT_BE_REBUILT as error:
+        raise UserError(
+            f"{type(model).__name__} cannot be made again on the replicas' devices from its "
+            f"get_config ({str(error).splitlines()[0]}); predict on one device."
+        ) from error
