@@ -113,7 +113,7 @@ def _check_members(path: str, members: list[zipfile.ZipInfo]) -> None:
                 f"{member.compress_size} to {member.file_size} bytes, a decompression bomb."
             )
     total = sum(member.file_size for member in members)
-    if total > max(64 * _MIB, _MAX_RATIO * size):
+    if total > most_bytes(path):
         raise UserError(
             f"{path} is refused: its {size} bytes unpack to {total}, a decompression bomb."
         )
@@ -146,11 +146,16 @@ def check_hdf5(path: str, file: h5py.File) -> None:
             if item.external or item.is_virtual:
                 raise UserError(f"{path} is refused: {full} keeps its data in another file.")
             declared += item.nbytes
-            if declared > max(64 * _MIB, _MAX_RATIO * size):
+            if declared > most_bytes(path):
                 raise UserError(
                     f"{path} is refused: its arrays would take {declared} bytes, of {size} in "
                     "the file: a decompression bomb."
                 )
+
+
+def most_bytes(path: str) -> int:
+    """What the arrays of a file may take in memory."""
+    return max(64 * _MIB, _MAX_RATIO * os.path.getsize(path))
 
 
 def json_of(path: str, name: str, text: str | bytes | None) -> Any:

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import logging
+import math
 import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,12 +12,14 @@ import h5py
 import keras
 import tensorflow as tf
 
+from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.finetuning.archives import (
     check_archive,
     check_hdf5,
     check_no_bytecode,
     json_of,
+    most_bytes,
     read_member,
     reason_of,
 )
@@ -26,6 +29,8 @@ from tfbig.finetuning.graph_layer import CannotBeLayer, as_model, trusting
 log = logging.getLogger("tfbig")
 
 WEIGHTS = "model.weights.h5"
+# What Keras says of classes that it does not know.
+_NOT_KNOWN = ("Could not locate", "Unknown", "custom_objects", "not a KerasSaveable subclass")
 
 
 @contextlib.contextmanager
@@ -58,7 +63,7 @@ def load_keras(path: str, safe_mode: bool, custom_objects: dict | None) -> keras
     config, version = check_keras(path, safe_mode)
 
     def load(compiled: bool) -> keras.Model:
-        with trusting(not safe_mode):
+        with trusting(not safe_mode), _bounded_variables(path):
             return keras.saving.load_model(
                 path, custom_objects=custom_objects, compile=compiled, safe_mode=safe_mode
             )
@@ -116,9 +121,10 @@ def load_h5(path: str, safe_mode: bool, custom_objects: dict | None) -> keras.Mo
     check_no_bytecode(path, config, safe_mode)
 
     def load() -> keras.Model:
-        return keras.saving.load_model(
-            path, custom_objects=custom_objects, compile=False, safe_mode=safe_mode
-        )
+        with _bounded_variables(path):
+            return keras.saving.load_model(
+                path, custom_objects=custom_objects, compile=False, safe_mode=safe_mode
+            )
 
     if str(version).startswith("2"):
         model = _by_either(path, load, custom_objects, str(version))
@@ -141,9 +147,31 @@ def cannot_be_loaded(path: str, error: Exception) -> UserError:
     hint = ""
     if "safe_mode" in text:
         hint = " If you trust where it comes from, pass safe_mode=False."
-    elif any(said in text for said in ("Could not locate", "Unknown", "custom_objects")):
+    elif any(said in text for said in _NOT_KNOWN):
         hint = ' Pass custom_objects={"Name": Name} for classes and functions of your own.'
     return UserError(f"{path} cannot be loaded: {reason}.{hint}")
+
+
+@contextlib.contextmanager
+def _bounded_variables(path: str) -> Iterator[None]:
+    """Refuses variables that take far more memory than the file: its config may say anything."""
+    most, total = most_bytes(path), 0
+
+    def create(next_creator, **keywords):
+        nonlocal total
+        made_for = _private_api.keras_variable_of(keywords.get("initial_value"))
+        if made_for is not None:
+            size = math.prod(n or 1 for n in made_for.shape)
+            total += size * tf.as_dtype(made_for.dtype).size
+        if total > most:
+            raise UserError(
+                f"{path} is refused: the layers in its config would take over {most} bytes, which "
+                "its weights cannot fill."
+            )
+        return next_creator(**keywords)
+
+    with tf.variable_creator_scope(create):
+        yield
 
 
 def _by_either(

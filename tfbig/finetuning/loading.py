@@ -11,7 +11,7 @@ from tfbig.errors import UserError
 from tfbig.finetuning import saved_models
 from tfbig.finetuning.archives import kind_of
 from tfbig.finetuning.keras_files import load_h5, load_keras
-from tfbig.finetuning.weights import checkpoint_prefix, fill, newest_checkpoint
+from tfbig.finetuning.weights import checkpoint_prefix, fill, is_checkpoint, newest_checkpoint
 from tfbig.programs.keras_builder import KerasBuilder
 
 log = logging.getLogger("tfbig")
@@ -70,7 +70,7 @@ def load_model(
         )
     if os.path.isdir(path):
         model = _from_folder(path, safe_mode, custom_objects)
-    elif os.path.exists(path):
+    elif os.path.exists(path) and not is_checkpoint(path):
         model = _from_file(path, safe_mode, custom_objects)
     elif checkpoint_prefix(path):
         model = None

@@ -1,0 +1,81 @@
+"""Files in bad shape end in an error that names the file and the cause; nothing in them runs."""
+
+import pytest
+
+from tests.finetuning import damage
+
+CAUSES = {
+    "absent.keras": "no such file",
+    "bad_absolute.keras": "leads out of the archive",
+    "bad_backslash.keras": "leads out of the archive",
+    "bad_bomb_asset.keras": "decompression bomb",
+    "bad_bomb_config.keras": "decompression bomb",
+    "bad_bomb_metadata.keras": "decompression bomb",
+    "bad_bomb_weights.keras": "decompression bomb",
+    "bad_class.keras": "custom_objects=",
+    "bad_config.h5": "model_config is no JSON",
+    "bad_cycle.h5": "nested without an end",
+    "bad_deep.keras": "config.json is no JSON",
+    "bad_document.keras": "there is no config.json",
+    "bad_empty.h5": "0 bytes",
+    "bad_folder": "holds no model (notes.txt)",
+    "bad_html.h5": "HTML",
+    "bad_huge_array.h5": "decompression bomb",
+    "bad_huge_layer.keras": "the layers in its config would take",
+    "bad_lambda.h5": "bytecode",
+    "bad_lambda.keras": "safe_mode=False",
+    "bad_lambda_of_keras_2.h5": "bytecode",
+    "bad_link.keras": "symbolic link",
+    "bad_list.keras": "cannot be loaded",
+    "bad_lying_size.keras": "is damaged",
+    "bad_model.joblib": "pickle",
+    "bad_model.pkl": "pickle",
+    "bad_model.pt": "pickle",
+    "bad_named.h5": "pickle",
+    "bad_named.keras": "pickle",
+    "bad_noise.h5": "unknown kind",
+    "bad_objects.npy": "NumPy array",
+    "bad_objects.npz": "NumPy archive",
+    "bad_old.pkl": "pickle",
+    "bad_other.h5": "no architecture",
+    "bad_outer_data.h5": "in another file",
+    "bad_outer_link.h5": "link to another place",
+    "bad_png.keras": "PNG",
+    "bad_saved_model": "no SavedModel",
+    "bad_text.keras": "text file",
+    "bad_traversal.keras": "leads out of the archive",
+    "bad_writer": "WriteFile",
+    "empty_folder": "nothing",
+}
+FORMATS = ("keras", "h5", "weights", "savedmodel", "checkpoint")
+
+
+def test_a_file_that_harms_or_is_no_model_is_refused_with_its_cause(in_process, tmp_path):
+    (tmp_path / "files").mkdir()
+    found = in_process(damage.harmful, str(tmp_path / "files"), timeout=300)
+    assert found.pop("executed") == "False"
+    assert found.keys() == CAUSES.keys()
+    wrong = {
+        name: said
+        for name, said in found.items()
+        if not said.startswith("refused") or CAUSES[name] not in said
+    }
+    assert not wrong
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_a_file_cut_at_any_of_50_places_is_an_error_that_names_it(in_process, tmp_path, fmt):
+    (tmp_path / "files").mkdir()
+    found = in_process(damage.damaged, fmt, "cut", 50, str(tmp_path / "files"), timeout=550)
+    assert not [said for said in found if not said.startswith("refused")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_flipped_bytes_end_in_an_error_that_names_the_file_or_in_a_model(in_process, tmp_path, fmt):
+    (tmp_path / "files").mkdir()
+    found = in_process(damage.damaged, fmt, "flip", 50, str(tmp_path / "files"), timeout=550)
+    assert not [said for said in found if not said.startswith(("refused", "loaded"))]
+    if fmt in ("keras", "checkpoint"):  # which have checksums
+        assert sum(said.startswith("loaded") for said in found) <= 5
