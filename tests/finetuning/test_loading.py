@@ -1,6 +1,7 @@
 """Every format comes back as it was saved: predictions, and the optimizer's state where it is."""
 
 import logging
+import shutil
 
 import h5py
 import keras
@@ -11,6 +12,7 @@ import tensorflow as tf
 import tfbig
 from tests.finetuning.pretrained import X, Y, batches, build, builder_for, save_all, trained
 from tfbig.errors import UserError
+from tfbig.finetuning import graph_layer
 from tfbig.finetuning.loading import load_model
 
 FORMATS = (
@@ -104,6 +106,14 @@ def test_a_compile_state_that_cannot_be_told_is_left_out_with_one_line(tmp_path,
     np.testing.assert_array_equal(predictions(loaded), predictions(model))
 
 
+def test_hdf5_is_known_by_its_bytes_whatever_its_name(model, paths, tmp_path):
+    shutil.copy(paths["h5"], tmp_path / "model.keras")
+    shutil.copy(paths["weights"], tmp_path / "weights.bin")
+    for name, builder in (("model.keras", None), ("weights.bin", build)):
+        loaded = load_model(tmp_path / name, base_model_fn=builder)
+        np.testing.assert_array_equal(predictions(loaded), predictions(model))
+
+
 def test_a_model_is_returned_as_it_is(model):
     assert load_model(model) is model
 
@@ -183,6 +193,30 @@ class Linear(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec([None, 8], name="x")])
     def __call__(self, x):
         return x @ self.weight * self.scale + tf.stop_gradient(self.unused)
+
+
+class Writing(tf.Module):
+    def __init__(self, path):
+        self.path = str(path)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 8], name="x")])
+    def __call__(self, x):
+        tf.io.write_file(self.path, "written")
+        return 2.0 * x
+
+
+def test_a_graph_that_writes_files_is_refused_also_inside_a_keras_file(tmp_path):
+    tf.saved_model.save(Writing(tmp_path / "mark"), tmp_path / "writing")
+    with pytest.raises(UserError, match=r"writing is refused.*WriteFile.*safe_mode=False"):
+        load_model(tmp_path / "writing")
+    load_model(tmp_path / "writing", safe_mode=False).save(tmp_path / "again.keras")
+    (tmp_path / "mark").unlink(missing_ok=True)
+    graph_layer._trusted.clear()  # as in another process
+    with pytest.raises(UserError, match=r"again\.keras.*WriteFile.*safe_mode=False"):
+        load_model(tmp_path / "again.keras")
+    assert not (tmp_path / "mark").exists()
+    loaded = load_model(tmp_path / "again.keras", safe_mode=False)
+    np.testing.assert_array_equal(predictions(loaded), 2 * X)
 
 
 class Lookup(tf.Module):

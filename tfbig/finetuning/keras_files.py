@@ -4,6 +4,9 @@ import contextlib
 import importlib.util
 import logging
 import math
+import os
+import re
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -54,6 +57,18 @@ def opened_hdf5(path: str, member: str | None = None) -> Iterator[h5py.File]:
         raise UserError(f"{path} is damaged: {reason_of(error)}.") from error
 
 
+@contextlib.contextmanager
+def named(path: str, ending: str) -> Iterator[str]:
+    """A path with the ending by which Keras knows a format; older Keras wrote HDF5 as .keras."""
+    if path.endswith(ending):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = os.path.join(folder, "model" + ending)
+        os.symlink(os.path.abspath(path), link)
+        yield link
+
+
 def load_keras(path: str, safe_mode: bool, custom_objects: dict | None) -> keras.Model:
     """A model from a `.keras` archive, with its optimizer's state.
 
@@ -69,7 +84,7 @@ def load_keras(path: str, safe_mode: bool, custom_objects: dict | None) -> keras
             )
 
     if version.startswith("2"):
-        return _by_either(path, lambda: load(False), custom_objects, version)
+        return _by_either(path, lambda: load(False), custom_objects, version, safe_mode)
     try:
         return load(True)
     except Exception as error:  # a file's contents make Keras raise anything
@@ -121,13 +136,13 @@ def load_h5(path: str, safe_mode: bool, custom_objects: dict | None) -> keras.Mo
     check_no_bytecode(path, config, safe_mode)
 
     def load() -> keras.Model:
-        with _bounded_variables(path):
+        with _bounded_variables(path), named(path, ".h5") as there:
             return keras.saving.load_model(
-                path, custom_objects=custom_objects, compile=False, safe_mode=safe_mode
+                there, custom_objects=custom_objects, compile=False, safe_mode=safe_mode
             )
 
     if str(version).startswith("2"):
-        model = _by_either(path, load, custom_objects, str(version))
+        model = _by_either(path, load, custom_objects, str(version), safe_mode)
     else:
         try:
             model = load()
@@ -140,10 +155,13 @@ def load_h5(path: str, safe_mode: bool, custom_objects: dict | None) -> keras.Mo
 
 def cannot_be_loaded(path: str, error: Exception) -> UserError:
     """The error for what Keras said about a file."""
-    if isinstance(error, UserError):
-        return UserError(f"{path}: {error}")
-    reason = reason_of(error)
+    inner: BaseException | None = error
+    while inner is not None:  # Keras wraps what its layers raise
+        if isinstance(inner, UserError):
+            return UserError(str(inner) if path in str(inner) else f"{path}: {inner}")
+        inner = inner.__cause__ or inner.__context__
     text = str(error)
+    reason = reason_of(ValueError(re.split(r"Exception encountered: |deserialization: ", text)[-1]))
     hint = ""
     if "safe_mode" in text:
         hint = " If you trust where it comes from, pass safe_mode=False."
@@ -175,7 +193,11 @@ def _bounded_variables(path: str) -> Iterator[None]:
 
 
 def _by_either(
-    path: str, load: Callable[[], keras.Model], custom_objects: dict | None, version: str
+    path: str,
+    load: Callable[[], keras.Model],
+    custom_objects: dict | None,
+    version: str,
+    safe_mode: bool,
 ) -> keras.Model:
     """Loads a file of Keras 2 by Keras 3, or else by tf_keras."""
     try:
@@ -190,9 +212,12 @@ def _by_either(
     import tf_keras  # heavy, and rarely there
 
     try:
-        old = tf_keras.models.load_model(path, custom_objects=custom_objects, compile=False)
-        function = _traced(old)
-        model, fixed = as_model(function, old.name)
+        ending = ".keras" if path.endswith(".keras") and zipfile.is_zipfile(path) else ".h5"
+        with named(path, ending) as there, trusting(not safe_mode):
+            old = tf_keras.models.load_model(
+                there, custom_objects=custom_objects, compile=False, safe_mode=safe_mode
+            )
+            model, fixed = as_model(_traced(old), old.name)
     except CannotBeLayer as error:
         raise UserError(f"{path} was read by tf_keras, but {error}.") from error
     except Exception as error:

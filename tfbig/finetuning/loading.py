@@ -69,7 +69,7 @@ def load_model(
             "yourself (keras_hub.models.Backbone.from_preset(…)), and pass the model."
         )
     if os.path.isdir(path):
-        model = _from_folder(path, safe_mode, custom_objects)
+        model = _from_folder(path, safe_mode)
     elif os.path.exists(path) and not is_checkpoint(path):
         model = _from_file(path, safe_mode, custom_objects)
     elif checkpoint_prefix(path):
@@ -114,7 +114,7 @@ def _from_file(path: str, safe_mode: bool, custom_objects: dict | None) -> keras
     )
 
 
-def _from_folder(path: str, safe_mode: bool, custom_objects: dict | None) -> keras.Model | None:
+def _from_folder(path: str, safe_mode: bool) -> keras.Model | None:
     if saved_models.is_saved_model(path):
         return saved_models.load_saved_model(path, safe_mode)
     if newest_checkpoint(path) or checkpoint_prefix(path):

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tfbig.errors import UserError
 from tfbig.finetuning.archives import kind_of, reason_of
-from tfbig.finetuning.keras_files import WEIGHTS, check_keras, opened_hdf5
+from tfbig.finetuning.keras_files import WEIGHTS, check_keras, named, opened_hdf5
 from tfbig.programs.keras_program import Renumbering
 
 log = logging.getLogger("tfbig")
@@ -21,7 +21,7 @@ _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 class Saved(NamedTuple):
-    """An array in a file, and the names that it goes by."""
+    """An array in a file, and the name that it goes by."""
 
     name: str
     value: np.ndarray
@@ -166,12 +166,16 @@ def _fill(model: keras.Model, path: str) -> None:
         _fill_from_checkpoint(model, prefix)
     else:
         read_saved(path)  # checks it
-        if kind_of(path) == "hdf5" and not path.endswith(".weights.h5"):
-            with opened_hdf5(path) as file:
-                legacy = "layer_names" in file.attrs or "model_weights" in file
-            if not legacy:
-                raise UserError(f"{path} holds Keras weights; name it …{'.weights.h5'!r}.")
-        model.load_weights(path)
+        with named(path, _ending(path)) as there:
+            model.load_weights(there)
+
+
+def _ending(path: str) -> str:
+    if kind_of(path) == "zip":
+        return ".keras"
+    with opened_hdf5(path) as file:
+        by_layer = "layer_names" in file.attrs or "model_weights" in file
+    return ".h5" if by_layer else ".weights.h5"
 
 
 def _fill_from_tfbig(model: keras.Model, folder: str) -> None:
