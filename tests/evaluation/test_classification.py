@@ -170,6 +170,28 @@ def test_an_example_of_weight_0_is_as_if_it_were_not_there(classes):
             np.testing.assert_allclose(got[name], value, rtol=1e-9, err_msg=name)
 
 
+@pytest.mark.parametrize("task, shape", [("binary", 1), ("binary", 2), ("classes", 3)])
+def test_the_caller_may_use_its_arrays_again(task, shape):
+    labels, chances, weights = examples(5, 60, max(shape, 2), 9, True)
+    chances = chances[:, 1:] if shape == 1 else chances
+    expected = measured(metrics_for(task, ["roc_auc"]), labels, chances, weights, cuts=(0.5,))
+    buffers = np.empty(30, int), np.empty([30, shape]), np.empty(30)
+    metrics = metrics_for(task, ["roc_auc"])
+    for part in (slice(0, 30), slice(30, 60)):
+        for buffer, array in zip(buffers, (labels, chances, weights), strict=True):
+            buffer[...] = array[part]
+        update_all(metrics, *buffers)
+    assert results(metrics) == expected
+
+
+def test_areas_are_the_same_where_the_order_is_not_kept(monkeypatch):
+    labels, chances, weights = examples(6, 60, 4, 9, True)
+    names = ["roc_auc_per_class", "pr_auc_per_class"]
+    expected = measured(metrics_for("classes", names), labels, chances, weights)
+    monkeypatch.setattr(classification, "_MOST_SORTED", 10)
+    assert measured(metrics_for("classes", names), labels, chances, weights) == expected
+
+
 def test_the_log_loss_of_logits_is_exact_where_probabilities_are_cut_off():
     metric = metrics_for("binary", ["log_loss"])[0]
     metric.update([0, 1], [1000.0, 1000.0])

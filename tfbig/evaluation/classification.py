@@ -5,6 +5,7 @@ question which classes occur; and the log loss of logits is exact, not cut off a
 """
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ Average = Literal["macro", "micro", "weighted", "binary", "per_class"]
 
 MOST_EXAMPLES = 10_000_000  # that a ranking keeps
 MOST_SCORES = 100_000_000  # examples x classes
+_MOST_SORTED = 2_000_000  # scores whose order is kept: 32 MB
 MOST_CLASSES = 4096  # of a confusion matrix: 128 MiB
 
 
@@ -215,6 +217,7 @@ class _Ranked(Metric):
         self._average = average
         kind = {RocAuc: "roc_auc", PrAuc: "pr_auc"}[type(self)]
         default = kind if average == "macro" else f"{kind}_per_class"
+        self._sorted: tuple[np.ndarray | None, list] = (None, [])  # scores, thresholds by column
         super().__init__(name or default, reading or ClassReading())
 
     def reset(self) -> None:
@@ -249,18 +252,31 @@ class _Ranked(Metric):
     def _counts_by_class(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         if not self._examples:
             return {}
+        labels, scores, weights = self._kept[0] if len(self._kept) == 1 else self._together()
+        first = 1 if scores.ndim == 1 else 0
+        return {
+            str(number): ranking.counts_above(labels == number, *found, weights)
+            for number, found in enumerate(self._thresholds(scores), first)
+        }
+
+    def _thresholds(self, scores: np.ndarray) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+        columns = scores[:, None] if scores.ndim == 1 else scores
+        found = (ranking.thresholds(column) for column in columns.T)
+        if scores.size > _MOST_SORTED:
+            return found  # one at a time
+        if self._sorted[0] is not scores:  # resampling changes the weights alone
+            self._sorted = scores, list(found)
+        return self._sorted[1]
+
+    def _together(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         labels, scores = (np.concatenate([kept[i] for kept in self._kept]) for i in (0, 1))
         weights = None
         if any(kept[2] is not None for kept in self._kept):
             weights = np.concatenate(
                 [np.ones(len(kept[0])) if kept[2] is None else kept[2] for kept in self._kept]
             )
-        if scores.ndim == 1:
-            return {"1": ranking.counts_above(labels == 1, scores, weights)}
-        return {
-            str(number): ranking.counts_above(labels == number, scores[:, number], weights)
-            for number in range(scores.shape[1])
-        }
+        self._kept = [(labels, scores, weights)]
+        return self._kept[0]
 
     def _area(self, true: np.ndarray, false: np.ndarray) -> float:
         raise NotImplementedError

@@ -3,23 +3,38 @@
 import numpy as np
 
 
+def thresholds(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The order of the scores, the highest first, and where each threshold ends in it.
+
+    Args:
+        scores: float [n]; equal scores are one threshold.
+
+    Returns:
+        (order [n], ends [number of different scores]).
+    """
+    order = np.argsort(scores, kind="stable")[::-1]
+    ordered = scores[order]
+    return order, np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(scores) - 1)
+
+
 def counts_above(
-    positive: np.ndarray, scores: np.ndarray, weights: np.ndarray | None = None
+    positive: np.ndarray,
+    order: np.ndarray,
+    ends: np.ndarray,
+    weights: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The weight of true and false positives at each threshold, the highest first.
 
     Args:
         positive: bool [n].
-        scores: float [n]; equal scores are one threshold.
+        order, ends: of `thresholds`.
         weights: float [n], or None: 1 each.
 
     Returns:
-        (true positives, false positives), float64 [number of different scores].
+        (true positives, false positives), float64 [number of thresholds].
     """
-    order = np.argsort(scores, kind="stable")[::-1]
-    scores, positive = scores[order], positive[order]
-    ends = np.append(np.flatnonzero(scores[1:] != scores[:-1]), len(scores) - 1)
-    weights = np.ones(len(scores)) if weights is None else weights[order]
+    positive = positive[order]
+    weights = np.ones(len(order)) if weights is None else weights[order]
     true = np.cumsum(np.where(positive, weights, 0.0))[ends]
     return true, np.cumsum(np.where(positive, 0.0, weights))[ends]
 

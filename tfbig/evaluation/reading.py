@@ -111,7 +111,8 @@ class ClassReading(Reading):
             probabilities = np.exp(logs)
             nats = -_at(logs, numbers)
         else:
-            probabilities, nats = values, _clipped_nats(_at(values, numbers))
+            # A copy: a ranking keeps it, and the caller may use the array for the next batch.
+            probabilities, nats = values.copy(), _clipped_nats(_at(values, numbers))
         return ClassBatch(
             weights=read_weights(weights, shape),
             labels=numbers,
@@ -134,13 +135,13 @@ class ClassReading(Reading):
         values = values if two else values.reshape(-1)
         if self.scale.logits(values, tolerance):
             values = values.astype(np.float64)
-            scores = values[:, 1] - values[:, 0] if two else values
+            scores = values[:, 1] - values[:, 0] if two else values  # astype has copied
             probabilities = np.exp(-np.logaddexp(0, -scores))
             predicted = scores > 0
             nats = np.logaddexp(0, np.where(numbers == 1, -scores, scores))
         else:
             predicted = values.argmax(axis=-1) if two else values > 0.5
-            probabilities = scores = values[:, 1] if two else values
+            probabilities = scores = (values[:, 1] if two else values).copy()
             nats = _clipped_nats(np.where(numbers == 1, probabilities, 1 - probabilities))
         return ClassBatch(
             weights=read_weights(weights, shape),
