@@ -292,6 +292,22 @@ MODELS = {
             "expects (batch), class numbers from 0 to 3 - 1; for one-hot labels compile with",
         ],
     ),
+    "evaluation features of another shape": (
+        dict(eval_input_fn=lambda: slices(X[:, :5], Y).batch(16)),
+        ["eval_input_fn gives features of shape (batch, 5), but the model", "expects (batch, 8)"],
+    ),
+    "evaluation data without labels": (
+        dict(eval_input_fn=lambda: tf.data.Dataset.from_tensor_slices(X).batch(16)),
+        ["eval_input_fn gives no labels, but the model is compiled with a loss"],
+    ),
+    "evaluation features of another structure": (
+        dict(eval_input_fn=lambda: slices({"a": X, "b": X}, Y).batch(16)),
+        ["cannot be called with the features of eval_input_fn", "that those of input_fn have"],
+    ),
+    "class names for class numbers": (
+        dict(input_fn=lambda: slices(X, Y.astype("U1")).batch(16)),
+        ["labels are strings; map them to numbers, say by np.searchsorted(classes, labels)"],
+    ),
     "class numbers for one-hot labels": (
         dict(model_fn=lambda: compiled(loss="categorical_crossentropy")),
         ["labels have the shape (batch), but categorical_crossentropy", "expects (batch, 3)"],

@@ -140,3 +140,11 @@ def test_a_source_without_its_methods_says_which_are_missing():
         len(Nothing())
     with pytest.raises(NotImplementedError, match=r"read\(indices\)"):
         Nothing().read(np.arange(1))
+
+
+def test_a_source_is_augmented_once():
+    source = tfbig.data.ArraySource(np.zeros([4, 8, 8, 1], np.float32)).augment(
+        [{"name": "RandomFlip"}]
+    )
+    with pytest.raises(UserError, match="augmented already; put all layers into one list"):
+        source.augment([{"name": "RandomFlip"}])

@@ -119,8 +119,9 @@ def test_reading_ahead_gives_what_direct_reading_gives_and_reads_nothing_twice(p
         step += steps
     ahead.close()
     numbers = sum(source.calls, [])
-    expected = [n for s in range(step + plan[-1][1]) for n in direct.batch_numbers(s).tolist()]
-    assert numbers == expected
+    expected = [n for s in range(step) for n in direct.batch_numbers(s).tolist()]
+    ahead_of_the_end = [n for s in range(plan[-1][1]) for n in direct.batch_numbers(step + s)]
+    assert numbers in (expected, expected + ahead_of_the_end)  # which close() may have cancelled
 
 
 def test_a_jump_and_a_shorter_pull_than_was_read_ahead_give_the_right_batches():

@@ -55,7 +55,7 @@ def test_bad_records_make_their_batches_smaller_and_go_to_quarantine(tmp_path, c
     feed.close()
     assert quarantine.count == len((tmp_path / "bad.jsonl").read_text().splitlines()) == 3
     feed.close()
-    assert caplog.text.count("3 bad records were left out") == 1
+    assert caplog.text.count("bad records that were left out: 3") == 1
 
 
 def test_a_bad_record_is_an_error_unless_it_may_be_left_out():
@@ -64,13 +64,40 @@ def test_a_bad_record_is_an_error_unless_it_may_be_left_out():
         feed.pull(0, 5)
 
 
-def test_a_batch_of_bad_records_alone_is_an_error_that_names_its_step(tmp_path):
+def test_a_step_of_bad_records_alone_trains_on_the_examples_of_the_next(tmp_path):
     quarantine = Quarantine(tmp_path / "bad.jsonl")
-    feed = feed_of(Flawed(6, [2, 3], quarantine).batch(2), order="own")
-    with pytest.raises(UserError, match="all examples of step 1 are bad records"):
-        feed.pull(0, 3)
-    with pytest.raises(UserError, match="all examples of step 1 are bad records"):
-        feed.pull(1, 1)
+    keywords = dict(order="own", steps_per_loop=3)
+    feed = feed_of(Flawed(8, [2, 3, 5], quarantine).batch(2), **keywords)
+    assert batches_of(feed, 0, 3) == [[0, 1], [4], [4]]
+    assert batches_of(feed, 1, 1) == [[4]]
+    assert batches_of(feed_of(Flawed(8, [2, 3, 5], quarantine).batch(2), **keywords), 1, 2) == [
+        [4],
+        [4],
+    ]
+    hopeless = feed_of(Flawed(300, range(100, 300), quarantine).batch(1), **keywords)
+    with pytest.raises(UserError, match="of the 100 steps from step 120 on are bad records"):
+        hopeless.pull(120, 1)
+
+
+@pytest.mark.parametrize("bad", [[20], [0, 1, 2, 3, 4], [5, 6, 7, 8, 9, 20]])
+def test_a_batch_of_bad_records_alone_adds_nothing_to_an_evaluation(tmp_path, bad):
+    quarantine = Quarantine(tmp_path / "bad.jsonl")
+
+    def pairs(bad):
+        numbers = Flawed(21, bad, quarantine)
+        return numbers.map(lambda n: (n[:, None].astype("float32"),) * 2).batch(5)
+
+    def build():
+        zeros = keras.layers.Dense(1, kernel_initializer="zeros", trainable=False)
+        model = keras.Sequential([keras.Input((1,)), zeros, keras.layers.Dense(1)])
+        model.compile(keras.optimizers.SGD(0.0), "mse")
+        return model
+
+    result = tfbig.train_distributed(
+        build, lambda: pairs([]), eval_input_fn=lambda: pairs(bad), max_steps=1
+    )
+    good = np.setdiff1d(np.arange(21), bad)
+    np.testing.assert_allclose(result.metrics["loss"], np.mean(good**2.0), rtol=1e-6)
 
 
 class Threaded(Source):
@@ -180,5 +207,5 @@ def test_a_run_tells_of_bad_records_in_evaluation_and_leaves_no_threads(tmp_path
         return model
 
     tfbig.train_distributed(build, lambda: pairs([]), eval_input_fn=lambda: pairs([7]), max_steps=2)
-    assert caplog.text.count("1 bad records were left out") == 1
+    assert caplog.text.count("bad records that were left out: 1") == 1
     assert not [t for t in threading.enumerate() if t.name.startswith("tfbig-read")]

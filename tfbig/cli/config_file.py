@@ -26,7 +26,7 @@ FIELDS = (
     "epochs",
 )
 # What these hold is checked by what reads them, so a flag may add a field.
-_OPEN = ("run", "optimizer", "optimizer.learning_rate")
+_OPEN = ("run", "optimizer", "optimizer.learning_rate", "data", "data.source", "data.split")
 
 
 def load_config(path: str) -> ConfigDict:

@@ -134,7 +134,7 @@ class BadRecords(UserError):
         self.found, self.quarantine = list(found), quarantine
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         super().__init__(
-            f"{found[0]}{more}. Repair the data, or leave such records out with "
+            f"{str(found[0]).rstrip('.')}{more}. Repair the data, or leave such records out with "
             'on_bad_record="skip".'
         )
 

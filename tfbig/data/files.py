@@ -34,6 +34,8 @@ def expand(paths: Paths, owner: str) -> list[str]:
     Raises:
         UserError: nothing is there.
     """
+    if not isinstance(paths, (str, os.PathLike, list, tuple)):
+        raise UserError(f"{owner}: paths={paths!r}; give a path, a pattern or a list of them.")
     given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     found: list[str] = []
     for item in given:

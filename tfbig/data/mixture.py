@@ -50,7 +50,7 @@ class MixtureSource(Source):
     """
 
     def __init__(self, sources: Sequence[Source], weights: Sequence[float] | None = None):
-        self._sources = list(sources)
+        self._sources = [sources] if isinstance(sources, Source) else list(sources)
         if not self._sources:
             raise UserError("mix: no sources were given; write mix([first, second]).")
         for source in self._sources:
@@ -62,7 +62,13 @@ class MixtureSource(Source):
                     "augment what comes out."
                 )
         lengths = tuple(len(source) for source in self._sources)
-        weights = lengths if weights is None else tuple(float(weight) for weight in weights)
+        try:
+            weights = lengths if weights is None else tuple(float(weight) for weight in weights)
+        except (TypeError, ValueError):
+            raise UserError(
+                f"mix(weights={weights!r}): expected one positive number for each source; write "
+                "mix([first, second], weights=[0.8, 0.2])."
+            ) from None
         if len(weights) != len(lengths):
             raise UserError(
                 f"mix: {len(lengths)} sources and {len(weights)} weights; give one for each."

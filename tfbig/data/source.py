@@ -120,9 +120,16 @@ class Source:
         Args:
             augmentation: see `tfbig.data.augmentation.Augmentation`, or its list of layers. It
                 sees batches as they come out of `read` and of each `map`.
+
+        Raises:
+            UserError: it is augmented already, or the layers cannot be used.
         """
         from tfbig.data.augmentation import as_augmentation
 
+        if self.augmentation is not None:
+            raise UserError(
+                "augment: this source is augmented already; put all layers into one list."
+            )
         augmented = copy.copy(self)
         augmented.augmentation = as_augmentation(augmentation)
         return augmented

@@ -22,6 +22,7 @@ from tfbig.errors import UserError
 log = logging.getLogger("tfbig")
 
 _CHUNK = 64  # examples that are worth a thread's time
+_TRIES = 100  # steps of bad records alone, before the run is given up
 
 
 class SourceFeed(Feed):
@@ -99,7 +100,7 @@ class SourceFeed(Feed):
             self._helpers.shutdown(wait=True)
         for quarantine in self._quarantines:
             log.warning(
-                "%d bad records were left out; they are in %s", quarantine.count, quarantine.path
+                "bad records that were left out: %d; see %s", quarantine.count, quarantine.path
             )
         self._quarantines.clear()  # told once, however often it is closed
 
@@ -108,6 +109,31 @@ class SourceFeed(Feed):
         return self._distribution.batches(step, 1).numbers
 
     def _read(self, step: int, steps: int) -> Stack:
+        batch, counts = self._examples(step, steps)
+        if self._training and len(self._shares) == 1 and not counts.all():
+            found = [self._some_examples(step + i) for i in range(steps)]
+            batch = concatenated([examples for examples, _ in found])
+            counts = np.concatenate([count for _, count in found])
+        with tf.device("CPU:0"):  # in the reading thread, so that the loop need not copy
+            values = tf.nest.map_structure(
+                lambda a: tf.convert_to_tensor(self._stacked(np.asarray(a), counts)), batch
+            )
+        return Stack(values, _padded(counts, self.capacity), steps)
+
+    def _some_examples(self, step: int) -> tuple[Any, np.ndarray]:
+        """Those of a step; where all of them are bad, those of the next step that has any."""
+        for later in range(step, step + _TRIES):
+            batch, counts = self._examples(later, 1)
+            if counts[0]:
+                return batch, counts
+        raise UserError(
+            f"all examples of the {_TRIES} steps from step {step} on are bad records, so there is "
+            "nothing to train on; repair the data, or select the good ones: "
+            "tfbig.data.find_bad_records(source)."
+        )
+
+    def _examples(self, step: int, steps: int) -> tuple[Any, np.ndarray]:
+        """What is read of these steps, one after the other, and how many examples each has."""
         batches = self._distribution.batches(step, steps)
         if self._augmentation is not None and self._training:
             batch, counts = self._augmented(batches, step)
@@ -116,13 +142,7 @@ class SourceFeed(Feed):
             counts = batches.counts if kept.all() else _counts_of(batches.counts, kept)
             if self._augmentation is not None:
                 batch = self._augmentation.evaluate(batch)
-        if len(self._shares) == 1 and not counts.all():
-            self._refuse_empty(step + int(np.argmin(counts)))
-        with tf.device("CPU:0"):  # in the reading thread, so that the loop need not copy
-            values = tf.nest.map_structure(
-                lambda a: tf.convert_to_tensor(self._stacked(np.asarray(a), counts)), batch
-            )
-        return Stack(values, _padded(counts, self.capacity), steps)
+        return batch, counts
 
     def _gather(self, numbers: np.ndarray, step: int) -> tuple[Any, np.ndarray]:
         """Reads examples, several threads at a time where the source allows it."""
@@ -221,12 +241,6 @@ class SourceFeed(Feed):
                     f"gave {dtype.name} of shape {shape} for {count} examples, but an example is "
                     f"{spec.dtype.name} of shape {tuple(spec.shape)}."
                 )
-
-    def _refuse_empty(self, step: int) -> None:
-        raise UserError(
-            f"all examples of step {step} are bad records, so there is nothing to train on; "
-            "repair the data, or select the good ones: tfbig.data.find_bad_records(source)."
-        )
 
 
 def make_distribution(

@@ -48,6 +48,10 @@ def by_fraction(length: int, fractions: Sequence[float] = (0.8, 0.1, 0.1), seed:
     Raises:
         UserError: the fractions do not add up to 1, or there are fewer examples than parts.
     """
+    if isinstance(length, bool) or not isinstance(length, (int, np.integer)):
+        raise UserError(
+            f"by_fraction({length!r}): expected the number of examples; write len(source)."
+        )
     shares = _checked_fractions(fractions)
     used = np.flatnonzero(shares)
     ends = np.rint(np.cumsum(shares[used]) * length).astype(np.int64)

@@ -84,7 +84,8 @@ def build(params: Any = None) -> keras.Model:
     model.compile(
         optimizer=keras.optimizers.Adam(),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=[BitsPerByte()],
+        # A token of another vocabulary is no byte.
+        metrics=[BitsPerByte(f"bits_per_{'byte' if p['vocabulary_size'] == 256 else 'token'}")],
     )
     return model
 

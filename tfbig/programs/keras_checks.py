@@ -121,11 +121,15 @@ def explain_keras_batch(model: keras.Model, outputs: Any, features: Any, labels:
     if found or labels is None:
         return found
     for loss, path, label, shape in _with_outputs(model, outputs, labels):
+        name = f"labels[{path!r}]" if path else "labels"
+        if np.asarray(label).dtype.kind in "OSU":
+            return (
+                f"{name} are strings; map them to numbers, say by np.searchsorted(classes, labels)"
+            )
         if _loss_name(loss) == "sparse_categorical_crossentropy" and shape[-1]:
             ignored = label == getattr(loss, "ignore_class", None)
             wrong = np.argwhere(((label < 0) | (label >= shape[-1])) & ~ignored)
             if len(wrong):
-                name = f"labels[{path!r}]" if path else "labels"
                 return (
                     f"{name} has class {label[tuple(wrong[0])]} in example {wrong[0][0]} of the "
                     f"batch, but the model has {shape[-1]} classes: 0 to {shape[-1] - 1}"

@@ -58,10 +58,7 @@ class KerasProgram(Program):
     def build(self, spec: Any, run) -> None:
         """Builds layers, losses, metrics and optimizer for batches of this structure."""
         del run  # a Keras model is built from symbols, before any trace
-        symbols = tf.nest.map_structure(
-            lambda s: keras.KerasTensor((None, *s.shape[1:]), s.dtype.name), spec
-        )
-        features, labels, weight = program.split_element(symbols)
+        features, labels, weight = _symbols(spec)
         check_features(self.model, features)
         self._outputs = _private_api.output_spec(self.model, features)
         check_labels(self.model, self._outputs, labels)
@@ -81,6 +78,20 @@ class KerasProgram(Program):
         )
         self.has_convolutions = any(isinstance(layer, _CONVOLUTIONS) for layer in layers)
         self.exact_with_padding = exact_with_padding(self.model, self._metrics)
+
+    def check_evaluation(self, spec: Any) -> None:
+        features, labels, _ = _symbols(spec)
+        try:
+            check_features(self.model, features)
+            check_labels(self.model, _private_api.output_spec(self.model, features), labels)
+        except UserError as error:
+            raise UserError(str(error).replace("input_fn", "eval_input_fn")) from error
+        except (ValueError, TypeError) as error:  # of a layer that is called with something else
+            given = tf.nest.map_structure(lambda t: f"{t.dtype} {list(t.shape)}", features)
+            raise UserError(
+                f"the model cannot be called with the features of eval_input_fn, {given}; give "
+                "them the structure and the shapes that those of input_fn have."
+            ) from error
 
     def enter(self, step: int) -> None:
         for start, layers in self._tuning.unfreeze:
@@ -194,6 +205,13 @@ class KerasProgram(Program):
 
     def explain_batch(self, features: Any, labels: Any) -> str | None:
         return explain_keras_batch(self.model, self._outputs, features, labels)
+
+
+def _symbols(spec: Any) -> tuple[Any, Any, Any]:
+    """Features, labels and weight as KerasTensors."""
+    return program.split_element(
+        tf.nest.map_structure(lambda s: keras.KerasTensor((None, *s.shape[1:]), s.dtype.name), spec)
+    )
 
 
 def loss_term(loss, labels, output, sample_weight, row_weight) -> Term:

@@ -111,6 +111,13 @@ class Program:
         were traced."""
         raise NotImplementedError
 
+    def check_evaluation(self, spec: Any) -> None:
+        """Refuses evaluation batches of a structure that the model cannot take, before training.
+
+        Raises:
+            UserError: the message is about eval_input_fn.
+        """
+
     def forward(self, values: Values, batch: Batch, training: bool) -> Forward:
         """Computes the loss terms, the new state and the new metric values of a batch."""
         raise NotImplementedError

@@ -92,12 +92,14 @@ class Calls:
         """Splits a stack into runs of batches that the same function can take."""
         if stack.steps == 0:
             return
-        if not self._has_even:
-            yield 0, stack.steps, True
-            return
-        odd = (stack.counts[: stack.steps] != self._feed.batch_size) & (not self._pads)
-        for run in np.split(np.arange(stack.steps), np.flatnonzero(np.diff(odd)) + 1):
-            yield int(run[0]), int(run[-1]) + 1, bool(odd[run[0]])
+        counts = stack.counts[: stack.steps]
+        exact = (counts != self._feed.batch_size) & (not self._pads) | (not self._has_even)
+        # Of a batch of bad records there is nothing to evaluate; in training there is none such.
+        left_out = (counts == 0) & (not self._training)
+        kind = np.where(left_out, 2, exact)
+        for run in np.split(np.arange(stack.steps), np.flatnonzero(np.diff(kind)) + 1):
+            if not left_out[run[0]]:
+                yield int(run[0]), int(run[-1]) + 1, bool(exact[run[0]])
 
     def _call(self, stack: Stack, start: int, stop: int, exact: bool, first: int):
         arguments = (

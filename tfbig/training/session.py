@@ -114,6 +114,8 @@ class TrainingSession:
             with placement.scope():
                 self._program = KerasProgram(builder.build(placement.owns))
         build_program(self._program, placement, self._feed, training=True)
+        if self._eval_feed is not None:
+            self._program.check_evaluation(self._eval_feed.element_spec)
         if self._program.per_replica_statistics and placement.num_replicas > 1:
             log.info(
                 "BatchNormalization normalises over each replica's part of a batch; "

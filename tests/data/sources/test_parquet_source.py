@@ -296,3 +296,12 @@ def test_times_that_count_in_another_unit_than_those_of_the_first_file_are_refus
     ):
         ParquetSource(pattern)
     assert len(ParquetSource(pattern, on_bad_record="skip")) == 3
+
+
+def test_a_list_that_is_empty_does_not_tell_the_length_of_the_others(tmp_path):
+    path = str(tmp_path / "lists.parquet")
+    parquet.write_table(pa.table({"x": [[], [1, 2], [3, 4]], "y": [0, 1, 2]}), path)
+    with pytest.raises(BadRecords, match="record 0: .*is a list of 0 numbers, not of 2"):
+        ParquetSource(path, label="y")
+    source = ParquetSource(path, label="y", on_bad_record="skip")
+    assert source.read(np.arange(2))[0]["x"].tolist() == [[1, 2], [3, 4]]

@@ -209,8 +209,12 @@ class Cleaning:
         told = saved.read(os.fspath(path))
         steps, spec, report = saved.from_json(told, os.fspath(path), predicates or {})
         made = cls(steps)
-        made._spec, made.report = spec, report
+        made.take_up(spec, report)
         return made
+
+    def take_up(self, spec: Any, report: Report) -> None:
+        """Goes on as one that was fitted on examples of this spec; for `load`."""
+        self._spec, self.report = spec, report
 
     def _cleaned(self, source: Source, rows: np.ndarray, training: bool) -> Source:
         last = self.steps[-1]

@@ -231,7 +231,8 @@ def _check_names(names: Sequence[str], asked: Sequence[str]) -> None:
     missing = [name for name in asked if name not in names]
     if missing:
         raise ValueError(
-            f"there is no column {_listed(missing)}; the columns are {_listed(names, 20)}"
+            f"there is no column {_listed(missing)}; the columns are {_listed(names, 20)} (are "
+            "features=, label= and weight= right, and the delimiter of a CSV?)"
         )
 
 

@@ -84,10 +84,12 @@ def widest(one: Kind, other: Kind) -> Kind:
 
 
 def list_length(array: Any) -> int | None:
-    """The length of the first list that is not missing."""
+    """The length of the first list that has numbers, else 0; None: all are missing."""
     import pyarrow.compute as pc
 
     lengths = pc.list_value_length(array).drop_null()
+    filled = lengths.filter(pc.greater(lengths, 0))  # an empty list may be one that is missing
+    lengths = filled if len(filled) else lengths
     return lengths[0].as_py() if len(lengths) else None
 
 
@@ -158,5 +160,5 @@ def _as_lists(array: Any, column: Column) -> tuple[np.ndarray, dict[int, str]]:
         wrong.setdefault(int(good[place // length]), f"{reason} (number {place % length} of it)")
     missing = np.nan if column.kind == "float32" else 0
     values = np.full([len(array), length], missing, numbers.dtype)
-    values[good] = numbers.reshape(-1, length)
+    values[good] = numbers.reshape(len(good), length)
     return values, wrong
