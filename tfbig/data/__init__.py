@@ -22,7 +22,7 @@ _MODULES = {
     "mix": "mixture",
     "with_class_weight": "class_weight",
 }
-_ROOMS = ("augmentation", "cleaning", "splitting")
+_ROOMS = ("augmentation", "cleaning", "configured", "splitting")
 
 __all__ = [*_MODULES, *_ROOMS]
 
