@@ -392,21 +392,3 @@ class Loop:
 def _power_of_two(steps: float) -> int:
     """The largest power of two that is not above; sizes so do not change with every call."""
     return 1 << max(int(steps), 1).bit_length() - 1
-
-
-def end_of(
-    max_steps: int | None, epochs: int | None, steps_per_pass: int | None, repeats: bool
-) -> tuple[int | None, int | None]:
-    """The last step and the number of passes over the data that end a run.
-
-    Args:
-        max_steps, epochs: as in train_distributed, at most one of them given.
-        steps_per_pass: batches in one pass, or None: not known.
-        repeats: whether the data start anew at their end by themselves, as a Source does.
-
-    Returns:
-        (step or None, passes or None); at least one of them.
-    """
-    if not repeats:
-        return max_steps, epochs or 1
-    return (max_steps if max_steps is not None else (epochs or 1) * steps_per_pass), None

@@ -35,3 +35,21 @@ class Schedule:
         """Whether `name` is due at a step."""
         every = getattr(self, name)
         return every is not None and step > 0 and step % every == 0
+
+
+def end_of(
+    max_steps: int | None, epochs: int | None, steps_per_pass: int | None, repeats: bool
+) -> tuple[int | None, int | None]:
+    """The last step and the number of passes over the data that end a run.
+
+    Args:
+        max_steps, epochs: as in train_distributed, at most one of them given.
+        steps_per_pass: batches in one pass, or None: not known.
+        repeats: whether the data start anew at their end by themselves, as a Source does.
+
+    Returns:
+        (step or None, passes or None); at least one of them.
+    """
+    if not repeats:
+        return max_steps, epochs or 1
+    return (max_steps if max_steps is not None else (epochs or 1) * steps_per_pass), None

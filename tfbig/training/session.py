@@ -31,10 +31,10 @@ from tfbig.training.calls import Calls
 from tfbig.training.checkpoints import Checkpoints, Restored
 from tfbig.training.compile_choice import choose_jit
 from tfbig.training.evaluator import Evaluator
-from tfbig.training.loop import Loop, end_of
+from tfbig.training.loop import Loop
 from tfbig.training.preemption import Preemption
 from tfbig.training.result import TrainResult
-from tfbig.training.schedule import Schedule
+from tfbig.training.schedule import Schedule, end_of
 
 log = logging.getLogger("tfbig")
 
