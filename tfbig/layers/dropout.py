@@ -19,7 +19,8 @@ class Dropout(keras.layers.Dropout):
     In tfbig's training, the same examples lose the same units on one device or many, compiled
     or not, with or without accumulation, and after resuming. Keras's own layer draws for each
     replica. Outside of tfbig's training (in `fit`, say) it is Keras's own. Its first dimension is
-    that of the batch, or holds several rows of each example, one example after the other.
+    that of the batch, or holds several rows of each example, one example after the other. A layer
+    that is called twice in a model drops the same units both times.
 
     The bits are those of Philox (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
     2011) at a counter that tells the step, the place and the unit.
