@@ -10,11 +10,11 @@ import tfbig
 from tfbig.errors import NotBuiltError
 
 API = """
-    train_distributed fine_tune evaluate predict cross_validate export TrainResult RunConfig
+    train_distributed fine_tune evaluate predict cross_validate export TrainResult RunConfig Recipe
     EstimatorSpec ModeKeys callbacks data datasets errors estimator layers models
 """.split()
 LATER = """
-    Estimator Recipe TrainSpec EvalSpec train_and_evaluate LatestExporter FinalExporter
+    Estimator TrainSpec EvalSpec train_and_evaluate LatestExporter FinalExporter
     BestExporter WarmStartSettings stop_if_no_decrease_hook compat
 """.split()
 HEAVY = ("tensorflow", "keras", "tensorflow_datasets", "sklearn", "numpy", "rich", "absl")
@@ -63,7 +63,7 @@ def test_a_name_for_later_says_that_it_is_not_built(name):
     assert name not in dir(tfbig)
 
 
-@pytest.mark.parametrize("name", ["fine_tune", "evaluate", "cross_validate"])
+@pytest.mark.parametrize("name", ["evaluate", "cross_validate"])
 def test_a_function_for_later_says_what_to_use_instead(name):
     with pytest.raises(NotBuiltError, match=rf"^tfbig\.{name} is not built yet; [^\n]+\.$"):
         getattr(tfbig, name)("model", lambda: None)

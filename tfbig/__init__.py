@@ -28,6 +28,7 @@ _PUBLIC = {
     "export": "tfbig.api",
     "TrainResult": "tfbig.training.result",
     "RunConfig": "tfbig.run_config",
+    "Recipe": "tfbig.finetuning.recipe",
     "EstimatorSpec": "tfbig.programs.spec",
     "ModeKeys": "tfbig.programs.spec",
 }
@@ -42,7 +43,6 @@ _MODULES = {
 }
 _NOT_BUILT = (
     "Estimator",
-    "Recipe",
     "TrainSpec",
     "EvalSpec",
     "train_and_evaluate",

@@ -11,6 +11,9 @@ import tensorflow as tf
 from tfbig.data.feed import Feed
 from tfbig.data.source import Source
 from tfbig.errors import NotBuiltError, UserError
+from tfbig.finetuning.loading import load_model
+from tfbig.finetuning.recipe import Recipe
+from tfbig.finetuning.tune import tuning_builder
 from tfbig.placement.strategies import make_placement
 from tfbig.programs.spec import ModeKeys
 from tfbig.run_config import RunConfig
@@ -150,16 +153,52 @@ def export(
     return export_saved_model(model, os.fspath(directory), steps)
 
 
-def fine_tune(*args, **kwargs):
-    """Fine-tunes a saved model; not built yet.
+def fine_tune(
+    pretrained: keras.Model | str | os.PathLike,
+    input_fn: Callable,
+    *,
+    model_fn: Callable | None = None,
+    recipe: Recipe | None = None,
+    base_model_fn: Callable | None = None,
+    **keywords: Any,
+) -> TrainResult:
+    """Goes on training a saved model, as a whole or in parts, with a new head or its own.
+
+    Example:
+
+        recipe = tfbig.Recipe(head=5, freeze="backbone", unfreeze={500: "*"}, rate_decay=0.7)
+        tuned = tfbig.fine_tune("pretrained.keras", input_fn, recipe=recipe, max_steps=1000)
+
+    Args:
+        pretrained: a keras.Model, or the path of a `.keras` or `.h5` file or of a SavedModel; or,
+            with base_model_fn, of weights, a tf.train.Checkpoint or a tfbig model_dir. Files are
+            loaded in safe mode.
+        input_fn: as for train_distributed.
+        model_fn: `model_fn(loaded_model)` or `model_fn(loaded_model, params)`, returns a compiled
+            keras.Model made of it.
+        recipe: or a tfbig.Recipe. With neither, the model is trained as it was compiled.
+        base_model_fn: builds the architecture for files that hold weights only.
+        **keywords: all others of train_distributed, with the same meaning. A checkpoint in
+            model_dir wins over `pretrained`.
+
+    Returns:
+        A TrainResult, as train_distributed does.
 
     Raises:
-        NotBuiltError: always.
+        UserError: the file, the recipe or something else given cannot be used.
     """
-    raise NotBuiltError(
-        "tfbig.fine_tune is not built yet; load the model with keras.saving.load_model and pass a "
-        "function that compiles it to tfbig.train_distributed."
-    )
+    if model_fn is not None and recipe is not None:
+        raise UserError("fine_tune: model_fn and recipe were both given; give one of them.")
+    if recipe is not None and not isinstance(recipe, Recipe):
+        raise UserError(
+            f"fine_tune(recipe={recipe!r}): expected a tfbig.Recipe; write "
+            'recipe=tfbig.Recipe(head=5, freeze="backbone"), say.'
+        )
+    # The placement settles TensorFlow's devices, which loading a model would do otherwise.
+    make_placement(keywords.get("strategy", "auto"), keywords.get("devices"))
+    base = load_model(pretrained, base_model_fn=base_model_fn, params=keywords.get("params"))
+    builder = tuning_builder(base, model_fn, recipe, keywords.get("max_steps"))
+    return train_distributed(builder, input_fn, **keywords)
 
 
 def evaluate(*args, **kwargs):

@@ -58,12 +58,12 @@ class KerasProgram(Program):
     def build(self, spec: Any, run) -> None:
         """Builds layers, losses, metrics and optimizer for batches of this structure."""
         del run  # a Keras model is built from symbols, before any trace
+        self.enter(max(self.phases, default=0))  # slots for all that is ever trained
         features, labels, weight = _symbols(spec)
         check_features(self.model, features)
         self._outputs = _private_api.output_spec(self.model, features)
         check_labels(self.model, self._outputs, labels)
         _private_api.build_compiled(self.model, features, labels, weight)
-        self.enter(max(self.phases, default=0))  # slots for all that is ever trained
         if not self.optimizer.built:  # LossScaleOptimizer would make its variables twice
             self.optimizer.build(self.model.trainable_variables)
         self._all = [*self.trainable, *self.state]

@@ -1,0 +1,179 @@
+"""A recipe applied: from a loaded model to one that is compiled and knows how it is trained."""
+
+import inspect
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+
+from tfbig import _private_api
+from tfbig.errors import UserError
+from tfbig.finetuning.layers import matching, weighted_layers
+from tfbig.finetuning.recipe import BACKBONE, REGRESSION, Recipe
+from tfbig.programs.rebuilding import CANNOT_BE_REBUILT, rebuilt, rebuilt_uncompiled
+from tfbig.programs.tuning import Tuning, attach
+from tfbig.training.optimizers import build_optimizer
+
+log = logging.getLogger("tfbig")
+
+
+def apply_recipe(
+    model: keras.Model, recipe: Recipe, compiled: keras.Model, total_steps: int | None
+) -> keras.Model:
+    """Gives a model its head, freezes layers, compiles it, and attaches how it is trained.
+
+    Args:
+        model: changed in place, unless it gets a new head; made in the scope it is trained in.
+        recipe: what to do.
+        compiled: whose loss and metrics are taken where the recipe has none.
+        total_steps: the last step, for schedules; None: not known.
+
+    Returns:
+        The compiled model.
+
+    Raises:
+        UserError: the recipe does not suit the model.
+    """
+    if recipe.head is not None:
+        model = _with_head(model, recipe.head)
+    layers = weighted_layers(model)
+    if not layers:
+        raise UserError(f"the model {model.name!r} has no layer with weights to be tuned.")
+    frozen = _frozen(layers, recipe)
+    unfreeze = []
+    for step in sorted(recipe.unfreeze):
+        these = matching(frozen, recipe.unfreeze[step], f"Recipe.unfreeze[{step}]")
+        unfreeze.append((step, these))
+    for layer in frozen:
+        layer.trainable = False
+    model.compile(**_compile_arguments(recipe, compiled, total_steps))
+    rates = _rates(layers, recipe.rate_decay)
+    attach(model, Tuning(rates, unfreeze))
+    log.info("%s", table(layers, unfreeze, rates))
+    return model
+
+
+def tuning_builder(
+    base: keras.Model,
+    model_fn: Callable | None,
+    recipe: Recipe | None,
+    total_steps: int | None,
+) -> Callable[..., keras.Model]:
+    """A Keras builder for train_distributed, which makes the tuned model in the present scope.
+
+    Args:
+        base: the loaded model.
+        model_fn: `model_fn(loaded_model[, params])`, or None.
+        recipe: or None; with neither, the model is tuned as it was compiled.
+        total_steps: the last step, or None.
+    """
+
+    def build(params: Any = None) -> keras.Model:
+        try:
+            copy = rebuilt(base) if base.compiled else rebuilt_uncompiled(base)
+        except CANNOT_BE_REBUILT:
+            copy = base  # which is where it was loaded: on one device
+        if recipe is not None:
+            return apply_recipe(copy, recipe, copy, total_steps)
+        if model_fn is None:
+            return copy
+        wanted = inspect.signature(model_fn).parameters
+        return model_fn(copy, params) if len(wanted) > 1 else model_fn(copy)
+
+    return build
+
+
+def table(
+    layers: list[keras.layers.Layer],
+    unfreeze: list[tuple[int, list[keras.layers.Layer]]],
+    rates: Mapping[str, float],
+) -> str:
+    """What is trained, from which step on, how many parameters, and at which rate."""
+    start = {id(layer): step for step, these in unfreeze for layer in reversed(these)}
+    width = max(len(layer.name) for layer in layers)
+    lines = [f"{'layer':{width}}  {'parameters':>12}  trained"]
+    for layer in layers:
+        said = "no"
+        if layer.trainable or id(layer) in start:
+            path = next((v.path for v in layer.variables if v.path in rates), None)
+            rate = "" if path is None else f" at {rates[path]:.3g} of the rate"
+            said = ("yes" if layer.trainable else f"from step {start[id(layer)]} on") + rate
+        lines.append(f"{layer.name:{width}}  {layer.count_params():12,}  {said}")
+    trained = sum(layer.count_params() for layer in layers if layer.trainable)
+    total = sum(layer.count_params() for layer in layers)
+    lines.append(f"{'all':{width}}  {total:12,}  {trained:,} from the first step on")
+    return "\n".join(lines)
+
+
+def _with_head(model: keras.Model, head: int | str) -> keras.Model:
+    units = 1 if head == REGRESSION else head
+    last = model.layers[-1] if model.layers else None
+    weighted = [layer for layer in model.layers if layer.weights]
+    if len(getattr(model, "outputs", None) or ()) != 1 or not weighted:
+        raise UserError(
+            f"Recipe.head={head!r} needs a Sequential or functional model with one output and "
+            f"weights; the model {model.name!r} is none. Build the new model in model_fn."
+        )
+    last = weighted[-1]
+    features = last.input if isinstance(last, keras.layers.Dense) else model.outputs[0]
+    while len(features.shape) > 2:  # the mean over places, or times
+        features = keras.ops.mean(features, axis=1)
+    names = {layer.name for layer in model.layers}
+    name = next(n for n in ("head", *(f"head_{i}" for i in range(1, 99))) if n not in names)
+    return keras.Model(model.inputs, keras.layers.Dense(units, name=name)(features))
+
+
+def _frozen(layers: list[keras.layers.Layer], recipe: Recipe) -> list[keras.layers.Layer]:
+    if recipe.freeze is None:
+        return []
+    if recipe.freeze == BACKBONE:
+        return layers[:-1]
+    if isinstance(recipe.freeze, int):
+        if recipe.freeze >= len(layers):
+            raise UserError(
+                f"Recipe.freeze={recipe.freeze}, but the model has {len(layers)} layers with "
+                "weights; leave one of them to be trained."
+            )
+        return layers[: recipe.freeze]
+    found = matching(layers, recipe.freeze, "Recipe.freeze")
+    if len(found) == len(layers) and not recipe.unfreeze:
+        raise UserError(f"Recipe.freeze={recipe.freeze!r} freezes every layer of the model.")
+    return [layer for layer in layers if layer in found]
+
+
+def _rates(layers: list[keras.layers.Layer], decay: float) -> dict[str, float]:
+    if decay == 1:
+        return {}
+    return {
+        variable.path: decay**distance
+        for distance, layer in enumerate(reversed(layers))
+        for variable in layer.variables
+        if distance
+    }
+
+
+def _compile_arguments(recipe: Recipe, compiled: keras.Model, total_steps: int | None) -> dict:
+    optimizer = recipe.optimizer
+    named = dict(optimizer) if hasattr(optimizer, "items") else {"name": optimizer}
+    arguments: dict[str, Any] = {
+        "optimizer": build_optimizer({"learning_rate": recipe.learning_rate, **named}, total_steps)
+    }
+    if recipe.head == REGRESSION:
+        arguments |= {"loss": keras.losses.MeanSquaredError(), "metrics": ["mae"]}
+    elif recipe.head is not None:
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        arguments |= {"loss": loss, "metrics": ["accuracy"]}
+    elif compiled.compiled:
+        kept = _private_api.compile_arguments(compiled)
+        names = ("loss", "loss_weights", "metrics", "weighted_metrics")
+        arguments |= {name: kept[name] for name in names if kept.get(name) is not None}
+    for name in ("loss", "metrics"):
+        if getattr(recipe, name) is not None:
+            arguments[name] = getattr(recipe, name)
+    if "loss" not in arguments:
+        raise UserError(
+            "the loaded model is not compiled; write Recipe(loss=…), or pass a model_fn that "
+            "compiles it."
+        )
+    return arguments
