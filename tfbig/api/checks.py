@@ -1,0 +1,93 @@
+"""What every public function asks of its arguments."""
+
+import inspect
+import os
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from tfbig.data.source import Source
+from tfbig.errors import UserError
+from tfbig.run_config import RunConfig
+
+
+def call_input_fn(
+    input_fn: Callable, mode: str, params: Any, config: RunConfig, name: str = "input_fn"
+) -> tf.data.Dataset | Source:
+    """Calls an input_fn with those of mode, params, config and input_context that it asks for.
+
+    Raises:
+        UserError: it asks for something else, or returns neither a Dataset nor a Source.
+    """
+    given = {
+        "mode": mode,
+        "params": params,
+        "config": config,
+        "input_context": tf.distribute.InputContext(),
+    }
+    arguments = {}
+    for key, parameter in inspect.signature(input_fn).parameters.items():
+        if key in given:
+            arguments[key] = given[key]
+        elif parameter.default is parameter.empty and parameter.kind not in (
+            parameter.VAR_POSITIONAL,
+            parameter.VAR_KEYWORD,
+        ):
+            raise UserError(
+                f"{name} asks for an argument {key!r}; it can ask for mode, params, config and "
+                "input_context by name. Give other arguments a default, or use "
+                "functools.partial."
+            )
+    data = input_fn(**arguments)
+    if not isinstance(data, (tf.data.Dataset, Source)):
+        raise UserError(
+            f"{name} returned {_shown(data)}; return a batched tf.data.Dataset or a "
+            "tfbig.data.Source, for example tfbig.data.ArraySource((features, labels)).batch(64)."
+        )
+    return data
+
+
+def checked_config(config: Any) -> RunConfig:
+    if config is None:
+        return RunConfig()
+    if not isinstance(config, RunConfig):
+        raise UserError(
+            f"config={config!r}: expected a tfbig.RunConfig; write "
+            "config=tfbig.RunConfig(accumulation_steps=2), say."
+        )
+    return config
+
+
+def checked_model_dir(model_dir: Any) -> str | None:
+    if model_dir is None:
+        return None
+    if not isinstance(model_dir, (str, os.PathLike)) or not os.fspath(model_dir):
+        raise UserError(
+            f"model_dir={model_dir!r}: expected a directory's path, or None to keep nothing."
+        )
+    return os.fspath(model_dir)
+
+
+def check_limits(max_steps: Any, epochs: Any) -> None:
+    if max_steps is not None and epochs is not None:
+        raise UserError(
+            f"max_steps={max_steps} and epochs={epochs} were both given; give one of them."
+        )
+    for name, value in (("max_steps", max_steps), ("epochs", epochs)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+            raise UserError(f"{name}={value!r}: expected an integer of 1 or more, or None.")
+        if value is not None and value < 1:
+            raise UserError(f"{name}={value}: expected an integer of 1 or more, or None.")
+
+
+def check_callable(name: str, value: Any) -> None:
+    if not callable(value):
+        raise UserError(
+            f"{name}={_shown(value)}: expected a function that returns a tf.data.Dataset or a "
+            f"tfbig.data.Source; write {name}=lambda: data."
+        )
+
+
+def _shown(value: Any) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"

@@ -1,0 +1,160 @@
+"""train_distributed and fine_tune."""
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfbig.api.checks import (
+    call_input_fn,
+    check_callable,
+    check_limits,
+    checked_config,
+    checked_model_dir,
+)
+from tfbig.errors import UserError
+from tfbig.finetuning.loading import load_model
+from tfbig.finetuning.recipe import Recipe
+from tfbig.finetuning.tune import tuning_builder
+from tfbig.placement.strategies import make_placement
+from tfbig.programs.spec import ModeKeys
+from tfbig.run_config import RunConfig
+from tfbig.training.result import TrainResult
+from tfbig.training.session import TrainingSession
+
+
+def train_distributed(
+    model_fn: Callable | keras.Model,
+    input_fn: Callable,
+    *,
+    eval_input_fn: Callable | None = None,
+    strategy: str | tf.distribute.Strategy = "auto",
+    devices: int | list[str] | str | None = None,
+    model_dir: str | os.PathLike | None = None,
+    max_steps: int | None = None,
+    epochs: int | None = None,
+    params: Any = None,
+    config: RunConfig | None = None,
+    callbacks: Iterable[keras.callbacks.Callback] = (),
+) -> TrainResult:
+    """Trains a model, on one device or many, with the same numbers.
+
+    A run that is started again with the same model_dir goes on where its last checkpoint
+    stands, as if it had never been stopped.
+
+    Example:
+
+        def build_model():
+            model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)])
+            model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+            return model
+
+        def input_fn():
+            return tfbig.data.ArraySource((images, labels)).batch(64)
+
+        result = tfbig.train_distributed(
+            build_model, input_fn, strategy="mirrored", devices=2, max_steps=1000)
+
+    Args:
+        model_fn: a builder that returns a compiled keras.Model, a compiled keras.Model (rebuilt
+            with its weights and compile options), or an estimator-style
+            `model_fn(features, labels, mode, params, config)` that returns an EstimatorSpec.
+        input_fn: returns a tf.data.Dataset or a tfbig.data.Source of `features`,
+            `(features, labels)` or `(features, labels, sample_weight)`, batched to the global
+            batch size; takes any of mode, params, config and input_context by name.
+        eval_input_fn: like input_fn; read once, in its own order, for each evaluation.
+        strategy: "auto", "one_device", "mirrored", or a tf.distribute strategy of these kinds.
+        devices: number of devices or their names; on a machine with CPUs only, a number means
+            logical CPU devices; None: all GPUs, or the CPU.
+        model_dir: where checkpoints and summaries are kept; None keeps nothing.
+        max_steps: the global step at which training ends.
+        epochs: or the number of passes over the data.
+        params: handed to model_fn and input_fn if they ask for it.
+        config: how the run is carried out.
+        callbacks: Keras's, tfbig's and your own. Progress and Summaries are added unless there
+            are such.
+
+    Returns:
+        A TrainResult: global_step, loss, metrics, history, model_dir, model, preempted.
+
+    Raises:
+        UserError: something given cannot be used; nothing has been written by then.
+        NotBuiltError: it is in the API and is not built yet.
+        TrainingDiverged: the loss became NaN or infinite.
+        CheckpointError: a checkpoint cannot be written or read, or is another model's.
+    """
+    config = checked_config(config)
+    check_limits(max_steps, epochs)
+    check_callable("input_fn", input_fn)
+    if eval_input_fn is not None:
+        check_callable("eval_input_fn", eval_input_fn)
+    if not callable(model_fn):
+        raise UserError(
+            f"model_fn={model_fn!r}: expected a function that builds a compiled keras.Model, such "
+            "a model, or an estimator-style model_fn(features, labels, mode)."
+        )
+    session = TrainingSession(
+        config=config,
+        model_dir=checked_model_dir(model_dir),
+        placement=make_placement(strategy, devices),
+        params=params,
+    )
+    session.read_data(
+        lambda: call_input_fn(input_fn, ModeKeys.TRAIN, params, config),
+        eval_input_fn
+        and (lambda: call_input_fn(eval_input_fn, ModeKeys.EVAL, params, config, "eval_input_fn")),
+        max_steps=max_steps,
+        epochs=epochs,
+    )
+    session.build_model(model_fn)
+    return session.train(callbacks)
+
+
+def fine_tune(
+    pretrained: keras.Model | str | os.PathLike,
+    input_fn: Callable,
+    *,
+    model_fn: Callable | None = None,
+    recipe: Recipe | None = None,
+    base_model_fn: Callable | None = None,
+    **keywords: Any,
+) -> TrainResult:
+    """Goes on training a saved model, as a whole or in parts, with a new head or its own.
+
+    Example:
+
+        recipe = tfbig.Recipe(head=5, freeze="backbone", unfreeze={500: "*"}, rate_decay=0.7)
+        tuned = tfbig.fine_tune("pretrained.keras", input_fn, recipe=recipe, max_steps=1000)
+
+    Args:
+        pretrained: a keras.Model, or the path of a `.keras` or `.h5` file or of a SavedModel; or,
+            with base_model_fn, of weights, a tf.train.Checkpoint or a tfbig model_dir. Files are
+            loaded in safe mode.
+        input_fn: as for train_distributed.
+        model_fn: `model_fn(loaded_model)` or `model_fn(loaded_model, params)`, returns a compiled
+            keras.Model made of it.
+        recipe: or a tfbig.Recipe. With neither, the model is trained as it was compiled.
+        base_model_fn: builds the architecture for files that hold weights only.
+        **keywords: all others of train_distributed, with the same meaning. A checkpoint in
+            model_dir wins over `pretrained`.
+
+    Returns:
+        A TrainResult, as train_distributed does.
+
+    Raises:
+        UserError: the file, the recipe or something else given cannot be used.
+    """
+    if model_fn is not None and recipe is not None:
+        raise UserError("fine_tune: model_fn and recipe were both given; give one of them.")
+    if recipe is not None and not isinstance(recipe, Recipe):
+        raise UserError(
+            f"fine_tune(recipe={recipe!r}): expected a tfbig.Recipe; write "
+            'recipe=tfbig.Recipe(head=5, freeze="backbone"), say.'
+        )
+    # The placement settles TensorFlow's devices, which loading a model would do otherwise.
+    make_placement(keywords.get("strategy", "auto"), keywords.get("devices"))
+    base = load_model(pretrained, base_model_fn=base_model_fn, params=keywords.get("params"))
+    builder = tuning_builder(base, model_fn, recipe, keywords.get("max_steps"))
+    return train_distributed(builder, input_fn, **keywords)
