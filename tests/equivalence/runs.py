@@ -82,7 +82,11 @@ def train(case: Case, strategy: str | tf.distribute.Strategy) -> Outcome:
             config=tfbig.RunConfig(tf_random_seed=SEED, **config),
         )
         rates = ("steps_per_sec", "examples_per_sec", "learning_rate")
-        history = [{k: v for k, v in at.items() if k not in rates} for at in result.history]
+        history = [
+            {k: v for k, v in at.items() if k not in rates and not k.startswith("val_")}
+            for at in result.history
+            if "loss" in at  # else an evaluation alone
+        ]
         if case.model_fn:
             saved = _checkpoint(model_dir)
             return Outcome(saved["model"], saved["optimizer"], history, result.metrics)

@@ -22,7 +22,7 @@ from tfbig.training.checkpoints import Checkpoints, Restored
 from tfbig.training.evaluator import Evaluator
 from tfbig.training.meters import DataWait, Meters, Stopwatch
 from tfbig.training.preemption import Preemption
-from tfbig.training.result import TrainResult
+from tfbig.training.result import TrainResult, note, validation
 from tfbig.training.schedule import Schedule
 
 log = logging.getLogger("tfbig")
@@ -284,7 +284,7 @@ class Loop:
             rate = keras.ops.convert_to_numpy(self._program.optimizer.learning_rate)
             logs["learning_rate"] = float(rate)
             if logged:
-                self._history.append({"step": step, **logs})
+                note(self._history, step, logs)
                 self._loss = logs.get("loss", self._loss)
                 self._callbacks.log(step, logs)
             if summarized:
@@ -297,6 +297,7 @@ class Loop:
             kept = self._meters.put_aside()
             self._metrics = self._callbacks.evaluate(self._step, self._evaluator)
             self._meters.put_back(kept)
+        note(self._history, self._step, validation(self._metrics))
         self._evaluated_at, self._unsaved = self._step, True
 
     def _end_epoch(self) -> None:
@@ -309,8 +310,7 @@ class Loop:
 
     def _last_logs(self) -> dict[str, float]:
         """The epoch's loss and metrics, and those of the latest evaluation as val_…"""
-        validation = {f"val_{name}": value for name, value in self._metrics.items()}
-        return {**self._meters.epoch(), **validation}
+        return {**self._meters.epoch(), **validation(self._metrics)}
 
     def _save(self, ended: str | None = None) -> None:
         """Writes a checkpoint, unless nothing has happened since the last one.

@@ -13,7 +13,8 @@ class TrainResult:
         loss: the mean loss of the steps since the last log point but one; None: no step was run.
         metrics: the last evaluation's, `loss` included; {} without eval_input_fn.
         history: one dict for each log point: step, loss, metrics, learning_rate, steps_per_sec,
-            examples_per_sec.
+            examples_per_sec; an evaluation's figures are in that of its step as val_<name>, or in
+            one with nothing else but the step.
         model_dir: where checkpoints are, or None.
         model: the trained keras.Model, or None for an estimator-style model_fn.
         data_wait: the share of the time in which the step waited for data, from 0 to 1; the first
@@ -36,3 +37,15 @@ class TrainResult:
     cleaning: Any = None
     cleaning_is_all: bool = False
     data_wait: float | None = None
+
+
+def note(history: list[dict[str, float]], step: int, logs: dict[str, float]) -> None:
+    """Adds to a history's entry of this step, which is a new one unless it is the last."""
+    if not history or history[-1]["step"] != step:
+        history.append({"step": step})
+    history[-1].update(logs)
+
+
+def validation(metrics: dict[str, float]) -> dict[str, float]:
+    """An evaluation's figures under the names that they have beside those of training."""
+    return {f"val_{name}": value for name, value in metrics.items()}
