@@ -11,8 +11,10 @@ from typing import Any, TextIO
 import numpy as np
 
 from tfbig.errors import UserError
+from tfbig.evaluation import tables
 from tfbig.evaluation.metric import Metric, Value
 from tfbig.evaluation.statistics import Interval
+from tfbig.evaluation.tables import number
 
 _MOST_ROWS = 50  # classes in the table
 
@@ -47,7 +49,7 @@ class Report:
 
     def text(self) -> str:
         """The table as plain text: a line for each number, then one for each class."""
-        return "\n".join([self.title, ""] + [_aligned(head, rows) for head, rows in self._tables()])
+        return tables.text(self.title, self._tables())
 
     def show(self, file: TextIO | None = None) -> None:
         """Prints the table: with lines and weights on a terminal, else as `text`.
@@ -55,23 +57,7 @@ class Report:
         Args:
             file: None: standard output.
         """
-        file = file or sys.stdout
-        if not file.isatty():
-            print(self.text(), file=file)
-            return
-        from rich.console import Console
-        from rich.markup import escape
-        from rich.table import Table
-
-        console = Console(file=file, highlight=False)
-        console.print(f"[bold]{escape(self.title)}[/bold]")
-        for head, rows in self._tables():
-            table = Table()
-            for place, column in enumerate(head):
-                table.add_column(column, justify="right" if place else "left")
-            for row in rows:
-                table.add_row(*map(escape, row))
-            console.print(table)
+        tables.show(self.title, self._tables(), file)
 
     def write(self, directory: str) -> list[str]:
         """Writes metrics.json and those plots that there is something to show for.
@@ -125,20 +111,20 @@ class Report:
         rows = []
         for name, value in numbers.items():
             interval = self.intervals.get(name)
-            ends = [_number(interval.low), _number(interval.high)] if interval else ["", ""]
-            rows.append([name, _number(value)] + (ends if self.intervals else []))
-        tables = [(head, rows)] if rows else []
+            ends = [number(interval.low), number(interval.high)] if interval else ["", ""]
+            rows.append([name, number(value)] + (ends if self.intervals else []))
+        made = [(head, rows)] if rows else []
         by_class = {name: value for name, value in self.figures.items() if _by_class(value)}
         if by_class:
-            tables.append(self._class_table(by_class))
-        return tables
+            made.append(self._class_table(by_class))
+        return made
 
     def _class_table(self, by_class: dict[str, dict]) -> tuple[list[str], list[list[str]]]:
         head = ["class"] + [name.removesuffix("_per_class") for name in by_class]
         numbers = sorted({key for value in by_class.values() for key in value}, key=_order)
         rows = [
             [self.name_of(key) if str(key).isdigit() else str(key)]
-            + [_number(value[key]) if key in value else "" for value in by_class.values()]
+            + [number(value[key]) if key in value else "" for value in by_class.values()]
             for key in numbers[:_MOST_ROWS]
         ]
         if len(numbers) > _MOST_ROWS:
@@ -152,25 +138,6 @@ def _by_class(value: Any) -> bool:
 
 def _order(key: Any) -> tuple[int, str]:
     return (int(key), "") if str(key).isdigit() else (sys.maxsize, str(key))
-
-
-def _number(value: float) -> str:
-    value = float(value)
-    if math.isnan(value):
-        return "undefined"
-    if value.is_integer() and abs(value) >= 100:
-        return f"{int(value)}"
-    return f"{value:.4f}" if value == 0 or 0.01 <= abs(value) < 1000 else f"{value:.4g}"
-
-
-def _aligned(head: list[str], rows: list[list[str]]) -> str:
-    widths = [max(len(row[place]) for row in [head, *rows]) for place in range(len(head))]
-    lines = []
-    for row in [head, ["-" * width for width in widths], *rows]:
-        cells = [row[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines) + "\n"
 
 
 def _plain(value: Any) -> Any:
