@@ -210,6 +210,6 @@ def test_matplotlib_is_imported_only_to_draw():
 
 def test_a_directory_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="report cannot be written to .*metrics.json"):
+    with pytest.raises(UserError, match="metrics.json' cannot be written: .*; give a directory"):
         Report({"loss": 1.0}).write(str(tmp_path / "file"))
     assert os.listdir(tmp_path) == ["file"]

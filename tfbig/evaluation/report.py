@@ -1,17 +1,15 @@
 """What an evaluation leaves: a table to read, metrics.json, and plots."""
 
 import dataclasses
-import json
-import math
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 import numpy as np
 
-from tfbig.errors import UserError
 from tfbig.evaluation import tables
+from tfbig.evaluation.json_files import write_json, write_renamed
 from tfbig.evaluation.metric import Metric, Value
 from tfbig.evaluation.statistics import Interval
 from tfbig.evaluation.tables import number
@@ -78,11 +76,11 @@ class Report:
         from tfbig.evaluation import plots
 
         path = os.path.join(directory, "metrics.json")
-        _write(path, lambda beside: self._write_json(beside))
+        write_json(path, self._told())
         paths = [path]
         for name, figure in plots.figures(self).items():
             path = os.path.join(directory, f"{name}.png")
-            _write(path, lambda beside, figure=figure: figure.savefig(beside, format="png"))
+            write_renamed(path, lambda beside, figure=figure: figure.savefig(beside, format="png"))
             paths.append(path)
         return paths
 
@@ -93,17 +91,15 @@ class Report:
             return str(number)
         return str(self.class_names[number])
 
-    def _write_json(self, path: str) -> None:
-        told: dict[str, Any] = {name: _plain(value) for name, value in self.figures.items()}
+    def _told(self) -> dict[str, Any]:
+        told: dict[str, Any] = dict(self.figures)
         if self.intervals:
             told["intervals"] = {
-                name: _plain(dataclasses.asdict(value)) for name, value in self.intervals.items()
+                name: dataclasses.asdict(value) for name, value in self.intervals.items()
             }
         if self.class_names is not None:
             told["class_names"] = [str(name) for name in self.class_names]
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump(told, file, indent=1, allow_nan=False)
-            file.write("\n")
+        return told
 
     def _tables(self) -> list[tuple[list[str], list[list[str]]]]:
         numbers = {n: v for n, v in self.figures.items() if np.ndim(v) == 0 and not _by_class(v)}
@@ -138,32 +134,3 @@ def _by_class(value: Any) -> bool:
 
 def _order(key: Any) -> tuple[int, str]:
     return (int(key), "") if str(key).isdigit() else (sys.maxsize, str(key))
-
-
-def _plain(value: Any) -> Any:
-    """For JSON: NaN and infinity, which it does not have, become null."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, int | np.integer) and not isinstance(value, bool):
-        return int(value)
-    return float(value) if math.isfinite(value) else None
-
-
-def _write(path: str, write: Callable[[str], None]) -> None:
-    beside = f"{path}.tmp-{os.getpid()}"
-    try:
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        write(beside)
-        os.replace(beside, path)
-    except OSError as error:
-        raise UserError(
-            f"the report cannot be written to {path!r}: {error.strerror or error}; give a "
-            "directory that can be written."
-        ) from error
-    finally:
-        if os.path.exists(beside):
-            os.remove(beside)
