@@ -10,8 +10,7 @@ import numpy as np
 
 from tfbig import data as rooms
 from tfbig.data import cleaning as cleaning_steps
-from tfbig.data import splitting
-from tfbig.data.bad_records import read_good
+from tfbig.data import columns, splitting
 from tfbig.data.source import Source
 from tfbig.errors import UserError
 from tfbig.params import read_data_params
@@ -25,7 +24,6 @@ _DEFAULTS = {
     "stack": False,
     "augmentation": (),
 }
-_CHUNK = 8192
 _latest: dict[str, Any] = {}  # evaluation asks for the other half of what training has made
 
 
@@ -97,7 +95,7 @@ def _made(options: dict) -> tuple[Source, Source | None]:
     elif options["split"] is not None:
         split = _split(train, dict(options["split"]))
         if options["split"].get("by") is not None:
-            train = train.map(functools.partial(_without, options["split"]["by"]))
+            train = train.map(functools.partial(columns.without_column, options["split"]["by"]))
         held_out = train.select(split.validation if len(split.validation) else split.test)
         train = train.select(split.train)
     if options["cleaning"]:
@@ -177,34 +175,14 @@ def _labels(source: Source) -> tuple[np.ndarray, np.ndarray]:
     known = getattr(source, "labels", None)
     if known is not None:
         return np.arange(len(source)), known
-    return _read(source, lambda batch: batch[1])
+    numbers, values = columns.read_values(source, {"labels": columns.labels_of})
+    return numbers, values["labels"]
 
 
 def _column(source: Source, name: str) -> tuple[np.ndarray, np.ndarray]:
-    spec = source.element_spec
-    features = spec[0] if isinstance(spec, tuple) else spec
-    if not isinstance(features, Mapping) or name not in features:
-        columns = ", ".join(features) if isinstance(features, Mapping) else "none"
-        raise UserError(f"params.data.split.by={name!r}: there is no such column; {columns}.")
-    return _read(source, lambda batch: (batch[0] if isinstance(batch, tuple) else batch)[name])
-
-
-def _read(source: Source, part: Callable[[Any], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """The numbers of the examples that are not left out as bad ones, and a part of each."""
-    numbers, values = [], []
-    for start in range(0, len(source), _CHUNK):
-        indices = np.arange(start, min(start + _CHUNK, len(source)))
-        batch, kept = read_good(source, indices)
-        if batch is not None:
-            numbers.append(indices[kept])
-            values.append(part(batch))
-    return np.concatenate(numbers), np.concatenate(values)
-
-
-def _without(column: str, batch: Any) -> Any:
-    features, *rest = batch if isinstance(batch, tuple) else (batch,)
-    features = {name: values for name, values in features.items() if name != column}
-    return (features, *rest) if isinstance(batch, tuple) else features
+    column = columns.column_reader(source, name, "params.data.split.by")
+    numbers, values = columns.read_values(source, {name: column})
+    return numbers, values[name]
 
 
 def _stacked(batch: Any) -> Any:
@@ -212,14 +190,14 @@ def _stacked(batch: Any) -> Any:
     features, *rest = batch if isinstance(batch, tuple) else (batch,)
     if not isinstance(features, Mapping):
         return batch
-    columns = [np.asarray(column) for column in features.values()]
-    wrong = [n for n, c in zip(features, columns, strict=True) if c.dtype.kind not in "fiub"]
+    arrays = [np.asarray(column) for column in features.values()]
+    wrong = [n for n, a in zip(features, arrays, strict=True) if a.dtype.kind not in "fiub"]
     if wrong:
         raise UserError(
             f"params.data.stack: column {wrong[0]!r} is no number; leave it out of features, or "
             "leave stack False and use the columns by name."
         )
-    together = np.column_stack([column.astype(np.float32) for column in columns])
+    together = np.column_stack([array.astype(np.float32) for array in arrays])
     return (together, *rest) if isinstance(batch, tuple) else together
 
 

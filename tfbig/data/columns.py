@@ -1,0 +1,78 @@
+"""A value of every example of a Source: its label, a column, or what a function makes of it."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from tfbig.data.bad_records import read_good
+from tfbig.data.source import Source
+from tfbig.errors import UserError
+
+_CHUNK = 8192
+
+
+def read_values(
+    source: Source, functions: Mapping[str, Callable[[Any], np.ndarray]]
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Reads a source once, for values of all examples that are not left out as bad ones.
+
+    Args:
+        source: read in chunks.
+        functions: by name; each takes a batch and returns an array [n].
+
+    Returns:
+        The numbers of these examples, int64 [n], and by name the values, [n] each.
+
+    Raises:
+        UserError: no example can be read.
+        BadRecords: some are bad, and are not to be left out.
+    """
+    numbers, values = [], {name: [] for name in functions}
+    for start in range(0, len(source), _CHUNK):
+        indices = np.arange(start, min(start + _CHUNK, len(source)))
+        batch, kept = read_good(source, indices)
+        if batch is not None:
+            numbers.append(indices[kept])
+            for name, function in functions.items():
+                values[name].append(function(batch))
+    if not numbers:
+        raise UserError(f"{type(source).__name__} has no example that can be read.")
+    return np.concatenate(numbers), {name: np.concatenate(all_) for name, all_ in values.items()}
+
+
+def labels_of(batch: Any) -> np.ndarray:
+    """The labels of a batch of (features, labels, …).
+
+    Raises:
+        UserError: it has none.
+    """
+    if not isinstance(batch, tuple) or len(batch) < 2:
+        raise UserError("the source has no labels; its examples are features only.")
+    return batch[1]
+
+
+def column_reader(source: Source, name: str, asked: str) -> Callable[[Any], np.ndarray]:
+    """A function that takes a column out of a batch.
+
+    Args:
+        source: whose features are a dict of columns.
+        name: of the column.
+        asked: the argument that names it, for the error.
+
+    Raises:
+        UserError: there is no such column.
+    """
+    spec = source.element_spec
+    features = spec[0] if isinstance(spec, tuple) else spec
+    if not isinstance(features, Mapping) or name not in features:
+        columns = ", ".join(features) if isinstance(features, Mapping) else "none"
+        raise UserError(f"{asked}={name!r}: there is no such column; {columns}.")
+    return lambda batch: (batch[0] if isinstance(batch, tuple) else batch)[name]
+
+
+def without_column(column: str, batch: Any) -> Any:
+    """A batch without a column of its features."""
+    features, *rest = batch if isinstance(batch, tuple) else (batch,)
+    features = {name: values for name, values in features.items() if name != column}
+    return (features, *rest) if isinstance(batch, tuple) else features
