@@ -38,6 +38,7 @@ _MODULES = {
     "datasets": "tfbig.datasets",
     "errors": "tfbig.errors",
     "estimator": "tfbig.estimator",
+    "finetuning": "tfbig.finetuning",
     "layers": "tfbig.layers",
     "models": "tfbig.models",
 }

@@ -16,6 +16,7 @@ from tfbig.api.checks import (
 )
 from tfbig.errors import UserError
 from tfbig.finetuning.loading import load_model
+from tfbig.finetuning.lora import save_adapters
 from tfbig.finetuning.recipe import Recipe
 from tfbig.finetuning.tune import tuning_builder
 from tfbig.placement.strategies import make_placement
@@ -141,7 +142,9 @@ def fine_tune(
             model_dir wins over `pretrained`.
 
     Returns:
-        A TrainResult, as train_distributed does.
+        A TrainResult, as train_distributed does. With Recipe.lora_rank and a model_dir, the
+        adapters and the new head are in model_dir/adapters.npz too, for
+        `tfbig.finetuning.load_adapters`.
 
     Raises:
         UserError: the file, the recipe or something else given cannot be used.
@@ -157,4 +160,7 @@ def fine_tune(
     make_placement(keywords.get("strategy", "auto"), keywords.get("devices"))
     base = load_model(pretrained, base_model_fn=base_model_fn, params=keywords.get("params"))
     builder = tuning_builder(base, model_fn, recipe, keywords.get("max_steps"))
-    return train_distributed(builder, input_fn, **keywords)
+    result = train_distributed(builder, input_fn, **keywords)
+    if recipe is not None and recipe.lora_rank and result.model_dir and not result.preempted:
+        save_adapters(result.model, os.path.join(result.model_dir, "adapters.npz"))
+    return result

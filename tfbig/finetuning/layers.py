@@ -22,7 +22,7 @@ def weighted_layers(model: keras.Model) -> list[keras.layers.Layer]:
 def matching(
     layers: Sequence[keras.layers.Layer], patterns: str | Sequence[str], field: str
 ) -> list[keras.layers.Layer]:
-    """The layers whose names match any of the patterns.
+    """The layers whose names, or paths ("block_0/qkv"), match any of the patterns.
 
     Raises:
         UserError: a pattern matches none; the message lists the layers.
@@ -30,7 +30,7 @@ def matching(
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
     found: list[keras.layers.Layer] = []
     for pattern in patterns:
-        these = [layer for layer in layers if fnmatch.fnmatchcase(layer.name, pattern)]
+        these = [layer for layer in layers if _matches(layer, pattern)]
         if not these:
             names = [layer.name for layer in layers]
             more = f", … ({len(names)} in all)" if len(names) > _SHOWN else ""
@@ -40,3 +40,9 @@ def matching(
             )
         found += [layer for layer in these if layer not in found]
     return found
+
+
+def _matches(layer: keras.layers.Layer, pattern: str) -> bool:
+    paths = {weight.path.rpartition("/")[0] for weight in layer.weights}
+    names = [layer.name, *(paths if len(paths) == 1 else ())]  # else there are layers in it
+    return any(fnmatch.fnmatchcase(name, pattern) for name in names)

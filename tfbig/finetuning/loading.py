@@ -12,7 +12,9 @@ from tfbig.finetuning import saved_models
 from tfbig.finetuning.archives import kind_of
 from tfbig.finetuning.keras_files import load_h5, load_keras
 from tfbig.finetuning.weights import checkpoint_prefix, fill, is_checkpoint, newest_checkpoint
+from tfbig.programs.adapters import adapted_layers
 from tfbig.programs.keras_builder import KerasBuilder
+from tfbig.programs.rebuilding import rebuilt, rebuilt_uncompiled
 
 log = logging.getLogger("tfbig")
 
@@ -79,7 +81,7 @@ def load_model(
     if model is not None:
         if base_model_fn is not None:
             log.info("%s holds a whole model; base_model_fn is not needed for it.", path)
-        return model
+        return _without_merged_adapters(model)
     if base_model_fn is None:
         raise UserError(
             f"{path} holds weights and no architecture; pass base_model_fn=, the function that "
@@ -88,6 +90,17 @@ def load_model(
     model = KerasBuilder(base_model_fn, params, "float32").build(lambda variable: True)
     fill(model, path)
     return model
+
+
+def _without_merged_adapters(model: keras.Model) -> keras.Model:
+    """Keras merges adapters (LoRA) when it saves, and loads layers with new ones that are all 0.
+
+    Those would stay 0 for ever, and what they are added to is frozen.
+    """
+    if not adapted_layers(model):
+        return model
+    rebuild = rebuilt if model.compiled else rebuilt_uncompiled
+    return rebuild(model, merge_adapters=True)
 
 
 def _from_file(path: str, safe_mode: bool, custom_objects: dict | None) -> keras.Model | None:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tfbig.errors import NotBuiltError, UserError
+from tfbig.errors import UserError
 
 REGRESSION = "regression"
 BACKBONE = "backbone"
@@ -25,7 +25,8 @@ class Recipe:
         head: a new head for so many classes, or "regression" for one number; None: the model's
             own.
         freeze: "backbone" (all but the last layer, or the new head), how many of the first
-            layers, or patterns. A frozen BatchNormalization keeps its statistics too.
+            layers, or patterns; all others are trained, also those that were frozen when the
+            model was saved. A frozen BatchNormalization keeps its statistics too.
         unfreeze: by the global step from which on they are trained, patterns of frozen layers, or
             "*" for all. The optimizer's state of those that were trained before is kept.
         learning_rate: a number, or a schedule as in a config file.
@@ -33,10 +34,16 @@ class Recipe:
             and Ruder, "Universal language model fine-tuning", 2018); 1: all alike.
         optimizer: a name, or a name and arguments as in a config file.
         loss, metrics: as for `compile`; None: for a new head those of its kind, else the model's.
+        lora_rank: the rank of adapters (Hu et al., "LoRA", 2021), which are trained in place of
+            the model's own weights: all of these are frozen, but for a new head (and, with
+            freeze="backbone", the last layer). They are merged when the model is exported or
+            saved; `tfbig.finetuning.save_adapters` writes them by themselves.
+        lora_alpha: their product is multiplied by lora_alpha / lora_rank; None: by 1.
+        lora_layers: patterns of the layers that get them, matched with names and with paths
+            ("*attention/qkv"); None: all Dense and EinsumDense layers that are frozen.
 
     Raises:
         UserError: a field has a value it cannot have.
-        NotBuiltError: LoRA is asked for.
     """
 
     head: int | str | None = None
@@ -48,13 +55,10 @@ class Recipe:
     loss: Any = None
     metrics: Any = None
     lora_rank: int | None = None
+    lora_alpha: float | None = None
+    lora_layers: str | Sequence[str] | None = None
 
     def __post_init__(self):
-        if self.lora_rank is not None:
-            raise NotBuiltError(
-                f"Recipe.lora_rank={self.lora_rank!r} is not built yet; leave it None, and write "
-                'freeze="backbone" to train little.'
-            )
         head = self.head
         if head is not None and head != REGRESSION and not (_is_int(head) and head >= 2):
             raise UserError(
@@ -63,7 +67,7 @@ class Recipe:
         if _is_int(self.freeze) and self.freeze < 0:
             raise UserError(f"Recipe.freeze={self.freeze}: expected 0 layers or more.")
         rate = self.rate_decay
-        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate <= 1:
+        if not _is_number(rate) or not 0 < rate <= 1:
             raise UserError(f"Recipe.rate_decay={rate!r}: expected a number above 0, at most 1.")
         for step in self.unfreeze:
             if not _is_int(step) or step < 1:
@@ -73,7 +77,30 @@ class Recipe:
                 )
         if self.unfreeze and self.freeze is None:
             raise UserError('Recipe.unfreeze needs frozen layers; add freeze="backbone", say.')
+        self._check_lora()
+
+    def _check_lora(self) -> None:
+        rank, alpha = self.lora_rank, self.lora_alpha
+        if rank is None:
+            for name in ("lora_alpha", "lora_layers"):
+                if getattr(self, name) is not None:
+                    raise UserError(f"Recipe.{name} needs lora_rank; add lora_rank=8, say.")
+            return
+        if not _is_int(rank) or rank < 1:
+            raise UserError(f"Recipe.lora_rank={rank!r}: expected a whole number of 1 or more.")
+        if alpha is not None and (not _is_number(alpha) or not alpha > 0):
+            raise UserError(f"Recipe.lora_alpha={alpha!r}: expected a number above 0, or None.")
+        if self.freeze not in (None, BACKBONE) or self.unfreeze:
+            field = "unfreeze" if self.unfreeze else "freeze"
+            raise UserError(
+                f"Recipe.{field}={getattr(self, field)!r} does not go with lora_rank, which "
+                'freezes all the model\'s own weights; leave it out, or write freeze="backbone".'
+            )
 
 
 def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

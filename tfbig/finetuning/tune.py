@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,8 +10,11 @@ import keras
 
 from tfbig import _private_api
 from tfbig.errors import UserError
+from tfbig.finetuning.head import with_head
 from tfbig.finetuning.layers import matching, weighted_layers
+from tfbig.finetuning.lora import add_adapters, freeze
 from tfbig.finetuning.recipe import BACKBONE, REGRESSION, Recipe
+from tfbig.programs.adapters import adapted_layers
 from tfbig.programs.rebuilding import CANNOT_BE_REBUILT, rebuilt, rebuilt_uncompiled
 from tfbig.programs.tuning import Tuning, attach
 from tfbig.training.optimizers import build_optimizer
@@ -36,7 +40,9 @@ def apply_recipe(
         UserError: the recipe does not suit the model.
     """
     if recipe.head is not None:
-        model = _with_head(model, recipe.head)
+        model = with_head(model, recipe.head)
+    for layer in _private_api.flatten_layers(model):
+        layer.trainable = True  # what an earlier tuning has frozen too: this recipe tells it all
     layers = weighted_layers(model)
     if not layers:
         raise UserError(f"the model {model.name!r} has no layer with weights to be tuned.")
@@ -45,8 +51,10 @@ def apply_recipe(
     for step in sorted(recipe.unfreeze):
         these = matching(frozen, recipe.unfreeze[step], f"Recipe.unfreeze[{step}]")
         unfreeze.append((step, these))
+    if recipe.lora_rank is not None:
+        add_adapters(frozen, recipe.lora_rank, recipe.lora_alpha, recipe.lora_layers)
     for layer in frozen:
-        layer.trainable = False
+        freeze(layer)
     model.compile(**_compile_arguments(recipe, compiled, total_steps))
     rates = _rates(layers, recipe.rate_decay)
     attach(model, Tuning(rates, unfreeze))
@@ -71,7 +79,9 @@ def tuning_builder(
 
     def build(params: Any = None) -> keras.Model:
         try:
-            copy = rebuilt(base) if base.compiled else rebuilt_uncompiled(base)
+            # With a recipe of its own, the base's own adapters are part of what it is.
+            rebuild = rebuilt if base.compiled else rebuilt_uncompiled
+            copy = rebuild(base, merge_adapters=recipe is not None)
         except CANNOT_BE_REBUILT:
             copy = base  # which is where it was loaded: on one device
         if recipe is not None:
@@ -92,41 +102,31 @@ def table(
     """What is trained, from which step on, how many parameters, and at which rate."""
     start = {id(layer): step for step, these in unfreeze for layer in reversed(these)}
     width = max(len(layer.name) for layer in layers)
-    lines = [f"{'layer':{width}}  {'parameters':>12}  trained"]
+    lines = [f"{'layer':{width}}  {'parameters':>12}  {'trained':>12}"]
     for layer in layers:
-        said = "no"
-        if layer.trainable or id(layer) in start:
-            path = next((v.path for v in layer.variables if v.path in rates), None)
-            rate = "" if path is None else f" at {rates[path]:.3g} of the rate"
-            said = ("yes" if layer.trainable else f"from step {start[id(layer)]} on") + rate
-        lines.append(f"{layer.name:{width}}  {layer.count_params():12,}  {said}")
-    trained = sum(layer.count_params() for layer in layers if layer.trainable)
-    total = sum(layer.count_params() for layer in layers)
-    lines.append(f"{'all':{width}}  {total:12,}  {trained:,} from the first step on")
+        trained, said = _trained(layer), ""
+        if id(layer) in start:
+            said = f"all from step {start[id(layer)]} on"
+        elif adapted_layers(layer):
+            said = f"adapters of rank {adapted_layers(layer)[0].lora_rank}"
+        path = next((v.path for v in layer.variables if v.path in rates), None)
+        if path is not None and (trained or said):
+            said = ", ".join(filter(None, [said, f"at {rates[path]:.3g} of the rate"]))
+        line = f"{layer.name:{width}}  {layer.count_params():12,}  {trained:12,}  {said}"
+        lines.append(line.rstrip())
+    total, trained = sum(x.count_params() for x in layers), sum(map(_trained, layers))
+    lines.append(f"{'all':{width}}  {total:12,}  {trained:12,}  from the first step on")
     return "\n".join(lines)
 
 
-def _with_head(model: keras.Model, head: int | str) -> keras.Model:
-    units = 1 if head == REGRESSION else head
-    last = model.layers[-1] if model.layers else None
-    weighted = [layer for layer in model.layers if layer.weights]
-    if len(getattr(model, "outputs", None) or ()) != 1 or not weighted:
-        raise UserError(
-            f"Recipe.head={head!r} needs a Sequential or functional model with one output and "
-            f"weights; the model {model.name!r} is none. Build the new model in model_fn."
-        )
-    last = weighted[-1]
-    features = last.input if isinstance(last, keras.layers.Dense) else model.outputs[0]
-    while len(features.shape) > 2:  # the mean over places, or times
-        features = keras.ops.mean(features, axis=1)
-    names = {layer.name for layer in model.layers}
-    name = next(n for n in ("head", *(f"head_{i}" for i in range(1, 99))) if n not in names)
-    return keras.Model(model.inputs, keras.layers.Dense(units, name=name)(features))
+def _trained(layer: keras.layers.Layer) -> int:
+    return sum(math.prod(weight.shape) for weight in layer.trainable_weights)
 
 
 def _frozen(layers: list[keras.layers.Layer], recipe: Recipe) -> list[keras.layers.Layer]:
     if recipe.freeze is None:
-        return []
+        new_head = recipe.head is not None
+        return [] if recipe.lora_rank is None else layers[: len(layers) - new_head]
     if recipe.freeze == BACKBONE:
         return layers[:-1]
     if isinstance(recipe.freeze, int):

@@ -6,25 +6,34 @@ from typing import Any
 import keras
 
 from tfbig import _private_api
+from tfbig.programs.adapters import give_same_adapters, merged_weights, without_adapters
 
 CANNOT_BE_REBUILT = (NotImplementedError, TypeError, ValueError)
 
 
-def rebuilt(model: keras.Model) -> keras.Model:
+def rebuilt(model: keras.Model, *, merge_adapters: bool = False) -> keras.Model:
     """A new model from a compiled one's config, weights and compile options.
 
     The optimizer is new too: its slot variables start at zero.
 
+    Args:
+        model: compiled.
+        merge_adapters: make layers with adapters (LoRA) plain ones that compute the same.
+
     Raises:
         CANNOT_BE_REBUILT: the model, a layer or a metric has no config that tells all of it.
     """
-    copy = rebuilt_uncompiled(model)
+    copy = rebuilt_uncompiled(model, merge_adapters=merge_adapters)
     copy.compile(**_compile_arguments(model))
     return copy
 
 
-def rebuilt_uncompiled(model: keras.Model) -> keras.Model:
+def rebuilt_uncompiled(model: keras.Model, *, merge_adapters: bool = False) -> keras.Model:
     """A new model from another's config and weights.
+
+    Args:
+        model: built or not.
+        merge_adapters: as above.
 
     Raises:
         CANNOT_BE_REBUILT: as above.
@@ -32,7 +41,10 @@ def rebuilt_uncompiled(model: keras.Model) -> keras.Model:
     copy = _from_config(model)
     if model.built and not copy.built:
         copy.build_from_config(model.get_build_config())
-    if model.built:
+    if model.built and merge_adapters:
+        copy.set_weights(merged_weights(model))
+    elif model.built:
+        give_same_adapters(model, copy)
         copy.set_weights(model.get_weights())
         if _trained(copy) != _trained(model):
             raise ValueError("its config does not tell which of its weights are trainable")
@@ -49,7 +61,7 @@ def _from_config(model: keras.Model) -> keras.Model:
             else:
                 if isinstance(layer, keras.Model):
                     _check_config(layer)
-                made = type(layer).from_config(layer.get_config())
+                made = type(layer).from_config(without_adapters(layer.get_config()))
             copies[id(layer)] = made
         return copies[id(layer)]
 

@@ -41,7 +41,7 @@ def export_saved_model(
             "directory, or an earlier export to replace."
         )
     try:  # a copy with plain variables: a mirrored model's would be saved with its replicas
-        plain = rebuilt_uncompiled(model)
+        plain = rebuilt_uncompiled(model, merge_adapters=True)
     except CANNOT_BE_REBUILT:
         plain = model
     temporary, old = (f"{directory}.{kind}-{os.getpid()}" for kind in ("tmp", "old"))

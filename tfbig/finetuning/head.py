@@ -1,0 +1,47 @@
+"""A new last layer for a trained model."""
+
+import weakref
+
+import keras
+
+from tfbig.errors import UserError
+from tfbig.finetuning.recipe import REGRESSION
+
+_new_heads: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def with_head(model: keras.Model, head: int | str) -> keras.Model:
+    """A model that shares all layers but the last with another, and ends in a new Dense layer.
+
+    Args:
+        model: Sequential or functional, with one output. If its last layer with weights is a
+            Dense one, the new one takes its place; otherwise it comes on top of the output,
+            averaged over places or times.
+        head: the number of classes (logits), or "regression" for one number.
+
+    Raises:
+        UserError: the model has no such output, or no weights.
+    """
+    weighted = [layer for layer in model.layers if layer.weights]
+    if len(getattr(model, "outputs", None) or ()) != 1 or not weighted:
+        raise UserError(
+            f"Recipe.head={head!r} needs a Sequential or functional model with one output and "
+            f"weights; the model {model.name!r} is none. Build the new model in model_fn."
+        )
+    last = weighted[-1]
+    features = last.input if isinstance(last, keras.layers.Dense) else model.outputs[0]
+    while len(features.shape) > 2:  # the mean over places, or times
+        features = keras.ops.mean(features, axis=1)
+    names = {layer.name for layer in model.layers}
+    name = next(n for n in ("head", *(f"head_{i}" for i in range(1, 99))) if n not in names)
+    units = 1 if head == REGRESSION else head
+    several = len(model.inputs) > 1 or not isinstance(model, keras.Sequential)
+    inputs = model.input if several else model.inputs[0]  # in the structure that it is called with
+    made = keras.Model(inputs, keras.layers.Dense(units, name=name)(features))
+    _new_heads[made] = head
+    return made
+
+
+def new_head_of(model: keras.Model) -> int | str | None:
+    """The head that `with_head` has given this model, or None."""
+    return _new_heads.get(model)

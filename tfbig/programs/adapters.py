@@ -1,0 +1,103 @@
+"""Layers with low-rank adapters (LoRA): what Keras's own copying of a layer leaves out.
+
+Hu et al., "LoRA: Low-rank adaptation of large language models", 2021,
+https://arxiv.org/abs/2106.09685. Keras's layers compute with `kernel + alpha / rank * a @ b`, and
+train a and b alone.
+"""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfbig import _private_api
+
+_KEYS = ("lora_rank", "lora_alpha")
+_ADAPTED = ("kernel", "embeddings")
+
+
+def adapted_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """The layers that have adapters, those inside of other layers too."""
+    layers = _private_api.flatten_layers(model)
+    return [layer for layer in layers if getattr(layer, "lora_enabled", False)]
+
+
+def adapters_of(layer: keras.layers.Layer) -> tuple[keras.Variable, keras.Variable]:
+    """The factors a and b of a layer that has adapters."""
+    names = ("a", "b")
+    found = {
+        end: variable
+        for variable in layer.weights
+        for end in names
+        if variable.name in (f"lora_kernel_{end}", f"lora_embeddings_{end}")
+    }
+    return found["a"], found["b"]
+
+
+def adapted_weight(layer: keras.layers.Layer) -> keras.Variable:
+    """The weight of a layer that its adapters are added to."""
+    return next(variable for variable in layer.weights if variable.name in _ADAPTED)
+
+
+def merged_value(layer: keras.layers.Layer) -> np.ndarray:
+    """What a layer with adapters computes with, float32, in its weight's own type."""
+    weight, (a, b) = adapted_weight(layer), adapters_of(layer)
+    base, a, b = (np.asarray(v.numpy(), np.float32) for v in (weight, a, b))
+    merged = base + np.float32(layer.lora_alpha / layer.lora_rank) * (a @ b)
+    return merged.astype(weight.numpy().dtype)
+
+
+def merged_weights(model: keras.Model) -> list[np.ndarray]:
+    """The weights of the same model without adapters, which then computes the same."""
+    merged, left_out = {}, set()
+    for layer in adapted_layers(model):
+        merged[id(adapted_weight(layer))] = merged_value(layer)
+        left_out |= {id(variable) for variable in adapters_of(layer)}
+    return [
+        merged[id(variable)] if id(variable) in merged else variable.numpy()
+        for variable in model.weights
+        if id(variable) not in left_out
+    ]
+
+
+def without_adapters(config: Any) -> Any:
+    """A layer's config as that of the same layer without adapters."""
+    if isinstance(config, dict):
+        return {k: without_adapters(v) for k, v in config.items() if k not in _KEYS}
+    if isinstance(config, (list, tuple)):
+        return type(config)(map(without_adapters, config))
+    return config
+
+
+def give_same_adapters(model: keras.Model, copy: keras.Model) -> None:
+    """Gives a built copy of a model, which has none, adapters where the model has them.
+
+    What is trained of these layers, and of those around them, becomes the same too: neither is in
+    a layer's config.
+
+    Raises:
+        ValueError: the copy has other layers.
+    """
+    adapted = adapted_layers(model)
+    if not adapted:
+        return
+    pairs = list(zip(_with_inner(model), _with_inner(copy), strict=True))
+    for layer, twin in pairs:
+        if layer in adapted:
+            twin.enable_lora(layer.lora_rank, layer.lora_alpha)
+    for layer, twin in pairs:
+        if any(inner in adapted for inner in _with_inner(layer)):
+            for mine, its in zip(_own(layer), _own(twin), strict=True):
+                its.trainable = mine.trainable
+
+
+def _with_inner(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    return _private_api.flatten_layers(layer)
+
+
+def _own(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """A layer's weights without those of the layers in it."""
+    inner = {
+        id(weight) for other in _with_inner(layer) if other is not layer for weight in other.weights
+    }
+    return [weight for weight in layer.weights if id(weight) not in inner]
