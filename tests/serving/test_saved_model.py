@@ -156,11 +156,18 @@ def test_a_directory_that_cannot_be_written_is_an_error(model, tmp_path):
     assert os.listdir(tmp_path) == ["file"] and (tmp_path / "file").read_text() == "mine"
 
 
-@pytest.mark.parametrize("name", ["nowhere.keras", "weights.h5", "folder.keras"])
-def test_a_path_that_is_no_keras_file_is_an_error(name, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere.keras", "export: model_or_path='.*nowhere.keras': there is no such file"),
+        ("weights.h5", "export: .*weights.h5 is empty"),
+        ("folder.keras", "export: .*folder.keras is a folder that holds no model"),
+    ],
+)
+def test_a_path_that_holds_no_model_is_an_error(name, message, tmp_path):
     (tmp_path / "weights.h5").write_text("")
     (tmp_path / "folder.keras").mkdir()
-    with pytest.raises(UserError, match="expected a keras.Model or the path of a .keras file that"):
+    with pytest.raises(UserError, match=message):
         tfbig.export(tmp_path / name, tmp_path / "export")
 
 

@@ -81,7 +81,7 @@ def test_four_replicas_give_the_same_in_the_same_order(tmp_path):
 
 
 def test_what_cannot_be_predicted_is_refused_before_the_first_prediction_is_asked_for():
-    with pytest.raises(UserError, match=r"^predict\('no.keras'\): expected a keras.Model or the"):
+    with pytest.raises(UserError, match=r"^predict: model_or_path='no.keras': there is no"):
         tfbig.predict("no.keras", source)
     with pytest.raises(UserError, match="infinite Dataset, so the predictions would not end"):
         tfbig.predict(build(), lambda: tf.data.Dataset.from_tensors([[1.0] * 8]).repeat())

@@ -74,11 +74,14 @@ def check_limits(max_steps: Any, epochs: Any) -> None:
         raise UserError(
             f"max_steps={max_steps} and epochs={epochs} were both given; give one of them."
         )
-    for name, value in (("max_steps", max_steps), ("epochs", epochs)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-            raise UserError(f"{name}={value!r}: expected an integer of 1 or more, or None.")
-        if value is not None and value < 1:
-            raise UserError(f"{name}={value}: expected an integer of 1 or more, or None.")
+    check_count("max_steps", max_steps)
+    check_count("epochs", epochs)
+
+
+def check_count(name: str, value: Any) -> None:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if value is not None and not (whole and value >= 1):
+        raise UserError(f"{name}={value!r}: expected an integer of 1 or more, or None.")
 
 
 def check_callable(name: str, value: Any) -> None:

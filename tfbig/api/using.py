@@ -1,15 +1,18 @@
 """evaluate, predict and export: what is done with a model that has been trained."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from tfbig.api.checks import call_input_fn, check_callable
+from tfbig.api.checks import call_input_fn, check_callable, check_count, checked_model_dir
 from tfbig.data.feed import Feed
 from tfbig.errors import NotBuiltError, UserError
+from tfbig.evaluation.curves import read_history
+from tfbig.evaluation.holdout import evaluate_model
+from tfbig.finetuning.loading import load_model
 from tfbig.placement.strategies import make_placement
 from tfbig.programs.spec import ModeKeys
 from tfbig.run_config import RunConfig
@@ -18,15 +21,83 @@ from tfbig.training.predictor import Predictor
 from tfbig.training.session import make_feed
 
 
-def evaluate(*args, **kwargs):
-    """Evaluates a model on data; not built yet.
+def evaluate(
+    model_or_path: keras.Model | str | os.PathLike,
+    input_fn: Callable,
+    *,
+    metrics: Sequence[Any] | None = None,
+    strategy: str | tf.distribute.Strategy = "auto",
+    devices: int | list[str] | str | None = None,
+    steps: int | None = None,
+    task: str | None = None,
+    model_dir: str | os.PathLike | None = None,
+    base_model_fn: Callable | None = None,
+    params: Any = None,
+    intervals: bool | int = False,
+    class_names: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Tells how good a model is on data that it was not trained on.
+
+    The figures are the same wherever they are computed, however the data are batched.
+
+    Example:
+
+        figures = tfbig.evaluate("runs/digits/model.keras", input_fn, model_dir="runs/digits")
+        print(figures["accuracy"], figures["f1_macro"], figures["loss"])
+
+    Args:
+        model_or_path: a keras.Model, which is left as it is, or what
+            `tfbig.finetuning.load_model` takes: a `.keras` or `.h5` file, a SavedModel, or with
+            base_model_fn a file of weights, a checkpoint or a tfbig model_dir.
+        input_fn: as for train_distributed, called with mode "eval" and read once.
+        metrics: names of `tfbig.evaluation.metrics.metrics_for`, tfbig Metrics, and
+            keras.metrics objects; None: the usual list of the task; []: none. The loss and the
+            metrics that the model is compiled with are told besides, under Keras's names.
+        strategy, devices: as for train_distributed.
+        steps: the number of batches; None: all.
+        task: "binary", "classes", "regression" or "language"; None: told by the first batch.
+        model_dir: where metrics.json and the plots are written; None: nowhere. The learning
+            curves are those of the run that has left its summaries there, or in model_or_path.
+        base_model_fn: builds the architecture for weights alone.
+        params: handed to input_fn and base_model_fn if they ask for it.
+        intervals: True, or the number of bootstrap samples: "intervals" is then a dict of
+            `tfbig.evaluation.statistics.Interval` by name.
+        class_names: in the order of class numbers, for the plots and metrics.json.
+
+    Returns:
+        By name a float, a dict by class number ("f1_per_class" …), or an array
+        ("confusion_matrix"). Where a compiled metric has a hold-out metric's name and says
+        something else (as Keras's accuracy of logits), it is "compiled_<name>".
 
     Raises:
-        NotBuiltError: always.
+        UserError: the model cannot be loaded, or the data do not go with it or the metrics.
     """
-    raise NotBuiltError(
-        "tfbig.evaluate is not built yet; pass eval_input_fn to tfbig.train_distributed."
+    check_callable("input_fn", input_fn)
+    check_count("steps", steps)
+    samples = 1000 if intervals is True else intervals or None
+    check_count("intervals", samples)
+    model_dir = checked_model_dir(model_dir)
+    placement = make_placement(strategy, devices)  # before TensorFlow settles its devices
+    model = _given_model("evaluate", model_or_path, base_model_fn, params)
+    data = call_input_fn(input_fn, ModeKeys.EVAL, params, RunConfig())
+    feed = make_feed(data, seed=None, multiple=placement.num_replicas, order="own", training=False)
+    given = model is model_or_path
+    report = evaluate_model(
+        model,
+        placement,
+        feed,
+        metrics=metrics,
+        task=task,
+        steps=steps,
+        samples=samples or 0,
+        class_names=class_names,
+        history=read_history(model_dir, None if given else os.fspath(model_or_path)),
+        title=model.name if given else os.path.basename(os.path.abspath(model_or_path)),
+        keep=given,
     )
+    if model_dir is not None:
+        report.write(model_dir)
+    return {**report.figures, **({"intervals": report.intervals} if samples else {})}
 
 
 def predict(
@@ -35,6 +106,8 @@ def predict(
     *,
     strategy: str | tf.distribute.Strategy = "auto",
     devices: int | list[str] | str | None = None,
+    base_model_fn: Callable | None = None,
+    params: Any = None,
 ) -> Iterator[Any]:
     """Predicts for every example that input_fn gives, in their order.
 
@@ -47,10 +120,11 @@ def predict(
             print(probabilities.argmax())
 
     Args:
-        model_or_path: a keras.Model, or the path of a `.keras` file (loaded in safe mode).
+        model_or_path: a keras.Model, or the path of a saved one, as for `evaluate`.
         input_fn: as for train_distributed, called with mode "infer"; labels and weights are left
             aside.
         strategy, devices: as for train_distributed.
+        base_model_fn, params: as for `evaluate`.
 
     Yields:
         What the model returns for one example: a NumPy array, or a structure of them.
@@ -61,8 +135,8 @@ def predict(
     """
     check_callable("input_fn", input_fn)
     placement = make_placement(strategy, devices)  # before TensorFlow settles its devices
-    model = _given_model("predict", model_or_path)
-    data = call_input_fn(input_fn, ModeKeys.PREDICT, None, RunConfig())
+    model = _given_model("predict", model_or_path, base_model_fn, params)
+    data = call_input_fn(input_fn, ModeKeys.PREDICT, params, RunConfig())
     feed = make_feed(data, seed=None, multiple=placement.num_replicas, order="own", training=False)
     return _one_by_one(Predictor(model, placement, feed), feed)
 
@@ -73,6 +147,8 @@ def export(
     *,
     signatures: Any = None,
     preprocessing: Any = None,
+    base_model_fn: Callable | None = None,
+    params: Any = None,
 ) -> str:
     """Writes a trained Keras model as a SavedModel, which TensorFlow Serving can load.
 
@@ -86,7 +162,7 @@ def export(
         tf.saved_model.load("runs/adult/export").serve({"age": tf.constant(["41", "", "?"])})
 
     Args:
-        model_or_path: a built keras.Model, or the path of a `.keras` file (loaded in safe mode).
+        model_or_path: a built keras.Model, or the path of a saved one, as for `evaluate`.
         directory: where to; written beside and renamed, an earlier export is replaced.
         signatures: not built yet.
         preprocessing: a fitted `tfbig.data.cleaning.Cleaning`, or a list of one and functions
@@ -106,20 +182,24 @@ def export(
     if signatures is not None:
         raise NotBuiltError("export(signatures=…) is not built yet; leave it None.")
     steps = checked_preprocessing(preprocessing)
-    model = _given_model("export", model_or_path)
+    model = _given_model("export", model_or_path, base_model_fn, params)
     return export_saved_model(model, os.fspath(directory), steps)
 
 
-def _given_model(verb: str, model_or_path: Any) -> Any:
-    """The model itself, or the one in a `.keras` file."""
-    if not isinstance(model_or_path, (str, os.PathLike)):
-        return model_or_path
-    path = os.fspath(model_or_path)
-    if not path.endswith(".keras") or not os.path.isfile(path):
+def _given_model(
+    verb: str, model_or_path: Any, base_model_fn: Callable | None, params: Any
+) -> keras.Model:
+    """The model itself, or the one at a path."""
+    if not isinstance(model_or_path, (keras.Model, str, os.PathLike)):
         raise UserError(
-            f"{verb}({path!r}): expected a keras.Model or the path of a .keras file that exists."
+            f"{verb}: expected a keras.Model that has been trained or built, or the path of a "
+            f"saved one; received {type(model_or_path).__name__}."
         )
-    return keras.saving.load_model(path, safe_mode=True)
+    try:
+        return load_model(model_or_path, base_model_fn=base_model_fn, params=params)
+    except UserError as error:
+        text = str(error).replace("pretrained=", "model_or_path=")
+        raise UserError(f"{verb}: {text}") from error
 
 
 def _one_by_one(predictor: Predictor, feed: Feed) -> Iterator[Any]:

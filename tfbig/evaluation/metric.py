@@ -124,12 +124,18 @@ def update_all(
         metrics: of one list of `metrics_for`, or any others.
         labels, predictions, weights: as in `Metric.update`.
     """
-    batches: dict[int, Batch] = {}
+    metrics = list(metrics)
+    batches = read_all(metrics, labels, predictions, weights)
     for metric in metrics:
-        key = id(metric.reading)
-        if key not in batches:
-            batches[key] = metric.reading(labels, predictions, weights)
-        metric.add(batches[key])
+        metric.add(batches[id(metric.reading)])
+
+
+def read_all(
+    metrics: Iterable[Metric], labels: Any, predictions: Any, weights: Any = None
+) -> dict[int, Batch]:
+    """A batch as each Reading of these metrics understands it, by the Reading's `id`."""
+    readings = {id(metric.reading): metric.reading for metric in metrics}
+    return {key: reading(labels, predictions, weights) for key, reading in readings.items()}
 
 
 def results(metrics: Iterable[Metric]) -> dict[str, Value]:

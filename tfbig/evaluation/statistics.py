@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -103,6 +103,44 @@ def bootstrap(
     drawn = np.array([figure(None, _counts(groups, random)) for _ in range(samples)])
     low, high, undefined = _ends(drawn, confidence)
     return Interval(value, low, high, undefined)
+
+
+def bootstrap_all(
+    metrics: Sequence[Metric],
+    batch: Batch,
+    examples: np.ndarray,
+    *,
+    samples: int = 1000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> dict[str, Interval]:
+    """The intervals of `bootstrap` for several metrics, from examples that have been read.
+
+    Args:
+        metrics: each with one number for a result; they are not changed.
+        batch: all examples, as the metrics' Reading gives them.
+        examples: int [entries of the batch], ascending from 0: the example that each entry is of;
+            a sequence has several tokens.
+        samples, seed, confidence: as in `bootstrap`; all metrics see the same resamples.
+    """
+    _check(samples, confidence)
+    metrics = [copy.deepcopy(metric) for metric in metrics]
+    random = np.random.default_rng(seed)
+    groups = np.arange(int(examples[-1]) + 1)
+
+    def measured(batch: Batch) -> list[float]:
+        for metric in metrics:
+            metric.reset()
+            metric.add(batch)
+        return [_number(metric.result(), metric.name) for metric in metrics]
+
+    values = measured(batch)
+    resamples = (batch.times(_counts(groups, random)[examples]) for _ in range(samples))
+    drawn = np.array([measured(resample) for resample in resamples])
+    return {
+        metric.name: Interval(value, *_ends(column, confidence))
+        for metric, value, column in zip(metrics, values, drawn.T, strict=True)
+    }
 
 
 def paired_test(

@@ -67,7 +67,7 @@ def check_labels(model: keras.Model, outputs: Any, labels: Any) -> None:
             "tensor for each output with a loss."
         )
     for loss, _, label, shape in _with_outputs(model, outputs, labels):
-        _check_label(_loss_name(loss), tuple(label.shape), shape)
+        _check_label(loss_name(loss), tuple(label.shape), shape)
 
 
 def check_features(model: keras.Model, features: Any) -> None:
@@ -126,7 +126,7 @@ def explain_keras_batch(model: keras.Model, outputs: Any, features: Any, labels:
             return (
                 f"{name} are strings; map them to numbers, say by np.searchsorted(classes, labels)"
             )
-        if _loss_name(loss) == "sparse_categorical_crossentropy" and shape[-1]:
+        if loss_name(loss) == "sparse_categorical_crossentropy" and shape[-1]:
             ignored = label == getattr(loss, "ignore_class", None)
             wrong = np.argwhere(((label < 0) | (label >= shape[-1])) & ~ignored)
             if len(wrong):
@@ -188,7 +188,12 @@ def _in_order(structure: Any, names: list[str] | None, count: int) -> list | Non
     return flat if len(flat) == count else None
 
 
-def _loss_name(loss: Any) -> str:
+def loss_name(loss: Any) -> str:
+    """The name of a loss's function, as "mean_squared_error"; "" if it has none.
+
+    Args:
+        loss: what compile takes for one output.
+    """
     if isinstance(loss, str):
         try:
             loss = keras.losses.get(loss)

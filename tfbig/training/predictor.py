@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfbig.data.feed import Feed
+from tfbig.data.feed import Feed, Stack
 from tfbig.errors import UserError
 from tfbig.placement.placement import Placement
 from tfbig.programs.program import split_element
@@ -46,18 +46,22 @@ class Predictor:
             stack = feed.pull(step, steps, then)
             if not stack.steps:
                 break
-            for i in range(stack.steps):
-                count = int(stack.counts[i])
-                batch = tf.nest.map_structure(lambda a: a[i][:count], stack.values)  # noqa: B023
-                parts = self._predict(split_element(batch)[0], tf.constant(count))
-                outputs = tf.nest.map_structure(
-                    lambda *arrays: np.concatenate([np.asarray(a) for a in arrays]), *parts
-                )
-                numbers = tf.nest.map_structure(np.asarray, batch)
-                # A part of no example has borrowed one, which is behind those that are there.
-                outputs = tf.nest.map_structure(lambda a: a[:count], outputs)  # noqa: B023
-                yield (*split_element(numbers), outputs)
+            yield from self.of_stack(stack)
             step += stack.steps
+
+    def of_stack(self, stack: Stack) -> Iterator[Any]:
+        """Yields the same for the batches of a stack that has been pulled."""
+        for i in range(stack.steps):
+            count = int(stack.counts[i])
+            batch = tf.nest.map_structure(lambda a: a[i][:count], stack.values)  # noqa: B023
+            parts = self._predict(split_element(batch)[0], tf.constant(count))
+            outputs = tf.nest.map_structure(
+                lambda *arrays: np.concatenate([np.asarray(a) for a in arrays]), *parts
+            )
+            numbers = tf.nest.map_structure(np.asarray, batch)
+            # A part of no example has borrowed one, which is behind those that are there.
+            outputs = tf.nest.map_structure(lambda a: a[:count], outputs)  # noqa: B023
+            yield (*split_element(numbers), outputs)
 
     def _predicted(self, features: Any, count: tf.Tensor) -> list:
         def part(features, count):
