@@ -1,5 +1,7 @@
 """train_distributed and fine_tune."""
 
+import difflib
+import inspect
 import os
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -23,7 +25,10 @@ from tfbig.placement.strategies import make_placement
 from tfbig.programs.spec import ModeKeys
 from tfbig.run_config import RunConfig
 from tfbig.training.result import TrainResult
+from tfbig.training.run_length import RunLength
 from tfbig.training.session import TrainingSession
+
+_FINE_TUNES_OWN = ("model_fn", "recipe", "base_model_fn")
 
 
 def train_distributed(
@@ -156,11 +161,34 @@ def fine_tune(
             f"fine_tune(recipe={recipe!r}): expected a tfbig.Recipe; write "
             'recipe=tfbig.Recipe(head=5, freeze="backbone"), say.'
         )
+    check_callable("input_fn", input_fn)
+    if model_fn is not None and not callable(model_fn):
+        raise UserError(
+            f"fine_tune(model_fn={model_fn!r}): expected a function model_fn(loaded_model) that "
+            "returns a compiled keras.Model."
+        )
+    _check_keywords(keywords)
     # The placement settles TensorFlow's devices, which loading a model would do otherwise.
     make_placement(keywords.get("strategy", "auto"), keywords.get("devices"))
     base = load_model(pretrained, base_model_fn=base_model_fn, params=keywords.get("params"))
-    builder = tuning_builder(base, model_fn, recipe, keywords.get("max_steps"))
-    result = train_distributed(builder, input_fn, **keywords)
+    length = RunLength(input_fn, keywords.get("max_steps"), keywords.get("epochs"))
+    builder = tuning_builder(base, model_fn, recipe, length.total_steps)
+    result = train_distributed(builder, length.input_fn, **keywords)
     if recipe is not None and recipe.lora_rank and result.model_dir and not result.preempted:
         save_adapters(result.model, os.path.join(result.model_dir, "adapters.npz"))
     return result
+
+
+def _check_keywords(keywords: dict[str, Any]) -> None:
+    """Refuses what train_distributed does not take, before anything is loaded."""
+    known = inspect.signature(train_distributed).parameters
+    known = [name for name, p in known.items() if p.kind is p.KEYWORD_ONLY]
+    for name in keywords:
+        if name not in known:
+            close = difflib.get_close_matches(name, [*known, *_FINE_TUNES_OWN], n=1)
+            meant = f" (did you mean {close[0]!r}?)" if close else ""
+            raise UserError(
+                f"fine_tune has no argument {name!r}{meant}; besides {', '.join(_FINE_TUNES_OWN)} "
+                f"there are those of train_distributed: {', '.join(known)}."
+            )
+    check_limits(keywords.get("max_steps"), keywords.get("epochs"))

@@ -7,15 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-import tensorflow as tf
 from ml_collections import ConfigDict
 
 from tfbig import _private_api
-from tfbig.data.source import Source
 from tfbig.errors import UserError
 from tfbig.programs.model_fn_program import is_estimator_style
 from tfbig.run_config import run_config_from
 from tfbig.training.optimizers import build_optimizer
+from tfbig.training.run_length import RunLength
 
 
 def train_arguments(config: ConfigDict) -> dict[str, Any]:
@@ -40,7 +39,7 @@ def train_arguments(config: ConfigDict) -> dict[str, Any]:
     input_fn = resolve("input_fn", config.input_fn)
     eval_input_fn = config.get("eval_input_fn")
     if config.get("optimizer") is not None:
-        length = _RunLength(input_fn, max_steps, epochs)
+        length = RunLength(input_fn, max_steps, epochs)
         input_fn = length.input_fn
         model_fn = with_optimizer(model_fn, config.optimizer, length.total_steps)
     return {
@@ -51,6 +50,33 @@ def train_arguments(config: ConfigDict) -> dict[str, Any]:
         "config": run_config_from(_run_fields(config)),
         "max_steps": max_steps,
         "epochs": epochs,
+    }
+
+
+def evaluate_arguments(config: ConfigDict) -> dict[str, Any]:
+    """The arguments of evaluate that a config gives: its held-out data, and the architecture.
+
+    Args:
+        config: as for `train_arguments`; its optimizer has nothing to do here.
+
+    Raises:
+        UserError: there is no eval_input_fn, or a field cannot be used.
+    """
+    if config.get("eval_input_fn") is None:
+        raise UserError(
+            'the config has no eval_input_fn; write config.eval_input_fn = "module.function", the '
+            "dotted name of what returns the held-out data."
+        )
+    model_fn = config.get("model_fn") and resolve("model_fn", config.model_fn)
+    if model_fn and is_estimator_style(model_fn):
+        raise UserError(
+            "config.model_fn is estimator-style (its first parameter is features), and so far only "
+            "Keras models can be evaluated; give train_distributed an eval_input_fn."
+        )
+    return {
+        "input_fn": resolve("eval_input_fn", config.eval_input_fn),
+        "base_model_fn": model_fn,
+        "params": _params(config),
     }
 
 
@@ -126,42 +152,6 @@ def with_optimizer(
         return model
 
     return builder
-
-
-class _RunLength:
-    """The last step of a run, which is known when its data have been read.
-
-    Args:
-        input_fn: called once, through the attribute `input_fn`.
-        max_steps, epochs: as in train_distributed.
-    """
-
-    def __init__(self, input_fn: Callable, max_steps: int | None, epochs: int | None):
-        self._max_steps, self._epochs = max_steps, epochs
-        self._steps_per_pass: int | None = None
-
-        @functools.wraps(input_fn)
-        def recorded(**arguments):
-            data = input_fn(**arguments)
-            self._steps_per_pass = _steps_per_pass(data)
-            return data
-
-        self.input_fn = recorded
-
-    def total_steps(self) -> int | None:
-        """The last step, or None if the length of the data is not known."""
-        if self._max_steps is not None or self._steps_per_pass is None:
-            return self._max_steps
-        return self._steps_per_pass * (self._epochs or 1)
-
-
-def _steps_per_pass(data: Any) -> int | None:
-    if isinstance(data, Source) and data.batch_size:
-        return -(-len(data) // data.batch_size)
-    if isinstance(data, tf.data.Dataset):
-        cardinality = int(data.cardinality())
-        return cardinality if cardinality >= 0 else None  # infinite and unknown are negative
-    return None
 
 
 def _params(config: ConfigDict) -> ConfigDict | None:

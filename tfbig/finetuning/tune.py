@@ -66,7 +66,7 @@ def tuning_builder(
     base: keras.Model,
     model_fn: Callable | None,
     recipe: Recipe | None,
-    total_steps: int | None,
+    total_steps: Callable[[], int | None],
 ) -> Callable[..., keras.Model]:
     """A Keras builder for train_distributed, which makes the tuned model in the present scope.
 
@@ -74,7 +74,7 @@ def tuning_builder(
         base: the loaded model.
         model_fn: `model_fn(loaded_model[, params])`, or None.
         recipe: or None; with neither, the model is tuned as it was compiled.
-        total_steps: the last step, or None.
+        total_steps: returns the last step of the run, or None; called when the model is built.
     """
 
     def build(params: Any = None) -> keras.Model:
@@ -85,7 +85,7 @@ def tuning_builder(
         except CANNOT_BE_REBUILT:
             copy = base  # which is where it was loaded: on one device
         if recipe is not None:
-            return apply_recipe(copy, recipe, copy, total_steps)
+            return apply_recipe(copy, recipe, copy, total_steps())
         if model_fn is None:
             return copy
         wanted = inspect.signature(model_fn).parameters
