@@ -31,14 +31,16 @@ def test_no_verb_shows_the_usage_and_is_a_usage_error(command):
 def test_an_unknown_verb_lists_the_verbs_in_one_line(command):
     result = command("trian", "--config=x.py")
     assert result.code == 2
-    assert result.err == ["error: unknown verb 'trian'; the verbs are: train"]
+    assert len(result.err) == 1
+    assert result.err[0].startswith("error: unknown verb 'trian'; the verbs are: train, ")
 
 
-@pytest.mark.parametrize("verb", ["finetune", "evaluate", "predict", "export", "plan", "launch"])
+@pytest.mark.parametrize("verb", ["finetune", "predict", "export", "plan", "launch"])
 def test_a_verb_that_is_not_built_says_so(command, verb):
     result = command(verb)
     assert result.code == 2
-    assert result.err == [f"error: tfbig {verb} is not built yet; the verbs are: train"]
+    assert len(result.err) == 1
+    assert result.err[0].startswith(f"error: tfbig {verb} is not built yet; the verbs are: train, ")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """evaluate, predict and export: what is done with a model that has been trained."""
 
+import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -196,10 +197,24 @@ def _given_model(
             f"saved one; received {type(model_or_path).__name__}."
         )
     try:
-        return load_model(model_or_path, base_model_fn=base_model_fn, params=params)
+        builder = base_model_fn and _without_optimizer(base_model_fn)
+        return load_model(model_or_path, base_model_fn=builder, params=params)
     except UserError as error:
         text = str(error).replace("pretrained=", "model_or_path=")
         raise UserError(f"{verb}: {text}") from error
+
+
+def _without_optimizer(base_model_fn: Callable) -> Callable:
+    """A builder whose models have no optimizer, so that no state for one is looked for."""
+
+    @functools.wraps(base_model_fn)
+    def builder(*arguments, **keywords):
+        model = base_model_fn(*arguments, **keywords)
+        if isinstance(model, keras.Model) and model.compiled:
+            model.optimizer = None
+        return model
+
+    return builder
 
 
 def _one_by_one(predictor: Predictor, feed: Feed) -> Iterator[Any]:

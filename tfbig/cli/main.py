@@ -8,8 +8,9 @@ import tfbig
 
 _VERBS = {
     "train": "train a model from a config file",
+    "evaluate": "tell how good a saved model is on a config's held-out data",
 }
-_NOT_BUILT = ("finetune", "evaluate", "predict", "export", "plan", "launch")
+_NOT_BUILT = ("finetune", "predict", "export", "plan", "launch")
 _HELP_WORDS = ("-h", "--h", "-help", "--help", "help")
 
 

@@ -99,7 +99,7 @@ def evaluate_model(
         history=history,
         intervals=measured.intervals(),
         class_names=class_names,
-        title=f"{title}: {measured.examples} examples",
+        title=title,
     )
 
 

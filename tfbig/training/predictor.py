@@ -34,7 +34,12 @@ class Predictor:
             )
         self._placement, self._feed = placement, feed
         self._model = _placed(model, placement)
-        self._predict = tf.function(self._predicted, autograph=False, reduce_retracing=True)
+        features, _, _ = split_element(feed.element_spec)
+        spec = tf.nest.map_structure(
+            lambda s: tf.TensorSpec([None, *s.shape[1:]], s.dtype), features
+        )
+        signature = (spec, tf.TensorSpec([], tf.int32))
+        self._predict = tf.function(self._predicted, input_signature=signature, autograph=False)
 
     def batches(self) -> Iterator[Any]:
         """Yields for each batch (features, labels, weight, outputs): NumPy arrays, [n, …] each."""

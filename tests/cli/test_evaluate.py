@@ -1,0 +1,92 @@
+"""`tfbig evaluate` as a user runs it: what it tells, what it leaves, how it refuses."""
+
+import json
+
+import pytest
+
+from tests.cli.test_train import DIGITS, MINE, OWN, value_of
+
+
+def write_files(folder) -> None:
+    for name, text in (("digits.py", DIGITS), ("mine.py", MINE), ("own.py", OWN)):
+        (folder / name).write_text(text)
+
+
+@pytest.fixture(autouse=True)
+def files(tmp_path):
+    write_files(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, command_in):
+    """A short run of the digits: the command in its folder, and what training said."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    write_files(folder)
+    command = command_in(folder)
+    result = command("train", "--config=digits.py", "--model_dir=run")
+    assert result.code == 0, result
+    return command, result
+
+
+def test_a_run_has_the_figures_that_its_training_ended_with_and_a_report(trained):
+    command, training = trained
+    result = command("evaluate", "--model=run", "--config=digits.py", "--intervals=20")
+    assert result.code == 0, result
+    assert result.err == []
+    assert result.out[0] == "run on tfbig.datasets.digits.input_fn"
+    assert result.out[2].split() == ["metric", "value", "low", "high"]
+    assert result.out[-1] == "metrics.json and plots are in run"
+    run = command.folder / "run"
+    written = json.loads((run / "metrics.json").read_text())
+    for name in ("loss", "accuracy"):
+        assert written[name] == pytest.approx(value_of(training.out, f"held-out {name}"), abs=1e-4)
+    row = next(line.split() for line in result.out if line.startswith("accuracy "))
+    told = [f"{written['intervals']['accuracy'][end]:.4f}" for end in ("value", "low", "high")]
+    assert row[1:] == told
+    names = ["confusion_matrix", "learning_curves", "reliability", "roc"]
+    assert sorted(path.stem for path in run.glob("*.png")) == names
+
+
+def test_the_exported_model_has_the_same_figures_on_two_devices_and_needs_a_folder(trained):
+    command, training = trained
+    words = ["evaluate", "--model=run/export", "--config=digits.py"]
+    result = command(*words, "--strategy=mirrored", "--devices=2")
+    assert result.code == 0, result
+    accuracy = value_of(training.out, "held-out accuracy")
+    assert value_of(result.out, "accuracy") == pytest.approx(accuracy, abs=1e-4)
+    assert result.out[-1] == "nothing is kept without --model_dir=FOLDER"
+    result = command(*words, "--steps=1", "--model_dir=report")
+    assert result.out[-1] == "metrics.json and plots are in report"
+    matrix = json.loads((command.folder / "report/metrics.json").read_text())["confusion_matrix"]
+    assert sum(map(sum, matrix)) == 64  # one batch
+
+
+def test_help_tells_of_the_model(command):
+    result = command("evaluate", "--help")
+    assert result.code == 0
+    assert result.out[0] == "usage: tfbig evaluate --model=PATH --config=FILE [flags]"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        ([], 2, "--model=PATH is missing; tfbig evaluate --help lists the flags"),
+        (["--model=none"], 1, "--model=none: there is no such file, folder or checkpoint."),
+        (["--model=mine.py"], 1, "evaluate: mine.py is "),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_in_one_line(command, words, code, message):
+    result = command("evaluate", "--config=digits.py", *words)
+    assert result.code == code
+    assert len(result.err) == 1 and result.err[0].startswith("error: ")
+    assert message in result.err[0]
+
+
+def test_a_config_without_held_out_data_or_with_an_estimators_model_is_refused(command):
+    result = command("evaluate", "--model=mine.py", "--config=own.py")
+    assert (result.code, len(result.err)) == (1, 1)
+    assert "the config has no eval_input_fn; write config.eval_input_fn =" in result.err[0]
+    text = OWN.replace('"epochs"', '"eval_input_fn": "mine.input_fn", "epochs"')
+    (command.folder / "own.py").write_text(text)
+    result = command("evaluate", "--model=mine.py", "--config=own.py")
+    assert "config.model_fn is estimator-style" in result.err[0]
