@@ -30,6 +30,10 @@ RUNS = [
     ("csv_tabular.py", r"step 300: held-out accuracy (0\.9[5-9]\d*|1\.0*)"),
     ("tfrecord.py", r"step 500: held-out accuracy (0\.9[5-9]\d*|1\.0*)"),
     ("text_lm.py", r"step 200: held-out 3\.[3-9]\d* bits per byte"),
+    (
+        "evaluate_holdout.py",
+        r"accuracy 0\.9[6-9]\d*, \+0\.0\d* against a linear model .*, p = 0\.0\d*",
+    ),
     ("callbacks.py --log={tmp}/log.csv", r"stopped at step \d+; best: 0\.9[5-9]\d* at step \d+"),
 ]
 
