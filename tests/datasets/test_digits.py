@@ -145,3 +145,29 @@ def test_input_fn_takes_batch_size_and_flat_from_params_data(prepared):
 def test_an_unknown_name_in_params_data_is_refused_with_the_known_ones(prepared):
     with pytest.raises(UserError, match="'batch'; the known ones are: batch_size, flat, data_dir"):
         digits.input_fn("train", params_for(prepared[0], batch=7))
+
+
+def test_some_classes_are_given_and_numbered_in_their_order(prepared):
+    few = {"data": {"classes": (7, 5), "examples_per_class": 3, "batch_size": 8}}
+    images, labels = digits.input_fn("train", few).read(np.arange(6))
+    arrays = digits.digits_arrays()
+    rows = [np.flatnonzero(arrays["train_labels"] == digit)[:3] for digit in (7, 5)]
+    for number, these in enumerate(rows):
+        expected = arrays["train_images"][these] / np.float32(16)
+        np.testing.assert_array_equal(images[labels == number], expected)
+    held_out = digits.input_fn("eval", few)  # all of them: only training is short of examples
+    assert len(held_out) == np.isin(arrays["test_labels"], (5, 7)).sum()
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ({"classes": (5, 10)}, r"classes=\[5, 10\]: expected different digits from 0 to 9"),
+        ({"classes": (5, 5)}, r"classes=\[5, 5\]: expected different digits"),
+        ({"classes": ()}, r"classes=\[\]: expected different digits"),
+        ({"examples_per_class": 0}, "examples_per_class=0: expected a whole number of 1 or more"),
+    ],
+)
+def test_digits_that_there_are_not_are_refused(prepared, data, says):
+    with pytest.raises(UserError, match=says):
+        digits.input_fn("train", {"data": data})

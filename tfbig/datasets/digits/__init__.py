@@ -15,13 +15,20 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from tfbig.errors import UserError
 from tfbig.params import read_data_params
 
 VERSION = "1.0.0"
 NUM_CLASSES = 10
 _SPLIT_SEED = 20240229
 
-_DATA_DEFAULTS = {"batch_size": 64, "flat": False, "data_dir": None}
+_DATA_DEFAULTS = {
+    "batch_size": 64,
+    "flat": False,
+    "data_dir": None,
+    "classes": None,
+    "examples_per_class": None,
+}
 
 
 def input_fn(mode: str = "train", params: Any = None):
@@ -36,15 +43,17 @@ def input_fn(mode: str = "train", params: Any = None):
 
     Args:
         mode: "train", "eval" or "infer".
-        params: params.data may have `batch_size` (default 64), `flat` (default False) and
-            `data_dir` (default: see `digits_arrays`).
+        params: params.data may have `batch_size` (default 64), `flat` (default False),
+            `data_dir` (default: see `digits_arrays`), `classes`, the digits that are given,
+            numbered from 0 in this order (default: all ten), and `examples_per_class`, how many
+            of each to train on (default: all there are).
 
     Returns:
         A `tfbig.data.Source` of (image float32 in [0, 1], of shape (8, 8, 1), or (64,) when
         flat; label int32), batched.
 
     Raises:
-        UserError: params.data has an unknown name.
+        UserError: params.data has an unknown name, or there are no such digits.
     """
     from tfbig.data import ArraySource
 
@@ -52,10 +61,34 @@ def input_fn(mode: str = "train", params: Any = None):
     arrays = digits_arrays(data["data_dir"])
     split = "train" if mode == "train" else "test"
     images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
+    if data["classes"] is not None or data["examples_per_class"] is not None:
+        most = data["examples_per_class"] if split == "train" else None
+        images, labels = _chosen(images, labels, data["classes"], most)
     images = images.astype(np.float32) / np.float32(16)
     if data["flat"]:
         images = images.reshape(len(images), -1)
     return ArraySource((images, labels.astype(np.int32))).batch(data["batch_size"])
+
+
+def _chosen(
+    images: np.ndarray, labels: np.ndarray, classes: Any, most: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The examples of some classes, at most so many of each: their first ones."""
+    classes = list(range(NUM_CLASSES) if classes is None else classes)
+    if not classes or len(set(classes)) < len(classes) or not set(classes) <= set(range(10)):
+        raise UserError(
+            f"params.data.classes={classes}: expected different digits from 0 to 9, such as "
+            "(5, 6, 7, 8, 9)."
+        )
+    if most is not None and (not isinstance(most, int) or most < 1):
+        raise UserError(
+            f"params.data.examples_per_class={most!r}: expected a whole number of 1 or more."
+        )
+    rows = [np.flatnonzero(labels == digit)[:most] for digit in classes]
+    numbers = np.repeat(np.arange(len(classes)), [len(these) for these in rows])
+    rows = np.concatenate(rows)
+    order = np.argsort(rows)
+    return images[rows[order]], numbers[order]
 
 
 def digits_arrays(data_dir: str | os.PathLike | None = None) -> dict[str, np.ndarray]:
