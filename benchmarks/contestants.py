@@ -3,7 +3,8 @@
 $ python benchmarks/contestants.py mlp tfbig
 $ python benchmarks/contestants.py mlp tfbig '{"steps_per_loop": 1}'
 
-The last argument is for tfbig alone: fields of RunConfig, `strategy`, `devices`, `batch`.
+The last argument is, for tfbig: fields of RunConfig, `strategy`, `devices`, `batch`; for tune: the
+fields of Recipe; for fit: {"freeze": "backbone"}, or nothing.
 Prints one JSON object: steps_per_sec, ms_per_step, first_step_sec (from the call to the end of
 the first step, building the model included), peak_mib of the whole process.
 """
@@ -36,6 +37,8 @@ _STEPS = {
     ("cnn", "fit"): (920, 46),
     ("lm", "tfbig"): (60, 6),
     ("lm", "fit"): (60, 6),
+    ("cnn", "tune"): (900, 100),
+    ("lm", "tune"): (60, 6),
 }
 
 
@@ -44,12 +47,15 @@ def main(work: str, name: str, options: str = "{}") -> None:
 
     arrays, build, batch = _WORKS[work]()
     steps, warm_up = _STEPS[work, name]
+    options = json.loads(options)
     if name == "tfbig":
-        options = {"batch": batch, **json.loads(options)}
-        result = _tfbig(arrays, build, steps, warm_up, **options)
+        result = _tfbig(arrays, build, steps, warm_up, **{"batch": batch, **options})
+    elif name == "tune":
+        result = _tune(arrays, build, batch, steps, warm_up, **options)
     elif name == "xla_loop":
         result = _xla_loop(arrays, build, batch, steps)
     else:
+        build = _frozen(build) if options.get("freeze") else build
         result = _fit(arrays, build, batch, steps, warm_up, together=32 if name == "fit_32" else 1)
     result["ms_per_step"] = 1e3 / result["steps_per_sec"]
     result["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -133,6 +139,33 @@ def _tfbig(arrays, build, steps, warm_up, *, batch, strategy="auto", devices=Non
         callbacks=[first, throughput],
     )
     return {"steps_per_sec": throughput.steps_per_sec, "first_step_sec": first.seconds}
+
+
+def _tune(arrays, build, batch, steps, warm_up, **recipe):
+    import tfbig
+    from tfbig.callbacks import Throughput
+
+    throughput = Throughput(skip_steps=warm_up)
+    tfbig.fine_tune(
+        build(),
+        lambda: tfbig.data.ArraySource(arrays).batch(batch),
+        recipe=tfbig.Recipe(optimizer="adam", learning_rate=1e-3, **recipe),
+        max_steps=steps + warm_up,
+        callbacks=[throughput],
+    )
+    return {"steps_per_sec": throughput.steps_per_sec}
+
+
+def _frozen(build):
+    """Freezes all layers with weights but the last, as Recipe(freeze="backbone") does."""
+
+    def frozen():
+        model = build()
+        for layer in [layer for layer in model.layers if layer.weights][:-1]:
+            layer.trainable = False
+        return model
+
+    return frozen
 
 
 def _fit(arrays, build, batch, steps, warm_up, together):

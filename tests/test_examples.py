@@ -29,6 +29,7 @@ RUNS = [
     ("image_folder.py", r"step 600: held-out accuracy (0\.9[5-9]\d*|1\.0*)"),
     ("csv_tabular.py", r"step 300: held-out accuracy (0\.9[5-9]\d*|1\.0*)"),
     ("tfrecord.py", r"step 500: held-out accuracy (0\.9[5-9]\d*|1\.0*)"),
+    ("fine_tune_lora_lm.py", r"LoRA recovers (8|9|10)\d% of the gain of (0\.[5-9]|1\.)\d+ bits"),
     ("text_lm.py", r"step 200: held-out 3\.[3-9]\d* bits per byte"),
     (
         "evaluate_holdout.py",
