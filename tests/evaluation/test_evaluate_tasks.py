@@ -127,6 +127,25 @@ def test_a_model_with_its_own_test_step_has_the_metrics_alone(caplog):
     )
 
 
+def test_a_model_that_cannot_be_made_again_is_evaluated_as_it_is_on_one_device():
+    class Own(keras.Model):
+        def __init__(self, units):  # which its config does not tell
+            super().__init__()
+            self.dense = keras.layers.Dense(units)
+
+        def call(self, x):
+            return self.dense(x)
+
+    model = Own(3)
+    crossentropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", crossentropy, metrics=["accuracy"])
+    model.fit(X, Y, verbose=0)
+    figures = tfbig.evaluate(model, source(Y), metrics=["accuracy"])
+    expected = model.evaluate(X, Y, batch_size=100, verbose=0, return_dict=True)
+    assert figures == pytest.approx(expected, abs=1e-5)
+    assert isinstance(model.optimizer, keras.optimizers.Adam)
+
+
 def test_a_matrix_of_very_many_classes_is_left_out_unless_it_is_asked_for():
     crossentropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model = dense(4097, crossentropy)

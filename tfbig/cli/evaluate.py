@@ -53,13 +53,14 @@ def _evaluate(config: Any, values: flags.FlagValues) -> int:
     if not os.path.exists(model) and not os.path.exists(f"{model}.index"):
         raise UserError(f"--model={model}: there is no such file, folder or checkpoint.")
     arguments = evaluate_arguments(config)
-    if model.endswith(".keras") or os.path.isfile(os.path.join(model, "saved_model.pb")):
+    is_run = os.path.isdir(os.path.join(model, "checkpoints"))
+    folder = values.model_dir or (model if is_run else None)
+    tuned = is_run and config.get("pretrained") is not None
+    taken = _exported(model) if tuned else model
+    if taken.endswith(".keras") or os.path.isfile(os.path.join(taken, "saved_model.pb")):
         arguments["base_model_fn"] = None  # which only weights need
-    folder = values.model_dir
-    if folder is None and os.path.isdir(os.path.join(model, "checkpoints")):
-        folder = model
     figures = tfbig.evaluate(
-        model,
+        taken,
         **arguments,
         strategy=values.strategy,
         devices=devices_of(values.devices),
@@ -74,3 +75,14 @@ def _evaluate(config: Any, values: flags.FlagValues) -> int:
     else:
         print(f"metrics.json and plots are in {folder}")
     return 0
+
+
+def _exported(run: str) -> str:
+    """The exported model of a fine-tuning, whose architecture no model_fn builds by itself."""
+    path = os.path.join(run, "export")
+    if not os.path.isdir(path):
+        raise UserError(
+            f"--model={run}: a fine-tuning's weights go with the model that it made of another "
+            f"one, and there is no {path}; let tfbig finetune come to its end, which exports it."
+        )
+    return path

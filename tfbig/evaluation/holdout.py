@@ -156,8 +156,8 @@ def _has_loss(model: keras.Model, feed: Feed) -> bool:
 
 def _placed(model: keras.Model, placement: Placement, has_loss: bool, keep: bool) -> keras.Model:
     """The model, or one like it, with its variables in the placement's scope."""
-    there = model.built and all(placement.owns(v.value) for v in model.variables)
-    if there and not (has_loss and keep):  # predicting alone changes nothing of it
+    there = all(placement.owns(v.value) for v in model.variables)
+    if there and model.built and not (has_loss and keep):  # predicting alone changes nothing of it
         return model
     try:
         with placement.scope():
