@@ -63,12 +63,6 @@ def test_a_name_for_later_says_that_it_is_not_built(name):
     assert name not in dir(tfbig)
 
 
-@pytest.mark.parametrize("name", ["cross_validate"])
-def test_a_function_for_later_says_what_to_use_instead(name):
-    with pytest.raises(NotBuiltError, match=rf"^tfbig\.{name} is not built yet; [^\n]+\.$"):
-        getattr(tfbig, name)("model", lambda: None)
-
-
 def test_an_unknown_name_is_an_attribute_error():
     assert not hasattr(tfbig, "train_distribted")
 

@@ -19,3 +19,7 @@ class TrainingDiverged(TfbigError, ArithmeticError):
 
 class CheckpointError(TfbigError, RuntimeError):
     """A checkpoint cannot be written, read, or belongs to another model."""
+
+
+class FoldFailed(TfbigError, RuntimeError):
+    """The process of a fold of a cross-validation has ended in an error; its log is kept."""

@@ -198,7 +198,7 @@ def folds(
     if not isinstance(k, (int, np.integer)) or k < 2:
         raise UserError(f"folds: k={k!r}; expected an integer of 2 or more.")
     if length < k:
-        raise UserError(f"folds: {length} examples cannot fill {k} folds; write a smaller k.")
+        raise UserError(f"folds: {length} examples cannot fill {k} folds; write fewer folds.")
     fold = np.empty(length, np.int32)
     if labels is None and groups is None:
         scores = random_of(np.arange(length, dtype=np.uint64), key_of("folds", seed))
@@ -224,7 +224,7 @@ def _sklearn_folds(
         if sizes.min() < k:
             raise UserError(
                 f"folds: {_small(sizes < k, sizes, classes)}, fewer than the {k} folds. Merge such "
-                "classes, write a smaller k, or leave labels out."
+                "classes, write fewer folds, or leave labels out."
             )
     if groups is None:
         return model_selection.StratifiedKFold(k, shuffle=True, random_state=state).split(
@@ -232,7 +232,7 @@ def _sklearn_folds(
         )
     groups, names = codes_of(groups, "groups", length)
     if len(names) < k:
-        raise UserError(f"folds: {len(names)} groups cannot fill {k} folds; write a smaller k.")
+        raise UserError(f"folds: {len(names)} groups cannot fill {k} folds; write fewer folds.")
     if labels is not None:
         splitter = model_selection.StratifiedGroupKFold(k, shuffle=True, random_state=state)
         return splitter.split(rows, labels, groups)
