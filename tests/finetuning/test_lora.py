@@ -177,3 +177,26 @@ def test_the_table_shows_what_the_adapters_have(caplog):
     rows = [line.split() for line in text.splitlines()]
     assert "block_0_mlp_in 2,760 360 adapters of rank 3".split() in rows
     assert "block_0_attention_norm 48 0".split() in rows
+
+
+def test_the_steps_are_those_of_keras_own_adapters():
+    inputs, labels = tokens()[:, :-1], tokens()[:, 1:]
+
+    def tuned_at(rate, steps):
+        recipe = tfbig.Recipe(lora_rank=3, optimizer="sgd", learning_rate=rate)
+        whole = tfbig.data.ArraySource((inputs, labels)).batch(len(labels))
+        config = tfbig.RunConfig(tf_random_seed=3)
+        return tfbig.fine_tune(
+            base(), lambda: whole, recipe=recipe, max_steps=steps, config=config
+        ).model
+
+    model, optimizer = tuned_at(0.0, 1), keras.optimizers.SGD(0.5)
+    assert all("call" not in vars(layer) for layer in adapted_layers(model))
+    loss_fn = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    for _ in range(5):
+        with tf.GradientTape() as tape:
+            loss = loss_fn(labels, model(inputs, training=True))
+        weights = model.trainable_variables
+        optimizer.apply(tape.gradient(loss, weights), weights)
+    for found, expected in zip(tuned_at(0.5, 5).weights, model.weights, strict=True):
+        np.testing.assert_allclose(found.numpy(), expected.numpy(), atol=1e-6)

@@ -1,6 +1,8 @@
 """Compiled Keras models as programs."""
 
+import contextlib
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -9,6 +11,7 @@ import tensorflow as tf
 from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.programs import program
+from tfbig.programs.adapters import factored
 from tfbig.programs.keras_checks import (
     check_features,
     check_labels,
@@ -107,6 +110,11 @@ class KerasProgram(Program):
         super().apply(gradients)
         for variable, rate, old in before:
             variable.assign(old + tf.cast(rate, old.dtype) * (variable.value - old))
+
+    @contextlib.contextmanager
+    def tracing(self) -> Iterator[None]:
+        with super().tracing(), factored(self.model):
+            yield
 
     def forward(self, values: Values, batch: Batch, training: bool) -> Forward:
         """Computes a batch from `values` alone; no variable is read or changed."""
