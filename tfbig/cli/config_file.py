@@ -1,6 +1,5 @@
 """Config files: loading them, and the flags `--config.field=value` that change their fields."""
 
-import dataclasses
 import importlib.util
 import os
 import re
@@ -12,7 +11,6 @@ from ml_collections import config_flags
 from ml_collections.config_dict import ConfigDict, FieldReference, placeholder
 
 from tfbig.errors import UserError
-from tfbig.run_config import RunConfig
 
 FIELDS = (
     "model_fn",
@@ -24,9 +22,31 @@ FIELDS = (
     "run",
     "max_steps",
     "epochs",
+    # Of tfbig finetune: a path, the command that makes it, a dotted name, and Recipe's fields.
+    "pretrained",
+    "pretrained_made_by",
+    "base_model_fn",
+    "recipe",
 )
 # What these hold is checked by what reads them, so a flag may add a field.
-_OPEN = ("run", "optimizer", "optimizer.learning_rate", "data", "data.source", "data.split")
+_OPEN = (
+    "run",
+    "optimizer",
+    "optimizer.learning_rate",
+    "data",
+    "data.source",
+    "data.split",
+    "recipe",
+    "recipe.optimizer",
+    "recipe.learning_rate",
+)
+# A part of the config that a flag may replace as a whole: by a number, a name, a Python dict.
+_REPLACEABLE = (
+    "optimizer.learning_rate",
+    "recipe.learning_rate",
+    "recipe.optimizer",
+    "recipe.unfreeze",
+)
 
 
 def load_config(path: str) -> ConfigDict:
@@ -93,10 +113,12 @@ def define_overrides(config: ConfigDict, words: list[str], flag_values: flags.Fl
         for name in ("max_steps", "epochs"):
             if name not in config:
                 config[name] = None
-        if any(name.startswith("run.") for name in names) and config.get("run") is None:
-            config.run = ConfigDict()
+        for part in ("run", "recipe"):
+            if any(name.startswith(f"{part}.") for name in names) and config.get(part) is None:
+                config[part] = ConfigDict()
         _loosen(config)
-        _loosen_run(config.get("run"))
+        _loosen_checked(config.get("run"))
+        _loosen_checked(config.get("recipe"))
         for name in names:
             _open_field(config, name)
     for name in names:
@@ -133,18 +155,19 @@ def _loosen(config: ConfigDict) -> None:
             config[name] = FieldReference(value, field_type=object)
 
 
-def _loosen_run(run: ConfigDict | None) -> None:
-    # "auto" may become a number, and RunConfig checks every value itself.
-    for field in dataclasses.fields(RunConfig) if run is not None else ():
-        if field.name in run:
-            run[field.name] = FieldReference(run[field.name], field_type=object)
+def _loosen_checked(part: Any) -> None:
+    # What has one type may become another ("auto" a number, a number of layers a pattern), and
+    # RunConfig and Recipe check every value themselves.
+    for name, value in list(part.items()) if isinstance(part, ConfigDict) else ():
+        if not isinstance(value, ConfigDict):
+            part[name] = FieldReference(value, field_type=object)
 
 
 def _open_field(config: ConfigDict, name: str) -> None:
     """Adds a field that is not there, where the reader knows all names."""
     parent, _, leaf = name.rpartition(".")
-    if name == "optimizer.learning_rate" and "optimizer" in config:
-        config.optimizer.learning_rate = placeholder(object)  # a number for a schedule, too
+    if name in _REPLACEABLE and isinstance(config.get(parent), ConfigDict):
+        config[parent][leaf] = placeholder(object)
         return
     if parent in _OPEN:
         holder: Any = config

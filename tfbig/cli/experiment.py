@@ -1,8 +1,9 @@
-"""From a config to the arguments of train_distributed."""
+"""From a config to the arguments of train_distributed, fine_tune and evaluate."""
 
 import functools
 import importlib
 import inspect
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -11,10 +12,13 @@ from ml_collections import ConfigDict
 
 from tfbig import _private_api
 from tfbig.errors import UserError
+from tfbig.finetuning.recipe_config import recipe_from
 from tfbig.programs.model_fn_program import is_estimator_style
 from tfbig.run_config import run_config_from
 from tfbig.training.optimizers import build_optimizer
 from tfbig.training.run_length import RunLength
+
+_OF_FINETUNE = ("pretrained", "base_model_fn", "recipe")
 
 
 def train_arguments(config: ConfigDict) -> dict[str, Any]:
@@ -29,28 +33,66 @@ def train_arguments(config: ConfigDict) -> dict[str, Any]:
     Raises:
         UserError: a field is missing or cannot be used.
     """
-    for name in ("model_fn", "input_fn"):
-        if config.get(name) is None:
-            raise UserError(
-                f'the config has no {name}; write config.{name} = "module.function", a dotted name.'
-            )
-    max_steps, epochs = config.get("max_steps"), config.get("epochs")
-    model_fn = resolve("model_fn", config.model_fn)
-    input_fn = resolve("input_fn", config.input_fn)
-    eval_input_fn = config.get("eval_input_fn")
+    for name in _OF_FINETUNE:
+        if config.get(name) is not None:
+            raise UserError(f"config.{name} is for tfbig finetune; tfbig train does not read it.")
+    _check_given(config, "model_fn", "input_fn")
+    arguments = _run_arguments(config)
+    arguments["model_fn"] = resolve("model_fn", config.model_fn)
     if config.get("optimizer") is not None:
-        length = RunLength(input_fn, max_steps, epochs)
-        input_fn = length.input_fn
-        model_fn = with_optimizer(model_fn, config.optimizer, length.total_steps)
-    return {
-        "model_fn": model_fn,
-        "input_fn": input_fn,
-        "eval_input_fn": eval_input_fn and resolve("eval_input_fn", eval_input_fn),
-        "params": _params(config),
-        "config": run_config_from(_run_fields(config)),
-        "max_steps": max_steps,
-        "epochs": epochs,
+        _give_optimizer(arguments, config.optimizer)
+    return arguments
+
+
+def finetune_arguments(config: ConfigDict) -> dict[str, Any]:
+    """The arguments of fine_tune that a config gives.
+
+    Example: `tfbig.fine_tune(**finetune_arguments(config))`.
+
+    Args:
+        config: as for `train_arguments`, with `pretrained` (a path), and, where they are wanted,
+            `recipe` (Recipe's fields) or `model_fn`, and `base_model_fn`.
+
+    Raises:
+        UserError: a field is missing or cannot be used.
+    """
+    _check_given(config, "input_fn")
+    pretrained, model_fn = config.get("pretrained"), config.get("model_fn")
+    if not isinstance(pretrained, str) or not pretrained:
+        raise UserError(
+            f"config.pretrained={pretrained!r}: expected the path of a saved model; write "
+            "config.pretrained, or --pretrained=PATH."
+        )
+    path = os.path.expanduser(pretrained)
+    maker = config.get("pretrained_made_by")
+    if maker and not os.path.exists(path) and not path.startswith("hub:"):
+        raise UserError(
+            f"pretrained={pretrained!r}: there is no such file; make it with `{maker}`, or give "
+            "another with --pretrained=PATH."
+        )
+    base_model_fn = config.get("base_model_fn")
+    arguments = _run_arguments(config) | {
+        "pretrained": path,
+        "model_fn": model_fn and resolve("model_fn", model_fn),
+        "base_model_fn": base_model_fn and resolve("base_model_fn", base_model_fn),
+        "recipe": None,
     }
+    if config.get("recipe") is not None:
+        if model_fn is not None:
+            raise UserError(
+                "config.model_fn and config.recipe were both given; a recipe makes the model of "
+                "the loaded one by itself, so leave one of them out."
+            )
+        if config.get("optimizer") is not None:
+            raise UserError(
+                "config.optimizer and config.recipe were both given; with a recipe write "
+                "config.recipe.optimizer and config.recipe.learning_rate."
+            )
+        arguments["recipe"] = recipe_from(config.recipe)
+    elif config.get("optimizer") is not None:
+        arguments["model_fn"] = arguments["model_fn"] or _as_loaded
+        _give_optimizer(arguments, config.optimizer)
+    return arguments
 
 
 def evaluate_arguments(config: ConfigDict) -> dict[str, Any]:
@@ -152,6 +194,37 @@ def with_optimizer(
         return model
 
     return builder
+
+
+def _as_loaded(model: keras.Model) -> keras.Model:
+    return model
+
+
+def _check_given(config: ConfigDict, *names: str) -> None:
+    for name in names:
+        if config.get(name) is None:
+            raise UserError(
+                f'the config has no {name}; write config.{name} = "module.function", a dotted name.'
+            )
+
+
+def _run_arguments(config: ConfigDict) -> dict[str, Any]:
+    """What train_distributed and fine_tune take alike."""
+    eval_input_fn = config.get("eval_input_fn")
+    return {
+        "input_fn": resolve("input_fn", config.input_fn),
+        "eval_input_fn": eval_input_fn and resolve("eval_input_fn", eval_input_fn),
+        "params": _params(config),
+        "config": run_config_from(_run_fields(config)),
+        "max_steps": config.get("max_steps"),
+        "epochs": config.get("epochs"),
+    }
+
+
+def _give_optimizer(arguments: dict[str, Any], optimizer: Any) -> None:
+    length = RunLength(arguments["input_fn"], arguments["max_steps"], arguments["epochs"])
+    arguments["input_fn"] = length.input_fn
+    arguments["model_fn"] = with_optimizer(arguments["model_fn"], optimizer, length.total_steps)
 
 
 def _params(config: ConfigDict) -> ConfigDict | None:

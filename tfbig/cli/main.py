@@ -8,9 +8,10 @@ import tfbig
 
 _VERBS = {
     "train": "train a model from a config file",
+    "finetune": "adapt a saved model by a recipe, or a function, from a config file",
     "evaluate": "tell how good a saved model is on a config's held-out data",
 }
-_NOT_BUILT = ("finetune", "predict", "export", "plan", "launch")
+_NOT_BUILT = ("predict", "export", "plan", "launch")
 _HELP_WORDS = ("-h", "--h", "-help", "--help", "help")
 
 
