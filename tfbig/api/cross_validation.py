@@ -73,8 +73,10 @@ def cross_validate(
             a function or an array, as above. Both together are possible.
         model_dir: fold k is in its folder fold_<k>, a model_dir of its own with fold.json (its
             figures) and fold.log; metrics.json has the means and intervals. None keeps nothing.
-        parallel_folds: how many folds run at the same time; the cores are shared evenly. What is
-            computed does not depend on it.
+        parallel_folds: how many folds run at the same time; the threads of TensorFlow's operations
+            are shared evenly. The figures do not depend on it, beyond the rounding of operations
+            that add up in another order with fewer threads (convolutions, wide layers without
+            XLA): with TF_NUM_INTRAOP_THREADS set, all bits are equal.
         prepare: `prepare(train, test)`, called in each fold with its two parts, returns those
             that are used: for all that learns from data, as a Cleaning does.
         metrics: names of hold-out metrics of the task ("f1_macro", "roc_auc", "rmse", …; see

@@ -33,6 +33,7 @@ log = logging.getLogger("tfbig")
 
 NAME = "tfbig fold"  # of the processes
 SECONDS_TO_SAVE = 60
+_LONGEST = 10_000  # characters of a message; more would not fit into a pipe that nobody reads yet
 _NOT_AT_END = 2**31 - 1  # steps between two evaluations, so that there is only the last
 
 
@@ -49,7 +50,8 @@ class Job:
         seed: of weights, dropout and shuffles.
         leave_out: the column that has the groups, or None.
         metrics: names for `metrics_for`; () for none.
-        threads: of one operation of TensorFlow; None: as many as there are cores.
+        threads: of one operation of TensorFlow, where folds share the machine; None: as many as
+            there are cores.
         parse_flags: whether the program has read its command line with absl.
     """
 
@@ -130,6 +132,8 @@ def run_fold(
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     if job.threads is not None:
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(job.threads))
+        # The first process would take all of a GPU's memory otherwise.
+        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     try:
         arguments = {name: _unpacked(name, value) for name, value in sent.items()}
         if job.parse_flags:
@@ -256,5 +260,5 @@ def _leave_with_parent() -> None:
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split()) or "no message"
     if isinstance(error, UserError):
-        return text
+        return text[:_LONGEST]
     return f"{type(error).__name__}: {text[:400]}"

@@ -91,11 +91,12 @@ def _check(job: Job, of: int, process: BaseProcess, failure) -> None:
     if process.exitcode == 0 and os.path.exists(job.result):
         return
     fold = f"fold {job.number} of {of}"
+    log_file = f" (log: {job.log})" if os.path.exists(job.log) else ""
     try:
         users, message = failure.recv()
     except EOFError:  # it had no time to say
-        raise FoldFailed(f"{fold} {_ended(process.exitcode)} (log: {job.log})") from None
-    raise (UserError if users else FoldFailed)(f"{fold}: {message} (log: {job.log})")
+        raise FoldFailed(f"{fold} {_ended(process.exitcode)}{log_file}") from None
+    raise (UserError if users else FoldFailed)(f"{fold}: {message}{log_file}")
 
 
 def _ended(code: int) -> str:
@@ -104,7 +105,10 @@ def _ended(code: int) -> str:
     if code < 0:
         name = signal.Signals(-code).name
         return f"was ended by {name}" + (", for want of memory perhaps" if code == -9 else "")
-    return f"ended with exit code {code} before it began; see standard error"
+    return (
+        f"ended with exit code {code} before it could say why; see its log, or standard error if "
+        "the script itself could not be read again"
+    )
 
 
 def _stop(processes: Sequence[BaseProcess]) -> None:
