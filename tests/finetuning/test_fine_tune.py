@@ -185,3 +185,25 @@ def test_a_recipe_and_a_model_fn_exclude_each_other(path):
         tfbig.fine_tune(path, source, model_fn=lambda m: m, recipe=tfbig.Recipe(head=5))
     with pytest.raises(UserError, match="expected a tfbig.Recipe"):
         tfbig.fine_tune(path, source, recipe={"head": 5})
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_a_loaded_model_is_tuned_in_the_precision_asked_for(path, precision):
+    config = tfbig.RunConfig(tf_random_seed=2, precision=precision)
+    recipe = tfbig.Recipe(head=5, learning_rate=0.01)
+    result = tfbig.fine_tune(
+        path, lambda: source(5), recipe=recipe, max_steps=60, config=config,
+        eval_input_fn=lambda: source(5),
+    )  # fmt: skip
+    types = [layer.compute_dtype for layer in result.model.layers if layer.weights]
+    assert types == [precision.removeprefix("mixed_")] * 3 + ["float32"]  # of the output
+    assert result.metrics["accuracy"] > 0.85
+    assert all(weight.dtype == "float32" for weight in result.model.weights)
+
+
+def test_a_graph_that_computes_in_float32_is_refused_another_precision(tmp_path):
+    exported = tfbig.export(pretrained(), tmp_path / "export")
+    config = tfbig.RunConfig(precision="mixed_bfloat16")
+    recipe = tfbig.Recipe(loss="mse")
+    with pytest.raises(UserError, match="precision='mixed_bfloat16', but .* can only compute in"):
+        tfbig.fine_tune(exported, lambda: source(5), recipe=recipe, max_steps=1, config=config)

@@ -37,7 +37,9 @@ def with_head(model: keras.Model, head: int | str) -> keras.Model:
     units = 1 if head == REGRESSION else head
     several = len(model.inputs) > 1 or not isinstance(model, keras.Sequential)
     inputs = model.input if several else model.inputs[0]  # in the structure that it is called with
-    made = keras.Model(inputs, keras.layers.Dense(units, name=name)(features))
+    # In float32 under a mixed precision policy too, as all outputs should be.
+    dense = keras.layers.Dense(units, name=name, dtype="float32")
+    made = keras.Model(inputs, dense(features))
     _new_heads[made] = head
     return made
 

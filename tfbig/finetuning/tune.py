@@ -78,12 +78,19 @@ def tuning_builder(
     """
 
     def build(params: Any = None) -> keras.Model:
+        policy = keras.config.dtype_policy().name  # RunConfig.precision
         try:
             # With a recipe of its own, the base's own adapters are part of what it is.
             rebuild = rebuilt if base.compiled else rebuilt_uncompiled
-            copy = rebuild(base, merge_adapters=recipe is not None)
+            copy = rebuild(base, merge_adapters=recipe is not None, policy=policy)
         except CANNOT_BE_REBUILT:
             copy = base  # which is where it was loaded: on one device
+        types = {layer.compute_dtype for layer in weighted_layers(copy)}
+        if policy != "float32" and types == {"float32"}:
+            raise UserError(
+                f"precision={policy!r}, but {base.name!r} can only compute in float32 (as the "
+                'graph of a SavedModel, or an output layer); leave RunConfig.precision "float32".'
+            )
         if recipe is not None:
             return apply_recipe(copy, recipe, copy, total_steps())
         if model_fn is None:

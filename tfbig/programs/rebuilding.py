@@ -11,7 +11,9 @@ from tfbig.programs.adapters import give_same_adapters, merged_weights, without_
 CANNOT_BE_REBUILT = (NotImplementedError, TypeError, ValueError)
 
 
-def rebuilt(model: keras.Model, *, merge_adapters: bool = False) -> keras.Model:
+def rebuilt(
+    model: keras.Model, *, merge_adapters: bool = False, policy: str = "float32"
+) -> keras.Model:
     """A new model from a compiled one's config, weights and compile options.
 
     The optimizer is new too: its slot variables start at zero.
@@ -19,26 +21,29 @@ def rebuilt(model: keras.Model, *, merge_adapters: bool = False) -> keras.Model:
     Args:
         model: compiled.
         merge_adapters: make layers with adapters (LoRA) plain ones that compute the same.
+        policy: the dtype policy of layers that had "float32", but for those of the outputs.
 
     Raises:
         CANNOT_BE_REBUILT: the model, a layer or a metric has no config that tells all of it.
     """
-    copy = rebuilt_uncompiled(model, merge_adapters=merge_adapters)
+    copy = rebuilt_uncompiled(model, merge_adapters=merge_adapters, policy=policy)
     copy.compile(**_compile_arguments(model))
     return copy
 
 
-def rebuilt_uncompiled(model: keras.Model, *, merge_adapters: bool = False) -> keras.Model:
+def rebuilt_uncompiled(
+    model: keras.Model, *, merge_adapters: bool = False, policy: str = "float32"
+) -> keras.Model:
     """A new model from another's config and weights.
 
     Args:
         model: built or not.
-        merge_adapters: as above.
+        merge_adapters, policy: as above.
 
     Raises:
         CANNOT_BE_REBUILT: as above.
     """
-    copy = _from_config(model)
+    copy = _from_config(model, policy)
     if model.built and not copy.built:
         copy.build_from_config(model.get_build_config())
     if model.built and merge_adapters:
@@ -51,8 +56,9 @@ def rebuilt_uncompiled(model: keras.Model, *, merge_adapters: bool = False) -> k
     return copy
 
 
-def _from_config(model: keras.Model) -> keras.Model:
+def _from_config(model: keras.Model, policy: str) -> keras.Model:
     copies: dict[int, keras.layers.Layer] = {}
+    outputs = getattr(model, "output_names", None) or ()
 
     def copy(layer):
         if id(layer) not in copies:  # else it is shared
@@ -61,12 +67,28 @@ def _from_config(model: keras.Model) -> keras.Model:
             else:
                 if isinstance(layer, keras.Model):
                     _check_config(layer)
-                made = type(layer).from_config(without_adapters(layer.get_config()))
+                config = without_adapters(layer.get_config())
+                if policy != "float32" and layer.name not in outputs:
+                    config = _in_policy(config, policy)
+                made = type(layer).from_config(config)
             copies[id(layer)] = made
         return copies[id(layer)]
 
     with _private_api.as_not_compiled(model):
         return copy(model)
+
+
+def _in_policy(config: Any, policy: str) -> Any:
+    """A layer's config with another dtype policy, for it and for layers in it."""
+    if isinstance(config, (list, tuple)):
+        return type(config)(_in_policy(value, policy) for value in config)
+    if not isinstance(config, dict):
+        return config
+    config = {key: _in_policy(value, policy) for key, value in config.items()}
+    dtype = config.get("dtype")
+    if isinstance(dtype, dict) and dtype.get("config") == {"name": "float32"}:
+        config["dtype"] = {**dtype, "config": {"name": policy}}
+    return config
 
 
 def _trained(model: keras.Model) -> list[bool]:
