@@ -61,6 +61,22 @@ def test_the_exported_model_has_the_same_figures_on_two_devices_and_needs_a_fold
     assert sum(map(sum, matrix)) == 64  # one batch
 
 
+def test_of_a_fine_tuned_run_the_exported_model_is_taken(trained):
+    command, training = trained
+    tuned = DIGITS.replace("    return", '    config.pretrained = "base.keras"\n    return')
+    (command.folder / "tuned.py").write_text(tuned)
+    result = command("evaluate", "--model=run", "--config=tuned.py", "--model_dir=tuned")
+    assert result.code == 0, result
+    written = json.loads((command.folder / "tuned/metrics.json").read_text())
+    accuracy = value_of(training.out, "held-out accuracy")
+    assert written["accuracy"] == pytest.approx(accuracy, abs=1e-4)
+    assert "loss" not in written  # a SavedModel is not compiled; the run's checkpoint would be
+    (command.folder / "unfinished/checkpoints").mkdir(parents=True)
+    result = command("evaluate", "--model=unfinished", "--config=tuned.py")
+    assert (result.code, len(result.err)) == (1, 1)
+    assert "there is no unfinished/export; let tfbig finetune come to its end" in result.err[0]
+
+
 def test_help_tells_of_the_model(command):
     result = command("evaluate", "--help")
     assert result.code == 0
