@@ -30,6 +30,8 @@ class RunConfig:
         accumulation_steps: micro-batches per update, each with a part of the global batch.
         precision: "float32", "mixed_bfloat16" or "mixed_float16" (Keras dtype policies).
         jit_compile: "auto", True or False: XLA for the training step.
+        remat: True: recompute activations in the backward pass, by block (Chen et al. 2016),
+            which takes less memory and about a third more time. Keras models only.
         steps_per_loop: "auto" or the largest number of steps inside one traced loop.
         max_staleness: parameter servers only, hence None for now.
         save_checkpoints_steps: steps between two checkpoints; None: by time only.
@@ -53,6 +55,7 @@ class RunConfig:
     accumulation_steps: int = 1
     precision: str = "float32"
     jit_compile: bool | str = "auto"
+    remat: bool = False
     steps_per_loop: int | str = "auto"
     max_staleness: int | None = None
     save_checkpoints_steps: int | None = None
@@ -69,6 +72,7 @@ class RunConfig:
         _one_of("gradient_aggregation", self.gradient_aggregation, GRADIENT_AGGREGATIONS)
         _one_of("precision", self.precision, PRECISIONS)
         _one_of("jit_compile", self.jit_compile, ("auto", True, False))
+        _one_of("remat", self.remat, (False, True))
         if self.steps_per_loop != "auto":
             _positive("steps_per_loop", self.steps_per_loop, alternative='"auto"')
         for name in (

@@ -20,6 +20,7 @@ from tfbig.programs.keras_checks import (
 )
 from tfbig.programs.keras_padding import exact_with_padding
 from tfbig.programs.program import Batch, Forward, Program, Term, Values
+from tfbig.programs.remat import Remat, recomputing
 from tfbig.programs.tuning import tuning_of
 
 _CONVOLUTIONS = (
@@ -38,6 +39,7 @@ class KerasProgram(Program):
 
     Args:
         model: compiled; its variables are made in the placement's scope.
+        remat: recompute activations in the backward pass, by block.
 
     Raises:
         UserError: the model is not compiled, has its own `train_step`, or accumulates in its
@@ -46,8 +48,9 @@ class KerasProgram(Program):
 
     pure = True
 
-    def __init__(self, model: keras.Model):
+    def __init__(self, model: keras.Model, remat: bool = False):
         check_model(model)
+        self._remat = remat
         self.model = model
         self.optimizer = model.optimizer
         self._tuning = tuning_of(model)
@@ -81,6 +84,7 @@ class KerasProgram(Program):
         )
         self.has_convolutions = any(isinstance(layer, _CONVOLUTIONS) for layer in layers)
         self.exact_with_padding = exact_with_padding(self.model, self._metrics)
+        self._blocks = Remat(self.model) if self._remat else None
 
     def check_evaluation(self, spec: Any) -> None:
         features, labels, _ = _symbols(spec)
@@ -113,7 +117,8 @@ class KerasProgram(Program):
 
     @contextlib.contextmanager
     def tracing(self) -> Iterator[None]:
-        with super().tracing(), factored(self.model):
+        blocks = self._blocks.tracing() if self._blocks else contextlib.nullcontext()
+        with super().tracing(), factored(self.model), blocks:
             yield
 
     def forward(self, values: Values, batch: Batch, training: bool) -> Forward:
@@ -123,8 +128,10 @@ class KerasProgram(Program):
         scope = keras.StatelessScope(
             zip(variables, given, strict=True), collect_losses=True, initialize_variables=False
         )
+        blocks = scope if training and self._blocks else None
         with scope:
-            outputs = self.model(batch.features, training=training)
+            with recomputing(blocks):
+                outputs = self.model(batch.features, training=training)
             terms = self._terms(batch, outputs, training)
             self._update_metrics(batch, outputs)
 

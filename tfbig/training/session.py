@@ -106,13 +106,20 @@ class TrainingSession:
             precision = keras.config.dtype_policy().name
         self._program: Program
         if is_estimator_style(model_fn):
+            if self._config.remat:
+                raise UserError(
+                    "remat=True divides a Keras model into blocks, and model_fn is of estimator "
+                    "style; leave remat out, or wrap the function of a block in "
+                    "tf.recompute_grad inside model_fn."
+                )
             self._program = ModelFnProgram(
                 model_fn, self._params, self._config, placement.scope, precision
             )
         else:
             builder = KerasBuilder(model_fn, self._params, precision)
             with placement.scope():
-                self._program = KerasProgram(builder.build(placement.owns))
+                model = builder.build(placement.owns)
+                self._program = KerasProgram(model, remat=self._config.remat)
         build_program(self._program, placement, self._feed, training=True)
         if self._eval_feed is not None:
             self._program.check_evaluation(self._eval_feed.element_spec)

@@ -1,0 +1,114 @@
+"""What Keras knows of models, layers and variables and tells by no public name."""
+
+import collections
+import contextlib
+import inspect
+from collections.abc import Iterator
+
+import keras
+from keras.src.backend.common import global_state
+from keras.src.backend.common.name_scope import current_path
+from keras.src.models.functional import Functional
+from keras.src.trainers.trainer import Trainer
+
+
+@contextlib.contextmanager
+def automatic_names() -> Iterator[None]:
+    """Starts Keras's automatic names (dense, dense_1, …) anew inside the block.
+
+    Reason: a model_fn is called in several traces and modes, and its layers must find their
+    variables by name each time; the counters are global. Guard: test_automatic_names.
+    """
+    saved = global_state.get_global_attribute("object_name_uids")
+    global_state.set_global_attribute("object_name_uids", collections.defaultdict(int))
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute("object_name_uids", saved)
+
+
+def current_keras_path() -> str:
+    """The path of the Keras name scopes that are open.
+
+    Reason: a variable creator sees only the last part of a Keras variable's name. Guard:
+    tests/programs/test_variable_store.py.
+    """
+    return current_path()
+
+
+def keras_variable_of(initial_value) -> keras.Variable | None:
+    """The Keras variable that a tf.Variable is made for, from what it is made from, or None.
+
+    Reason: it alone knows its shape beforehand, and whether its layer is frozen. Keras hands over
+    a function of no arguments that refers to it. Guard: tests/programs/test_variable_store.py.
+    """
+    if not callable(initial_value):
+        return None
+    owner = inspect.getclosurevars(initial_value).nonlocals.get("self")
+    return owner if isinstance(owner, keras.Variable) else None
+
+
+def build_compiled(model: keras.Model, x, y, sample_weight) -> None:
+    """Builds a compiled model with its losses and metrics from KerasTensors of a batch.
+
+    Reason: `fit` does this on its first batch, no public call does. Guard:
+    tests/programs/test_keras_program.py.
+    """
+    model._symbolic_build(data_batch=(x, y, sample_weight))
+
+
+def is_plain_functional(model: keras.Model) -> bool:
+    """Whether a model is `keras.Model(inputs, outputs)`, which Keras can clone layer by layer.
+
+    A subclass of it would come back without its own methods.
+
+    Reason: that call makes a class that has no public name. Guard:
+    tests/programs/test_rebuilding.py.
+    """
+    return type(model) is Functional
+
+
+@contextlib.contextmanager
+def as_not_compiled(model: keras.Model) -> Iterator[None]:
+    """Makes a model, and models nested in it, look uncompiled inside the block.
+
+    Reason: clone_model compiles the clone from names, which plain functions and classes that are
+    not registered do not come back from. Guard: tests/programs/test_rebuilding.py.
+    """
+    compiled = [m for m in flatten_layers(model) if getattr(m, "compiled", False)]
+    for inner in compiled:
+        inner.compiled = False
+    try:
+        yield
+    finally:
+        for inner in compiled:
+            inner.compiled = True
+
+
+def compile_arguments(model: keras.Model) -> dict:
+    """The arguments that a model's `compile` was given.
+
+    Reason: the public get_compile_config gives names, as above. Guard:
+    tests/programs/test_rebuilding.py.
+    """
+    return dict(model._compile_config.config)
+
+
+def overrides(model: keras.Model, method: str) -> bool:
+    """Whether a model's class has its own version of one of the Trainer's methods."""
+    plain = {getattr(Trainer, method, None), getattr(keras.Model, method, None)}
+    return getattr(type(model), method, None) not in plain
+
+
+def flatten_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """All layers of a model, nested ones too; `model.layers` lists the outer ones only."""
+    return list(model._flatten_layers())
+
+
+def output_spec(model: keras.Model, features):
+    """The KerasTensors that a model returns for KerasTensors, traced in a scratch graph.
+
+    Reason: labels are compared with outputs before anything is trained. Guard:
+    tests/programs/test_keras_program.py.
+    """
+    return keras.src.backend.compute_output_spec(model, features, training=False)
