@@ -14,17 +14,17 @@ from tests.equivalence.cases import CASES
 from tfbig import _private_api
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-FILES = [p for p in ROOT.glob("tfbig/**/*.py") if p.name != "_private_api.py"]
+FILES = [p for p in ROOT.glob("tfbig/**/*.py") if p.parent.name != "_private_api"]
 
 
-# The file itself.
+# The package itself.
 
 
 def guards() -> dict[str, str]:
     """What follows "Guard:" or "guard:" in each function's docstring, on one line."""
     found = {}
     for name, function in inspect.getmembers(_private_api, inspect.isfunction):
-        if function.__module__ == _private_api.__name__:
+        if function.__module__.startswith(f"{_private_api.__name__}."):
             text = " ".join((function.__doc__ or "").split())
             if "Guard: " in text:
                 found[name] = text.split("Guard: ")[1]
@@ -254,6 +254,32 @@ def test_output_spec_gives_shapes_and_makes_the_variables():
     output = _private_api.output_spec(model, keras.KerasTensor([None, 4]))
     assert output.shape == (None, 2)
     assert [v.shape for v in model.variables] == [(4, 3), (3,), (3, 2), (2,)]
+
+
+def test_graph_nodes():
+    inputs = keras.Input((2, 3))
+    twice = keras.layers.Dense(3)
+    model = keras.Model(inputs, keras.ops.add(twice(twice(inputs)), inputs) * 2)
+    nodes = _private_api.graph_nodes(model)
+    assert [n.operation for n in nodes[:2]] == [twice, twice] and len(nodes) == 4
+    assert nodes[0].inputs == [id(model.inputs[0])] and nodes[1].inputs == nodes[0].outputs
+    assert nodes[2].inputs == [*nodes[1].outputs, id(model.inputs[0])]
+    assert nodes[3].outputs == [id(model.outputs[0])]
+    assert nodes[0].sizes == [6] and nodes[0].differentiable == [True]
+    tensors = {id(model.inputs[0]): tf.ones([1, 2, 3])}
+    for node in nodes:
+        node.run(tensors, lambda operation: operation)
+    np.testing.assert_array_equal(tensors[id(model.outputs[0])], model(tf.ones([1, 2, 3])))
+
+
+def test_is_recorded():
+    watched, other = tf.constant(1.0), tf.constant(1.0)
+    with tf.GradientTape() as tape:
+        tape.watch(watched)
+        assert _private_api.is_recorded(watched * 2)
+        assert not _private_api.is_recorded(other * 2)
+        assert not _private_api.is_recorded(tf.cast(watched, tf.int32))
+    assert not _private_api.is_recorded(watched)
 
 
 def test_variables_as_constants():

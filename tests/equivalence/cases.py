@@ -303,6 +303,22 @@ CASES |= {
     for name in _COMPILED
 }
 
+# Activations recomputed by block. Masks, seeds, statistics and added losses are what could differ.
+_RECOMPUTED = (
+    "add_loss",
+    "dropout_accumulated",
+    "dropout_jit",
+    "random_state",
+    "synchronized_batch_norm",
+    "masked_tokens",
+    "partly_trained",
+    "float16_infinite_gradient",
+)
+CASES |= {
+    f"{name}_remat": dataclasses.replace(CASES[name], config={**CASES[name].config, "remat": True})
+    for name in _RECOMPUTED
+}
+
 # Four replicas run what more replicas could change: how batches are cut, and what is reduced.
 _ON_FOUR = (
     "even",

@@ -54,8 +54,8 @@ def run_references(folder: str, cases: list[tuple[str, int]]) -> None:
 
 
 def reference_name(name: str, parts: int) -> str:
-    """Names the reference of a case; compiled or not, it is the same."""
-    return f"{name.removesuffix('_jit')}-{parts}"
+    """Names the reference of a case; compiled or recomputed or not, it is the same."""
+    return f"{name.removesuffix('_remat').removesuffix('_jit')}-{parts}"
 
 
 def parts_of(case: Case, replicas: int) -> int:

@@ -1,5 +1,6 @@
 """train_distributed and fine_tune."""
 
+import dataclasses
 import difflib
 import inspect
 import os
@@ -28,7 +29,7 @@ from tfbig.training.result import TrainResult
 from tfbig.training.run_length import RunLength
 from tfbig.training.session import TrainingSession
 
-_FINE_TUNES_OWN = ("model_fn", "recipe", "base_model_fn")
+_FINE_TUNES_OWN = ("model_fn", "recipe", "base_model_fn", "remat")
 
 
 def train_distributed(
@@ -125,6 +126,7 @@ def fine_tune(
     model_fn: Callable | None = None,
     recipe: Recipe | None = None,
     base_model_fn: Callable | None = None,
+    remat: bool | None = None,
     **keywords: Any,
 ) -> TrainResult:
     """Goes on training a saved model, as a whole or in parts, with a new head or its own.
@@ -143,6 +145,7 @@ def fine_tune(
             keras.Model made of it.
         recipe: or a tfbig.Recipe. With neither, the model is trained as it was compiled.
         base_model_fn: builds the architecture for files that hold weights only.
+        remat: sets RunConfig.remat: activations are recomputed by block, for less memory.
         **keywords: all others of train_distributed, with the same meaning. A checkpoint in
             model_dir wins over `pretrained`.
 
@@ -168,6 +171,8 @@ def fine_tune(
             "returns a compiled keras.Model."
         )
     _check_keywords(keywords)
+    if remat is not None:
+        keywords["config"] = _with_remat(checked_config(keywords.get("config")), remat)
     # The placement settles TensorFlow's devices, which loading a model would do otherwise.
     make_placement(keywords.get("strategy", "auto"), keywords.get("devices"))
     base = load_model(pretrained, base_model_fn=base_model_fn, params=keywords.get("params"))
@@ -177,6 +182,14 @@ def fine_tune(
     if recipe is not None and recipe.lora_rank and result.model_dir and not result.preempted:
         save_adapters(result.model, os.path.join(result.model_dir, "adapters.npz"))
     return result
+
+
+def _with_remat(config: RunConfig, remat: bool) -> RunConfig:
+    if config.remat and remat is False:
+        raise UserError(
+            "fine_tune: remat=False, but config has remat=True; write it in one place only."
+        )
+    return dataclasses.replace(config, remat=remat)
 
 
 def _check_keywords(keywords: dict[str, Any]) -> None:
