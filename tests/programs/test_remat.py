@@ -242,6 +242,20 @@ def test_the_layers_of_a_subclassed_model_are_its_blocks(jit):
     assert again["types"]["Tanh"] == 2 * plain["types"]["Tanh"] == 12
 
 
+def test_layers_with_adapters_are_blocks_too():
+    model = compiled(Body())
+    model(x(4))
+    model.out.enable_lora(2)
+    for block in model.blocks:
+        block.dense.enable_lora(2)
+    for inner in (model.out, *(block.dense for block in model.blocks)):
+        factors = [w for w in inner.weights if "lora" in w.name]
+        for weight in factors:
+            weight.assign(x(*weight.shape)[0])
+    assert_same_numbers(compiled(model), x(4), x(4))
+    assert "call" not in vars(model.out)
+
+
 def test_a_layer_that_holds_a_stack_of_blocks_is_no_block():
     class Stack(layers.Layer):
         def __init__(self):

@@ -71,6 +71,7 @@ class Remat:
     @contextlib.contextmanager
     def _called(self, layer: keras.layers.Layer) -> Iterator[None]:
         plain = layer.call
+        own = "call" in vars(layer)  # somebody else's, who takes it away again
 
         @functools.wraps(plain)
         def call(*args, **kwargs):
@@ -88,6 +89,8 @@ class Remat:
             yield
         finally:
             del vars(layer)["call"]
+            if own:
+                vars(layer)["call"] = plain
 
     def _run_graph(self, graph, segments: list[Segment], plain, inputs: list, operation_fn) -> Any:
         if not _active():
