@@ -1,6 +1,6 @@
 """Memory and speed with and without recomputation of activations: RunConfig.remat.
 
-    python -m benchmarks.remat --layers=8 --width=128 --length=256 --batch=32
+    python benchmarks/remat.py --layers=8 --width=128 --length=256 --batch=32
 
 Each run has a process of its own, whose peak memory is read at its end. Prints a row a run.
 """
@@ -26,7 +26,7 @@ def main() -> None:
         for remat in ("False", "True"):
             words = [*sys.argv[1:], f"--only={jit} {remat}"]
             done = subprocess.run(
-                [sys.executable, "-m", "benchmarks.remat", *words],
+                [sys.executable, __file__, *words],
                 capture_output=True,
                 text=True,
                 check=True,
