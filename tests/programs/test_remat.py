@@ -164,6 +164,29 @@ def test_masks_go_through_the_cuts():
     assert_same_numbers(compiled(tagger, crossentropy()), TOKENS, TOKENS % 4)
 
 
+def test_masks_that_tensors_carry_into_and_out_of_blocks_are_kept():
+    class Holds(layers.Layer):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def call(self, x):  # has no argument for the mask that x carries
+            return self.inner(x)
+
+    class Tagger(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.embedding = Holds(layers.Embedding(9, 4, mask_zero=True))
+            self.gru = Holds(layers.GRU(4, return_sequences=True))
+            self.mean = layers.GlobalAveragePooling1D()
+
+        def call(self, tokens):
+            return self.mean(self.gru(self.embedding(tokens)))
+
+    assert np.any(TOKENS == 0)
+    assert_same_numbers(compiled(Tagger(), crossentropy()), TOKENS, TOKENS[:, 0] % 4)
+
+
 def test_graphs_with_long_connections_and_several_inputs_and_outputs_are_divided():
     first, second = keras.Input((4,), name="first"), keras.Input((4,), name="second")
     down, h = [], layers.Concatenate()([first, second])
