@@ -73,7 +73,7 @@ def input_fn(mode: str = "train", params: Any = None):
 def _chosen(
     images: np.ndarray, labels: np.ndarray, classes: Any, most: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The examples of some classes, at most so many of each: their first ones."""
+    """The examples of some classes, at most so many of each, of all writers alike."""
     classes = list(range(NUM_CLASSES) if classes is None else classes)
     if not classes or len(set(classes)) < len(classes) or not set(classes) <= set(range(10)):
         raise UserError(
@@ -84,7 +84,9 @@ def _chosen(
         raise UserError(
             f"params.data.examples_per_class={most!r}: expected a whole number of 1 or more."
         )
-    rows = [np.flatnonzero(labels == digit)[:most] for digit in classes]
+    rows = [np.flatnonzero(labels == digit) for digit in classes]
+    if most is not None:  # the images are in the order of their writers
+        rows = [these[:: max(1, len(these) // most)][:most] for these in rows]
     numbers = np.repeat(np.arange(len(classes)), [len(these) for these in rows])
     rows = np.concatenate(rows)
     order = np.argsort(rows)

@@ -1,0 +1,60 @@
+"""A network that knows the digits 0 to 4 learns 5 to 9 from 20 examples of each, in seconds.
+
+The pretrained model is made by `python examples/fine_tune_h5.py`; then
+`tfbig finetune --config=configs/finetune_digits.py --model_dir=runs/finetune_digits`.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    # The saved model to start from: a .keras or .h5 file, a SavedModel's folder, or weights with
+    # config.base_model_fn, the dotted name of what builds their architecture.
+    config.pretrained = "runs/digits_0_to_4.h5"
+    # What makes it, for the error where it is missing.
+    config.pretrained_made_by = "python examples/fine_tune_h5.py"
+    # The training data: the digits that config.params.data names, as a Source.
+    config.input_fn = "tfbig.datasets.digits.input_fn"
+    # The held-out data: a stratified fifth of the same digits, 179 images.
+    config.eval_input_fn = "tfbig.datasets.digits.input_fn"
+
+    # Fields of tfbig.Recipe; those left out have its defaults. Or leave it out, and give
+    # config.model_fn, the dotted name of a function of the loaded model, and config.optimizer.
+    config.recipe = ConfigDict()
+    # A new head for so many classes; "regression" for a number; None keeps the model's own.
+    config.recipe.head = 5
+    # None trains all; "backbone" all but the head is frozen; or a number of layers, or patterns.
+    config.recipe.freeze = None
+    # Frozen layers that join from a global step on: {"50": "dense", "80": "*"}.
+    config.recipe.unfreeze = ConfigDict()
+    # A number, or a schedule: here from the peak down to 0 at the last step.
+    config.recipe.learning_rate = ConfigDict()
+    # The schedule's shape: cosine, linear, step, exponential or constant.
+    config.recipe.learning_rate.schedule = "cosine"
+    # The highest rate.
+    config.recipe.learning_rate.peak = 3e-3
+    # What the rate is multiplied by for each layer further from the output; 1: all alike.
+    config.recipe.rate_decay = 1.0
+    # Any optimizer of Keras, by its name; or a ConfigDict of its name and arguments.
+    config.recipe.optimizer = "adam"
+
+    config.params = ConfigDict()
+    config.params.data = ConfigDict()
+    # The digits to learn, numbered from 0 in this order.
+    config.params.data.classes = (5, 6, 7, 8, 9)
+    # How many examples of each to train on.
+    config.params.data.examples_per_class = 20
+    # Examples in a global batch, all devices together.
+    config.params.data.batch_size = 25
+
+    # Fields of tfbig.RunConfig; those left out have its defaults.
+    config.run = ConfigDict()
+    # Seed of the new head and of the shuffles: two runs give the same numbers.
+    config.run.tf_random_seed = 0
+    # Steps between two evaluations; None: after each pass over the data.
+    config.run.eval_every_steps = 20
+
+    # The last step: 25 passes over 100 examples. Or config.epochs.
+    config.max_steps = 100
+    return config
