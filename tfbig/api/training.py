@@ -18,6 +18,7 @@ from tfbig.api.checks import (
     checked_model_dir,
 )
 from tfbig.errors import UserError
+from tfbig.finetuning.checks import check_names, checked_model_fn
 from tfbig.finetuning.loading import load_model
 from tfbig.finetuning.lora import save_adapters
 from tfbig.finetuning.recipe import Recipe
@@ -165,11 +166,9 @@ def fine_tune(
             'recipe=tfbig.Recipe(head=5, freeze="backbone"), say.'
         )
     check_callable("input_fn", input_fn)
-    if model_fn is not None and not callable(model_fn):
-        raise UserError(
-            f"fine_tune(model_fn={model_fn!r}): expected a function model_fn(loaded_model) that "
-            "returns a compiled keras.Model."
-        )
+    model_fn = checked_model_fn(model_fn)
+    if recipe is not None:
+        check_names(recipe)
     _check_keywords(keywords)
     if remat is not None:
         keywords["config"] = _with_remat(checked_config(keywords.get("config")), remat)

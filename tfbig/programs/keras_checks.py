@@ -1,5 +1,6 @@
 """What can be said about a Keras model or its batch before, and after, a step fails."""
 
+import re
 from typing import Any
 
 import keras
@@ -78,6 +79,17 @@ def check_features(model: keras.Model, features: Any) -> None:
     """
     inputs = keras.tree.flatten(getattr(model, "inputs", None) or [])
     flat = keras.tree.flatten(features)
+    for path, tensor in flatten_with_names(features):
+        dtype = keras.backend.standardize_dtype(tensor.dtype)
+        taken = {keras.backend.standardize_dtype(one.dtype) for one in inputs}
+        if inputs and dtype.startswith(("string", "complex")) and dtype not in taken:
+            where = f"features[{path!r}]" if path else "features"
+            raise UserError(
+                f"input_fn gives {where} of dtype {dtype}, but the model {model.name!r} takes "
+                f"{' and '.join(sorted(taken))}; turn them into numbers in input_fn."
+            )
+    if inputs and len(flat) > len(inputs) and not isinstance(features, dict):
+        raise _not_taken(model, features, None)  # Keras would leave some of them aside
     if len(inputs) != 1 or len(flat) != 1:
         return
     expected, given = tuple(inputs[0].shape), tuple(flat[0].shape)
@@ -88,6 +100,45 @@ def check_features(model: keras.Model, features: Any) -> None:
             f"input_fn gives features of shape {_shown(given)}, but the model {model.name!r} "
             f"expects {_shown(expected)}."
         )
+
+
+def checked_outputs(model: keras.Model, features: Any) -> Any:
+    """The KerasTensors that a model returns for KerasTensors.
+
+    Raises:
+        UserError: it does not take them: their shapes, or their structure.
+    """
+    check_features(model, features)
+    try:
+        return _private_api.output_spec(model, features)
+    except (ValueError, TypeError) as error:  # of a layer that is called with something else
+        raise _not_taken(model, features, error) from error
+
+
+def _not_taken(model: keras.Model, features: Any, error: Exception | None) -> UserError:
+    given = [(path, tuple(t.shape)) for path, t in flatten_with_names(features)]
+    inputs = keras.tree.flatten(getattr(model, "inputs", None) or [])
+    takes = [(t.name if len(inputs) > 1 else "", tuple(t.shape)) for t in inputs]
+    if takes:
+        advice = f"it takes {_listed(takes)}"
+    else:
+        advice = f"Keras says: {_first_sentence(error)}"
+    return UserError(
+        f"the model {model.name!r} cannot be called with the features of input_fn, "
+        f"{_listed(given)}; {advice}. Let input_fn give what the model takes."
+    )
+
+
+def _listed(named: list[tuple[str, tuple]]) -> str:
+    """Names and shapes as a person reads them: "a (batch, 6) and b (batch, 2)"."""
+    return " and ".join(f"{name} {_shown(shape)}".strip() for name, shape in named)
+
+
+def _first_sentence(error: Exception) -> str:
+    """What Keras says, without the layer's arguments and the terminal's colours."""
+    text = re.sub(r"\x1b\[\d*m", "", str(error))
+    text = re.sub(r"Exception encountered when calling .*?\n\n", "", text)
+    return " ".join(text.split()).split(". ")[0].split(" Arguments received")[0].rstrip(".")
 
 
 def _check_label(loss: str, label: tuple, output: tuple) -> None:
@@ -128,6 +179,13 @@ def explain_keras_batch(model: keras.Model, outputs: Any, features: Any, labels:
             )
         if loss_name(loss) == "sparse_categorical_crossentropy" and shape[-1]:
             ignored = label == getattr(loss, "ignore_class", None)
+            broken = np.argwhere((label % 1 != 0) & ~ignored)
+            if len(broken):
+                return (
+                    f"{name} has {label[tuple(broken[0])]:g} in example {broken[0][0]} of the "
+                    "batch, but class numbers are whole; to predict numbers give the model a head "
+                    'for regression (Recipe(head="regression"), or a loss such as "mse")'
+                )
             wrong = np.argwhere(((label < 0) | (label >= shape[-1])) & ~ignored)
             if len(wrong):
                 return (

@@ -13,9 +13,9 @@ from tfbig.errors import UserError
 from tfbig.programs import program
 from tfbig.programs.adapters import factored
 from tfbig.programs.keras_checks import (
-    check_features,
     check_labels,
     check_model,
+    checked_outputs,
     explain_keras_batch,
 )
 from tfbig.programs.keras_padding import exact_with_padding
@@ -66,8 +66,7 @@ class KerasProgram(Program):
         del run  # a Keras model is built from symbols, before any trace
         self.enter(max(self.phases, default=0))  # slots for all that is ever trained
         features, labels, weight = _symbols(spec)
-        check_features(self.model, features)
-        self._outputs = _private_api.output_spec(self.model, features)
+        self._outputs = checked_outputs(self.model, features)
         check_labels(self.model, self._outputs, labels)
         _private_api.build_compiled(self.model, features, labels, weight)
         if not self.optimizer.built:  # LossScaleOptimizer would make its variables twice
@@ -89,16 +88,9 @@ class KerasProgram(Program):
     def check_evaluation(self, spec: Any) -> None:
         features, labels, _ = _symbols(spec)
         try:
-            check_features(self.model, features)
-            check_labels(self.model, _private_api.output_spec(self.model, features), labels)
+            check_labels(self.model, checked_outputs(self.model, features), labels)
         except UserError as error:
             raise UserError(str(error).replace("input_fn", "eval_input_fn")) from error
-        except (ValueError, TypeError) as error:  # of a layer that is called with something else
-            given = tf.nest.map_structure(lambda t: f"{t.dtype} {list(t.shape)}", features)
-            raise UserError(
-                f"the model cannot be called with the features of eval_input_fn, {given}; give "
-                "them the structure and the shapes that those of input_fn have."
-            ) from error
 
     def enter(self, step: int) -> None:
         for start, layers in self._tuning.unfreeze:

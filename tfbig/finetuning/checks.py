@@ -1,0 +1,77 @@
+"""What can be said about fine_tune's arguments before a model is loaded."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from tfbig.errors import UserError
+from tfbig.finetuning.recipe import Recipe
+
+_WRITE = "write model_fn(loaded_model) or model_fn(loaded_model, params)"
+_RESOLVED_LATE = ("accuracy", "acc", "crossentropy", "ce")  # by the loss, when a model is built
+
+
+def checked_model_fn(model_fn: Any) -> Callable[..., keras.Model] | None:
+    """fine_tune's model_fn, which from here on returns a compiled model or says what it did.
+
+    Args:
+        model_fn: what the user gave, or None.
+
+    Raises:
+        UserError: it is no function, or does not take the loaded model.
+    """
+    if model_fn is None:
+        return None
+    if not callable(model_fn) or isinstance(model_fn, keras.Model):
+        raise UserError(
+            f"fine_tune(model_fn={model_fn!r}): expected a function model_fn(loaded_model) that "
+            "returns a compiled keras.Model."
+        )
+    parameters = inspect.signature(model_fn).parameters.values()
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    takes = [p for p in parameters if p.kind in (*positional, p.VAR_POSITIONAL)]
+    required = [p.name for p in parameters if p.default is p.empty and p.kind in positional]
+    if not takes or len(required) > 2:
+        asked = ", ".join(required) or "no argument"
+        raise UserError(f"fine_tune: model_fn asks for {asked}; {_WRITE}.")
+
+    @functools.wraps(model_fn)
+    def checked(*arguments) -> keras.Model:
+        model = model_fn(*arguments)
+        if not isinstance(model, keras.Model):
+            what = "None" if model is None else f"a {type(model).__name__}"
+            raise UserError(
+                f"fine_tune: model_fn returned {what}; return a compiled keras.Model that is made "
+                "of the loaded one."
+            )
+        if not model.compiled or model.optimizer is None:
+            raise UserError(
+                "fine_tune: model_fn returned a model that is not compiled; call "
+                'model.compile("adam", loss=…) before it is returned.'
+            )
+        return model
+
+    return checked
+
+
+def check_names(recipe: Recipe) -> None:
+    """Refuses names of losses and metrics that Keras does not know.
+
+    Raises:
+        UserError: there is no such loss or metric.
+    """
+    for field, get in (("loss", keras.losses.get), ("metrics", keras.metrics.get)):
+        for name in keras.tree.flatten(getattr(recipe, field)):
+            if not isinstance(name, str) or (field == "metrics" and name in _RESOLVED_LATE):
+                continue
+            try:
+                get(name)
+            except ValueError as error:
+                raise UserError(
+                    f"Recipe.{field}={name!r}: Keras has none of this name; write one of "
+                    f"keras.{'losses' if field == 'loss' else field}, such as "
+                    f"{('mean_squared_error' if field == 'loss' else 'accuracy')!r}."
+                ) from error
