@@ -254,7 +254,7 @@ def _leave_with_parent() -> None:
     multiprocessing.parent_process().join()
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(SECONDS_TO_SAVE)
-    os._exit(128 + signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _one_line(error: Exception) -> str:
