@@ -2,12 +2,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint bench
+.PHONY: help setup train test test-slow lint bench
 
 help:
 	@echo 'make setup   make .venv and install tfbig in it (PYTHON=python3.12 picks the interpreter)'
 	@echo 'make train   train a classifier on handwritten digits'
-	@echo 'make test    run the tests'
+	@echo 'make test    run the tests, about 20 minutes on two cores'
+	@echo 'make test-slow   run those that take long'
 	@echo 'make lint    check style and formatting'
 	@echo 'make bench   compare the speed with Keras fit on one device'
 
@@ -27,7 +28,10 @@ train: setup
 	@$(BIN)/tfbig train --config=configs/digits_mlp.py --model_dir=runs/digits_mlp
 
 test: setup
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -m 'not slow'
+
+test-slow: setup
+	@$(BIN)/python -m pytest -q -m slow
 
 lint: setup
 	@$(BIN)/ruff check
