@@ -26,6 +26,7 @@ _PUBLIC = {
     "predict": "tfbig.api",
     "cross_validate": "tfbig.api",
     "export": "tfbig.api",
+    "CrossValidation": "tfbig.evaluation.cross_validation",
     "TrainResult": "tfbig.training.result",
     "RunConfig": "tfbig.run_config",
     "Recipe": "tfbig.finetuning.recipe",
