@@ -3,7 +3,7 @@
 Importing this module is cheap: each name, and the library behind it, is loaded on its first use.
 """
 
-import importlib
+from tfbig._lazy import lazy
 
 _MODULES = {
     "ArrayRecordSource": "sources.array_record_source",
@@ -21,22 +21,12 @@ _MODULES = {
     "find_bad_records": "bad_records",
     "mix": "mixture",
     "with_class_weight": "class_weight",
+    "augmentation": None,
+    "cleaning": None,
+    "configured": None,
+    "splitting": None,
 }
-_ROOMS = ("augmentation", "cleaning", "configured", "splitting")
 
-__all__ = [*_MODULES, *_ROOMS]
+__all__ = list(_MODULES)
 
-
-def __getattr__(name: str):
-    if name in _MODULES:
-        module = importlib.import_module(f"tfbig.data.{_MODULES[name]}")
-        globals()[name] = getattr(module, name)
-    elif name in _ROOMS:
-        globals()[name] = importlib.import_module(f"tfbig.data.{name}")
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return globals()[name]
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = lazy(__name__, _MODULES)

@@ -3,7 +3,7 @@
 Importing this module is cheap: each name, and the library behind it, is loaded on its first use.
 """
 
-import importlib
+from tfbig._lazy import lazy
 
 _MODULES = {
     "LoadReport": "partial",
@@ -16,14 +16,4 @@ _MODULES = {
 
 __all__ = list(_MODULES)
 
-
-def __getattr__(name: str):
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f"tfbig.finetuning.{_MODULES[name]}")
-    globals()[name] = getattr(module, name)
-    return globals()[name]
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = lazy(__name__, _MODULES)

@@ -4,16 +4,10 @@ A builder takes a dict or ConfigDict of its own names, refuses names that it doe
 leaves `data` to the input_fn. It compiles with Adam; a config's `optimizer` takes its place.
 """
 
-import importlib
+from tfbig._lazy import lazy
 
-__all__ = ["cnn", "mlp", "transformer_lm"]
+_MODULES = {"cnn": None, "mlp": None, "transformer_lm": None}
 
+__all__ = list(_MODULES)
 
-def __getattr__(name: str):
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return importlib.import_module(f"{__name__}.{name}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(__name__, _MODULES)
