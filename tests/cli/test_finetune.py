@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 def get_config():
     return ConfigDict({
         "pretrained": "base.keras",
-        "pretrained_made_by": "python make_it.py",
+        "pretrained_made_by": "mine.pretrain",
         "input_fn": "mine.input_fn",
         "eval_input_fn": "mine.input_fn",
         "recipe": {
@@ -50,6 +50,14 @@ import tfbig
 def input_fn():
     x = np.random.RandomState(0).normal(size=(64, 4)).astype("float32")
     return tfbig.data.ArraySource((x, x[:, :3].argmax(1))).batch(16)
+
+def pretrain(path):
+    if path == "gone.keras":
+        raise SystemExit("no data")
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, name="body"),
+                              keras.layers.Dense(2)])
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.save(path)
 
 def with_new_head(loaded, params):
     model = keras.Sequential([*loaded.layers[:-1], keras.layers.Dense(params.classes)])
@@ -103,6 +111,24 @@ def test_flags_change_the_recipe_and_the_pretrained_model(folder, command):
     assert any(line.startswith("step 4/4 ") for line in result.out)
 
 
+def test_a_pretrained_model_that_is_missing_is_made_first(folder, command):
+    (folder / "base.keras").unlink()
+    result = command("finetune", "--config=recipe.py", "--max_steps=2")
+    assert result.code == 0, result
+    assert "base.keras is not there; mine.pretrain makes it" in "\n".join(result.err)
+    assert (folder / "base.keras").is_file()
+
+
+def test_what_fails_to_make_the_pretrained_model_is_named(folder, command):
+    result = command("finetune", "--config=recipe.py", "--config.pretrained=gone.keras")
+    assert result.code == 1
+    assert result.err[1:] == [
+        "no data",
+        "error: pretrained='gone.keras' is not there, and mine.pretrain, which should make it, "
+        "ended with exit code 1; give another with --pretrained=PATH.",
+    ]
+
+
 def test_a_function_makes_the_model_and_the_configs_optimizer_trains_it(folder, command):
     result = command("finetune", "--config=function.py", "--model_dir=run")
     assert result.code == 0, result
@@ -115,8 +141,12 @@ def test_a_function_makes_the_model_and_the_configs_optimizer_trains_it(folder, 
     ("words", "message"),
     [
         (
-            ["--config=recipe.py", "--config.pretrained=gone.keras"],
-            "error: pretrained='gone.keras': there is no such file; make it with `python make_it.p",
+            [
+                "--config=recipe.py",
+                "--config.pretrained=gone.keras",
+                "--config.pretrained_made_by=mine.train",
+            ],
+            "error: config.pretrained_made_by='mine.train': mine has no function 'train'; its",
         ),
         (
             ["--config=recipe.py", "--pretrained=gone.keras"],

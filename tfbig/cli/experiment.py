@@ -3,7 +3,10 @@
 import functools
 import importlib
 import inspect
+import logging
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +20,8 @@ from tfbig.programs.model_fn_program import is_estimator_style
 from tfbig.run_config import run_config_from
 from tfbig.training.optimizers import build_optimizer
 from tfbig.training.run_length import RunLength
+
+log = logging.getLogger("tfbig")
 
 _OF_FINETUNE = ("pretrained", "base_model_fn", "recipe")
 
@@ -51,7 +56,9 @@ def finetune_arguments(config: ConfigDict) -> dict[str, Any]:
 
     Args:
         config: as for `train_arguments`, with `pretrained` (a path), and, where they are wanted,
-            `recipe` (Recipe's fields) or `model_fn`, and `base_model_fn`.
+            `recipe` (Recipe's fields) or `model_fn`, and `base_model_fn`; and
+            `pretrained_made_by`, the dotted name of a function that writes the pretrained model
+            to a path, which is called if it is not there.
 
     Raises:
         UserError: a field is missing or cannot be used.
@@ -66,10 +73,7 @@ def finetune_arguments(config: ConfigDict) -> dict[str, Any]:
     path = os.path.expanduser(pretrained)
     maker = config.get("pretrained_made_by")
     if maker and not os.path.exists(path) and not path.startswith("hub:"):
-        raise UserError(
-            f"pretrained={pretrained!r}: there is no such file; make it with `{maker}`, or give "
-            "another with --pretrained=PATH."
-        )
+        _make_pretrained(maker, path)
     base_model_fn = config.get("base_model_fn")
     arguments = _run_arguments(config) | {
         "pretrained": path,
@@ -93,6 +97,23 @@ def finetune_arguments(config: ConfigDict) -> dict[str, Any]:
         arguments["model_fn"] = arguments["model_fn"] or _as_loaded
         _give_optimizer(arguments, config.optimizer)
     return arguments
+
+
+def _make_pretrained(maker: str, path: str) -> None:
+    """Calls the function with this dotted name in a process of its own, which may train."""
+    resolve("pretrained_made_by", maker)
+    log.info("%s is not there; %s makes it", path, maker)
+    calls = (
+        "import sys; from tfbig.cli.experiment import resolve; resolve(*sys.argv[1:3])(sys.argv[3])"
+    )
+    words = [sys.executable, "-c", calls, "pretrained_made_by", maker, path]
+    code = subprocess.run(words, check=False).returncode
+    if code or not os.path.exists(path):
+        ended = f"ended with exit code {code}" if code else "did not write it"
+        raise UserError(
+            f"pretrained={path!r} is not there, and {maker}, which should make it, {ended}; give "
+            "another with --pretrained=PATH."
+        )
 
 
 def evaluate_arguments(config: ConfigDict) -> dict[str, Any]:
