@@ -1,6 +1,7 @@
 """DatasetFeed: stacks of a Dataset's own batches, and its position in a checkpoint."""
 
 import logging
+import time
 
 import numpy as np
 import pytest
@@ -161,6 +162,30 @@ def test_a_restored_iterator_goes_on_with_the_batches_that_would_have_come(
     tf.random.set_seed(11)
     other = resume(numbered(shuffle=shuffle), *kept)
     assert (other.batch_size, other.rows) == (5, 5)
+    assert rest_of_run(other) == rest_of_run(feed)
+
+
+@pytest.mark.parametrize("passes", [0, 2])
+def test_later_passes_are_the_same_if_prefetching_had_read_all_before_the_checkpoint(
+    tmp_path, passes
+):
+    def data():
+        tf.random.set_seed(11)
+        read = numbered().unbatch().map(lambda *x: (finished.assign_add(1), x)[1])
+        return read.shuffle(9).batch(5).prefetch(100)
+
+    finished = tf.Variable(0)
+    feed = feed_of(data())
+    for _ in range(passes):
+        read_pass(feed)
+        feed.next_pass()
+    feed.pull(0, 2)
+    deadline = time.monotonic() + 20
+    while finished.numpy() < 23 * (passes + 1) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.2)  # from the last example to the end that comes after it
+    kept = save(feed, tmp_path)
+    other = resume(data(), *kept)
     assert rest_of_run(other) == rest_of_run(feed)
 
 

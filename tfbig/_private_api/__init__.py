@@ -29,6 +29,7 @@ from tfbig._private_api.models import (
     overrides,
 )
 from tfbig._private_api.operations import (
+    deserialize_iterator,
     reproducible_dropout,
     serialize_iterator,
     variables_as_constants,
@@ -81,6 +82,7 @@ __all__ = [
     "reported_metrics",
     "reproducible_dropout",
     "same_rank",
+    "deserialize_iterator",
     "serialize_iterator",
     "set_keras_mask",
     "sublayers",

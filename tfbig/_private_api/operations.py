@@ -8,15 +8,24 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 
-def serialize_iterator(iterator) -> None:
-    """Serialises a tf.data iterator, or raises with the name of the operation that cannot be.
+def serialize_iterator(iterator) -> tf.Tensor:
+    """A tf.data iterator's state, or an error with the name of the operation that has none.
 
     Reason: whether a Dataset's position can be kept must be known before it is needed. Guard:
     tests/data/test_dataset_feed.py.
     """
-    tf.raw_ops.SerializeIterator(
+    return tf.raw_ops.SerializeIterator(
         resource_handle=iterator._iterator_resource, external_state_policy=2
     )
+
+
+def deserialize_iterator(iterator, state: tf.Tensor) -> None:
+    """Gives a tf.data iterator a state, and its Dataset's shuffles the seeds they had then.
+
+    Reason: a checkpoint of an iterator whose prefetching has come to the end of the data lacks
+    those seeds. Guard: tests/data/test_dataset_feed.py.
+    """
+    tf.raw_ops.DeserializeIterator(resource_handle=iterator._iterator_resource, serialized=state)
 
 
 @contextlib.contextmanager

@@ -51,7 +51,7 @@ class DatasetFeed(Feed):
         if cardinality == 0:
             raise _empty()
         self._dataset = dataset.prefetch(tf.data.AUTOTUNE)
-        self._passes, self._in_pass = 0, 0
+        self._passes, self._in_pass, self._resumed = 0, 0, False
         self._start_pass()
         self.keepable = self._find_out_if_keepable()
         self.batch_size = leaves[0].shape[0] or self._first_size()
@@ -80,6 +80,9 @@ class DatasetFeed(Feed):
     def next_pass(self) -> None:
         if self._in_pass == 0:
             raise _empty()
+        if self._resumed:
+            self._reshuffle_as_after(self._begun)
+            self._resumed = False
         self._start_pass()
         self._passes, self._in_pass = self._passes + 1, 0
 
@@ -113,6 +116,8 @@ class DatasetFeed(Feed):
         self._kept = position["kept"] and self.keepable
         if self._passes or self._in_pass:  # the checkpoint that was tried before is damaged
             self._start_pass()
+        if self._kept:
+            self._reshuffle_as_after(self._begun)
         if not self._kept and (passes or in_pass):
             log.info(
                 "resuming: the Dataset is read again, and %d whole passes and %d batches are "
@@ -126,6 +131,9 @@ class DatasetFeed(Feed):
             self._start_pass()
         if self._kept:
             self._pending = None
+            if passes:
+                self._begun = _private_api.serialize_iterator(self._iterator)
+            self._resumed = True
         else:
             skip = in_pass
             if skip and self._pending is not None:
@@ -137,10 +145,18 @@ class DatasetFeed(Feed):
         self._iterator: Any = iter(self._dataset)
         self._pending: Any = None
 
+    def _reshuffle_as_after(self, begun: tf.Tensor) -> None:
+        """Has the next pass shuffled as the one after that whose iterator began in this state.
+
+        A shuffle draws new seeds for each iterator, and a restored iterator sets how many have
+        been drawn; but the checkpoint does not tell if prefetching had reached the data's end.
+        """
+        _private_api.deserialize_iterator(iter(self._dataset), begun)
+
     def _find_out_if_keepable(self) -> bool:
         """Whether TensorFlow can serialise the iterator; if not, names the operation."""
         try:
-            _private_api.serialize_iterator(self._iterator)
+            self._begun = _private_api.serialize_iterator(self._iterator)
             return True
         except tf.errors.OpError as error:
             found = re.search(r"(\w+) is stateful", error.message)
