@@ -52,7 +52,7 @@ def input_fn():
     return tfbig.data.ArraySource((x, x[:, :3].argmax(1))).batch(16)
 
 def pretrain(path):
-    if path == "gone.keras":
+    if path.startswith("gone"):
         raise SystemExit("no data")
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, name="body"),
                               keras.layers.Dense(2)])

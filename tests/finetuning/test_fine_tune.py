@@ -1,5 +1,6 @@
 """tfbig.fine_tune: a saved model with a new head, layers frozen and joining, rates by depth."""
 
+import functools
 import os
 
 import keras
@@ -149,6 +150,9 @@ def test_a_number_is_predicted_with_a_head_for_regression(path):
         (dict(rate_decay=0), "Recipe.rate_decay=0: expected a number above 0"),
         (dict(unfreeze={5: "*"}), "Recipe.unfreeze needs frozen layers"),
         (dict(freeze="backbone", unfreeze={0: "*"}), "unfreeze: 0 is no global step"),
+        (dict(freeze=True), 'Recipe.freeze=True: expected "backbone", a number of layers'),
+        (dict(freeze=1.5), 'Recipe.freeze=1.5: expected "backbone", a number of layers'),
+        (dict(freeze=1, unfreeze=[5]), r"Recipe.unfreeze=\[5\]: expected a dict of patterns"),
         (dict(freeze=-1), "Recipe.freeze=-1: expected 0 layers or more"),
         (dict(lora_rank=0), "Recipe.lora_rank=0: expected a whole number of 1 or more"),
         (dict(lora_rank=2, lora_alpha=0), "Recipe.lora_alpha=0: expected a number above"),
@@ -197,6 +201,9 @@ def test_a_loaded_model_is_tuned_in_the_precision_asked_for(path, precision):
     )  # fmt: skip
     types = [layer.compute_dtype for layer in result.model.layers if layer.weights]
     assert types == [precision.removeprefix("mixed_")] * 3 + ["float32"]  # of the output
+    whole = tfbig.fine_tune(path, lambda: source(0), max_steps=1, config=config).model
+    assert whole.compute_dtype != "float32"
+    assert whole.layers[-1].compute_dtype == "float32"  # of a Sequential too
     assert result.metrics["accuracy"] > 0.85
     assert all(weight.dtype == "float32" for weight in result.model.weights)
 
@@ -207,3 +214,31 @@ def test_a_graph_that_computes_in_float32_is_refused_another_precision(tmp_path)
     recipe = tfbig.Recipe(loss="mse")
     with pytest.raises(UserError, match="precision='mixed_bfloat16', but .* can only compute in"):
         tfbig.fine_tune(exported, lambda: source(5), recipe=recipe, max_steps=1, config=config)
+
+
+def test_params_reach_a_model_fn_by_name_or_place_and_nothing_else_does(path):
+    given = []
+
+    def build(loaded, *arguments, **keywords):
+        given.append((arguments, keywords))
+        loaded.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        return loaded
+
+    def by_name(loaded, *, params=None):
+        return build(loaded, params=params)
+
+    def by_place(loaded, settings):
+        return build(loaded, settings)
+
+    def with_default(loaded, rate=0.1):
+        return build(loaded, rate=rate)
+
+    partial = functools.partial(with_default, rate=0.5)
+    for model_fn in (by_name, by_place, with_default, partial):
+        tfbig.fine_tune(path, lambda: source(0), model_fn=model_fn, params={"a": 1}, max_steps=1)
+    assert given == [
+        ((), {"params": {"a": 1}}),
+        (({"a": 1},), {}),
+        ((), {"rate": 0.1}),
+        ((), {"rate": 0.5}),
+    ]

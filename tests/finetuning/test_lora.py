@@ -1,5 +1,6 @@
 """Low-rank adapters: what they train, how they are merged, kept and put on again."""
 
+import json
 import os
 import zipfile
 
@@ -200,3 +201,34 @@ def test_the_steps_are_those_of_keras_own_adapters():
         optimizer.apply(tape.gradient(loss, weights), weights)
     for found, expected in zip(tuned_at(0.5, 5).weights, model.weights, strict=True):
         np.testing.assert_allclose(found.numpy(), expected.numpy(), atol=1e-6)
+
+
+def test_statistics_of_a_layer_that_is_trained_are_kept_with_the_adapters(tmp_path):
+    layers = [keras.layers.Dense(6), keras.layers.Dense(5), keras.layers.BatchNormalization()]
+    pretrained = keras.Sequential([keras.Input((64,)), *layers])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    recipe = tfbig.Recipe(lora_rank=2, freeze="backbone", loss=loss, learning_rate=0.1)
+    result = tuned_runs.tune(pretrained, recipe, steps=5, model_dir=str(tmp_path / "run"))
+    images, _ = tuned_runs.examples(5)
+    model = load_adapters(pretrained, tmp_path / "run" / "adapters.npz")
+    np.testing.assert_array_equal(model(images).numpy(), result.model(images).numpy())
+
+
+def test_every_damaged_byte_is_an_error_that_names_the_file_or_changes_nothing(tuned, tmp_path):
+    good = open(os.path.join(tuned.model_dir, "adapters.npz"), "rb").read()
+    path, expected = tmp_path / "bad.npz", predictions(tuned.model)
+    for place in np.random.default_rng(0).integers(0, len(good), 150):
+        path.write_bytes(good[:place] + bytes([good[place] ^ 0x2B]) + good[place + 1 :])
+        try:
+            model = load_adapters(base(), path)
+        except UserError as error:
+            assert "bad.npz" in str(error)
+        else:  # a name or a time in the archive
+            np.testing.assert_array_equal(predictions(model), expected)
+
+
+def test_an_adapter_file_cannot_ask_for_more_memory_than_it_has_numbers(tmp_path):
+    about = {"format": "tfbig adapters 1", "head": None, "layers": {"5": [10**7, 1]}, "base": ""}
+    np.savez(tmp_path / "bad.npz", about=np.array(json.dumps(about)))
+    with pytest.raises(UserError, match="bad.npz .* adapters of rank 10000000 and alpha 1"):
+        load_adapters(base(), tmp_path / "bad.npz")

@@ -106,8 +106,12 @@ def _make_pretrained(maker: str, path: str) -> None:
     calls = (
         "import sys; from tfbig.cli.experiment import resolve; resolve(*sys.argv[1:3])(sys.argv[3])"
     )
-    words = [sys.executable, "-c", calls, "pretrained_made_by", maker, path]
+    stem, end = os.path.splitext(path)
+    beside = f"{stem}.tmp-{os.getpid()}{end}"  # a maker that is stopped leaves no half of a model
+    words = [sys.executable, "-c", calls, "pretrained_made_by", maker, beside]
     code = subprocess.run(words, check=False).returncode
+    if not code and os.path.exists(beside):
+        os.replace(beside, path)
     if code or not os.path.exists(path):
         ended = f"ended with exit code {code}" if code else "did not write it"
         raise UserError(

@@ -1,6 +1,7 @@
 """Cross-validation: a model is trained once for each fold, and tested on what it has not seen."""
 
 import dataclasses
+import functools
 import math
 import multiprocessing
 import os
@@ -192,13 +193,23 @@ def run_folds(
     return result
 
 
+_PLANNED = (
+    "model_fn",
+    "pretrained",
+    "base_model_fn",
+    "recipe",
+    "prepare",
+    "max_steps",
+    "epochs",
+    "params",
+    "callbacks",
+)
+
+
 def _plan(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """What must not change between two calls: what the figures depend on, in plain words."""
     config = arguments["config"]
-    plan = {
-        name: _told(arguments.get(name))
-        for name in ("model_fn", "pretrained", "recipe", "prepare", "max_steps", "epochs", "params")
-    }
+    plan = {name: _told(arguments.get(name)) for name in _PLANNED}
     for name in ("precision", "gradient_aggregation", "data_distribution"):
         plan[name] = getattr(config, name)
     return plan
@@ -218,7 +229,8 @@ def _told(value: Any) -> Any:
         return os.fspath(value)
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
-    value = getattr(value, "func", value)  # of a partial
+    if isinstance(value, functools.partial):
+        return [_told(value.func), _told(value.args), _told(value.keywords)]
     return getattr(value, "__qualname__", type(value).__qualname__)
 
 

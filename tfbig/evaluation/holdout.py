@@ -71,7 +71,7 @@ def evaluate_model(
             loss=model.loss if model.compiled else None,
             optional=has_loss,
             samples=samples,
-            most_examples=feed.steps_per_pass and feed.steps_per_pass * feed.batch_size,
+            most_examples=_most_steps(feed, steps) and _most_steps(feed, steps) * feed.batch_size,
         )
         placed = _placed(model, placement, has_loss, keep)
         if has_loss and not (keep and placed is model):
@@ -123,6 +123,11 @@ class _OnePass(Feed):
 
     def next_pass(self) -> None:
         """There is no other."""
+
+
+def _most_steps(feed: Feed, steps: int | None) -> int | None:
+    known = [each for each in (feed.steps_per_pass, steps) if each is not None]
+    return min(known, default=None)
 
 
 def _pass(

@@ -15,7 +15,7 @@ _RESOLVED_LATE = ("accuracy", "acc", "crossentropy", "ce")  # by the loss, when 
 
 
 def checked_model_fn(model_fn: Any) -> Callable[..., keras.Model] | None:
-    """fine_tune's model_fn, which from here on returns a compiled model or says what it did.
+    """fine_tune's model_fn as a function of (loaded model, params), which returns a compiled model.
 
     Args:
         model_fn: what the user gave, or None.
@@ -34,13 +34,27 @@ def checked_model_fn(model_fn: Any) -> Callable[..., keras.Model] | None:
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     takes = [p for p in parameters if p.kind in (*positional, p.VAR_POSITIONAL)]
     required = [p.name for p in parameters if p.default is p.empty and p.kind in positional]
-    if not takes or len(required) > 2:
-        asked = ", ".join(required) or "no argument"
+    others = [
+        p.name
+        for p in parameters
+        if p.default is p.empty and p.kind is p.KEYWORD_ONLY and p.name != "params"
+    ]
+    by_name = any(p.name == "params" and p is not takes[0] for p in parameters) if takes else False
+    if (
+        not takes
+        or len(required) > 2
+        or others
+        or (len(required) == 2 and by_name) > ("params" in required)
+    ):
+        asked = ", ".join(required + others) or "no argument"
         raise UserError(f"fine_tune: model_fn asks for {asked}; {_WRITE}.")
 
     @functools.wraps(model_fn)
-    def checked(*arguments) -> keras.Model:
-        model = model_fn(*arguments)
+    def checked(loaded: keras.Model, params: Any) -> keras.Model:
+        if by_name:
+            model = model_fn(loaded, params=params)
+        else:
+            model = model_fn(loaded, params) if len(required) == 2 else model_fn(loaded)
         if not isinstance(model, keras.Model):
             what = "None" if model is None else f"a {type(model).__name__}"
             raise UserError(

@@ -15,8 +15,8 @@ def with_head(model: keras.Model, head: int | str) -> keras.Model:
 
     Args:
         model: Sequential or functional, with one output. If its last layer with weights is a
-            Dense one, the new one takes its place; otherwise it comes on top of the output,
-            averaged over places or times.
+            Dense one that all of the output comes through, the new one takes its place; otherwise
+            it comes on top of the output, averaged over places or times.
         head: the number of classes (logits), or "regression" for one number.
 
     Raises:
@@ -28,8 +28,9 @@ def with_head(model: keras.Model, head: int | str) -> keras.Model:
             f"Recipe.head={head!r} needs a Sequential or functional model with one output and "
             f"weights; the model {model.name!r} is none. Build the new model in model_fn."
         )
-    last = weighted[-1]
-    features = last.input if isinstance(last, keras.layers.Dense) else model.outputs[0]
+    features = _before_last_dense(model, weighted[-1])
+    if features is None:
+        features = model.outputs[0]
     while len(features.shape) > 2:  # the mean over places, or times
         features = keras.ops.mean(features, axis=1)
     names = {layer.name for layer in model.layers}
@@ -42,6 +43,30 @@ def with_head(model: keras.Model, head: int | str) -> keras.Model:
     made = keras.Model(inputs, dense(features))
     _new_heads[made] = head
     return made
+
+
+def _before_last_dense(model: keras.Model, last: keras.layers.Layer):
+    """What enters a model's last layer with weights if all of the output comes through it.
+
+    None if it is no Dense layer, or if anything else reaches the output.
+    """
+    if not isinstance(last, keras.layers.Dense):
+        return None
+    made_by = {}
+    for layer in model.layers:
+        try:
+            made_by[id(layer.output)] = layer
+        except (AttributeError, ValueError):  # it was called several times
+            continue
+    tensor = model.outputs[0]
+    while isinstance(tensor, keras.KerasTensor):
+        layer = made_by.get(id(tensor))
+        if layer is None or (layer.weights and layer is not last):
+            return None
+        if layer is last:
+            return last.input
+        tensor = layer.input
+    return None
 
 
 def new_head_of(model: keras.Model) -> int | str | None:

@@ -19,8 +19,9 @@ from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.finetuning.head import new_head_of, with_head
 from tfbig.finetuning.layers import matching
-from tfbig.programs.adapters import adapted_layers, adapters_of
-from tfbig.programs.rebuilding import rebuilt_uncompiled
+from tfbig.finetuning.recipe import REGRESSION
+from tfbig.programs.adapters import adapted_layers, adapters_of, own_weights
+from tfbig.programs.rebuilding import CANNOT_BE_REBUILT, rebuilt_uncompiled
 
 _FORMAT = "tfbig adapters 1"
 _ABOUT = "about"
@@ -115,7 +116,7 @@ def save_adapters(model: keras.Model, path: str | os.PathLike) -> str:
             f"save_adapters: the model {model.name!r} has no adapters; tune it with "
             "recipe=tfbig.Recipe(lora_rank=8), or save it as .keras."
         )
-    layers = _private_api.flatten_layers(model)
+    layers, tuned = _private_api.flatten_layers(model), _tuned(model)
     about = {
         "format": _FORMAT,
         "head": new_head_of(model),
@@ -124,13 +125,9 @@ def save_adapters(model: keras.Model, path: str | os.PathLike) -> str:
             for n, layer in enumerate(layers)
             if layer in adapted
         },
-        "base": _fingerprint(model),
+        "base": _fingerprint(model, tuned),
     }
-    trained = {
-        f"{n} {variable.path}": variable.numpy()
-        for n, variable in enumerate(model.weights)
-        if variable.trainable
-    }
+    trained = {f"{n} {model.weights[n].path}": model.weights[n].numpy() for n in sorted(tuned)}
     beside = f"{path}.tmp-{os.getpid()}"
     try:
         with open(beside, "wb") as file:
@@ -161,7 +158,14 @@ def load_adapters(base: keras.Model, path: str | os.PathLike) -> keras.Model:
     """
     path = os.fspath(path)
     about, arrays = _read(path)
-    model = rebuilt_uncompiled(base, merge_adapters=True)
+    try:
+        model = rebuilt_uncompiled(base, merge_adapters=True)
+    except CANNOT_BE_REBUILT as error:
+        reason = str(error).split("\n")[0]
+        raise UserError(
+            f"load_adapters: {type(base).__name__} cannot be made again from its get_config "
+            f"({reason}); give it one that tells all of its arguments."
+        ) from error
     if about["head"] is not None:
         model = with_head(model, about["head"])
     layers = _private_api.flatten_layers(model)
@@ -171,12 +175,14 @@ def load_adapters(base: keras.Model, path: str | os.PathLike) -> keras.Model:
             raise UserError(f"{path}: {_OTHER}")
         layer.enable_lora(rank, lora_alpha=alpha)
     for n, variable in enumerate(model.weights):
-        variable.trainable = n in arrays
-        if n in arrays:
-            if arrays[n].shape != tuple(variable.shape):
-                raise UserError(f"{path}: {_OTHER}")
+        if n not in arrays:
+            variable.trainable = False
+        elif arrays[n].shape != tuple(variable.shape):
+            raise UserError(f"{path}: {_OTHER}")
+        else:
             variable.assign(arrays[n])
-    if len(arrays) != len(model.trainable_weights) or _fingerprint(model) != about["base"]:
+    there = all(n < len(model.weights) for n in arrays)
+    if not there or _fingerprint(model, set(arrays)) != about["base"]:
         raise UserError(f"{path}: {_OTHER}")
     return model
 
@@ -198,20 +204,60 @@ def _read(path: str) -> tuple[dict[str, Any], dict[int, np.ndarray]]:
             if about["format"] != _FORMAT:
                 raise ValueError(f"its format is {about['format']!r}")
             keys = [key for key in file.files if key != _ABOUT]
-            return about, {int(key.split()[0]): file[key] for key in keys}
+            arrays = {int(key.split()[0]): file[key] for key in keys}
+        _check_about(about, arrays)
+        return about, arrays
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or 'it cannot be read'}.") from error
-    except (ValueError, KeyError, TypeError, IndexError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGED as error:
         raise UserError(
             f"{path} is no file of adapters, or damaged ({str(error) or type(error).__name__}); "
             "give what save_adapters has written."
         ) from error
 
 
-def _fingerprint(model: keras.Model) -> str:
-    """Of the weights that are not trained."""
+# What zipfile, NumPy and json raise over bytes that are not what they seem.
+_DAMAGED = (
+    ValueError,
+    KeyError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    EOFError,
+    MemoryError,
+    NotImplementedError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def _check_about(about: dict[str, Any], arrays: dict[int, np.ndarray]) -> None:
+    """Raises a ValueError for what would build another model than a tuned one."""
+    head, most = about["head"], sum(array.size for array in arrays.values())
+    if head is not None and head != REGRESSION and not 2 <= int(head) <= most:
+        raise ValueError(f"its head is {head!r}")
+    for rank, alpha in about["layers"].values():
+        if not 1 <= int(rank) <= most or not float(alpha) > 0:
+            raise ValueError(f"it has adapters of rank {rank!r} and alpha {alpha!r}")
+    if not isinstance(about["base"], str):
+        raise ValueError("it does not tell its base")
+
+
+def _tuned(model: keras.Model) -> set[int]:
+    """The places of the weights that tuning changes: trained ones and statistics beside them."""
+    tuned = {id(weight) for weight in model.trainable_weights}
+    for layer in _private_api.flatten_layers(model):
+        own = own_weights(layer)
+        if not getattr(layer, "lora_enabled", False) and any(w.trainable for w in own):
+            tuned |= {id(weight) for weight in own}
+    return {n for n, weight in enumerate(model.weights) if id(weight) in tuned}
+
+
+def _fingerprint(model: keras.Model, tuned: set[int]) -> str:
+    """Of the weights that tuning does not change."""
     found = hashlib.sha256()
-    for weight in model.weights:
-        if not weight.trainable:
+    for n, weight in enumerate(model.weights):
+        if n not in tuned:
             found.update(np.ascontiguousarray(weight.numpy()).tobytes())
     return found.hexdigest()

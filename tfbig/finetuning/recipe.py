@@ -64,11 +64,22 @@ class Recipe:
             raise UserError(
                 f'Recipe.head={head!r}: expected the number of classes, "regression", or None.'
             )
-        if _is_int(self.freeze) and self.freeze < 0:
-            raise UserError(f"Recipe.freeze={self.freeze}: expected 0 layers or more.")
+        freeze = self.freeze
+        if _is_int(freeze) and freeze < 0:
+            raise UserError(f"Recipe.freeze={freeze}: expected 0 layers or more.")
+        if not (freeze is None or _is_int(freeze) or _are_patterns(freeze)):
+            raise UserError(
+                f'Recipe.freeze={freeze!r}: expected "backbone", a number of layers, or patterns '
+                "of their names."
+            )
         rate = self.rate_decay
         if not _is_number(rate) or not 0 < rate <= 1:
             raise UserError(f"Recipe.rate_decay={rate!r}: expected a number above 0, at most 1.")
+        if not isinstance(self.unfreeze, Mapping):
+            raise UserError(
+                f"Recipe.unfreeze={self.unfreeze!r}: expected a dict of patterns by global step; "
+                'write, for example, unfreeze={500: "block_3*"}.'
+            )
         for step in self.unfreeze:
             if not _is_int(step) or step < 1:
                 raise UserError(
@@ -96,6 +107,11 @@ class Recipe:
                 f"Recipe.{field}={getattr(self, field)!r} does not go with lora_rank, which "
                 'freezes all the model\'s own weights; leave it out, or write freeze="backbone".'
             )
+
+
+def _are_patterns(value: Any) -> bool:
+    listed = isinstance(value, (list, tuple)) and all(isinstance(each, str) for each in value)
+    return isinstance(value, str) or listed
 
 
 def _is_int(value: Any) -> bool:

@@ -1,6 +1,5 @@
 """A recipe applied: from a loaded model to one that is compiled and knows how it is trained."""
 
-import inspect
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -72,7 +71,7 @@ def tuning_builder(
 
     Args:
         base: the loaded model.
-        model_fn: `model_fn(loaded_model[, params])`, or None.
+        model_fn: `model_fn(loaded_model, params)`, or None.
         recipe: or None; with neither, the model is tuned as it was compiled.
         total_steps: returns the last step of the run, or None; called when the model is built.
     """
@@ -95,8 +94,7 @@ def tuning_builder(
             return apply_recipe(copy, recipe, copy, total_steps())
         if model_fn is None:
             return copy
-        wanted = inspect.signature(model_fn).parameters
-        return model_fn(copy, params) if len(wanted) > 1 else model_fn(copy)
+        return model_fn(copy, params)
 
     return build
 

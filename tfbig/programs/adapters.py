@@ -90,7 +90,7 @@ def give_same_adapters(model: keras.Model, copy: keras.Model) -> None:
             twin.enable_lora(layer.lora_rank, layer.lora_alpha)
     for layer, twin in pairs:
         if any(inner in adapted for inner in _with_inner(layer)):
-            for mine, its in zip(_own(layer), _own(twin), strict=True):
+            for mine, its in zip(own_weights(layer), own_weights(twin), strict=True):
                 its.trainable = mine.trainable
 
 
@@ -130,7 +130,7 @@ def _with_inner(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     return _private_api.flatten_layers(layer)
 
 
-def _own(layer: keras.layers.Layer) -> list[keras.Variable]:
+def own_weights(layer: keras.layers.Layer) -> list[keras.Variable]:
     """A layer's weights without those of the layers in it."""
     inner = {
         id(weight) for other in _with_inner(layer) if other is not layer for weight in other.weights

@@ -58,7 +58,7 @@ def rebuilt_uncompiled(
 
 def _from_config(model: keras.Model, policy: str) -> keras.Model:
     copies: dict[int, keras.layers.Layer] = {}
-    outputs = getattr(model, "output_names", None) or ()
+    outputs = _output_layers(model)
 
     def copy(layer):
         if id(layer) not in copies:  # else it is shared
@@ -68,7 +68,7 @@ def _from_config(model: keras.Model, policy: str) -> keras.Model:
                 if isinstance(layer, keras.Model):
                     _check_config(layer)
                 config = without_adapters(layer.get_config())
-                if policy != "float32" and layer.name not in outputs:
+                if policy != "float32" and id(layer) not in outputs:
                     config = _in_policy(config, policy)
                 made = type(layer).from_config(config)
             copies[id(layer)] = made
@@ -76,6 +76,19 @@ def _from_config(model: keras.Model, policy: str) -> keras.Model:
 
     with _private_api.as_not_compiled(model):
         return copy(model)
+
+
+def _output_layers(model: keras.Model) -> set[int]:
+    """The ids of the layers that make a Sequential or functional model's outputs."""
+    if isinstance(model, keras.Sequential):
+        last = model.layers[-1:]
+    else:
+        names = getattr(model, "output_names", None) or ()
+        last = [layer for layer in model.layers if layer.name in names]
+    found: set[int] = set()
+    for layer in last:
+        found |= _output_layers(layer) if isinstance(layer, keras.Model) else {id(layer)}
+    return found
 
 
 def _in_policy(config: Any, policy: str) -> Any:
