@@ -117,6 +117,11 @@ def test_folds_at_the_same_time_give_the_same_bits_and_leave_nothing(
         (dict(folds=3), "folds was 2 and is 3"),
         (dict(epochs=3), "epochs was 2 and is 3"),
         (dict(config=config(tf_random_seed=4)), "seed was 3 and is 4"),
+        (
+            dict(prepare=functools.partial(fails_in_fold_2_at_first, until="new")),
+            "prepare was .*new",
+        ),
+        (dict(callbacks=[keras.callbacks.TerminateOnNaN()]), "callbacks was None and is .*OnNaN"),
         (dict(metrics=["log_loss"]), r"metrics was \[\] and is \['log_loss'\]"),
         (dict(stratify=None), "have other examples than now: stratify"),
     ],
