@@ -14,7 +14,7 @@ from tests import harness
 from tests.finetuning import lora_runs, tuned_runs
 from tests.finetuning.lora_runs import RECIPE, base, tokens, tune
 from tests.training.small_runs import assert_same_variables, saved_variables
-from tfbig.errors import UserError
+from tfbig.errors import CheckpointError, UserError
 from tfbig.finetuning import load_adapters, load_model, save_adapters
 from tfbig.programs.adapters import adapted_layers, adapters_of
 
@@ -108,6 +108,14 @@ def test_the_run_goes_on_bit_for_bit(tuned, tmp_path):
     tune(steps=7, model_dir=directory)
     tune(model_dir=directory)
     assert_same_variables(saved_variables(directory, 12), saved_variables(tuned.model_dir, 12))
+
+
+def test_a_run_does_not_go_on_with_another_scale_of_its_adapters(tmp_path):
+    directory = str(tmp_path / "run")
+    tune(steps=2, model_dir=directory)
+    recipe = tfbig.Recipe(**{**RECIPE, "lora_alpha": 64})
+    with pytest.raises(CheckpointError, match="other lora_rank and lora_alpha .* 6.*now .* 64"):
+        tune(steps=4, recipe=recipe, model_dir=directory)
 
 
 def test_two_replicas_give_what_one_device_gives(tuned, tmp_path):

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.programs import program
-from tfbig.programs.adapters import factored
+from tfbig.programs.adapters import adapted_layers, factored
 from tfbig.programs.keras_checks import (
     check_labels,
     check_model,
@@ -198,6 +198,10 @@ class KerasProgram(Program):
                 twins = sum(other.split("#")[0] == name for other in named)
                 named[f"{name}#{twins}" if twins else name] = variable.value
         return named
+
+    def settings(self) -> dict[str, Any]:
+        scales = [[layer.lora_rank, layer.lora_alpha] for layer in adapted_layers(self.model)]
+        return {"lora_rank and lora_alpha of its layers": scales} if scales else {}
 
     def metric_results(self) -> dict[str, float]:
         results = {}

@@ -158,6 +158,10 @@ class Program:
         """All variables that a checkpoint holds, by a name that is the same in every run."""
         raise NotImplementedError
 
+    def settings(self) -> dict[str, Any]:
+        """What a checkpoint must agree with besides its variables, as JSON has it; by name."""
+        return {}
+
     def metric_results(self) -> dict[str, float]:
         """The metrics' values, from their variables as they are now."""
         raise NotImplementedError

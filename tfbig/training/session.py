@@ -15,7 +15,7 @@ from tfbig.data.dataset_feed import DatasetFeed
 from tfbig.data.feed import Feed
 from tfbig.data.source import Source
 from tfbig.data.source_feed import SourceFeed
-from tfbig.errors import UserError
+from tfbig.errors import CheckpointError, UserError
 from tfbig.placement.placement import Placement
 from tfbig.programs.keras_builder import KerasBuilder
 from tfbig.programs.keras_program import KerasProgram
@@ -174,7 +174,7 @@ class TrainingSession:
             passes=passes,
             run=self._run_info(restored.step if restored else 0),
             config=self._config,
-            keep={"seed": self._seed},
+            keep={"seed": self._seed, "settings": self._program.settings()},
             restored=restored,
             jit=jit,
         )
@@ -222,6 +222,15 @@ class TrainingSession:
             self._feed.go_to(metadata["position"])
             return self._feed.trackables()
 
+        settings = self._program.settings()
+        kept = self._checkpoints.metadata() if settings else None
+        for name, now in settings.items() if kept else ():
+            before = kept[1].get("settings", {}).get(name, now)
+            if before != now:
+                raise CheckpointError(
+                    f"the checkpoint of step {kept[0]} in {self._model_dir} was written with other "
+                    f"{name} ({before}, now {now}); write what it was, or give another model_dir."
+                )
         restored = self._checkpoints.restore(self._program.named_variables(), trackables)
         if restored:
             log.info("resuming from %s", restored.path)
