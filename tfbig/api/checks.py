@@ -49,6 +49,7 @@ def call_input_fn(
 
 
 def checked_config(config: Any) -> RunConfig:
+    """The RunConfig that was given, or the default one; a UserError for anything else."""
     if config is None:
         return RunConfig()
     if not isinstance(config, RunConfig):
@@ -60,6 +61,7 @@ def checked_config(config: Any) -> RunConfig:
 
 
 def checked_model_dir(model_dir: Any) -> str | None:
+    """A directory's path as a string, or None; a UserError for anything else."""
     if model_dir is None:
         return None
     if not isinstance(model_dir, (str, os.PathLike)) or not os.fspath(model_dir):
@@ -70,6 +72,7 @@ def checked_model_dir(model_dir: Any) -> str | None:
 
 
 def check_limits(max_steps: Any, epochs: Any) -> None:
+    """Refuses limits of a run that are no integers of 1 or more, or both given."""
     if max_steps is not None and epochs is not None:
         raise UserError(
             f"max_steps={max_steps} and epochs={epochs} were both given; give one of them."
@@ -79,12 +82,14 @@ def check_limits(max_steps: Any, epochs: Any) -> None:
 
 
 def check_count(name: str, value: Any) -> None:
+    """Refuses a count that is neither None nor an integer of 1 or more."""
     whole = isinstance(value, int) and not isinstance(value, bool)
     if value is not None and not (whole and value >= 1):
         raise UserError(f"{name}={value!r}: expected an integer of 1 or more, or None.")
 
 
 def check_callable(name: str, value: Any) -> None:
+    """Refuses an input function that is no function."""
     if not callable(value):
         raise UserError(
             f"{name}={_shown(value)}: expected a function that returns a tf.data.Dataset or a "
