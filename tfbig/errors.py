@@ -23,3 +23,7 @@ class CheckpointError(TfbigError, RuntimeError):
 
 class FoldFailed(TfbigError, RuntimeError):
     """The process of a fold of a cross-validation has ended in an error; its log is kept."""
+
+
+class PeerLost(TfbigError, RuntimeError):
+    """Another task of the cluster has stopped answering."""
