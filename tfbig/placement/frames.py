@@ -160,8 +160,11 @@ class Connection:
             else:
                 self._outgoing[0] = view[sent:]
 
-    def read(self) -> tuple[list[Message], bool]:
+    def read(self, most: int | None = None) -> tuple[list[Message], bool]:
         """Receives what is there; returns whole messages, and whether anything came.
+
+        Args:
+            most: how many messages are read; what follows them stays in the socket.
 
         Raises:
             ConnectionEnded: the other side has closed the connection.
@@ -169,7 +172,7 @@ class Connection:
             OSError: the connection is broken.
         """
         messages, left = [], _TURN
-        while left > 0:
+        while left > 0 and (most is None or len(messages) < most):
             try:
                 size = self._socket.recv_into(self._missing[:_PIECE])
             except BlockingIOError:

@@ -1,0 +1,143 @@
+"""The "host:port" of a task: reading it, listening there, connecting to it."""
+
+import contextlib
+import dataclasses
+import errno
+import ipaddress
+import socket
+
+from tfbig.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Address:
+    """Where a task is reached."""
+
+    host: str
+    port: int
+
+    @property
+    def stays_here(self) -> bool:
+        """Whether it is loopback as it is written, which no other machine can mean.
+
+        A machine's own name may resolve to loopback on that machine alone, and is not.
+        """
+        with contextlib.suppress(ValueError):  # a name
+            return ipaddress.ip_address(self.host).is_loopback
+        return self.host == "localhost"
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(text: str) -> Address:
+    """Reads "host:port", "10.0.0.1:2222" or "[::1]:2222".
+
+    Raises:
+        UserError: it is something else.
+    """
+    host, colon, port = text.rpartition(":") if isinstance(text, str) else ("", "", "")
+    bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if bracketed else host
+    number = int(port) if port.isascii() and port.isdigit() else 0
+    if not (colon and host and 0 < number < 65536) or (":" in host and not bracketed):
+        raise UserError(
+            f'{text!r} is no address of a task; expected "host:port", such as "10.0.0.1:2222" or '
+            '"[::1]:2222".'
+        )
+    return Address(host, number)
+
+
+def check_port_is_free(address: Address) -> None:
+    """Sees to it that a server of this machine can listen on the port.
+
+    It looks at all interfaces, as TensorFlow's server listens on all. That server would share a
+    port with another one of its kind without a word, and each would get half of the calls.
+
+    Raises:
+        UserError: the port is taken, or not for us.
+    """
+    with _listening(None, address):
+        return
+
+
+def listen(address: Address) -> socket.socket:
+    """Listens at an address: on its interface if that is this machine's, else on all.
+
+    Raises:
+        UserError: the port is taken, or not for us.
+    """
+    for family, host in _interfaces(address):
+        try:
+            return _listening((family, host), address)
+        except _NotHere:
+            continue  # it is the address of a gateway or a host around this container
+    return _listening(None, address)
+
+
+class _NotHere(Exception):
+    """No interface of this machine has the address."""
+
+
+def _interfaces(address: Address) -> list[tuple[int, str]]:
+    """The family and IP address of the interfaces that the host may be."""
+    with contextlib.suppress(socket.gaierror):  # it has no address yet, or only elsewhere
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        interfaces = list(dict.fromkeys((family, where[0]) for family, *_, where in found))
+        if address.stays_here or not any(
+            ipaddress.ip_address(ip.partition("%")[0]).is_loopback for _, ip in interfaces
+        ):
+            return interfaces
+    return []
+
+
+def _listening(interface: tuple[int, str] | None, address: Address) -> socket.socket:
+    everywhere = interface is None
+    two = everywhere and socket.has_dualstack_ipv6()
+    if everywhere:
+        interface = (socket.AF_INET6 if two else socket.AF_INET, "")
+    family, host = interface
+    try:
+        # It sets SO_REUSEADDR: connections that it accepts do not keep the port from
+        # TensorFlow's server, nor do those of a run that has just ended.
+        return socket.create_server(
+            (host, address.port), family=family, dualstack_ipv6=two, backlog=1024
+        )
+    except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise _NotHere from None
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(
+                f"port {address.port} of {address} is in use (by another process) on this "
+                "machine; end that process, which may be left from an earlier run, or give this "
+                "task another port."
+            ) from None
+        raise UserError(
+            f"port {address.port} of {address} cannot be listened on: {error.strerror}; give "
+            "this task another port."
+        ) from None
+
+
+def connect(address: Address, seconds: float) -> socket.socket:
+    """Connects to an address, trying every IP address that its name has.
+
+    Raises:
+        OSError: nobody listens there; socket.gaierror: the name has no address.
+    """
+    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    for number, (family, kind, protocol, _, where) in enumerate(found, start=1):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            # The port that this end gets may be one on which another task will listen.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.settimeout(seconds)
+            sock.connect(where)
+            # While nobody listens, Linux may connect a socket to itself.
+            if sock.getsockname() == sock.getpeername():
+                raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+            return sock
+        except BaseException as error:
+            sock.close()
+            if not isinstance(error, OSError) or number == len(found):
+                raise
+    raise OSError(f"{address.host} has no address")
