@@ -5,6 +5,7 @@ import dataclasses
 import errno
 import ipaddress
 import socket
+from collections.abc import Sequence
 
 from tfbig.errors import UserError
 
@@ -48,6 +49,11 @@ def parse_address(text: str) -> Address:
     return Address(host, number)
 
 
+def describe_task(index: int, workers: Sequence[str]) -> str:
+    """A task in a few words: "the chief at host:port", "worker 1 at host:port"."""
+    return f"{'the chief' if index == 0 else f'worker {index}'} at {workers[index]}"
+
+
 def check_port_is_free(address: Address) -> None:
     """Sees to it that a server of this machine can listen on the port.
 
@@ -57,8 +63,7 @@ def check_port_is_free(address: Address) -> None:
     Raises:
         UserError: the port is taken, or not for us.
     """
-    with _listening(None, address):
-        return
+    _bind_everywhere(address).close()
 
 
 def listen(address: Address) -> socket.socket:
@@ -67,12 +72,14 @@ def listen(address: Address) -> socket.socket:
     Raises:
         UserError: the port is taken, or not for us.
     """
-    for family, host in _interfaces(address):
-        try:
-            return _listening((family, host), address)
-        except _NotHere:
-            continue  # it is the address of a gateway or a host around this container
-    return _listening(None, address)
+    for family, ip in _interfaces(address):
+        with contextlib.suppress(_NotHere):
+            sock = _bind(family, ip, address)
+            break
+    else:  # it is the address of a gateway, or of the host around this container
+        sock = _bind_everywhere(address)
+    sock.listen(1024)
+    return sock
 
 
 class _NotHere(Exception):
@@ -91,31 +98,40 @@ def _interfaces(address: Address) -> list[tuple[int, str]]:
     return []
 
 
-def _listening(interface: tuple[int, str] | None, address: Address) -> socket.socket:
-    everywhere = interface is None
-    two = everywhere and socket.has_dualstack_ipv6()
-    if everywhere:
-        interface = (socket.AF_INET6 if two else socket.AF_INET, "")
-    family, host = interface
+def _bind_everywhere(address: Address) -> socket.socket:
+    if socket.has_dualstack_ipv6():
+        with contextlib.suppress(_NotHere):  # IPv6 is built in and switched off
+            return _bind(socket.AF_INET6, "::", address)
+    return _bind(socket.AF_INET, "0.0.0.0", address)
+
+
+def _bind(family: int, ip: str, address: Address) -> socket.socket:
     try:
-        # It sets SO_REUSEADDR: connections that it accepts do not keep the port from
-        # TensorFlow's server, nor do those of a run that has just ended.
-        return socket.create_server(
-            (host, address.port), family=family, dualstack_ipv6=two, backlog=1024
-        )
+        sock = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
+        raise _NotHere from error  # the machine does not know the family
+    try:
+        # Connections that are accepted here inherit it, so they do not keep the port from
+        # TensorFlow's server; nor do those of a run that has just ended.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind((ip, address.port))
+    except OSError as error:
+        sock.close()
         if error.errno == errno.EADDRNOTAVAIL:
-            raise _NotHere from None
+            raise _NotHere from error
+        why = error.strerror
         if error.errno == errno.EADDRINUSE:
-            raise UserError(
-                f"port {address.port} of {address} is in use (by another process) on this "
-                "machine; end that process, which may be left from an earlier run, or give this "
-                "task another port."
-            ) from None
+            why = (
+                "it is in use (by another process); end that process, which may be left from an "
+                "earlier run"
+            )
         raise UserError(
-            f"port {address.port} of {address} cannot be listened on: {error.strerror}; give "
-            "this task another port."
+            f"port {address.port} on this machine, for the task at {address}: {why}, or give the "
+            "task another port."
         ) from None
+    return sock
 
 
 def connect(address: Address, seconds: float) -> socket.socket:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfbig.errors import PeerLost, UserError
+from tfbig.placement.addresses import describe_task
 from tfbig.placement.files import FileWriter, file_pieces
 from tfbig.placement.frames import Connection, Message
 from tfbig.placement.links import Links
@@ -43,6 +44,8 @@ def default_patience() -> float:
 class Channel(Peers):
     """Tasks that talk over TCP, the chief in the middle of a star.
 
+    Like TensorFlow's own servers it trusts the network that it is on.
+
     Example: `channel = preflight.join(["host0:2222", "host1:2222"], 0, facts)`.
 
     Args:
@@ -73,7 +76,7 @@ class Channel(Peers):
         )
 
     def describe(self, index: int) -> str:
-        return f"{super().describe(index)} at {self._workers[index]}"
+        return describe_task(index, self._workers)
 
     def gather(self, value: Any) -> list:
         if not self.is_chief:

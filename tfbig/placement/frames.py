@@ -99,7 +99,11 @@ def _as_fields(described: Any) -> Any:
     if isinstance(described, str):
         return described
     return [
-        (field[0], _as_fields(field[1]), *(tuple(shape) for shape in field[2:]))
+        (
+            field[0] if isinstance(field[0], str) else tuple(field[0]),
+            _as_fields(field[1]),
+            *(tuple(shape) for shape in field[2:]),
+        )
         for field in described
     ]
 

@@ -322,5 +322,12 @@ class Links:
 def _flush() -> None:
     for name in (None, "tfbig"):
         for handler in logging.getLogger(name).handlers:
-            handler.flush()
-    sys.stdout.flush()
+            _flush_one(handler)
+    _flush_one(sys.stdout)
+
+
+def _flush_one(stream: Any) -> None:
+    try:
+        stream.flush()
+    except (OSError, ValueError) as error:  # a closed pipe does not keep a process alive
+        log.debug("%r cannot be flushed: %s", stream, error)

@@ -50,6 +50,9 @@ def join(
             f"index={index!r}: expected 0 to {len(workers) - 1}, as there are {len(workers)} tasks."
         )
     patience = default_patience() if patience is None else patience
+    for name, value in (("wait_seconds", wait_seconds), ("patience", patience)):
+        if not value > 0:
+            raise UserError(f"{name}={value!r}: expected a number of seconds above 0.")
     check_port_is_free(addresses[index])
     if len(workers) == 1:
         connections = {}

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from tfbig.errors import PeerLost, UserError
-from tfbig.placement.addresses import Address, connect, listen
+from tfbig.placement.addresses import Address, connect, describe_task, listen
 from tfbig.placement.frames import Connection, OtherVersion, pack
 
 log = logging.getLogger("tfbig")
@@ -20,11 +20,6 @@ _STALE_AFTER = 5.0  # seconds of silence, after which another task may take the 
 _RETRY_AFTER = 0.5
 _GOODBYE = 3.0
 _ERRORS = {"UserError": UserError, "PeerLost": PeerLost}
-
-
-def name_of(index: int, workers: Sequence[str]) -> str:
-    """A task in a few words: "worker 1 at host:port"."""
-    return f"{'the chief' if index == 0 else f'worker {index}'} at {workers[index]}"
 
 
 class _Wait:
@@ -43,7 +38,7 @@ class _Wait:
         Raises:
             PeerLost: the time is over.
         """
-        tasks = [name_of(index, self._workers) for index in missing]
+        tasks = [describe_task(index, self._workers) for index in missing]
         now = time.monotonic()
         if now >= self._started + self._seconds:
             have = "has" if len(tasks) == 1 else "have"
@@ -163,6 +158,7 @@ class Reception:
         self._arrivals.append(_Arrival(sock, f"{where[0]}:{where[1]}"))
 
     def _exchange(self, arrival: _Arrival) -> None:
+        arrival.connection.write()  # first, as one of another version shall know ours
         messages, came = arrival.connection.read()
         arrival.heard = time.monotonic() if came else arrival.heard
         for message in messages:
@@ -171,7 +167,6 @@ class Reception:
                 self._admit(arrival)
             elif arrival.hello is None:
                 raise ConnectionError(f"it did not say who it is: {message.header}")
-        arrival.connection.write()
 
     def _drop(self, arrival: _Arrival) -> None:
         self._arrivals.remove(arrival)
@@ -236,7 +231,9 @@ def _difference(workers: Sequence, others: Sequence) -> str:
     """What one list of workers has that another does not."""
     if len(workers) != len(others):
         return f"{len(workers)} tasks ({', '.join(map(str, workers))})"
-    return ", ".join(name_of(i, workers) for i in range(len(workers)) if workers[i] != others[i])
+    return ", ".join(
+        describe_task(i, workers) for i in range(len(workers)) if workers[i] != others[i]
+    )
 
 
 def knock(
@@ -286,7 +283,7 @@ def knock(
                 welcome = _wait_inside(connection, wait, patience)
             except OtherVersion as error:
                 raise UserError(
-                    f"{name_of(0, workers)} has another version of tfbig: {error}; install the "
+                    f"{describe_task(0, workers)} has another version of tfbig: {error}; install the "
                     "same version for all tasks."
                 ) from None
             except OSError as error:
