@@ -78,7 +78,11 @@ def listen(address: Address) -> socket.socket:
             break
     else:  # it is the address of a gateway, or of the host around this container
         sock = _bind_everywhere(address)
-    sock.listen(1024)
+    try:
+        sock.listen(1024)
+    except OSError as error:
+        sock.close()
+        raise _unusable(address, error) from None
     return sock
 
 
@@ -106,11 +110,9 @@ def _bind_everywhere(address: Address) -> socket.socket:
 
 
 def _bind(family: int, ip: str, address: Address) -> socket.socket:
+    sock = None
     try:
         sock = socket.socket(family, socket.SOCK_STREAM)
-    except OSError as error:
-        raise _NotHere from error  # the machine does not know the family
-    try:
         # Connections that are accepted here inherit it, so they do not keep the port from
         # TensorFlow's server; nor do those of a run that has just ended.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -118,20 +120,24 @@ def _bind(family: int, ip: str, address: Address) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         sock.bind((ip, address.port))
     except OSError as error:
-        sock.close()
-        if error.errno == errno.EADDRNOTAVAIL:
+        if sock is not None:
+            sock.close()
+        if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
             raise _NotHere from error
-        why = error.strerror
-        if error.errno == errno.EADDRINUSE:
-            why = (
-                "it is in use (by another process); end that process, which may be left from an "
-                "earlier run"
-            )
-        raise UserError(
-            f"port {address.port} on this machine, for the task at {address}: {why}, or give the "
-            "task another port."
-        ) from None
+        raise _unusable(address, error) from None
     return sock
+
+
+def _unusable(address: Address, error: OSError) -> UserError:
+    where = f"on this machine, where the task at {address} shall listen"
+    if error.errno == errno.EADDRINUSE:
+        return UserError(
+            f"port {address.port} is in use (by another process) {where}; end that process, which "
+            "may be left from an earlier run, or give the task another port."
+        )
+    return UserError(
+        f"port {address.port} cannot be used {where}: {error.strerror}; give the task another port."
+    )
 
 
 def connect(address: Address, seconds: float) -> socket.socket:

@@ -283,8 +283,8 @@ def knock(
                 welcome = _wait_inside(connection, wait, patience)
             except OtherVersion as error:
                 raise UserError(
-                    f"{describe_task(0, workers)} has another version of tfbig: {error}; install the "
-                    "same version for all tasks."
+                    f"{describe_task(0, workers)} has another version of tfbig: {error}; "
+                    "install the same version for all tasks."
                 ) from None
             except OSError as error:
                 why = f" ({error})"
