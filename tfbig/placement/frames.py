@@ -59,8 +59,9 @@ def pack(header: Mapping, arrays: Mapping[str, np.ndarray] | None = None) -> lis
         array = np.asarray(array)
         described.append([name, _dtype_name(name, array.dtype), list(array.shape)])
         if array.nbytes:
-            # reshape copies what is not contiguous; uint8, as bfloat16 has no buffer protocol
-            buffers.append(memoryview(array.reshape(-1).view(np.uint8)))
+            # A copy only of what is not contiguous; uint8, as bfloat16 has no buffer protocol.
+            flat = np.ascontiguousarray(array).reshape(-1)
+            buffers.append(memoryview(flat.view(np.uint8)))
     try:
         text = json.dumps({**header, "arrays": described} if described else header).encode()
     except (TypeError, ValueError, RecursionError) as error:

@@ -297,16 +297,17 @@ class Links:
 
     def _give_up(self, index: int, link: Link) -> None:
         seconds = f"{self._patience:g} s"
-        if not link.connection.unsent:  # else it would come in the midst of another message
-            text = (
-                f"this task ({self._describe(index)}) did not answer for {seconds}, and the "
-                "others have given it up"
-            )
-            link.connection.queue(pack({"kind": "lost", "text": text}))
-            try:
+        text = (
+            f"this task ({self._describe(index)}) did not answer for {seconds}, and the others "
+            "have given it up"
+        )
+        try:
+            link.connection.write()
+            if not link.connection.unsent:  # else it would come in the midst of another message
+                link.connection.queue(pack({"kind": "lost", "text": text}))
                 link.connection.write()
-            except OSError as error:
-                log.debug("%s cannot be told: %s", self._describe(index), error)
+        except OSError as error:
+            log.debug("%s cannot be told: %s", self._describe(index), error)
         self._lost(index, f"has not answered for {seconds}")
 
     def _end_process(self) -> None:

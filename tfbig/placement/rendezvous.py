@@ -5,6 +5,7 @@ import os
 import select
 import socket
 import time
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 
 from tfbig.errors import PeerLost, UserError
@@ -110,8 +111,7 @@ class Reception:
             self._dismiss(error)
             raise
         except BaseException:
-            for arrival in self._arrivals:
-                arrival.connection.close()
+            self._close_all()
             raise
         finally:
             self._listener.close()
@@ -177,7 +177,7 @@ class Reception:
 
     @staticmethod
     def _is_hello(header: dict) -> bool:
-        expected = {"kind": str, "index": int, "workers": list, "pid": int, "host": str}
+        expected = {"kind": str, "index": int, "workers": list, "pid": int, "host": str, "id": str}
         return all(isinstance(header.get(name), kind) for name, kind in expected.items())
 
     def _admit(self, arrival: _Arrival) -> None:
@@ -191,13 +191,14 @@ class Reception:
             )
         if not 0 < index < len(workers):
             raise UserError(
-                f"a task ({arrival}) says that it is worker {index}, and so is the chief (pid "
-                f"{os.getpid()} on host {socket.gethostname()}); give every task an index of "
-                f"its own, 0 to {len(workers) - 1}."
+                f"a task ({arrival}) says that it is worker {index}; expected 1 to "
+                f"{len(workers) - 1}, as the chief is pid {os.getpid()} on host "
+                f"{socket.gethostname()}. Give every task an index of its own."
             )
         before = self._present.get(index)
         if before is not None:
-            if time.monotonic() - before.heard <= _STALE_AFTER:
+            same = before.hello["id"] == arrival.hello["id"]  # which has lost its connection
+            if not same and time.monotonic() - before.heard <= _STALE_AFTER:
                 raise UserError(
                     f"two tasks say that they are worker {index}: {before}, and {arrival}; end "
                     "the one that is too many, or give every task an index of its own."
@@ -206,23 +207,32 @@ class Reception:
         self._present[index] = arrival
 
     def _dismiss(self, error: Exception) -> None:
-        """Tells all who have come why it ends, and waits until they have read it."""
+        """Tells all tasks why it ends, those too that come a moment later; they read it."""
         end = pack({"kind": "end", "error": type(error).__name__, "text": str(error)})
-        waiting = {arrival.connection for arrival in self._arrivals if arrival.hello}
-        for connection in waiting:
-            connection.queue(end)
+        told: set[_Arrival] = set()
+        seen = set(self._present)
         until = time.monotonic() + _GOODBYE
-        while waiting and time.monotonic() < until:
-            ready = _poll(waiting)
-            for connection in list(waiting):
-                if connection.fileno() in ready:
-                    try:
-                        connection.read()
-                        connection.write()
-                        if not connection.unsent:
-                            connection.finish()
-                    except OSError:  # it has read all, and closed
-                        waiting.remove(connection)
+        while (self._arrivals or len(seen) < len(self._workers) - 1) and time.monotonic() < until:
+            for arrival in set(self._arrivals) - told:
+                told.add(arrival)
+                arrival.connection.queue(end)
+            ready = _poll([arrival.connection for arrival in self._arrivals], self._listener)
+            if self._listener.fileno() in ready:
+                self._accept()
+            for arrival in list(self._arrivals):
+                if arrival.connection.fileno() not in ready:
+                    continue
+                try:
+                    messages, _ = arrival.connection.read()
+                    seen |= {m.header["index"] for m in messages if self._is_hello(m.header)}
+                    arrival.connection.write()
+                    if arrival in told and not arrival.connection.unsent:
+                        arrival.connection.finish()
+                except OSError:  # it has read all, and closed
+                    self._drop(arrival)
+        self._close_all()
+
+    def _close_all(self) -> None:
         for arrival in self._arrivals:
             arrival.connection.close()
 
@@ -265,6 +275,7 @@ def knock(
             "workers": list(workers),
             "pid": os.getpid(),
             "host": socket.gethostname(),
+            "id": uuid.uuid4().hex,
         }
     )
     wait, why = _Wait(workers, seconds, say), ""

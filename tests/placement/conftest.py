@@ -1,0 +1,18 @@
+"""What tests of clusters share."""
+
+import pytest
+
+from tests.placement.tasks import free_addresses, tasks
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts a task: `start(function, *arguments)`; those left at the end are killed."""
+    with tasks(tmp_path) as starter:
+        yield starter
+
+
+@pytest.fixture
+def addresses():
+    """Three addresses on loopback that are free."""
+    return free_addresses(3)

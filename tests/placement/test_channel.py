@@ -1,0 +1,457 @@
+"""Tasks that agree, and that find out who is gone: processes on loopback."""
+
+import contextlib
+import ctypes
+import hashlib
+import logging
+import logging.handlers
+import math
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from tfbig.errors import PeerLost, UserError
+from tfbig.placement import channel as channel_module
+from tfbig.placement import preflight
+from tfbig.placement.channel import Channel, default_patience
+from tfbig.placement.frames import Connection
+
+# Several tasks in this process, each in a thread.
+
+WORKERS = ["host0:1", "host1:2", "host2:3"]
+
+
+@pytest.fixture
+def star():
+    """Three channels: the chief's and those of two others."""
+    chief, others = {}, []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        for index in (1, 2):
+            others.append(socket.create_connection(listener.getsockname(), timeout=30))
+            chief[index] = Connection(listener.accept()[0])
+    channels = [Channel(WORKERS, 0, chief)]
+    channels += [Channel(WORKERS, i, {0: Connection(sock)}) for i, sock in enumerate(others, 1)]
+    yield channels
+    for channel in channels:
+        channel.leave()
+
+
+def together(channels, function) -> list:
+    """What `function(channel)` returns or raises, called for all at once."""
+    found = [None] * len(channels)
+
+    def run(place):
+        try:
+            found[place] = function(channels[place])
+        except Exception as error:
+            found[place] = error
+
+    threads = [threading.Thread(target=run, args=(i,), daemon=True) for i in range(len(channels))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    return found
+
+
+def test_every_task_has_its_place(star):
+    assert [c.index for c in star] == [0, 1, 2] and {c.count for c in star} == {3}
+    assert [c.is_chief for c in star] == [True, False, False]
+    assert star[2].describe(0) == "the chief at host0:1"
+    assert star[0].describe(2) == "worker 2 at host2:3"
+
+
+def test_all_gather_the_same_list_in_the_order_of_the_tasks(star):
+    found = together(star, lambda c: c.gather({"task": c.index, "pair": (1, math.inf)}))
+    assert found == [[{"task": i, "pair": [1, math.inf]} for i in range(3)]] * 3
+    assert all(math.isnan(v) for row in together(star, lambda c: c.gather(math.nan)) for v in row)
+
+
+def test_all_get_the_chiefs_value_and_arrays(star):
+    assert together(star, lambda c: c.broadcast(["chief", c.index])) == [["chief", 0]] * 3
+    assert together(star, lambda c: c.broadcast(*[1][c.index :])) == [1] * 3
+    arrays = {"a": np.arange(3), "b": np.array(True)}
+    for found in together(star, lambda c: c.broadcast_arrays(None if c.index else arrays)):
+        assert list(found) == ["a", "b"]
+        assert found["a"].tolist() == [0, 1, 2] and found["b"].shape == () and found["b"]
+
+
+def test_nobody_passes_a_barrier_before_the_last_has_come(star):
+    passed = []
+    threads = [threading.Thread(target=lambda c=c: passed.append(c.barrier())) for c in star[:2]]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.3)
+    assert passed == []
+    star[2].barrier()
+    for thread in threads:
+        thread.join(30)
+    assert passed == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("calls", "text"),
+    [
+        (
+            [lambda c: c.broadcast(1), lambda c: c.broadcast(), lambda c: c.gather(1)],
+            "worker 2 at host2:3 calls gather (its call 2) while the chief calls broadcast (its "
+            "call 2)",
+        ),
+        (
+            [lambda c: c.gather(1), lambda c: c.barrier(), lambda c: c.gather(1)],
+            "worker 1 at host1:2 calls barrier (its call 2) while the chief calls gather (its "
+            "call 2)",
+        ),
+    ],
+)
+def test_tasks_that_are_out_of_step_are_named_with_what_they_call(calls, text, star):
+    together(star, lambda c: c.barrier())
+    found = together(star, lambda c: calls[c.index](c))
+    assert [type(error) for error in found] == [UserError] * 3
+    for error in found:
+        assert str(error) == (
+            f"the tasks are out of step: {text}. Run the same program with the same arguments on "
+            "all tasks."
+        )
+
+
+def test_a_value_that_cannot_be_sent_is_refused_before_it_is(star):
+    for call in (star[0].gather, star[1].gather, star[0].broadcast):
+        with pytest.raises(UserError, match="^a value for the other tasks cannot be sent: "):
+            call({1, 2})
+    with pytest.raises(UserError, match="^broadcast_arrays: the chief got no arrays; pass a dict"):
+        star[0].broadcast_arrays()
+    with pytest.raises(UserError, match="^broadcast_files: the chief got no directory; pass the"):
+        star[0].broadcast_files(None, False, "x")
+
+
+def test_files_of_any_size_come_to_those_that_want_them(star, tmp_path, monkeypatch):
+    monkeypatch.setattr("tfbig.placement.files.PIECE", 1000)
+    (tmp_path / "saved").mkdir()
+    contents = {"empty": b"", "exact": b"x" * 2000, "large": os.urandom(12345), "é.index": b"1"}
+    for name, content in contents.items():
+        (tmp_path / "saved" / name).write_bytes(content)
+    (tmp_path / "into2").mkdir()
+    (tmp_path / "into2" / "exact").write_bytes(b"old")
+
+    def send(c):
+        directory = None if c.index else str(tmp_path / "saved")
+        c.broadcast_files(directory, wanted=c.index == 2, into=str(tmp_path / f"into{c.index}"))
+        return sorted(os.listdir(tmp_path))  # at once: nobody returns before the files are there
+
+    assert together(star, send) == [["into2", "saved"]] * 3
+    found = {path.name: path.read_bytes() for path in (tmp_path / "into2").iterdir()}
+    assert found == contents
+
+
+def test_only_a_directory_of_files_is_sent(star, tmp_path):
+    (tmp_path / "saved" / "inner").mkdir(parents=True)
+    with pytest.raises(UserError, match="inner is no file; only files are sent.$"):
+        star[0].broadcast_files(str(tmp_path / "saved"), False, "x")
+    with pytest.raises(UserError, match="none is no directory whose files could be sent to the"):
+        star[0].broadcast_files(str(tmp_path / "none"), False, "x")
+
+
+def test_a_task_that_leaves_is_no_loss_until_it_is_missed(star):
+    seen = []
+    for channel in star:
+        channel.on_lost(seen.append)
+    star[2].leave()
+    star[2].leave()
+    assert star[0].lost(within=0.5) is None and star[1].lost(within=0) is None and not seen
+    for error in together(star[:2], lambda c: c.gather(1)):
+        assert type(error) is PeerLost
+        assert str(error) == "worker 2 at host2:3 has left before gather was done"
+    with pytest.raises(PeerLost, match="^gather was called after this task had left the others$"):
+        star[2].gather(1)
+
+
+def test_the_end_of_the_chief_is_no_loss_to_those_that_ask_nothing_more(star):
+    together(star, lambda c: c.barrier())
+    star[0].leave()
+    assert star[1].lost(within=0.3) is None
+    with pytest.raises(PeerLost, match="^the chief at host0:1 has left before barrier was done$"):
+        star[1].barrier()
+
+
+@pytest.mark.parametrize("who", [0, 2])
+def test_all_say_the_error_with_which_a_task_has_left(who, star):
+    others = [c for c in star if c.index != who]
+    called = []
+    others[0].on_lost(called.append)
+    star[who].leave("ValueError: no\n  such file")
+    name = star[1].describe(who)
+    for channel in others:
+        text = f"{name} left with an error: ValueError: no such file"
+        assert str(channel.lost(within=30)) == text
+        for call in (channel.barrier, lambda c=channel: c.gather(1)):
+            with pytest.raises(PeerLost) as raised:
+                call()
+            assert str(raised.value) == text
+    late = []
+    others[0].on_lost(late.append)
+    until = time.monotonic() + 30
+    while not (called and late) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert [str(error) for error in called + late] == [text, text]
+
+
+def test_a_message_that_came_before_a_loss_is_still_read(star):
+    found = []
+    waiting = [threading.Thread(target=lambda c=c: found.append(c.gather(1))) for c in star[1:]]
+    for thread in waiting:
+        thread.start()
+    star[0].gather(0)
+    star[0].leave("an error of its own")
+    for thread in waiting:
+        thread.join(30)
+    assert found == [[0, 1, 1]] * 2
+
+
+def test_who_is_waited_for_is_logged(star, caplog, monkeypatch):
+    monkeypatch.setattr(channel_module, "_FIRST_LINE", 1.5)  # the chief's heartbeat comes before
+    monkeypatch.setattr(channel_module, "_NEXT_LINE", 100.0)
+    with caplog.at_level(logging.INFO, "tfbig"):
+        waiting = [threading.Thread(target=lambda c=c: c.gather(1)) for c in star[:2]]
+        for thread in waiting:
+            thread.start()
+        until = time.monotonic() + 30
+        while len(caplog.messages) < 2 and time.monotonic() < until:
+            time.sleep(0.05)
+        star[2].gather(1)
+        for thread in waiting:
+            thread.join(30)
+    # Worker 1 knows from the chief for whom all of them wait.
+    assert caplog.messages == ["waiting for worker 2 at host2:3 in gather (2 s)"] * 2
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "-1", "nan", "inf"])
+def test_a_patience_that_is_no_time_is_refused(text, monkeypatch):
+    monkeypatch.setenv("TFBIG_PEER_PATIENCE", text)
+    with pytest.raises(UserError, match=f"^TFBIG_PEER_PATIENCE='{text}': expected a number of se"):
+        default_patience()
+
+
+def test_patience_is_20_seconds_or_as_the_environment_says(monkeypatch):
+    monkeypatch.delenv("TFBIG_PEER_PATIENCE", raising=False)
+    assert default_patience() == 20.0
+    monkeypatch.setenv("TFBIG_PEER_PATIENCE", "7.5")
+    assert default_patience() == 7.5
+
+
+# Processes.
+
+
+def joined(workers: list[str], index: int, patience: float = 60.0) -> Channel:
+    channel = preflight.join(workers, index, {"a": "1"}, wait_seconds=60, patience=patience)
+    print("joined")
+    return channel
+
+
+def talk(workers: list[str], index: int, folder: str) -> dict:
+    channel = joined(workers, index)
+    random = np.random.default_rng(index)
+    arrays = {
+        "large": random.random(13_000_000),
+        "bfloat16": random.random(7).astype(ml_dtypes.bfloat16),
+        "none": np.zeros((0, 2)),
+    }
+    got = channel.broadcast_arrays(arrays if channel.is_chief else None)
+    channel.broadcast_files(
+        f"{folder}/saved" if channel.is_chief else None, index == 1, f"{folder}/into"
+    )
+    found = {
+        "gathered": channel.gather([index, -index / 7]),
+        "value": channel.broadcast(index),
+        "arrays": {
+            name: [str(a.dtype), list(a.shape), hashlib.sha256(a.tobytes()).hexdigest()]
+            for name, a in got.items()
+        },
+    }
+    channel.leave()
+    return found
+
+
+def test_processes_agree(start, addresses, tmp_path):
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "data").write_bytes(os.urandom(40_000_000))  # three pieces
+    started = [start(talk, addresses, i, str(tmp_path)) for i in range(3)]
+    found = [task.result() for task in started]
+    assert found[0] == found[1] == found[2]
+    assert found[0]["gathered"] == [[0, 0.0], [1, -1 / 7], [2, -2 / 7]]
+    assert found[0]["value"] == 0
+    assert [a[:2] for a in found[0]["arrays"].values()] == [
+        ["float64", [13_000_000]],
+        ["bfloat16", [7]],
+        ["float64", [0, 2]],
+    ]
+    large = np.random.default_rng(0).random(13_000_000)
+    assert found[0]["arrays"]["large"][2] == hashlib.sha256(large.tobytes()).hexdigest()
+    assert (tmp_path / "into" / "data").read_bytes() == (tmp_path / "saved" / "data").read_bytes()
+
+
+def wait_for_the_others(workers: list[str], index: int, victim: int) -> list[str]:
+    """What a task learns of one that never calls."""
+    channel = joined(workers, index, patience=2.0)
+    if index == victim:
+        lost = channel.lost(within=100)
+        return [str(lost)]
+    told, texts = threading.Event(), []
+    channel.on_lost(lambda error: (texts.append(str(error)), told.set()))
+    for call in (channel.barrier, lambda: channel.gather(1)):
+        try:
+            call()
+        except PeerLost as error:
+            texts.append(str(error))
+    told.wait(30)
+    channel.leave("PeerLost")
+    return texts
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_task_is_named_by_all_others(victim, start, addresses):
+    started = [start(wait_for_the_others, addresses, i, victim) for i in range(3)]
+    for task in started:
+        task.wait_for("joined")
+    started[victim].send(signal.SIGKILL)
+    name = ["the chief", "worker 1"][victim]
+    text = f"{name} at {addresses[victim]} has closed the connection (killed or crashed?)"
+    for index in {0, 1, 2} - {victim}:
+        assert started[index].result() == [text] * 3
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_frozen_task_is_named_by_all_others_and_learns_it_when_it_wakes(victim, start, addresses):
+    started = [start(wait_for_the_others, addresses, i, victim) for i in range(3)]
+    for task in started:
+        task.wait_for("joined")
+    started[victim].send(signal.SIGSTOP)
+    name = ["the chief", "worker 1"][victim]
+    text = f"{name} at {addresses[victim]} has not answered for 2 s"
+    for index in {0, 1, 2} - {victim}:
+        assert started[index].result() == [text] * 3
+    started[victim].send(signal.SIGCONT)
+    assert started[victim].result() == [
+        f"this task ({name} at {addresses[victim]}) did not answer for 2 s, and the others have "
+        "given it up"
+    ]
+
+
+def send_to_a_frozen_task(workers: list[str], index: int) -> str:
+    channel = joined(workers, index, patience=2.0)
+    if index == 2:
+        channel.barrier()
+        channel._call += 1
+        channel._say("broadcast_arrays", None)  # it has called, and the answer never comes in
+        os.kill(os.getpid(), signal.SIGSTOP)
+    channel.barrier()
+    try:
+        arrays = channel.broadcast_arrays({"a": np.ones(50_000_000)} if index == 0 else None)
+        found = str(int(arrays["a"].sum()))
+    except PeerLost as error:
+        found = str(error)
+    lost = channel.lost(within=30)
+    channel.leave("PeerLost")
+    return f"{found}; {lost}"
+
+
+def test_a_task_that_freezes_while_it_is_sent_arrays_holds_nobody_up(start, addresses):
+    started = [start(send_to_a_frozen_task, addresses, i) for i in range(3)]
+    text = f"worker 2 at {addresses[2]} has not answered for 2 s"
+    assert started[0].result() == f"{text}; {text}"
+    assert started[1].result() == f"50000000; {text}"
+
+
+def be_slow(workers: list[str], index: int) -> list:
+    channel = joined(workers, index, patience=1.0)
+    if index == 1:
+        time.sleep(2.5)
+    if index == 2:
+        until = time.monotonic() + 2.5
+        while time.monotonic() < until:
+            sum(range(1000))
+    found = channel.gather(index)
+    channel.leave()
+    return [found, str(channel.lost(within=0))]
+
+
+def test_a_task_that_is_busy_for_longer_than_patience_is_not_lost(start, addresses):
+    started = [start(be_slow, addresses, i) for i in range(3)]
+    assert [task.result() for task in started] == [[[0, 1, 2], "None"]] * 3
+
+
+def stand_still(workers: list[str], index: int) -> list:
+    channel = joined(workers, index, patience=1.0 if index == 0 else 60.0)
+    channel.gather(index)
+    time.sleep(3)
+    found = channel.gather(index)
+    channel.leave()
+    return [found, str(channel.lost(within=0))]
+
+
+def test_a_task_that_stood_still_itself_does_not_take_the_others_for_lost(start, addresses):
+    started = [start(stand_still, addresses, i) for i in range(3)]
+    for task in started:
+        task.wait_for("joined")
+    time.sleep(0.3)
+    started[0].send(signal.SIGSTOP)
+    time.sleep(2.5)
+    started[0].send(signal.SIGCONT)
+    assert [task.result() for task in started] == [[[0, 1, 2], "None"]] * 3
+
+
+def hang(workers: list[str], index: int, how: str) -> str:
+    """A task that does not come out of a call when another one is gone."""
+    kept = logging.handlers.MemoryHandler(100, target=logging.StreamHandler(sys.stdout))
+    logging.getLogger("tfbig").addHandler(kept)
+    logging.getLogger("tfbig").warning("what was logged last")
+    channel = joined(workers, index, patience=2.0)
+    channel.enforce(seconds=1.0)
+    if index == 1 or how == "sleep":
+        time.sleep(100)
+    elif how == "native":
+        ctypes.CDLL(None).sleep(100)
+    elif how == "leaves":
+        channel.lost(within=100)
+        channel.leave()
+        time.sleep(2.5)
+    return "came to its end"
+
+
+@pytest.mark.parametrize("how", ["sleep", "native"])
+def test_a_process_that_hangs_after_a_loss_is_ended(how, start, addresses):
+    started = [start(hang, addresses[:2], i, how) for i in range(2)]
+    for task in started:
+        task.wait_for("joined")
+    started[1].send(signal.SIGKILL)
+    assert started[0].ends() == 1
+    assert started[0].err == (
+        f"error: worker 1 at {addresses[1]} has closed the connection (killed or crashed?)\n"
+    )
+    assert "what was logged last" in started[0].out
+
+
+def test_a_process_that_has_left_after_a_loss_may_take_its_time(start, addresses):
+    started = [start(hang, addresses[:2], i, "leaves") for i in range(2)]
+    for task in started:
+        task.wait_for("joined")
+    started[1].send(signal.SIGKILL)
+    assert started[0].result() == "came to its end"
+    assert started[0].err == ""
+
+
+def test_a_channel_of_one_task_is_alone():
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as sock:
+        address = f"127.0.0.1:{sock.getsockname()[1]}"
+    channel = preflight.join([address], 0, {})
+    assert channel.gather(1) == [1] and channel.broadcast(2) == 2 and channel.lost(0) is None
+    channel.barrier()
+    channel.leave()

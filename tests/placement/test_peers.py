@@ -1,0 +1,37 @@
+"""A task alone: its values are everybody's, and nobody else can be lost."""
+
+import numpy as np
+
+from tfbig.errors import PeerLost, TfbigError
+from tfbig.placement.peers import Peers
+
+
+def test_a_task_alone_is_the_chief_of_one():
+    peers = Peers()
+    assert (peers.index, peers.count, peers.is_chief) == (0, 1, True)
+    assert peers.describe(0) == "the chief" and peers.describe(2) == "worker 2"
+
+
+def test_what_a_task_alone_says_comes_back_as_it_is(tmp_path):
+    peers, value = Peers(), {"steps": (1, 2)}
+    assert peers.gather(value)[0] is value and len(peers.gather(value)) == 1
+    assert peers.broadcast(value) is value
+    array = np.arange(3)
+    assert peers.broadcast_arrays({"a": array})["a"] is array
+    peers.broadcast_files(str(tmp_path), wanted=True, into=str(tmp_path / "into"))
+    assert not (tmp_path / "into").exists()
+    assert peers.barrier() is None
+
+
+def test_nobody_is_lost_to_a_task_alone():
+    peers, called = Peers(), []
+    peers.on_lost(called.append)
+    peers.enforce(0.0)
+    assert peers.lost(within=100) is None
+    peers.leave("an error")
+    peers.leave()
+    assert called == []
+
+
+def test_a_lost_peer_is_an_error_of_tfbig():
+    assert issubclass(PeerLost, TfbigError) and issubclass(PeerLost, RuntimeError)
