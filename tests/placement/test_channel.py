@@ -230,7 +230,9 @@ def test_who_is_waited_for_is_logged(star, caplog, monkeypatch):
         for thread in waiting:
             thread.join(30)
     # Worker 1 knows from the chief for whom all of them wait.
-    assert caplog.messages == ["waiting for worker 2 at host2:3 in gather (2 s)"] * 2
+    assert [message.rpartition(" (")[0] for message in caplog.messages] == [
+        "waiting for worker 2 at host2:3 in gather"
+    ] * 2
 
 
 @pytest.mark.parametrize("text", ["soon", "0", "-1", "nan", "inf"])
@@ -298,9 +300,9 @@ def test_processes_agree(start, addresses, tmp_path):
     assert (tmp_path / "into" / "data").read_bytes() == (tmp_path / "saved" / "data").read_bytes()
 
 
-def wait_for_the_others(workers: list[str], index: int, victim: int) -> list[str]:
+def wait_for_the_others(workers: list[str], index: int, victim: int, patience: float) -> list[str]:
     """What a task learns of one that never calls."""
-    channel = joined(workers, index, patience=2.0)
+    channel = joined(workers, index, patience)
     if index == victim:
         lost = channel.lost(within=100)
         return [str(lost)]
@@ -318,7 +320,7 @@ def wait_for_the_others(workers: list[str], index: int, victim: int) -> list[str
 
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_task_is_named_by_all_others(victim, start, addresses):
-    started = [start(wait_for_the_others, addresses, i, victim) for i in range(3)]
+    started = [start(wait_for_the_others, addresses, i, victim, 60.0) for i in range(3)]
     for task in started:
         task.wait_for("joined")
     started[victim].send(signal.SIGKILL)
@@ -330,7 +332,7 @@ def test_a_killed_task_is_named_by_all_others(victim, start, addresses):
 
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_frozen_task_is_named_by_all_others_and_learns_it_when_it_wakes(victim, start, addresses):
-    started = [start(wait_for_the_others, addresses, i, victim) for i in range(3)]
+    started = [start(wait_for_the_others, addresses, i, victim, 2.0) for i in range(3)]
     for task in started:
         task.wait_for("joined")
     started[victim].send(signal.SIGSTOP)
@@ -371,11 +373,11 @@ def test_a_task_that_freezes_while_it_is_sent_arrays_holds_nobody_up(start, addr
 
 
 def be_slow(workers: list[str], index: int) -> list:
-    channel = joined(workers, index, patience=1.0)
+    channel = joined(workers, index, patience=1.5)
     if index == 1:
-        time.sleep(2.5)
+        time.sleep(3)
     if index == 2:
-        until = time.monotonic() + 2.5
+        until = time.monotonic() + 3
         while time.monotonic() < until:
             sum(range(1000))
     found = channel.gather(index)

@@ -319,10 +319,13 @@ def _wait_inside(connection: Connection, wait: _Wait, patience: float) -> bool:
             heard = time.monotonic() if came else heard
             connection.write()
             for message in messages:
-                if message.header["kind"] == "welcome":
+                kind = message.header.get("kind")
+                if kind == "welcome":
                     return True
-                if message.header["kind"] == "end":
+                if kind == "end":
                     raise _ERRORS[message.header["error"]](message.header["text"])
+                if kind != "waiting":
+                    raise ConnectionError(f"it sends {message.header}")
                 missing = message.header["missing"] or [0]
         now = time.monotonic()
         if now - heard > patience:
