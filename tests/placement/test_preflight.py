@@ -260,7 +260,7 @@ def test_another_version_of_the_protocol_is_an_error_at_once(addresses):
 
 
 @pytest.mark.parametrize("index", [0, 1])
-@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "127.0.0.2"])
 @pytest.mark.parametrize("shares", [False, True])
 def test_a_port_that_is_in_use_is_an_error_of_its_task(index, host, shares, addresses):
     address = parse_address(addresses[index])
