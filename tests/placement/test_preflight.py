@@ -271,7 +271,7 @@ def test_a_port_that_is_in_use_is_an_error_of_its_task(index, host, shares, addr
         sock.bind((host, address.port))
         sock.listen()
         with pytest.raises(UserError) as raised:
-            preflight.join(addresses, index, {})
+            preflight.join(addresses, index, {}, wait_seconds=1.0)
     assert str(raised.value) == (
         f"port {address.port} is in use (by another process) on this machine, where the task at "
         f"{address} shall listen; end that process, which may be left from an earlier run, or "
