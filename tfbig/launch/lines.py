@@ -33,7 +33,7 @@ class LinePrinter:
     def feed(self, data: bytes) -> None:
         """Takes what the task has written, wherever it is cut."""
         *lines, self._pending = (self._pending + data).split(b"\n")
-        shown = [_at_last(line.rstrip(b"\r")) for line in lines]
+        shown = [text for line in lines for text in self._ended(line)]
         shown += self._state_to_show()
         while len(self._pending) > _LONGEST:
             cut = _LONGEST
@@ -49,10 +49,16 @@ class LinePrinter:
 
     def close(self) -> None:
         """Prints what is left of a line that had no end."""
-        rest = _at_last(self._pending.rstrip(b"\r"))
-        self._pending = b""
+        rest, self._pending = self._pending, b""
         if rest:
-            self._print([rest])
+            self._print(self._ended(rest))
+
+    def _ended(self, line: bytes) -> list[bytes]:
+        """What is seen of a line at its end, unless it was shown already."""
+        text = line.rstrip(b"\r").rpartition(b"\r")[2]
+        was_shown = text and text == self._state
+        self._state = b""
+        return [] if was_shown else [text]
 
     def _state_to_show(self) -> list[bytes]:
         """Keeps of a line that is written over its last state, which is shown now and then."""
@@ -62,7 +68,7 @@ class LinePrinter:
             return []
         if line != self._pending:  # each state ends with "\r", else it begins with one
             before, tail = tail, b""
-        state = _at_last(before.rstrip(b"\r"))
+        state = before.rstrip(b"\r").rpartition(b"\r")[2]
         self._pending = state + b"\r" + tail  # a "\n" may follow, which makes it a line
         now = time.monotonic()
         is_due = now - self._shown_at >= _SECONDS_BETWEEN_STATES
@@ -85,8 +91,3 @@ class LinePrinter:
             self._stream.flush()
         except OSError as error:  # the task must not be held up by a pipe that nobody reads
             self.lost = error
-
-
-def _at_last(line: bytes) -> bytes:
-    r"""What is seen of a line after the last "\r" in it."""
-    return line.rpartition(b"\r")[2]

@@ -7,12 +7,13 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import IO
 
+from tfbig.launch import groups
 from tfbig.launch.keeper import Keeper
 from tfbig.launch.lines import LinePrinter
 from tfbig.launch.tasks import Task
 
 _CHUNK = 2**16
-_SECONDS_TO_VANISH = 2.0  # after SIGKILL; a dead process that init does not collect stays longer
+_SECONDS_TO_VANISH = 5.0  # after SIGKILL, which the kernel may hold back: a disk that hangs
 
 
 class TaskProcess:
@@ -101,7 +102,7 @@ class TaskProcess:
         """Kills the task and all that it has started. It may be called by a signal handler."""
         self._kill_at = 0.0
         if not self.gone:
-            self._send_group(signal.SIGKILL)
+            groups.send(self._process.pid, signal.SIGKILL)
 
     def abandon(self) -> None:
         """Kills what is left of it; for a launcher that cannot go on."""
@@ -122,19 +123,19 @@ class TaskProcess:
                 self._hurry(now)
                 return False
             # What it has started and left behind ends too, and has time to.
-            self._send_group(signal.SIGTERM)
+            groups.send(self._process.pid, signal.SIGTERM)
             self._kill_at = min(self._kill_at, now + self._seconds_to_save)
             return True
-        if not self._send_group(0) or now >= self._gone_at:
+        if not groups.is_left(self._process.pid) or now >= self._gone_at:
             self._finish(selector)
         elif now >= self._kill_at:
-            self._send_group(signal.SIGKILL)
+            groups.send(self._process.pid, signal.SIGKILL)
             self._gone_at = min(self._gone_at, now + _SECONDS_TO_VANISH)
         return False
 
     def _hurry(self, now: float) -> None:
         if now >= self._kill_at:
-            self._send_group(signal.SIGKILL)
+            groups.send(self._process.pid, signal.SIGKILL)
         elif now >= self._tell_at and not self.told:
             self.told = True
             self._process.send_signal(signal.SIGTERM)
@@ -156,11 +157,3 @@ class TaskProcess:
         selector.unregister(pipe)
         pipe.close()
         self._printers[pipe].close()
-
-    def _send_group(self, number: int) -> bool:
-        """Sends a signal to all processes of the group; False if there are none."""
-        try:
-            os.killpg(self._process.pid, number)
-        except (ProcessLookupError, PermissionError):  # none, or another user's, as sudo makes it
-            return False
-        return True
