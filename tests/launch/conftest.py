@@ -22,6 +22,31 @@ QUICK = {
     "longest_pause": 0.1,
 }
 
+_BEGINNING = """
+import json, os, pathlib, signal, subprocess, sys, time
+
+task = json.loads(os.environ["TF_CONFIG"])["task"]
+name = task["type"] + " " + str(task["index"])
+attempt = int(os.environ["TFBIG_LAUNCH_ATTEMPT"])
+folder = pathlib.Path({folder!r})
+
+def note(word, name=name):
+    new = folder / ("new " + name)
+    new.write_text(str(word))
+    new.rename(folder / name)
+
+def wait_for(other):
+    while not (folder / other).exists():
+        time.sleep(0.01)
+
+def wait_for_end(other):  # until the launcher knows of it
+    wait_for(other)
+    process = pathlib.Path("/proc", (folder / other).read_text())
+    while process.exists():
+        time.sleep(0.01)
+
+"""
+
 
 class Ran:
     """What a launch left: its exit code, and the lines on both streams."""
@@ -44,20 +69,14 @@ class Program:
         self.folder = folder
 
     def write(self, body: str) -> list[str]:
-        """The command of a program that knows `name` and `attempt`, and has `note(word)`."""
+        """The command of a program.
+
+        It knows `name` and `attempt`, writes a file of its name with `note(word)`, waits for that
+        of another task with `wait_for(name)`, and with `wait_for_end(name)` for the end of one
+        that has noted its process id.
+        """
         path = self.folder / "task.py"
-        path.write_text(
-            "import json, os, pathlib, signal, subprocess, sys, time\n"
-            'task = json.loads(os.environ["TF_CONFIG"])["task"]\n'
-            "name = f\"{task['type']} {task['index']}\"\n"
-            'attempt = int(os.environ["TFBIG_LAUNCH_ATTEMPT"])\n'
-            f"folder = pathlib.Path({str(self.folder)!r})\n"
-            "def note(word):\n"
-            "    (folder / f'new-{name}').write_text(str(word))\n"
-            "    (folder / f'new-{name}').rename(folder / f'{name}')\n"
-            "def wait_for(other):\n"
-            "    while not (folder / other).exists(): time.sleep(0.01)\n" + textwrap.dedent(body)
-        )
+        path.write_text(_BEGINNING.format(folder=str(self.folder)) + textwrap.dedent(body))
         return [sys.executable, "-S", str(path)]
 
     def __call__(self, body: str, waits: dict | None = None, **arguments) -> Ran:

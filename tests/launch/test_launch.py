@@ -6,6 +6,7 @@ import pathlib
 import pytest
 
 from tfbig.errors import UserError
+from tfbig.launch import local
 from tfbig.launch.local import launch
 
 
@@ -72,11 +73,12 @@ def test_a_chief_that_fails_gives_its_own_code(program, ps):
     # worker 1 fails first; the chief then leaves by itself.
     ran = program(
         """
-        if name == "worker 1": sys.exit(4)
+        if name == "worker 1": note(os.getpid()); sys.exit(4)
         if "ps" in name: signal.pause()
-        time.sleep(0.3)
+        wait_for_end("worker 1")
         sys.exit(5)
         """,
+        waits={"after_failure": 3},
         restarts=0,
         ps=ps,
     )
@@ -88,8 +90,8 @@ def test_a_failed_cluster_is_started_again_with_new_ports(program):
     ran = program(
         """
         print(attempt, os.environ["TF_CONFIG"])
-        if attempt < 2 and name == "worker 1": os.kill(os.getpid(), signal.SIGKILL)
-        if attempt < 2: time.sleep(0.2); sys.exit(1)
+        if attempt < 2 and name == "worker 1": note(os.getpid()); os.kill(os.getpid(), 9)
+        if attempt < 2: wait_for_end("worker 1"); (folder / "worker 1").unlink(); sys.exit(1)
         """
     )
     assert ran.code == 0
@@ -104,6 +106,15 @@ def test_a_failed_cluster_is_started_again_with_new_ports(program):
         addresses.append([json.loads(config)["cluster"]["worker"] for _, _, config in lines])
     assert addresses[0] == addresses[1]
     assert len({address for start in addresses[0] for address in start}) == 6
+
+
+def test_a_port_is_not_used_for_two_starts(program, monkeypatch):
+    given, asked = iter([[11], [12], [13]]), []
+    monkeypatch.setattr(
+        local, "free_ports", lambda count, taken: asked.append(set(taken)) or next(given)
+    )
+    program("sys.exit(1)", workers=1, restarts=2)
+    assert asked == [set(), {11}, {11, 12}]
 
 
 def test_restarts_come_to_an_end(program):
@@ -147,8 +158,7 @@ def test_tasks_that_stay_after_a_failure_get_sigterm_and_then_sigkill(program, g
         if name == "worker 0":
             for i in (1, 2, 3): wait_for(f"pid {i}")
             sys.exit(9)
-        (folder / f"new {name}").write_text(str(os.getpid()))
-        (folder / f"new {name}").rename(folder / f"pid {task['index']}")
+        note(os.getpid(), f"pid {task['index']}")
         if name == "worker 3": os.kill(os.getpid(), signal.SIGSTOP)
         while True: signal.pause()
         """,
@@ -176,6 +186,7 @@ def test_ps_and_evaluator_are_stopped_when_the_chief_is_done(program, gone):
             while True: signal.pause()
         for other in ("ps 0", "evaluator 0"): wait_for(other)
         """,
+        waits={"workers": 20},
         workers=1,
         ps=1,
         evaluator=True,
@@ -191,7 +202,7 @@ def test_ps_and_evaluator_have_time_to_end_by_themselves(program):
         time.sleep(0.5)
         print("ended by itself")
         """,
-        waits={"helpers": 20},
+        waits={"helpers": 20, "workers": 20},
         ps=1,
         evaluator=True,
     )
@@ -209,8 +220,10 @@ def test_a_worker_that_goes_on_after_the_job_is_stopped_and_said(program):
 def test_a_job_that_is_done_is_not_started_again(program):
     ran = program(
         """
-        if name == "worker 1": time.sleep(0.5); sys.exit(3)
-        """
+        if name == "worker 1": wait_for_end("worker 0"); sys.exit(3)
+        note(os.getpid())
+        """,
+        waits={"workers": 20},
     )
     assert ran.code == 0
     assert ran.err == ["tfbig launch: worker 1 ended with exit code 3, after the job was done"]
@@ -219,9 +232,10 @@ def test_a_job_that_is_done_is_not_started_again(program):
 def test_the_chief_may_be_done_though_a_worker_has_failed(program):
     ran = program(
         """
-        if name == "worker 1": sys.exit(3)
-        time.sleep(0.2)
-        """
+        if name == "worker 1": note(os.getpid()); sys.exit(3)
+        wait_for_end("worker 1")
+        """,
+        waits={"after_failure": 20},
     )
     assert ran.code == 0
     assert ran.err == ["tfbig launch: worker 1 ended with exit code 3, but the job is done"]
@@ -233,11 +247,12 @@ def test_a_task_that_was_stopped_is_no_failure(program, ending):
     ran = program(
         f"""
         print(attempt)
-        if name == "worker 1": {ending}
-        if name == "worker 2": time.sleep(0.1); sys.exit(1)
-        time.sleep(0.4)
+        if name == "worker 1": note(os.getpid()); {ending}
+        if name == "worker 2": wait_for_end("worker 1"); note(os.getpid()); sys.exit(1)
+        wait_for_end("worker 2")
         sys.exit(143)
         """,
+        waits={"workers": 20},
         workers=3,
     )
     assert ran.code == 143

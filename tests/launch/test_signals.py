@@ -1,10 +1,15 @@
 """Signals to the launcher are the tasks' too, and no process is left whatever happens to it."""
 
+import fcntl
 import json
 import pathlib
 import signal
+import struct
 import subprocess
 import sys
+import termios
+import time
+from typing import IO
 
 import pytest
 
@@ -119,14 +124,25 @@ def test_a_signal_between_two_starts_ends_the_launcher(start):
     assert err == "tfbig launch: stopped by SIGTERM before the restart\n"
 
 
-def test_a_killed_launcher_leaves_no_process(start, pids, gone):
-    launcher = start(SAVES, CHILD, READY, WAITS)
+def test_a_killed_launcher_leaves_no_process(start, program, pids, gone):
+    launcher = start(
+        """
+    def save(number, frame):
+        note("", f"saved {name}")
+        sys.exit(143)
+    signal.signal(signal.SIGTERM, save)
+    """,
+        CHILD,
+        READY,
+        WAITS,
+    )
     running = pids("worker 0", "worker 1")
     children = _children(launcher.pid)
     assert len(children) == 3  # the tasks and the keeper
     launcher.kill()
     launcher.wait(timeout=30)
     gone(*running, *children, timeout=20)
+    assert program.noted("saved worker 0") == program.noted("saved worker 1") == ""
 
 
 def test_a_launcher_that_is_killed_with_its_group_leaves_no_process(start, pids, gone):
@@ -144,8 +160,7 @@ def test_output_that_nobody_reads_any_more_stops_the_tasks(start, pids, gone):
     """,
         CHILD,
         """
-    (folder / "new").write_text(f"{os.getpid()} {child.pid}")
-    (folder / "new").rename(folder / "pids")
+    note(f"{os.getpid()} {child.pid}", "pids")
     while True: print("a line", flush=True); time.sleep(0.01)
     """,
         workers=1,
@@ -166,17 +181,45 @@ def test_a_full_pipe_does_not_keep_a_signal_from_the_tasks(start, program, pids)
     """,
         CHILD,
         """
-    (folder / "new").write_text(f"{os.getpid()} {child.pid}")
-    (folder / "new").rename(folder / "pids")
+    note(f"{os.getpid()} {child.pid}", "pids")
     while True: os.write(1, b"x" * 10000 + b"\\n")
     """,
         workers=1,
     )
     pids("pids")
+    _wait_until_full(launcher.stdout)
     launcher.terminate()  # nobody has read its output, and it waits in a write
     assert program.noted("worker 0") == "told"
     launcher.communicate(timeout=30)
     assert launcher.returncode == 143
+
+
+def test_who_was_killed_is_named_and_not_who_failed_of_it(start, program, pids, gone):
+    # Both have ended when the launcher looks.
+    launcher = start(
+        """
+    note(os.getpid())
+    wait_for("go")
+    if name == "worker 1": os.kill(os.getpid(), signal.SIGKILL)
+    sys.exit(1)
+    """,
+        restarts=0,
+    )
+    running = pids("worker 0", "worker 1")
+    launcher.send_signal(signal.SIGSTOP)
+    (program.folder / "go").write_text("")
+    gone(*running, timeout=30)
+    launcher.send_signal(signal.SIGCONT)
+    _, err = launcher.communicate(timeout=30)
+    assert (launcher.returncode, err) == (1, "tfbig launch: worker 1 was killed by SIGKILL\n")
+
+
+def _wait_until_full(pipe: IO) -> None:
+    """Waits until a pipe holds what it can: until no more comes."""
+    before, now = -1, 0
+    while now < 4096 or now != before:
+        time.sleep(0.3)
+        before, now = now, struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4))[0]
 
 
 def _children(pid: int) -> list[int]:
