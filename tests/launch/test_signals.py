@@ -2,18 +2,21 @@
 
 import fcntl
 import json
+import os
 import pathlib
 import signal
 import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 from typing import IO
 
 import pytest
 
 from tests.launch.conftest import QUICK
+from tfbig.launch.interrupts import Interrupts
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SAVES = """
@@ -95,6 +98,26 @@ def test_the_launcher_waits_for_a_task_that_takes_its_time_to_save(start, pids):
     out, err = launcher.communicate(timeout=30)
     assert (launcher.returncode, out) == (143, "[worker 0] saved\n")
     assert len(err.splitlines()) == 1
+
+
+def test_what_a_stopped_task_leaves_behind_has_time_to_save(start, program, pids, gone):
+    # As a shell script that runs the program: SIGTERM ends the shell at once.
+    launcher = start(
+        """
+    if os.fork():
+        while True: signal.pause()
+    signal.signal(signal.SIGTERM, lambda *_: (note("saved"), os._exit(0)))
+    note(f"{os.getppid()} {os.getpid()}", "pids")
+    while True: signal.pause()
+    """,
+        workers=1,
+        waits=QUICK | {"save": 20},
+    )
+    running = pids("pids")
+    launcher.terminate()
+    launcher.communicate(timeout=30)
+    assert (launcher.returncode, program.noted("worker 0")) == (143, "saved")
+    gone(*running)
 
 
 def test_a_second_signal_kills(start, pids, gone):
@@ -235,3 +258,18 @@ def _parent(path: pathlib.Path) -> int | None:
         return int((path / "stat").read_text().rpartition(")")[2].split()[1])
     except (FileNotFoundError, ProcessLookupError):
         return None
+
+
+def test_who_listens_hears_of_a_signal_whatever_the_launcher_waits_for():
+    before = signal.getsignal(signal.SIGTERM)
+    with Interrupts() as interrupts:
+        heard = []
+        interrupts.listener = lambda: heard.append(list(interrupts.received))
+        reader, writer = os.pipe()
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        threading.Timer(0.3, lambda: os.write(writer, str(len(heard)).encode())).start()
+        assert os.read(reader, 1) == b"1"  # heard inside of the call that waits
+        os.close(reader)
+        os.close(writer)
+    assert heard == [[signal.SIGTERM]]
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -95,6 +95,11 @@ def test_ports_are_free_and_not_those_that_the_system_gives_away():
     assert all(10000 <= port < lowest for port in found)
 
 
+def test_there_are_ports_where_the_system_gives_nearly_all_of_them(monkeypatch):
+    monkeypatch.setattr(ports, "_first_given_by_the_system", lambda: 1024)
+    assert all(10000 <= port < 65536 for port in free_ports(5, set()))
+
+
 def test_a_port_in_use_or_taken_is_not_given(monkeypatch):
     with socket.socket() as listener:
         base = next(
@@ -103,8 +108,8 @@ def test_a_port_in_use_or_taken_is_not_given(monkeypatch):
         listener.bind(("127.0.0.1", base + 1))
         listener.listen()
         monkeypatch.setattr(ports, "_LOWEST", base)
-        monkeypatch.setattr(ports, "_first_given_by_the_system", lambda: base - 100)
-        found = [free_ports(1, {base}) for _ in range(50)]
+        monkeypatch.setattr(ports, "_first_given_by_the_system", lambda: base + 200)
+        found = [free_ports(1, {base}) for _ in range(2000)]
         assert all(port not in (base, base + 1) for (port,) in found)
         monkeypatch.setattr(ports, "_is_free", lambda port: False)
         with pytest.raises(

@@ -24,14 +24,16 @@ def free_ports(count: int, taken: set[int]) -> list[int]:
     Raises:
         UserError: there are not so many.
     """
-    highest = max(_first_given_by_the_system() - 1, _LOWEST + 10 * count)
+    highest = _first_given_by_the_system() - 1
+    if highest < _LOWEST + 100 * count:  # the system gives nearly all of them
+        highest = 65535
     found: list[int] = []
     # Chosen at random, so that two launchers that start together do not choose the same.
     choose = random.SystemRandom()
     for _ in range(_TRIES + 10 * count):
         if len(found) == count:
             return found
-        port = choose.randint(_LOWEST, min(highest, 65535))
+        port = choose.randint(_LOWEST, highest)
         if port not in taken and port not in found and _is_free(port):
             found.append(port)
     raise UserError(f"this machine has no {count} free ports from {_LOWEST} to {highest}.")
