@@ -120,7 +120,8 @@ def test_what_a_stopped_task_leaves_behind_has_time_to_save(start, program, pids
     gone(*running)
 
 
-def test_a_second_signal_kills(start, pids, gone):
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_kills(start, pids, gone, second):
     launcher = start(
         'signal.signal(signal.SIGTERM, lambda *_: print("busy", flush=True))\n', CHILD, READY, WAITS
     )
@@ -130,10 +131,34 @@ def test_a_second_signal_kills(start, pids, gone):
         "[worker 0] busy\n",
         "[worker 1] busy\n",
     }
-    launcher.terminate()
+    if second == signal.SIGTERM:
+        time.sleep(0.7)  # else it is taken for an echo of the first
+    launcher.send_signal(second)
     launcher.communicate(timeout=30)
     assert launcher.returncode == 137
     gone(*running)
+
+
+def test_a_signal_that_comes_twice_at_once_counts_once(start, pids):
+    launcher = start(
+        """
+    def save(number, frame):
+        time.sleep(1)
+        print("saved", flush=True)
+        sys.exit(143)
+    signal.signal(signal.SIGTERM, save)
+    """,
+        CHILD,
+        READY,
+        WAITS,
+    )
+    pids("worker 0", "worker 1")
+    launcher.terminate()
+    assert launcher.stderr.readline().startswith("tfbig launch: SIGTERM is passed on to all tasks")
+    launcher.terminate()
+    out, err = launcher.communicate(timeout=30)
+    assert (launcher.returncode, err) == (143, "")
+    assert sorted(out.splitlines()) == ["[worker 0] saved", "[worker 1] saved"]
 
 
 def test_a_signal_between_two_starts_ends_the_launcher(start):

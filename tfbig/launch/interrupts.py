@@ -8,6 +8,8 @@ from types import FrameType, TracebackType
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _LOOK_EVERY = 0.1  # seconds
+# `timeout` sends its signal to the process and then to its group, so that it comes twice.
+_SECONDS_OF_AN_ECHO = 0.5
 
 
 class Interrupts:
@@ -16,7 +18,7 @@ class Interrupts:
     Elsewhere than in the main thread it handles none, as Python lets nobody else.
 
     Attributes:
-        received: their numbers, in their order.
+        received: their numbers, in their order; one that comes twice at once counts once.
         listener: is called as soon as one has come, whatever the launcher is waiting for: a
             pipe that nobody reads, say.
     """
@@ -25,6 +27,7 @@ class Interrupts:
         self.received: list[int] = []
         self.listener: Callable[[], None] | None = None
         self._saved = {}
+        self._at = float("-inf")
 
     def __enter__(self) -> "Interrupts":
         if threading.current_thread() is threading.main_thread():
@@ -49,6 +52,10 @@ class Interrupts:
             time.sleep(min(seconds, _LOOK_EVERY))
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        is_echo = time.monotonic() - self._at < _SECONDS_OF_AN_ECHO
+        self._at = time.monotonic()
+        if is_echo and number == self.received[-1]:
+            return
         self.received.append(number)
         if self.listener is not None:
             self.listener()
