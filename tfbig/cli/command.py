@@ -105,7 +105,7 @@ class Command:
         log = RunLog(self.verb, None)
         try:
             path, words = _take_config(words)
-            if _asks_for_help(words):
+            if asks_for_help(words):
                 full = "--helpfull" in words or "-helpfull" in words
                 print(self._help(path if full else None))
                 return 0
@@ -200,6 +200,7 @@ def _take_config(words: list[str]) -> tuple[str | None, list[str]]:
     return path, rest
 
 
-def _asks_for_help(words: list[str]) -> bool:
+def asks_for_help(words: list[str]) -> bool:
+    """Whether one of the words is --help, -h or the like."""
     return any(word.lstrip("-") in ("help", "helpshort", "helpfull", "h") and word.startswith("-")
                for word in words)  # fmt: skip

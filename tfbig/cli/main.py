@@ -10,8 +10,9 @@ _VERBS = {
     "train": "train a model from a config file",
     "finetune": "adapt a saved model by a recipe, or a function, from a config file",
     "evaluate": "tell how good a saved model is on a config's held-out data",
+    "launch": "run a command as the tasks of a cluster on this machine",
 }
-_NOT_BUILT = ("predict", "export", "plan", "launch")
+_NOT_BUILT = ("predict", "export", "plan")
 _HELP_WORDS = ("-h", "--h", "-help", "--help", "help")
 
 

@@ -1,0 +1,11 @@
+"""A launcher in a process of its own: `python -m tests.launch.launcher <arguments as JSON>`."""
+
+import json
+import sys
+
+from tfbig.launch.local import launch
+from tfbig.launch.supervisor import Waits
+
+if __name__ == "__main__":
+    arguments = json.loads(sys.argv[1])
+    sys.exit(launch(**arguments | {"waits": Waits(**arguments["waits"])}))

@@ -1,0 +1,139 @@
+"""What a task knows of its cluster, and which variables come first."""
+
+import json
+
+import pytest
+
+from tfbig.errors import UserError
+from tfbig.placement.cluster import Cluster, check_multi_worker, find_cluster
+
+WORKERS = {"worker": ("a:1", "b:2")}
+ALL = {"chief": ("c:1",), "worker": ("w:1", "w:2"), "ps": ("p:1",)}
+
+
+def cluster(jobs=ALL, task_type="worker", index=1) -> Cluster:
+    return Cluster("TF_CONFIG", jobs, task_type, index)
+
+
+@pytest.mark.parametrize(
+    ("jobs", "task_type", "index", "place", "is_chief", "address"),
+    [
+        (WORKERS, "worker", 0, 0, True, "a:1"),
+        (WORKERS, "worker", 1, 1, False, "b:2"),
+        (ALL, "chief", 0, 0, True, "c:1"),
+        (ALL, "worker", 0, 1, False, "w:1"),
+        (ALL, "worker", 1, 2, False, "w:2"),
+    ],
+)
+def test_a_task_that_trains_has_a_place(jobs, task_type, index, place, is_chief, address):
+    task = cluster(jobs, task_type, index)
+    assert (task.index, task.is_chief, task.address) == (place, is_chief, address)
+    assert task.workers[place] == address
+
+
+@pytest.mark.parametrize(
+    ("task_type", "address", "name"), [("ps", "p:1", "ps 0"), ("evaluator", None, "evaluator")]
+)
+def test_a_task_that_does_not_train_has_none(task_type, address, name):
+    task = cluster(ALL, task_type, 0)
+    assert (task.is_chief, task.address) == (False, address)
+    with pytest.raises(UserError) as raised:
+        _ = task.index
+    assert str(raised.value) == f"{name} does not train; it has no place among the workers."
+
+
+def test_workers_are_named_as_the_cluster_names_them():
+    assert cluster().workers == ("c:1", "w:1", "w:2")
+    assert [cluster().describe(i) for i in range(3)] == [
+        "chief at c:1",
+        "worker 0 at w:1",
+        "worker 1 at w:2",
+    ]
+    assert [cluster(WORKERS).describe(i) for i in range(2)] == [
+        "worker 0 at a:1",
+        "worker 1 at b:2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("jobs", "task_type", "index", "line"),
+    [
+        (WORKERS, "worker", 1, "multi_worker: TF_CONFIG lists 2 workers; this is worker 1"),
+        (WORKERS, "evaluator", 0, "multi_worker: TF_CONFIG lists 2 workers; this is the evaluator"),
+        (
+            {"chief": ("c:1",), "worker": ("w:1",)},
+            "chief",
+            0,
+            "multi_worker: TF_CONFIG lists a chief and 1 worker; this is the chief",
+        ),
+        (
+            ALL,
+            "ps",
+            0,
+            "parameter_server: TF_CONFIG lists a chief, 2 workers and 1 ps; this is ps 0",
+        ),
+    ],
+)
+def test_a_cluster_explains_its_strategy(jobs, task_type, index, line):
+    task = cluster(jobs, task_type, index)
+    assert task.explain() == line
+    assert task.strategy == line.partition(":")[0]
+
+
+def test_its_tf_config_is_read_as_the_same_cluster():
+    for task in (cluster(), cluster(ALL, "ps", 0), cluster(ALL, "evaluator", 0)):
+        assert find_cluster({"TF_CONFIG": json.dumps(task.tf_config())}) == task
+
+
+def test_multi_worker_takes_no_parameter_server():
+    check_multi_worker(cluster(WORKERS))
+    with pytest.raises(UserError) as raised:
+        check_multi_worker(cluster())
+    assert str(raised.value) == (
+        'strategy="multi_worker", but the cluster of TF_CONFIG has 1 ps (ps 0 at p:1), which have '
+        'no part in it. Write strategy="parameter_server", or leave ps out of the cluster.'
+    )
+
+
+TF_CONFIG = {"TF_CONFIG": json.dumps(cluster(WORKERS).tf_config())}
+KUBERNETES = {
+    "JOB_COMPLETION_INDEX": "1",
+    "TFBIG_WORKERS": "3",
+    "TFBIG_SERVICE": "svc",
+    "HOSTNAME": "digits-1",
+}
+SLURM = {
+    "SLURM_JOB_ID": "77",
+    "SLURM_STEP_ID": "0",
+    "SLURM_PROCID": "1",
+    "SLURM_NTASKS": "2",
+    "SLURM_STEP_NUM_TASKS": "2",
+    "SLURM_STEP_NODELIST": "n[1-2]",
+    "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
+    "SLURMD_NODENAME": "n2",
+    "SLURM_LOCALID": "0",
+}
+
+
+@pytest.mark.parametrize(
+    ("environ", "kind"),
+    [
+        (TF_CONFIG | KUBERNETES | SLURM, "TF_CONFIG"),
+        (KUBERNETES | SLURM, "Kubernetes"),
+        (SLURM, "SLURM"),
+        (SLURM | {"TF_CONFIG": "{}"}, "SLURM"),
+        ({"PATH": "/bin"}, None),
+        ({}, None),
+    ],
+)
+def test_tf_config_comes_before_kubernetes_before_slurm(environ, kind):
+    found = find_cluster(environ)
+    assert (found and found.kind) == kind
+
+
+def test_the_environment_of_the_process_is_read(monkeypatch):
+    for name in (*TF_CONFIG, *KUBERNETES, *SLURM):
+        monkeypatch.delenv(name, raising=False)
+    assert find_cluster() is None
+    monkeypatch.setenv("TF_CONFIG", TF_CONFIG["TF_CONFIG"])
+    assert find_cluster() == cluster(WORKERS)

@@ -1,0 +1,1 @@
+"""Starting a cluster's tasks and watching over them."""

@@ -1,0 +1,47 @@
+"""Which cluster this process is a task of."""
+
+import os
+from collections.abc import Mapping
+
+from tfbig.errors import UserError
+from tfbig.placement.clusters import KINDS
+from tfbig.placement.clusters.cluster import Cluster
+
+__all__ = ["Cluster", "check_multi_worker", "find_cluster"]
+
+
+def find_cluster(environ: Mapping[str, str] = os.environ) -> Cluster | None:
+    """Finds the cluster by the variables of the environment; None if there is none.
+
+    TF_CONFIG comes first, then an indexed Job of Kubernetes with TFBIG_WORKERS, then the tasks
+    of a step of SLURM. A cluster of one task that trains, and nothing else, is none.
+
+    Example: `find_cluster({"TF_CONFIG": '{"cluster": {"worker": ["a:1", "b:1"]}, "task": …}'})`.
+
+    Args:
+        environ: the variables.
+
+    Raises:
+        UserError: variables are there and make no cluster.
+    """
+    for kind in KINDS:
+        cluster = kind.find(environ)
+        if cluster is not None:
+            return cluster
+    return None
+
+
+def check_multi_worker(cluster: Cluster) -> None:
+    """Checks that strategy="multi_worker" can train on all tasks of a cluster.
+
+    Raises:
+        UserError: the cluster has parameter servers, which would wait forever.
+    """
+    servers = cluster.jobs.get("ps", ())
+    if servers:
+        named = ", ".join(f"ps {i} at {address}" for i, address in enumerate(servers))
+        raise UserError(
+            f'strategy="multi_worker", but the cluster of {cluster.kind} has {len(servers)} ps '
+            f'({named}), which have no part in it. Write strategy="parameter_server", or leave '
+            "ps out of the cluster."
+        )

@@ -1,0 +1,64 @@
+"""Kubernetes: the pods of an indexed Job, which find each other through a headless Service.
+
+Kubernetes sets JOB_COMPLETION_INDEX and gives every pod the hostname `<job>-<index>`; the pod's
+name in the DNS is `<job>-<index>.<service>`, where `subdomain: <service>` is in the template
+(https://kubernetes.io/docs/tasks/job/job-with-pod-to-pod-communication). How many pods there are
+and what the Service is called, no pod is told; the manifest says it in TFBIG_WORKERS and
+TFBIG_SERVICE.
+"""
+
+from collections.abc import Mapping
+
+from tfbig.errors import UserError
+from tfbig.placement.clusters.cluster import Cluster
+from tfbig.placement.clusters.cluster_kind import ClusterKind, whole_number
+
+_PORT = 2222
+
+
+class Kubernetes(ClusterKind):
+    """Reads JOB_COMPLETION_INDEX, TFBIG_WORKERS, TFBIG_SERVICE, TFBIG_JOB_NAME, TFBIG_PORT."""
+
+    name = "Kubernetes"
+
+    def find(self, environ: Mapping[str, str]) -> Cluster | None:
+        if "TFBIG_WORKERS" not in environ:
+            return None  # an indexed Job may well be so many trainings of their own
+        workers = whole_number(environ, "TFBIG_WORKERS", least=1)
+        if "JOB_COMPLETION_INDEX" not in environ:
+            raise UserError(
+                f"TFBIG_WORKERS={workers}, but there is no JOB_COMPLETION_INDEX, which Kubernetes "
+                "sets in an indexed Job; write completionMode: Indexed into the Job's spec."
+            )
+        index = whole_number(environ, "JOB_COMPLETION_INDEX")
+        if index >= workers:
+            raise UserError(
+                f"JOB_COMPLETION_INDEX={index}, but TFBIG_WORKERS={workers}; set TFBIG_WORKERS to "
+                "the Job's completions, which have to be its parallelism too."
+            )
+        if workers == 1:
+            return None
+        service = environ.get("TFBIG_SERVICE", "").strip()
+        if not service:
+            raise UserError(
+                f"TFBIG_WORKERS={workers}, but TFBIG_SERVICE is not set; set it to the name of the "
+                "headless Service (clusterIP: None) that is the pods' subdomain."
+            )
+        port = whole_number(environ, "TFBIG_PORT", least=1) if "TFBIG_PORT" in environ else _PORT
+        if port > 65535:
+            raise UserError(f"TFBIG_PORT={port}: expected a port, 1 to 65535.")
+        job = environ.get("TFBIG_JOB_NAME", "").strip() or _job_name(environ, index)
+        addresses = tuple(f"{job}-{i}.{service}:{port}" for i in range(workers))
+        return Cluster(self.name, {"worker": addresses}, "worker", index)
+
+
+def _job_name(environ: Mapping[str, str], index: int) -> str:
+    host = environ.get("HOSTNAME", "")
+    # The host of a pod with setHostnameAsFQDN is its whole name in the DNS.
+    name = host.partition(".")[0].removesuffix(f"-{index}")
+    if not name or name == host.partition(".")[0]:
+        raise UserError(
+            f"HOSTNAME={host!r} does not end with -{index}, as the hostname of pod {index} of an "
+            "indexed Job does; set TFBIG_JOB_NAME to the Job's name."
+        )
+    return name
