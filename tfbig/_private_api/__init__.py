@@ -4,6 +4,11 @@ All are of TensorFlow 2.21 and Keras 3.15, to which setup.cfg pins; tests/test_p
 checks that each still is what is described here.
 """
 
+from tfbig._private_api.cluster import (
+    abort_collectives,
+    leave_health_to_others,
+    make_own_initial_values,
+)
 from tfbig._private_api.losses import (
     compiled_losses,
     compiled_metrics,
@@ -54,6 +59,7 @@ from tfbig._private_api.recomputation import (
 
 __all__ = [
     "Node",
+    "abort_collectives",
     "as_not_compiled",
     "automatic_names",
     "build_compiled",
@@ -72,8 +78,10 @@ __all__ = [
     "keras_variable_of",
     "layer_contexts",
     "learning_rate",
+    "leave_health_to_others",
     "loss_values",
     "losses_of_one_replica",
+    "make_own_initial_values",
     "metric_function",
     "output_spec",
     "overrides",

@@ -14,6 +14,7 @@ from tfbig.data.source import Source
 from tfbig.errors import UserError
 from tfbig.evaluation.cross_validation import CrossValidation, run_folds
 from tfbig.evaluation.tasks import TASKS, metrics_for
+from tfbig.placement.cluster import find_cluster
 from tfbig.programs.model_fn_program import is_estimator_style
 from tfbig.programs.spec import ModeKeys
 from tfbig.run_config import RunConfig
@@ -96,6 +97,11 @@ def cross_validate(
             seen so early.
         FoldFailed: a fold has ended in an error; the message names it and its log.
     """
+    if find_cluster() is not None:
+        raise UserError(
+            "cross_validate trains its folds in processes of one machine, and this is a task of a "
+            "cluster; run it on one machine, without TF_CONFIG and the like."
+        )
     config = checked_config(train_keywords.pop("config", None))
     check_limits(train_keywords.get("max_steps"), train_keywords.get("epochs"))
     _check_functions(model_fn, pretrained, {"recipe": recipe, "base_model_fn": base_model_fn})

@@ -24,6 +24,7 @@ from tfbig.finetuning.lora import save_adapters
 from tfbig.finetuning.recipe import Recipe
 from tfbig.finetuning.tune import tuning_builder
 from tfbig.placement.strategies import make_placement
+from tfbig.placement.together import together
 from tfbig.programs.spec import ModeKeys
 from tfbig.run_config import RunConfig
 from tfbig.training.result import TrainResult
@@ -73,7 +74,8 @@ def train_distributed(
             `(features, labels)` or `(features, labels, sample_weight)`, batched to the global
             batch size; takes any of mode, params, config and input_context by name.
         eval_input_fn: like input_fn; read once, in its own order, for each evaluation.
-        strategy: "auto", "one_device", "mirrored", or a tf.distribute strategy of these kinds.
+        strategy: "auto", "one_device", "mirrored", "multi_worker", or a tf.distribute strategy of
+            the first kinds. "auto" is "multi_worker" where the environment describes a cluster.
         devices: number of devices or their names; on a machine with CPUs only, a number means
             logical CPU devices; None: all GPUs, or the CPU.
         model_dir: where checkpoints and summaries are kept; None keeps nothing.
@@ -92,6 +94,7 @@ def train_distributed(
         NotBuiltError: it is in the API and is not built yet.
         TrainingDiverged: the loss became NaN or infinite.
         CheckpointError: a checkpoint cannot be written or read, or is another model's.
+        PeerLost: another task of the cluster is gone, or has not come.
     """
     config = checked_config(config)
     check_limits(max_steps, epochs)
@@ -103,21 +106,25 @@ def train_distributed(
             f"model_fn={model_fn!r}: expected a function that builds a compiled keras.Model, such "
             "a model, or an estimator-style model_fn(features, labels, mode)."
         )
-    session = TrainingSession(
-        config=config,
-        model_dir=checked_model_dir(model_dir),
-        placement=make_placement(strategy, devices),
-        params=params,
-    )
-    session.read_data(
-        lambda: call_input_fn(input_fn, ModeKeys.TRAIN, params, config),
-        eval_input_fn
-        and (lambda: call_input_fn(eval_input_fn, ModeKeys.EVAL, params, config, "eval_input_fn")),
-        max_steps=max_steps,
-        epochs=epochs,
-    )
-    session.build_model(model_fn)
-    return session.train(callbacks)
+    placement = make_placement(strategy, devices)
+    with together(placement.peers, config):
+        session = TrainingSession(
+            config=config,
+            model_dir=checked_model_dir(model_dir),
+            placement=placement,
+            params=params,
+        )
+        with session.watching():
+            session.read_data(
+                lambda: call_input_fn(input_fn, ModeKeys.TRAIN, params, config),
+                eval_input_fn
+                and (lambda: call_input_fn(eval_input_fn, ModeKeys.EVAL, params, config,
+                                           "eval_input_fn")),
+                max_steps=max_steps,
+                epochs=epochs,
+            )  # fmt: skip
+            session.build_model(model_fn)
+            return session.train(callbacks)
 
 
 def fine_tune(
@@ -173,13 +180,15 @@ def fine_tune(
     if remat is not None:
         keywords["config"] = _with_remat(checked_config(keywords.get("config")), remat)
     # The placement settles TensorFlow's devices, which loading a model would do otherwise.
-    make_placement(keywords.get("strategy", "auto"), keywords.get("devices"))
-    base = load_model(pretrained, base_model_fn=base_model_fn, params=keywords.get("params"))
-    length = RunLength(input_fn, keywords.get("max_steps"), keywords.get("epochs"))
-    builder = tuning_builder(base, model_fn, recipe, length.total_steps)
-    result = train_distributed(builder, length.input_fn, **keywords)
-    if recipe is not None and recipe.lora_rank and result.model_dir and not result.preempted:
-        save_adapters(result.model, os.path.join(result.model_dir, "adapters.npz"))
+    peers = make_placement(keywords.get("strategy", "auto"), keywords.get("devices")).peers
+    with together(peers):
+        base = load_model(pretrained, base_model_fn=base_model_fn, params=keywords.get("params"))
+        length = RunLength(input_fn, keywords.get("max_steps"), keywords.get("epochs"))
+        builder = tuning_builder(base, model_fn, recipe, length.total_steps)
+        result = train_distributed(builder, length.input_fn, **keywords)
+        whole = result.model_dir and not result.preempted and peers.is_chief
+        if recipe is not None and recipe.lora_rank and whole:
+            save_adapters(result.model, os.path.join(result.model_dir, "adapters.npz"))
     return result
 
 

@@ -2,10 +2,12 @@
 
 import functools
 import os
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfbig.api.checks import call_input_fn, check_callable, check_count, checked_model_dir
@@ -14,12 +16,15 @@ from tfbig.errors import NotBuiltError, UserError
 from tfbig.evaluation.curves import read_history
 from tfbig.evaluation.holdout import evaluate_model
 from tfbig.finetuning.loading import load_model
+from tfbig.placement.peers import Peers
+from tfbig.placement.preflight import compare
 from tfbig.placement.strategies import make_placement
+from tfbig.placement.together import together
 from tfbig.programs.spec import ModeKeys
 from tfbig.run_config import RunConfig
 from tfbig.serving.saved_model import checked_preprocessing, export_saved_model
 from tfbig.training.predictor import Predictor
-from tfbig.training.session import make_feed
+from tfbig.training.session import described_feed, make_feed
 
 
 def evaluate(
@@ -83,20 +88,22 @@ def evaluate(
     data = call_input_fn(input_fn, ModeKeys.EVAL, params, RunConfig())
     feed = make_feed(data, seed=None, multiple=placement.num_replicas, order="own", training=False)
     given = model is model_or_path
-    report = evaluate_model(
-        model,
-        placement,
-        feed,
-        metrics=metrics,
-        task=task,
-        steps=steps,
-        samples=samples or 0,
-        class_names=class_names,
-        history=read_history(model_dir, None if given else os.fspath(model_or_path)),
-        title=model.name if given else os.path.basename(os.path.abspath(model_or_path)),
-        keep=given,
-    )
-    if model_dir is not None:
+    with together(placement.peers):
+        compare(placement.peers, _facts(model, feed))
+        report = evaluate_model(
+            model,
+            placement,
+            feed,
+            metrics=metrics,
+            task=task,
+            steps=steps,
+            samples=samples or 0,
+            class_names=class_names,
+            history=read_history(model_dir, None if given else os.fspath(model_or_path)),
+            title=model.name if given else os.path.basename(os.path.abspath(model_or_path)),
+            keep=given,
+        )
+    if model_dir is not None and placement.peers.is_chief:
         report.write(model_dir)
     return {**report.figures, **({"intervals": report.intervals} if samples else {})}
 
@@ -139,7 +146,10 @@ def predict(
     model = _given_model("predict", model_or_path, base_model_fn, params)
     data = call_input_fn(input_fn, ModeKeys.PREDICT, params, RunConfig())
     feed = make_feed(data, seed=None, multiple=placement.num_replicas, order="own", training=False)
-    return _one_by_one(Predictor(model, placement, feed), feed)
+    with together(placement.peers):
+        compare(placement.peers, _facts(model, feed))
+        predictor = Predictor(model, placement, feed)
+    return _one_by_one(predictor, feed, placement.peers)
 
 
 def export(
@@ -217,9 +227,22 @@ def _without_optimizer(base_model_fn: Callable) -> Callable:
     return builder
 
 
-def _one_by_one(predictor: Predictor, feed: Feed) -> Iterator[Any]:
+def _facts(model: keras.Model, feed: Feed) -> dict[str, str]:
+    """What the tasks of a cluster have to agree in before they predict together."""
+    weights = 0
+    for variable in model.variables:
+        weights = zlib.crc32(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)), weights)
+    return {"the model's weights": f"check sum {weights}", "input_fn": described_feed(feed)}
+
+
+def _one_by_one(predictor: Predictor, feed: Feed, peers: Peers) -> Iterator[Any]:
     try:
-        for *_, outputs in predictor.batches():
+        batches = predictor.batches()
+        while True:
+            with together(peers):
+                *_, outputs = next(batches, (None,))
+            if outputs is None:
+                return
             flat = tf.nest.flatten(outputs)
             for row in range(len(flat[0])):
                 yield tf.nest.map_structure(lambda a: a[row], outputs)  # noqa: B023

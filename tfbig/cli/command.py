@@ -12,6 +12,7 @@ from absl import flags
 from tfbig.cli.config_file import define_overrides, described_fields, load_config
 from tfbig.cli.logs import RunLog
 from tfbig.errors import TfbigError
+from tfbig.placement.cluster import is_chief
 
 _CONFIG_HELP = (
     "the config file, FILE.py or FILE.py:ARGUMENT; every field of it is a flag too: "
@@ -44,7 +45,12 @@ class Flag:
     required: str | None = None
 
 
-STRATEGY = Flag("strategy", "auto, one_device or mirrored", default="auto")
+STRATEGY = Flag(
+    "strategy",
+    "auto, one_device, mirrored or multi_worker; auto is multi_worker where the environment "
+    "describes a cluster (TF_CONFIG, SLURM, Kubernetes)",
+    default="auto",
+)
 DEVICES = Flag(
     "devices",
     "how many devices, or their names: 2, or GPU:0,GPU:1; on a machine with CPUs only, so many "
@@ -66,7 +72,13 @@ EPOCHS = Flag(
     "or this many passes over the data; overrides the config's max_steps and epochs",
     integer=True,
 )
-TRAINING_FLAGS = (STRATEGY, DEVICES, MODEL_DIR, MAX_STEPS, EPOCHS)
+CLUSTER_TIMEOUT = Flag(
+    "cluster_timeout",
+    "seconds in which all tasks of a cluster have to be there, 300 unless given; after them the "
+    "command ends and names those that are missing",
+    integer=True,
+)
+TRAINING_FLAGS = (STRATEGY, DEVICES, MODEL_DIR, MAX_STEPS, EPOCHS, CLUSTER_TIMEOUT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +125,8 @@ class Command:
                 raise UsageError("--config=FILE is missing")
             config = load_config(path)
             values = self._parse(config, words)
-            log = RunLog(self.verb, getattr(values, "model_dir", None))
+            # The other tasks of a cluster do not write to the chief's folder.
+            log = RunLog(self.verb, getattr(values, "model_dir", None) if is_chief() else None)
             return self.work(config, values)
         except UsageError as error:
             print(f"error: {error}; tfbig {self.verb} --help lists the flags", file=sys.stderr)

@@ -8,6 +8,7 @@ from absl import flags
 import tfbig
 from tfbig.cli.command import DEVICES, STRATEGY, Command, Flag, devices_of
 from tfbig.errors import UserError
+from tfbig.placement.cluster import is_chief
 
 _FLAGS = (
     Flag(
@@ -69,6 +70,8 @@ def _evaluate(config: Any, values: flags.FlagValues) -> int:
         model_dir=folder,
     )
     intervals = figures.pop("intervals", {})
+    if not is_chief():
+        return 0
     Report(figures, intervals=intervals, title=f"{model} on {config.eval_input_fn}").show()
     if folder is None:
         print("nothing is kept without --model_dir=FOLDER")

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.finetuning.recipe_config import recipe_from
+from tfbig.placement.cluster import environ_outside
 from tfbig.programs.model_fn_program import is_estimator_style
 from tfbig.run_config import run_config_from
 from tfbig.training.optimizers import build_optimizer
@@ -109,7 +110,7 @@ def _make_pretrained(maker: str, path: str) -> None:
     stem, end = os.path.splitext(path)
     beside = f"{stem}.tmp-{os.getpid()}{end}"  # a maker that is stopped leaves no half of a model
     words = [sys.executable, "-c", calls, "pretrained_made_by", maker, beside]
-    code = subprocess.run(words, check=False).returncode
+    code = subprocess.run(words, check=False, env=environ_outside()).returncode
     if not code and os.path.exists(beside):
         os.replace(beside, path)
     if code or not os.path.exists(path):

@@ -1,5 +1,6 @@
 """`tfbig finetune`: adapts a saved model as a config file describes."""
 
+import os
 from typing import Any
 
 from absl import flags
@@ -7,6 +8,7 @@ from absl import flags
 import tfbig
 from tfbig.cli.command import TRAINING_FLAGS, Command, Flag, devices_of
 from tfbig.cli.outcome import report
+from tfbig.placement.cluster import TIMEOUT_VARIABLE
 
 _PRETRAINED = Flag(
     "pretrained",
@@ -40,6 +42,8 @@ def _finetune(config: Any, values: flags.FlagValues) -> int:
         with config.unlocked():
             config.pretrained = values.pretrained
             config.pretrained_made_by = None  # which is how to make the config's own
+    if values.cluster_timeout is not None:
+        os.environ[TIMEOUT_VARIABLE] = str(values.cluster_timeout)
     result = tfbig.fine_tune(
         **finetune_arguments(config),
         strategy=values.strategy,

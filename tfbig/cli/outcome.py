@@ -6,6 +6,7 @@ from typing import Any
 
 import tfbig
 from tfbig.errors import UserError
+from tfbig.placement.cluster import is_chief
 
 
 def report(result: Any, model_dir: str | None) -> int:
@@ -16,14 +17,18 @@ def report(result: Any, model_dir: str | None) -> int:
         model_dir: of the run, or None.
 
     Returns:
-        0, or 130 and 143 for a run that SIGINT or SIGTERM stopped.
+        0, or 130 and 143 for a run that SIGINT or SIGTERM stopped. Of a cluster's tasks, the chief
+        prints and exports.
     """
     if result.preempted:
         state = (
             f"its state is in {model_dir}" if model_dir else "without --model_dir nothing is kept"
         )
-        print(f"stopped by {result.preempted} at step {result.global_step}; {state}")
+        if is_chief():
+            print(f"stopped by {result.preempted} at step {result.global_step}; {state}")
         return 128 + signal.Signals[result.preempted]
+    if not is_chief():
+        return 0
     for name, value in result.metrics.items():
         print(f"held-out {name} {f'{value:.4g}' if isinstance(value, float) else value}")
     if model_dir is None:

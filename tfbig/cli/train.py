@@ -1,5 +1,6 @@
 """`tfbig train`: trains the model that a config file describes."""
 
+import os
 from typing import Any
 
 from absl import flags
@@ -7,6 +8,7 @@ from absl import flags
 import tfbig
 from tfbig.cli.command import TRAINING_FLAGS, Command, devices_of
 from tfbig.cli.outcome import report
+from tfbig.placement.cluster import TIMEOUT_VARIABLE
 
 
 def main(argv: list[str]) -> int:
@@ -29,6 +31,8 @@ def _train(config: Any, values: flags.FlagValues) -> int:
 
     if values.max_steps is not None or values.epochs is not None:
         config.max_steps, config.epochs = values.max_steps, values.epochs
+    if values.cluster_timeout is not None:
+        os.environ[TIMEOUT_VARIABLE] = str(values.cluster_timeout)
     result = tfbig.train_distributed(
         **train_arguments(config),
         strategy=values.strategy,

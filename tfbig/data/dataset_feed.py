@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfbig import _private_api
+from tfbig.data.distribution import share_of
 from tfbig.data.feed import Feed, Stack, capacity_for, rows_for
 from tfbig.errors import UserError
 
@@ -26,8 +27,10 @@ class DatasetFeed(Feed):
 
     Args:
         dataset: batched to the global batch size.
-        multiple: the number of parts that a global batch is cut into.
+        multiple: the number of parts that the worker's share of a batch is cut into.
         steps_per_loop: RunConfig.steps_per_loop.
+        worker, workers: which share of every global batch is kept, of how many. Each worker
+            reads them all.
     """
 
     remedy = (
@@ -41,7 +44,10 @@ class DatasetFeed(Feed):
         *,
         multiple: int,
         steps_per_loop: int | str,
+        worker: int = 0,
+        workers: int = 1,
     ):
+        self.worker, self.workers = worker, workers
         self.element_spec = _checked_spec(dataset)
         leaves = tf.nest.flatten(self.element_spec)
         self.static = all(s.shape[1:].is_fully_defined() for s in leaves)
@@ -58,7 +64,8 @@ class DatasetFeed(Feed):
         # Whether the iterator stands where training stands: not while its first batch is pending,
         # nor while a checkpoint without it is being restored.
         self._kept = self.keepable and self._pending is None
-        self.rows = rows_for(self.batch_size, multiple)
+        self.rows = rows_for(-(-self.batch_size // workers), multiple)
+        self.full = self.rows * workers == self.batch_size
         if self.static:
             self.capacity = capacity_for(self.element_spec, self.rows, steps_per_loop)
         else:
@@ -178,11 +185,18 @@ class DatasetFeed(Feed):
         return int(tf.shape(tf.nest.flatten(self._pending)[0])[0])
 
     def _padded(self, element: Any) -> Any:
+        """This worker's rows of a global batch, filled up with zeros, and the batch's size."""
         flat = tf.nest.flatten(element)
         count = tf.shape(flat[0])[0]
+        first, kept = self._rows_of(count)
 
         def pad(tensor):
-            ends = [[0, self.rows - count], *[[0, 0]] * (tensor.shape.rank - 1)]
+            ends = [[0, self.rows - kept], *[[0, 0]] * (tensor.shape.rank - 1)]
+            if self.workers > 1:
+                # Leaves the other shares' rows out; of another number than the first
+                # component's there would be too many or too few.
+                ends = [[0, self.rows - kept - count + tf.shape(tensor)[0]], *ends[1:]]
+                tensor = tensor[first : first + kept]
             # Fails for a component with another number of rows than the first.
             return tf.ensure_shape(tf.pad(tensor, ends), [self.rows, *tensor.shape[1:]])
 
@@ -191,6 +205,18 @@ class DatasetFeed(Feed):
         )
         with tf.control_dependencies([] if fits is None else [fits]):  # None: not in a graph
             return [pad(t) for t in flat], count
+
+    def _rows_of(self, size: Any) -> tuple[Any, Any]:
+        """The first row of the worker's share of a batch, and how many rows are kept.
+
+        A share without an example keeps one of another's, which counts for nothing.
+        """
+        start, stop = share_of(size, self.worker, self.workers)
+        return tf.minimum(start, size - 1), tf.maximum(stop - start, 1)
+
+    def _stack(self, values: Any, sizes: np.ndarray, steps: int) -> Stack:
+        start, stop = share_of(sizes, self.worker, self.workers)
+        return Stack(values, stop - start, steps, sizes, start, np.zeros_like(sizes))
 
     def _pull(self, iterator, steps, first):
         specs = tf.nest.flatten(self.element_spec)
@@ -224,19 +250,20 @@ class DatasetFeed(Feed):
     def _pull_stack(self, steps: int) -> Stack:
         first, self._pending = self._pending, None
         values, counts, done = self._pull_traced(self._iterator, tf.constant(steps), first)
-        return Stack(values, counts.numpy(), int(done))
+        return self._stack(values, counts.numpy(), int(done))
 
     def _pull_one(self) -> Stack:
         element, self._pending = self._pending, None
         if element is None:
             element = next(self._iterator, None)
         if element is None:
-            return Stack(None, np.zeros([1], np.int32), 0)
+            return self._stack(None, np.zeros([1], np.int32), 0)
         count, *others = {int(tf.shape(t)[0]) for t in tf.nest.flatten(element)}
         if others:
             raise _different_rows()
-        values = tf.nest.map_structure(lambda t: t[None], element)
-        return Stack(values, np.array([count], np.int32), 1)
+        first, kept = self._rows_of(count)
+        values = tf.nest.map_structure(lambda t: t[None, first : first + kept], element)
+        return self._stack(values, np.array([count], np.int32), 1)
 
 
 def _checked_spec(dataset: tf.data.Dataset) -> Any:

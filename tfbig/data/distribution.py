@@ -5,7 +5,7 @@ nothing to keep in a checkpoint, and a run may go on at any step.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -56,8 +56,17 @@ class Distribution:
     def batches(self, step: int, steps: int) -> Batches:
         """This worker's examples of the global batches `step` to `step + steps - 1`."""
         passes, batch = np.divmod(np.arange(step, step + steps), self.steps_per_pass)
-        sizes = np.minimum(self.length - batch * self.batch_size, self.batch_size)
-        return self._share(passes, batch, sizes)
+        return self._share(passes, batch, self.sizes(step, steps))
+
+    def sizes(self, step: int, steps: int) -> np.ndarray:
+        """How many examples each of these global batches has, all workers together: [steps]."""
+        batch = np.arange(step, step + steps) % self.steps_per_pass
+        return np.minimum(self.length - batch * self.batch_size, self.batch_size)
+
+    def share(self, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where this worker's share begins in batches of these sizes, and how long it is."""
+        start, stop = share_of(sizes, self.worker, self.workers)
+        return start, stop - start
 
     def _share(self, passes: np.ndarray, batch: np.ndarray, sizes: np.ndarray) -> Batches:
         """The share of batches that have `sizes` examples; each argument is int64 [steps]."""
@@ -71,8 +80,7 @@ class RandomDistribution(Distribution):
     """
 
     def _share(self, passes, batch, sizes):
-        start = sizes * self.worker // self.workers
-        counts = sizes * (self.worker + 1) // self.workers - start
+        start, counts = self.share(sizes)
         positions = _ranges(start, counts)
         places = np.repeat(batch * self.batch_size, counts) + positions
         numbers = permuted(places, self.seed, np.repeat(passes, counts), self.length)
@@ -97,13 +105,17 @@ class BlockDistribution(Distribution):
         self.block = (sum(sizes[:worker]), sum(sizes[: worker + 1]))
 
     def _share(self, passes, batch, sizes):
-        counts = self._rows_of(self.worker, sizes)
+        start, counts = self.share(sizes)
         within = _ranges(np.zeros_like(counts), counts)
         places = np.repeat(batch * self._rows_of(self.worker, self.batch_size), counts) + within
         first, end = self.block
         streams = np.repeat(passes, counts) * self.workers + self.worker
         numbers = first + permuted(places, self.seed, streams, end - first)
-        return Batches(numbers, within + self.worker * self.rows, counts.astype(np.int32))
+        positions = within + np.repeat(start, counts)
+        return Batches(numbers, positions, counts.astype(np.int32))
+
+    def share(self, sizes):
+        return np.full_like(sizes, self.worker * self.rows), self._rows_of(self.worker, sizes)
 
     def _rows_of(self, worker: int, size):
         # Full shares first: a smaller batch then takes no more from anyone than a full one does.
@@ -140,11 +152,13 @@ class MixtureDistribution(Distribution):
 
     def batches(self, step, steps):
         batch = np.arange(step, step + steps)
-        return self._share(batch, batch, np.full([steps], self.batch_size))  # none is smaller
+        return self._share(batch, batch, self.sizes(step, steps))
+
+    def sizes(self, step, steps):
+        return np.full([steps], self.batch_size)  # none is smaller
 
     def _share(self, passes, batch, sizes):
-        start = sizes * self.worker // self.workers
-        counts = sizes * (self.worker + 1) // self.workers - start
+        start, counts = self.share(sizes)
         positions = _ranges(start, counts)
         period, slot = np.divmod(np.repeat(batch * self.batch_size, counts) + positions, _PERIOD)
         slot = permuted(slot, self.seed, period, _PERIOD)
@@ -179,6 +193,11 @@ def slots_of(weights: Sequence[float]) -> np.ndarray:
             "that source out or give it more."
         )
     return slots
+
+
+def share_of(sizes: Any, worker: int, workers: int) -> tuple[Any, Any]:
+    """(start, stop) of a worker's contiguous share of batches of these sizes."""
+    return sizes * worker // workers, sizes * (worker + 1) // workers
 
 
 def _ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:

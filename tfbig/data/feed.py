@@ -5,20 +5,47 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tfbig.data.distribution import share_of
+
 
 class Stack(NamedTuple):
-    """Consecutive global batches, stacked for one call of the traced loop.
+    """Consecutive global batches, or one worker's shares of them, stacked for one call of the loop.
 
     Attributes:
         values: structure of arrays or tensors of shape [K, rows, …]; rows past a batch's count
-            and batches past `steps` hold anything finite.
-        counts: int32 array of shape [K], each batch's number of examples.
+            and batches past `steps` hold anything finite, and a share without an example holds
+            one of another share, which counts for nothing.
+        counts: int32 array of shape [K], how many examples of each batch are in the stack.
         steps: how many of the K batches are there; 0 at the end of a pass.
+        sizes: int32 array of shape [K], how many examples each global batch has.
+        offsets: int32 array of shape [K], the place in the global batch of the first one here.
+        missing: int32 array of shape [K], how many examples a worker's share lacks because their
+            records are bad; only that worker knows, so `sizes` and `offsets` still count them.
     """
 
     values: Any
     counts: np.ndarray
     steps: int
+    sizes: np.ndarray
+    offsets: np.ndarray
+    missing: np.ndarray
+
+
+def cut_out(stack: Stack, rows: int, worker: int, workers: int) -> Stack:
+    """One worker's share of a stack that holds whole batches.
+
+    Args:
+        stack: as a feed reads it that knows of no workers.
+        rows: of the share.
+        worker, workers: whose share, of how many.
+    """
+    start, stop = share_of(stack.sizes, worker, workers)
+    rows = start[:, None] + np.arange(rows)
+    rows = np.clip(rows, 0, np.maximum(stack.sizes - 1, 0)[:, None])  # all of them hold examples
+    values = tf.nest.map_structure(
+        lambda whole: tf.gather(whole, rows.astype(np.int32), batch_dims=1), stack.values
+    )
+    return stack._replace(values=values, counts=stop - start, offsets=start)
 
 
 class Feed:
@@ -27,7 +54,9 @@ class Feed:
     Attributes:
         element_spec: structure of tf.TensorSpec of one global batch, [None, …] each.
         batch_size: how many examples a full global batch has.
-        rows: batch_size, rounded up so that it can be cut into equal parts.
+        worker, workers: whose share of every global batch is read, of how many.
+        rows: the largest share, rounded up so that it can be cut into equal parts.
+        full: full batches can be cut into equal parts, with no row left over on any worker.
         capacity: K, the largest number of batches in a stack.
         steps_per_pass: batches in one pass over the data, or None: not known.
         static: all dimensions but the first are known; otherwise stacks hold one batch.
@@ -36,7 +65,10 @@ class Feed:
 
     element_spec: Any
     batch_size: int
+    worker: int = 0
+    workers: int = 1
     rows: int
+    full: bool
     capacity: int
     steps_per_pass: int | None
     static: bool = True

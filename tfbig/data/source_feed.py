@@ -31,7 +31,7 @@ class SourceFeed(Feed):
     Args:
         source: batched.
         seed: of the shuffle and the augmentation.
-        multiple: the number of parts that a global batch is cut into.
+        multiple: the number of parts that the worker's share of a batch is cut into.
         steps_per_loop: RunConfig.steps_per_loop.
         order: "random", "block", or "own": the source's own order.
         training: augment the examples; otherwise only what is not random is done to them.
@@ -71,8 +71,9 @@ class SourceFeed(Feed):
         self.element_spec = tf.nest.map_structure(
             lambda s: tf.TensorSpec([None, *s.shape], s.dtype), spec
         )
-        self.batch_size = self._distribution.rows
-        self.rows = rows_for(self.batch_size, multiple)
+        self.batch_size, self.worker, self.workers = source.batch_size, worker, workers
+        self.rows = rows_for(self._distribution.rows, multiple)
+        self.full = self.rows * workers == self.batch_size
         self.capacity = capacity_for(self.element_spec, self.rows, steps_per_loop)
         self.steps_per_pass = self._distribution.steps_per_pass
         self._quarantines: set[Quarantine] = set()
@@ -110,15 +111,40 @@ class SourceFeed(Feed):
 
     def _read(self, step: int, steps: int) -> Stack:
         batch, counts = self._examples(step, steps)
-        if self._training and len(self._shares) == 1 and not counts.all():
+        sizes, offsets, planned, filler = counts, np.zeros_like(counts), counts, None
+        if self.workers > 1:
+            sizes = self._distribution.sizes(step, steps)
+            offsets, planned = self._distribution.share(sizes)
+            filler = None if counts.all() else self._filler(step + int(np.argmin(counts)))
+        elif self._training and not counts.all():
             found = [self._some_examples(step + i) for i in range(steps)]
             batch = concatenated([examples for examples, _ in found])
-            counts = np.concatenate([count for _, count in found])
+            sizes = planned = counts = np.concatenate([count for _, count in found])
         with tf.device("CPU:0"):  # in the reading thread, so that the loop need not copy
-            values = tf.nest.map_structure(
-                lambda a: tf.convert_to_tensor(self._stacked(np.asarray(a), counts)), batch
-            )
-        return Stack(values, _padded(counts, self.capacity), steps)
+            stacked = tf.nest.map_structure(lambda a: self._stacked(np.asarray(a), counts), batch)
+            if filler is not None:
+                for whole, row in zip(
+                    tf.nest.flatten(stacked), tf.nest.flatten(filler), strict=True
+                ):
+                    whole[: len(counts)][counts == 0, 0] = row[0]
+            values = tf.nest.map_structure(tf.convert_to_tensor, stacked)
+        counts, sizes, offsets, missing = (
+            _padded(numbers.astype(np.int32), self.capacity)
+            for numbers in (counts, sizes, offsets, planned - counts)
+        )
+        return Stack(values, counts, steps, sizes, offsets, missing)
+
+    def _filler(self, step: int) -> Any:
+        """One example of a global batch of which this worker has none; None: none can be read.
+
+        A layer may have no finite value for a row of zeros, and 0 times NaN is NaN.
+        """
+        for share in self._shares:
+            numbers = share.batches(step, 1).numbers
+            batch, kept = self._gather(numbers[:1], step)
+            if kept.any():
+                return self._augmentation.evaluate(batch) if self._augmentation else batch
+        return None
 
     def _some_examples(self, step: int) -> tuple[Any, np.ndarray]:
         """Those of a step; where all of them are bad, those of the next step that has any."""

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from tfbig import _private_api
-from tfbig.data.feed import Feed, Stack
+from tfbig.data.feed import Feed, Stack, cut_out, rows_for
 from tfbig.errors import UserError
 from tfbig.evaluation.measuring import HoldOutMetrics
 from tfbig.evaluation.metric import Value
@@ -77,7 +77,7 @@ def evaluate_model(
         if has_loss and not (keep and placed is model):
             _leave_optimizer_out(placed, placement)
         program = _program(placed, placement, feed) if has_loss else None
-        compiled = _pass(placed, program, placement, _OnePass(feed, steps), measured)
+        compiled = _pass(placed, program, placement, _OnePass(feed, steps, placement), measured)
     finally:
         feed.close()
     if not measured.examples:
@@ -104,13 +104,19 @@ def evaluate_model(
 
 
 class _OnePass(Feed):
-    """A feed that ends after some steps, and shows every stack that is pulled."""
+    """A feed that ends after some steps, and shows every stack that is pulled.
+
+    It shows whole batches, of which every worker has all predictions, and returns its share.
+    """
 
     infinite = False
 
-    def __init__(self, feed: Feed, steps: int | None):
-        for name in ("element_spec", "batch_size", "rows", "capacity", "static"):
+    def __init__(self, feed: Feed, steps: int | None, placement: Placement):
+        for name in ("element_spec", "batch_size", "capacity", "static"):
             setattr(self, name, getattr(feed, name))
+        self.worker, self.workers = placement.peers.index, placement.peers.count
+        self.rows = rows_for(-(-self.batch_size // self.workers), placement.local_replicas)
+        self.full = self.rows * self.workers == self.batch_size
         known = [n for n in (feed.steps_per_pass, steps) if n is not None]
         self.steps_per_pass = min(known, default=None)
         self._feed = feed
@@ -119,7 +125,9 @@ class _OnePass(Feed):
     def pull(self, step: int, steps: int, then: int = 0) -> Stack:
         stack = self._feed.pull(step, steps, then)
         self.show(stack)
-        return stack
+        if self.workers == 1 or not stack.steps:
+            return stack
+        return cut_out(stack, self.rows, self.worker, self.workers)
 
     def next_pass(self) -> None:
         """There is no other."""

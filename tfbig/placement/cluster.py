@@ -7,7 +7,18 @@ from tfbig.errors import UserError
 from tfbig.placement.clusters import KINDS
 from tfbig.placement.clusters.cluster import Cluster
 
-__all__ = ["Cluster", "check_multi_worker", "find_cluster"]
+__all__ = [
+    "TIMEOUT_VARIABLE",
+    "Cluster",
+    "check_multi_worker",
+    "environ_outside",
+    "find_cluster",
+    "is_chief",
+    "is_cluster_of_one",
+]
+
+TIMEOUT_VARIABLE = "TFBIG_CLUSTER_TIMEOUT"  # seconds in which all tasks have to be there
+_SIZES = ("TF_CONFIG", "TFBIG_WORKERS", "SLURM_NTASKS")  # set where there is a cluster at all
 
 
 def find_cluster(environ: Mapping[str, str] = os.environ) -> Cluster | None:
@@ -29,6 +40,23 @@ def find_cluster(environ: Mapping[str, str] = os.environ) -> Cluster | None:
         if cluster is not None:
             return cluster
     return None
+
+
+def is_cluster_of_one(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether a cluster is described that has this task alone, as an elastic job may have."""
+    return any(environ.get(name, "").strip() for name in _SIZES) and find_cluster(environ) is None
+
+
+def is_chief(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process is the one that writes and reports: a chief, or no task of a cluster."""
+    cluster = find_cluster(environ)
+    return cluster is None or cluster.is_chief
+
+
+def environ_outside(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment for a child process that is no task of this process's cluster."""
+    hidden = {*_SIZES, "SLURM_JOB_ID"}
+    return {name: value for name, value in environ.items() if name not in hidden}
 
 
 def check_multi_worker(cluster: Cluster) -> None:

@@ -1,10 +1,12 @@
 """Where work runs and where parameters live: the interface that the loop uses."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
+
+from tfbig.placement.peers import Peers
 
 
 class Placement:
@@ -12,7 +14,10 @@ class Placement:
 
     Attributes:
         name: the strategy's name in api.md.
-        num_replicas: how many parts a global batch is split into.
+        num_replicas: how many parts a global batch is split into, on all workers together.
+        local_replicas: how many of them are in this process.
+        first_replica: the number of the first one in this process.
+        peers: the tasks that train together, as this one sees them.
         compiles_whole_loop: whether XLA can compile the loop with its variables; otherwise only
             a pure function of their values.
         device: the device's name, or None for TensorFlow's choice.
@@ -20,10 +25,16 @@ class Placement:
 
     name = "one_device"
     num_replicas = 1
+    first_replica = 0
     compiles_whole_loop = True
 
     def __init__(self, device: str | None = None):
         self.device = device
+        self.peers = Peers()
+
+    @property
+    def local_replicas(self) -> int:
+        return self.num_replicas // self.peers.count
 
     def scope(self) -> contextlib.AbstractContextManager:
         """The scope in which variables are made and models are built."""
@@ -49,9 +60,24 @@ class Placement:
         """Sums tensors over the replicas, inside `run`; every replica gets the sums."""
         return tensors
 
+    def gather_rows(self, tensor: tf.Tensor) -> tf.Tensor:
+        """The rows of all replicas in their order, inside `run`; each has equally many."""
+        return tensor
+
     def describe(self) -> str:
         """The placement in a few words, for the log."""
         return f"one device ({self.device or 'default'})"
+
+
+def _as_mirrored(next_creator: Callable, **kwargs) -> tf.Variable:
+    """Makes variables whose replicas' values Keras would add up, those of metrics, as all others.
+
+    The step gives every replica the whole sum, so adding them up would count it several times.
+    """
+    if kwargs.get("aggregation") == tf.VariableAggregation.SUM:
+        kwargs["aggregation"] = tf.VariableAggregation.NONE
+        kwargs["synchronization"] = tf.VariableSynchronization.ON_WRITE
+    return next_creator(**kwargs)
 
 
 class Mirrored(Placement):
@@ -69,8 +95,10 @@ class Mirrored(Placement):
         self.strategy = strategy
         self.num_replicas = strategy.num_replicas_in_sync
 
-    def scope(self) -> contextlib.AbstractContextManager:
-        return self.strategy.scope()
+    @contextlib.contextmanager
+    def scope(self) -> Iterator[None]:
+        with self.strategy.scope(), tf.variable_creator_scope(_as_mirrored):
+            yield
 
     def owns(self, variable: tf.Variable) -> bool:
         return self.strategy.extended.variable_created_in_scope(variable)
@@ -88,7 +116,7 @@ class Mirrored(Placement):
                 lambda value: self.strategy.experimental_local_results(value)[replica],  # noqa: B023
                 results,
             )
-            for replica in range(self.num_replicas)
+            for replica in range(self.local_replicas)
         ]
 
     def reduce_sum(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
@@ -99,6 +127,9 @@ class Mirrored(Placement):
             for i, total in zip(places, reduced, strict=True):
                 sums[i] = total
         return sums
+
+    def gather_rows(self, tensor: tf.Tensor) -> tf.Tensor:
+        return tf.distribute.get_replica_context().all_gather(tensor, axis=0)
 
     def describe(self) -> str:
         devices = ", ".join(d.split("device:")[-1] for d in self.strategy.extended.worker_devices)

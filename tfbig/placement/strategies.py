@@ -7,12 +7,14 @@ from typing import Any
 import tensorflow as tf
 
 from tfbig.errors import NotBuiltError, UserError
+from tfbig.placement.cluster import Cluster, check_multi_worker, find_cluster, is_cluster_of_one
+from tfbig.placement.multi_worker import multi_worker
 from tfbig.placement.placement import Mirrored, Placement
 
 log = logging.getLogger("tfbig")
 
-BUILT = ("auto", "one_device", "mirrored")
-NOT_BUILT = ("multi_worker", "parameter_server", "tpu")
+BUILT = ("auto", "one_device", "mirrored", "multi_worker")
+NOT_BUILT = ("parameter_server", "tpu")
 
 
 def make_placement(strategy: Any = "auto", devices: Any = None) -> Placement:
@@ -22,7 +24,9 @@ def make_placement(strategy: Any = "auto", devices: Any = None) -> Placement:
     that has none.
 
     Args:
-        strategy: "auto", "one_device", "mirrored" or a tf.distribute strategy.
+        strategy: "auto", "one_device", "mirrored", "multi_worker" or a tf.distribute strategy.
+            "auto" is what the cluster's variables ask for, if there are any (TF_CONFIG, SLURM,
+            Kubernetes), else mirrored where there are several devices.
         devices: None, a number of devices, or their names ("GPU:0", …).
 
     Raises:
@@ -32,22 +36,58 @@ def make_placement(strategy: Any = "auto", devices: Any = None) -> Placement:
     if isinstance(strategy, tf.distribute.Strategy):
         return _adopt(strategy, devices)
     if strategy in NOT_BUILT:
-        raise NotBuiltError(
-            f"strategy={strategy!r} is not built yet; write strategy="
-            + " or ".join(f'"{name}"' for name in BUILT)
-            + "."
-        )
+        raise _not_built(strategy)
     if strategy not in BUILT:
         raise UserError(
             f"strategy={strategy!r}: expected one of {', '.join(BUILT + NOT_BUILT)}, or a "
             "tf.distribute.Strategy."
         )
+    cluster = find_cluster() if strategy in ("auto", "multi_worker") else None
+    if cluster is not None and strategy == "auto":
+        strategy = cluster.strategy
+        log.info("%s", cluster.explain())
+    if strategy == "multi_worker":
+        return _join(cluster, devices)
+    if strategy in NOT_BUILT:
+        raise _not_built(strategy)
     names = _device_names(devices, most=1 if strategy == "one_device" else None)
     if strategy == "auto":
         strategy = "mirrored" if len(names) > 1 else "one_device"
     if strategy == "one_device":
         return Placement(names[0])
     return Mirrored(_mirrored_strategy(tuple(names)))
+
+
+def _not_built(strategy: str) -> NotBuiltError:
+    return NotBuiltError(
+        f"strategy={strategy!r} is not built yet; write strategy="
+        + " or ".join(f'"{name}"' for name in BUILT)
+        + "."
+    )
+
+
+def _join(cluster: Cluster | None, devices: Any) -> Placement:
+    """The placement of one task among the workers of a cluster."""
+    if cluster is None:
+        if is_cluster_of_one():
+            log.info("multi_worker: the cluster has one worker, which trains alone")
+            return make_placement("mirrored" if _gpus() > 1 else "one_device", devices)
+        raise UserError(
+            'strategy="multi_worker", but no cluster is described: set TF_CONFIG for each task, '
+            "start the tasks with SLURM or as an indexed Kubernetes job, or try it on this "
+            "machine: tfbig launch --workers=2 -- python script.py."
+        )
+    check_multi_worker(cluster)
+    if devices is not None:
+        raise UserError(
+            f'devices={devices!r} with strategy="multi_worker": each worker uses all GPUs that it '
+            "sees, or its CPU; leave devices out, and set CUDA_VISIBLE_DEVICES for each worker."
+        )
+    if cluster.task_type == "evaluator":
+        raise NotBuiltError(
+            "an evaluator task is not built yet; leave it out, and evaluate with eval_input_fn."
+        )
+    return multi_worker(cluster.workers, cluster.index)
 
 
 @functools.cache
@@ -76,10 +116,19 @@ def _adopt(strategy: tf.distribute.Strategy, devices: Any) -> Placement:
         return Placement(strategy.extended.worker_devices[0])
     if strategy is tf.distribute.get_strategy() and not tf.distribute.has_strategy():
         return Placement(_device_names(None, most=1)[0])
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        raise UserError(
+            "a MultiWorkerMirroredStrategy has started its cluster before tfbig could look if all "
+            'tasks are there and alike; pass strategy="multi_worker" instead.'
+        )
     raise NotBuiltError(
         f"a {type(strategy).__name__} is not built yet; pass a tf.distribute.MirroredStrategy or "
         "OneDeviceStrategy, or a name."
     )
+
+
+def _gpus() -> int:
+    return len(tf.config.list_physical_devices("GPU"))
 
 
 def _device_names(devices: Any, most: int | None) -> list[str]:

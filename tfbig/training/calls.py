@@ -14,6 +14,7 @@ from tfbig.errors import UserError
 from tfbig.placement.placement import Placement
 from tfbig.programs.program import Program
 from tfbig.run_config import RunConfig
+from tfbig.training.parts import Share
 from tfbig.training.step import Step
 
 log = logging.getLogger("tfbig")
@@ -65,9 +66,8 @@ class Calls:
         self._even: Any = None
         self._exact: Any = None
         self._compiled = False
-        full = feed.rows == feed.batch_size
         self._pads = program.exact_with_padding and feed.static
-        self._has_even = feed.static and (self._pads or full)
+        self._has_even = feed.static and (self._pads or feed.full)
 
     def run(self, stack: Stack, first: int) -> Ran:
         """Runs all the batches of a stack; `first` is the global step of its first one."""
@@ -86,16 +86,17 @@ class Calls:
     def run_untraced(self, stack: Stack, place: int, first: int) -> None:
         """Runs one batch by the function that is never compiled, traced anew or not at all."""
         function = self._traced(exact=True, jit=False)
-        function(stack.values, stack.counts, np.int32(place), np.int32(place + 1), np.int64(first))
+        shares = Share(stack.counts, stack.sizes, stack.offsets)
+        function(stack.values, shares, np.int32(place), np.int32(place + 1), np.int64(first))
 
     def _runs(self, stack: Stack):
         """Splits a stack into runs of batches that the same function can take."""
         if stack.steps == 0:
             return
-        counts = stack.counts[: stack.steps]
-        exact = (counts != self._feed.batch_size) & (not self._pads) | (not self._has_even)
+        sizes = stack.sizes[: stack.steps]  # not counts: all workers call the same functions
+        exact = (sizes != self._feed.batch_size) & (not self._pads) | (not self._has_even)
         # Of a batch of bad records there is nothing to evaluate; in training there is none such.
-        left_out = (counts == 0) & (not self._training)
+        left_out = (sizes == 0) & (not self._training)
         kind = np.where(left_out, 2, exact)
         for run in np.split(np.arange(stack.steps), np.flatnonzero(np.diff(kind)) + 1):
             if not left_out[run[0]]:
@@ -104,7 +105,8 @@ class Calls:
     def _call(self, stack: Stack, start: int, stop: int, exact: bool, first: int):
         arguments = (
             stack.values,
-            *map(tf.constant, (stack.counts, start, stop)),
+            Share(*map(tf.constant, (stack.counts, stack.sizes, stack.offsets))),
+            *map(tf.constant, (start, stop)),
             tf.constant(first, tf.int64),
         )
         function = self._function(exact)
@@ -152,22 +154,23 @@ class Calls:
             training=self._training,
             aggregation=self._config.gradient_aggregation,
             micro_batches=self._config.accumulation_steps,
-            rows=self._feed.batch_size if exact else self._feed.rows,
+            rows=-(-self._feed.batch_size // self._feed.workers) if exact else self._feed.rows,
             exact=exact,
             compile_part=jit and not whole and not self._program.couples_replicas,
             find_nan=not jit,
         )
 
-        def loop(values, counts, start, stop, first):
+        def loop(values, shares, start, stop, first):
             self._program.select(self._training)
             with self._program.tracing():
-                return loop_traced(values, counts, start, stop, first)
+                return loop_traced(values, shares, start, stop, first)
 
-        def loop_traced(values, counts, start, stop, first):
+        def loop_traced(values, shares, start, stop, first):
             def body(i, loss_sum, examples, nonfinite):
                 number = first + tf.cast(i, tf.int64)
-                loss = self._placement.run(step, (values, counts[i], i, number))
-                count = tf.cast(counts[i], tf.float32)
+                share = Share(*(numbers[i] for numbers in shares))
+                loss = self._placement.run(step, (values, share, i, number))
+                count = tf.cast(share.size, tf.float32)
                 bad = (nonfinite < 0) & ~tf.math.is_finite(loss)
                 return (
                     i + 1,
@@ -184,7 +187,8 @@ class Calls:
             )[1:]
 
         scalar = tf.TensorSpec([], tf.int32)
-        signature = (self._stack_spec(), tf.TensorSpec([self._feed.capacity], tf.int32))
+        numbers = tf.TensorSpec([self._feed.capacity], tf.int32)
+        signature = (self._stack_spec(), Share(numbers, numbers, numbers))
         return tf.function(
             loop,
             input_signature=(*signature, scalar, scalar, tf.TensorSpec([], tf.int64)),

@@ -55,15 +55,16 @@ class Checkpoints:
     Args:
         model_dir: None keeps nothing.
         keep: how many checkpoints stay.
+        writes: whether this task of a cluster writes; the others only take part.
     """
 
-    def __init__(self, model_dir: str | None, keep: int):
-        self._model_dir, self._keep = model_dir, keep
+    def __init__(self, model_dir: str | None, keep: int, writes: bool = True):
+        self._model_dir, self._keep, self._writes = model_dir, keep, writes
         self.directory = os.path.join(model_dir, "checkpoints") if model_dir else None
 
     def clear_up(self) -> None:
         """Removes what a process that was killed while it saved has left."""
-        if not self.directory or not os.path.isdir(self.directory):
+        if not self._writes or not self.directory or not os.path.isdir(self.directory):
             return
         for name in os.listdir(self.directory):
             path = os.path.join(self.directory, name)
@@ -79,7 +80,7 @@ class Checkpoints:
         Raises:
             UserError: they cannot be written.
         """
-        if self.directory:
+        if self.directory and self._writes:
             _make_writable(self._model_dir, self.directory)
 
     def steps(self) -> list[int]:
@@ -100,7 +101,7 @@ class Checkpoints:
 
     def save(
         self, step: int, variables: dict, trackables: dict, metadata: dict, arrays: dict
-    ) -> str:
+    ) -> str | None:
         """Writes a checkpoint and removes those that are too old.
 
         Args:
@@ -111,11 +112,13 @@ class Checkpoints:
             arrays: name to NumPy array, of no object dtype.
 
         Returns:
-            The checkpoint's path.
+            The checkpoint's path; None: another task writes it.
 
         Raises:
             CheckpointError: it cannot be written; those there before are untouched.
         """
+        if not self._writes:
+            return None
         path = self._path(step)
         temporary = os.path.join(self.directory, f".tmp-{os.getpid()}-{step}")
         metadata = {
@@ -170,13 +173,9 @@ class Checkpoints:
             self._compare(path, metadata["variables"], variables)
             others = trackables(metadata)
             try:
-                lost = _read_state(path, dict(variables), others)
-                with np.load(os.path.join(path, "arrays.npz"), allow_pickle=False) as file:
-                    arrays = {name: file[name] for name in file.files}
+                return _read(path, metadata, variables, others)
             except _DAMAGED as error:
                 damaged.append(_warn_damaged(path, error))
-                continue
-            return Restored(step, metadata, arrays, path, lost)
         if damaged:
             raise CheckpointError(
                 f"every checkpoint in {self.directory} is damaged ({', '.join(damaged)}); give "
@@ -184,20 +183,16 @@ class Checkpoints:
             )
         return None
 
+    def restore_from(self, path: str, variables: dict, trackables: Callable) -> Restored:
+        """Restores the checkpoint that the chief has restored, from here or a copy elsewhere."""
+        metadata = _metadata_in(path)
+        return _read(path, metadata, variables, trackables(metadata))
+
     def _path(self, step: int) -> str:
         return os.path.join(self.directory, f"ckpt-{step:08d}")
 
     def _read_metadata(self, step: int) -> dict:
-        with open(os.path.join(self._path(step), "metadata.json")) as file:
-            metadata = json.load(file)
-        if not isinstance(metadata, dict) or "variables" not in metadata:
-            raise ValueError("metadata.json is not a tfbig checkpoint's")
-        if metadata["format"] > _FORMAT:
-            raise CheckpointError(
-                f"{self._path(step)} was written by a newer tfbig (format {metadata['format']}, "
-                f"this one reads {_FORMAT}); install that, or give another model_dir."
-            )
-        return metadata
+        return _metadata_in(self._path(step))
 
     def _compare(self, path: str, saved: dict, variables: dict) -> None:
         present = {n: [list(v.shape), v.dtype.name] for n, v in variables.items()}
@@ -224,6 +219,26 @@ class Checkpoints:
             f"the checkpoint of step {step} cannot be written to {self.directory}: {reason}; "
             f"{previous}. Free space there, or give another model_dir, and start again."
         )
+
+
+def _metadata_in(path: str) -> dict:
+    with open(os.path.join(path, "metadata.json")) as file:
+        metadata = json.load(file)
+    if not isinstance(metadata, dict) or "variables" not in metadata:
+        raise ValueError("metadata.json is not a tfbig checkpoint's")
+    if metadata["format"] > _FORMAT:
+        raise CheckpointError(
+            f"{path} was written by a newer tfbig (format {metadata['format']}, "
+            f"this one reads {_FORMAT}); install that, or give another model_dir."
+        )
+    return metadata
+
+
+def _read(path: str, metadata: dict, variables: dict, trackables: dict) -> Restored:
+    lost = _read_state(path, dict(variables), trackables)
+    with np.load(os.path.join(path, "arrays.npz"), allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    return Restored(metadata["step"], metadata, arrays, path, lost)
 
 
 def _read_state(path: str, variables: dict, trackables: dict) -> str | None:

@@ -10,6 +10,7 @@ from tfbig.errors import UserError
 from tfbig.placement.placement import Placement
 from tfbig.programs.program import Program
 from tfbig.run_config import RunConfig
+from tfbig.training.parts import Share
 from tfbig.training.step import Step
 
 log = logging.getLogger("tfbig")
@@ -47,7 +48,7 @@ def _obstacle(program: Program, placement: Placement, feed: Feed) -> str | None:
     """Why no batch could go through XLA, or None."""
     if not feed.static:
         return "the shapes of the batches are not known before they are read"
-    if not (program.exact_with_padding or feed.rows == feed.batch_size):
+    if not (program.exact_with_padding or feed.full):
         return "a batch cannot be cut into equal parts, and padding would not be exact"
     if not placement.compiles_whole_loop and not program.pure:
         return "XLA cannot compile a model_fn that changes variables of several replicas"
@@ -87,7 +88,9 @@ def _seconds_per_step(program, placement, feed, config, *, jit: bool) -> float:
     element = tf.nest.map_structure(
         lambda s: tf.zeros([feed.rows, *s.shape[1:]], s.dtype), feed.element_spec
     )
-    count, first, scale = tf.constant(feed.batch_size), tf.constant(0), tf.ones([])
+    held = -(-feed.batch_size // feed.workers)
+    share = Share(*map(tf.constant, (held, feed.batch_size, 0)))
+    first, scale = tf.constant(placement.first_replica), tf.ones([])
     with placement.scope():
         values = program.read()
 
@@ -95,7 +98,7 @@ def _seconds_per_step(program, placement, feed, config, *, jit: bool) -> float:
     def repeat(times, values, element):
         def body(i, *trainable):
             values_now = values._replace(trainable=list(trainable))
-            sums = compute(values_now, element, count, first, scale, tf.cast(i, tf.int64))
+            sums = compute(values_now, element, share, first, scale, tf.cast(i, tf.int64))
             # The weights must change, or the whole body is taken out of the loop.
             moved = [
                 t if g is None else t - tf.cast(1e-9, t.dtype) * g

@@ -8,6 +8,7 @@ from tfbig.errors import UserError
 from tfbig.placement.placement import Placement
 from tfbig.programs.program import Program
 from tfbig.run_config import RunConfig
+from tfbig.training.agreement import settled
 from tfbig.training.build import build_program
 from tfbig.training.calls import Calls
 
@@ -66,6 +67,7 @@ class Evaluator:
             stack = feed.pull(step, steps, then)
             if not stack.steps:
                 break
+            stack = settled(stack, self._placement.peers)
             ran = self._calls.run(stack, step)
             loss, examples = loss + ran.loss_sum, examples + ran.examples
             if on_call is not None:

@@ -6,19 +6,18 @@ import time
 from collections.abc import Callable
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tfbig.data.feed import Feed, Stack
-from tfbig.errors import UserError
 from tfbig.placement.placement import Placement
-from tfbig.programs.program import Program, split_element
+from tfbig.programs.program import Program
 from tfbig.run_config import RunConfig
+from tfbig.training.agreement import Agreement, Decision
 from tfbig.training.callbacks.callback import RunInfo
-from tfbig.training.callbacks.nan_guard import locate_first_bad_op
 from tfbig.training.callbacks.runner import CallbackRunner
 from tfbig.training.calls import Calls
 from tfbig.training.checkpoints import Checkpoints, Restored
+from tfbig.training.diagnosis import Diagnosis
 from tfbig.training.evaluator import Evaluator
 from tfbig.training.meters import DataWait, Meters, Stopwatch
 from tfbig.training.preemption import Preemption
@@ -42,6 +41,7 @@ class Loop:
         callbacks: all that take part.
         schedule: when to stop for what; its `end` is the last step, None: the data's end.
         passes: how often the data are read when that is what ends the run.
+        agreement: with the other tasks of the run.
         run: what callbacks are told.
         config: steps_per_loop and save_checkpoints_secs.
         keep: what every checkpoint's metadata hold besides the loop's own (seed, jit).
@@ -61,6 +61,7 @@ class Loop:
         callbacks: CallbackRunner,
         schedule: Schedule,
         passes: int | None,
+        agreement: Agreement,
         run: RunInfo,
         config: RunConfig,
         keep: dict,
@@ -72,10 +73,12 @@ class Loop:
         self._evaluator = evaluator
         self._checkpoints, self._callbacks = checkpoints, callbacks
         self._schedule, self._passes, self._run_info = schedule, passes, run
+        self._agreement = agreement
         self._config, self._keep = config, keep
         listeners = callbacks.may_stop or callbacks.need_epochs or callbacks.need_batch_logs
         self._meters = Meters(program, placement, epochs=listeners)
         self._data_wait = DataWait()
+        self._diagnosis = Diagnosis(program, placement)
         self._restored = restored
         self._step = restored.step if restored else 0
         self._first: Stack | None = None
@@ -103,7 +106,7 @@ class Loop:
             return
         self._first = self._feed.pull(self._step, steps, self._steps_at(self._step + steps, 1))
         if self._first.steps:
-            self._check(self._first, 0)
+            self._diagnosis.check(self._first, 0)
             self._calls.trace(self._first)
         elif not self._step:
             self._feed.next_pass()  # refuses data without a batch
@@ -114,21 +117,25 @@ class Loop:
         if self._restored:
             kept, arrays = self._restored.metadata["loop"]["callbacks"], self._restored.arrays
         try:
+            self._agreement.after_run()
             with self._placement.scope():
                 callbacks.begin(self._run_info, kept, arrays)
                 self._begin_epoch_again()
-            self._train(preemption)
-            signal = preemption.signal  # one that comes later finds a run that has ended
+            decision = self._train(preemption)
+            signal = decision.signal  # one that comes later finds a run that has ended
             if signal is None:
                 self._finish()
             else:
                 self._save()
+            self._agreement.after_run(weights=callbacks.may_stop)
             with self._placement.scope():
                 callbacks.end(self._last_logs())
+            self._agreement.before_run(None, weights=callbacks.may_stop)
             if signal is None:
                 # After the callbacks' end, where EarlyStopping brings the best weights back.
                 self._unsaved = True
-                self._save(ended="callback" if callbacks.stop_training else "finished")
+                stopped = self._agreement.share(callbacks.stop_training)
+                self._save(ended="callback" if stopped else "finished")
         finally:
             self._feed.close()
             callbacks.close()
@@ -143,15 +150,17 @@ class Loop:
         self._finalize_weights()
         return self._result(None)
 
-    def _train(self, preemption: Preemption) -> None:
-        callbacks, seconds_saved, first = self._callbacks, time.monotonic(), True
+    def _train(self, preemption: Preemption) -> Decision:
+        """Trains until the end; returns what was decided last."""
+        seconds_saved, first = time.monotonic(), True
         passes_left = self._passes
         if passes_left is not None:
             passes_left -= self._feed.position().get("passes", 0)
         target = 1
+        decided = self._decide(preemption, target, seconds_saved)
         steps = self._steps_at(self._step, target)
         # A batch that has been read is trained on, or the data's position would be ahead.
-        while steps and (self._first or not (callbacks.stop_training or preemption.signal)):
+        while steps and (self._first or not (decided.stop or decided.signal)):
             # The next call's size is settled now, so that its batches can be read meanwhile.
             upcoming = self._steps_at(self._step + steps, target)
             stack, self._first = self._first, None
@@ -159,6 +168,7 @@ class Loop:
                 if stack is None:
                     stack = self._feed.pull(self._step, steps, then=upcoming)
             if stack.steps == 0:
+                self._agreement.before_run(stack)  # the others' data have to end here too
                 passes_left = None if passes_left is None else passes_left - 1
                 if passes_left == 0:
                     self._say_if_short()
@@ -167,16 +177,23 @@ class Loop:
                 continue
             seconds = self._call(stack, waiting.seconds)
             self._boundary()
-            if self._save_is_due(seconds_saved):
-                self._save()
-            if not self._unsaved:
-                seconds_saved = time.monotonic()
             if not first:  # the first call's time is the compiler's
                 self._data_wait.add(waiting.seconds, seconds)
                 target = _power_of_two(min(_CALL_SECONDS / seconds, 8) * stack.steps)
+            decided = self._decide(preemption, target, seconds_saved)
+            target = decided.target
+            if decided.save:
+                self._save()
+            if not self._unsaved:
+                seconds_saved = time.monotonic()
             first = False
             short = stack.steps < steps
             steps = self._steps_at(self._step, target) if short else upcoming
+        return decided
+
+    def _decide(self, preemption: Preemption, target: int, seconds_saved: float) -> Decision:
+        stop, save = self._callbacks.stop_training, self._save_is_due(seconds_saved)
+        return self._agreement.decide(Decision(stop, preemption.signal, save, target))
 
     def _steps_at(self, step: int, target: int) -> int:
         """How many steps a call takes from `step` on: never past a stop; 0 at the end."""
@@ -220,24 +237,29 @@ class Loop:
         """Runs a stack that was waited for; returns the seconds it took to run."""
         callbacks = self._callbacks
         guard = callbacks.guard
-        before = self._snapshot() if guard is not None and guard.find_op else []
+        before = self._diagnosis.snapshot() if guard is not None and guard.find_op else []
         with self._placement.scope():
             if self._schedule.epoch and not self._epoch_begun:
                 callbacks.epoch_begin(self._step // self._schedule.epoch)
                 self._epoch_begun = True
             callbacks.call_begin(self._step)
+        stack = self._agreement.before_run(stack)
         with Stopwatch() as watch:
             try:
                 ran = self._calls.run(stack, self._step)
             except tf.errors.InvalidArgumentError as error:
                 for place in range(stack.steps):
-                    self._check(stack, place, error)
+                    self._diagnosis.check(stack, place, error)
                 raise
+        self._agreement.after_run()
         if ran.nonfinite >= 0 and guard is not None:
             step = self._step
-            guard.locate_op = lambda: self._locate(before, stack, ran.nonfinite, step)
+            guard.locate_op = lambda: self._diagnosis.locate(
+                self._calls, before, stack, ran.nonfinite, step
+            )
             guard.on_nonfinite(
-                self._step + ran.nonfinite + 1, lambda: self._explain(stack, ran.nonfinite)
+                self._step + ran.nonfinite + 1,
+                lambda: self._diagnosis.explain_all(stack, ran.nonfinite),
             )
         self._meters.add(ran.loss_sum, ran.examples, stack.steps, waited + watch.seconds)
         self._step, self._unsaved = self._step + stack.steps, True
@@ -295,10 +317,16 @@ class Loop:
             return
         with self._placement.scope():
             kept = self._meters.put_aside()
-            self._metrics = self._callbacks.evaluate(self._step, self._evaluator)
+            self._metrics = self._callbacks.evaluate(self._step, self._evaluated)
             self._meters.put_back(kept)
         note(self._history, self._step, validation(self._metrics))
         self._evaluated_at, self._unsaved = self._step, True
+
+    def _evaluated(self, on_call: Callable | None = None) -> dict[str, float]:
+        self._agreement.before_run(None)  # on_test_begin may have changed the weights
+        metrics = self._evaluator(on_call)
+        self._agreement.after_run()
+        return metrics
 
     def _end_epoch(self) -> None:
         epoch = (self._step - 1) // self._schedule.epoch
@@ -353,40 +381,18 @@ class Loop:
                 optimizer.finalize_variable_values(self._program.trainable)
 
     def _result(self, signal: str | None) -> TrainResult:
+        told = [self._loss, self._metrics, self._history]
+        loss, metrics, history = self._agreement.share(told)  # rates are measured by each task
         return TrainResult(
             global_step=self._step,
-            loss=self._loss,
-            metrics=dict(self._metrics),
-            history=self._history,
+            loss=loss,
+            metrics=dict(metrics),
+            history=history,
             model_dir=self._run_info.model_dir,
             model=self._program.model,
             preempted=signal,
             data_wait=self._data_wait.share,
         )
-
-    def _check(self, stack: Stack, place: int, cause: Exception | None = None) -> None:
-        """Raises an error if the values of a batch can be seen to be wrong."""
-        found = self._explain(stack, place)
-        if found:
-            raise UserError(f"{found}; repair or leave out such examples in input_fn.") from cause
-
-    def _explain(self, stack: Stack, place: int) -> str | None:
-        count = stack.counts[place]
-        batch = tf.nest.map_structure(lambda a: np.asarray(a[place])[:count], stack.values)
-        features, labels, _ = split_element(batch)
-        return self._program.explain_batch(features, labels)
-
-    def _snapshot(self) -> list[tuple[tf.Variable, np.ndarray]]:
-        return [(v, v.numpy()) for v in self._program.named_variables().values()]
-
-    def _locate(self, before: list, stack: Stack, place: int, step: int) -> str | None:
-        """Goes back to where the call began, and runs up to and through its first bad step."""
-        with self._placement.scope():
-            for variable, value in before:
-                variable.assign(value)
-        if place:
-            self._calls.run(stack._replace(steps=place), step)
-        return locate_first_bad_op(lambda: self._calls.run_untraced(stack, place, step))
 
 
 def _power_of_two(steps: float) -> int:

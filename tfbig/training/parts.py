@@ -7,8 +7,22 @@ import tensorflow as tf
 from tfbig.programs.program import Batch, split_element
 
 
+class Share(NamedTuple):
+    """What a stack has of one global batch: all of it, or one worker's share.
+
+    Attributes:
+        count: int32 scalar, how many of the batch's examples.
+        size: int32 scalar, how many the whole global batch has.
+        offset: int32 scalar, the place of the first one in the global batch.
+    """
+
+    count: Any
+    size: Any
+    offset: Any
+
+
 class Cut(NamedTuple):
-    """How a global batch is cut: into `parts` parts; a full batch has `rows` rows."""
+    """How a share is cut: into `parts` parts; that of a full batch has `rows` rows."""
 
     parts: int
     rows: int
@@ -18,23 +32,23 @@ class Cut(NamedTuple):
         return -(-self.rows // self.parts)
 
 
-def padded_part(element: Any, count, part, cut: Cut, *, weigh: bool, keep_empty: bool):
+def padded_part(element: Any, share: Share, part, cut: Cut, *, weigh: bool, keep_empty: bool):
     """A part of fixed size, so that it can be compiled; rows past the count weigh 0.
 
-    They hold the batch's first example, not zeros: a layer may have no finite value for a row
-    of zeros (the mean of a sequence that is masked from its start on), and 0 times NaN is NaN.
+    They hold the share's first row, not zeros: a layer may have no finite value for a row of
+    zeros (the mean of a sequence that is masked from its start on), and 0 times NaN is NaN.
 
     Args:
         element: what input_fn yields, tensors of shape [parts * rows_per_part, …].
-        count: int32 scalar, how many rows of the global batch are examples.
-        part: int32 scalar, the part's number.
+        share: how many of its rows are examples.
+        part: int32 scalar, the part's number among those of the share.
         weigh: give the program weights; False where the batch is known to be full.
 
     Returns:
         The Batch, and a float32 scalar: 1, for a part that counts.
     """
     del keep_empty
-    rows = cut.rows_per_part
+    rows, count = cut.rows_per_part, share.count
     start = part * rows
     real = start + tf.range(rows) < count
 
@@ -49,11 +63,11 @@ def padded_part(element: Any, count, part, cut: Cut, *, weigh: bool, keep_empty:
         weight = tf.cast(real, tf.float32)
         there = tf.cast(tf.clip_by_value(count - start, 0, rows), tf.float32)
     element = tf.nest.map_structure(cut_out, element)
-    return Batch(*split_element(element), weight, there, start), 1.0
+    return Batch(*split_element(element), weight, there, share.offset + start), 1.0
 
 
-def exact_part(element: Any, count, part, cut: Cut, *, weigh: bool, keep_empty: bool):
-    """A part of its true size, [n * p // P : n * (p + 1) // P].
+def exact_part(element: Any, share: Share, part, cut: Cut, *, weigh: bool, keep_empty: bool):
+    """A part of its true size, [n * p // P : n * (p + 1) // P] of a share of n examples.
 
     An empty part borrows one row, so that no layer sees a batch of 0, and counts 0; with
     `keep_empty` it stays empty, for layers that reduce over the replicas themselves.
@@ -62,12 +76,13 @@ def exact_part(element: Any, count, part, cut: Cut, *, weigh: bool, keep_empty: 
         The Batch, and a float32 scalar: 1, or 0 for a borrowed row.
     """
     del weigh
+    count = share.count
     start, stop = count * part // cut.parts, count * (part + 1) // cut.parts
     size = stop - start
-    if not keep_empty and cut.parts > 1:
+    if not keep_empty:
         stop = tf.maximum(stop, start + 1)
     element = tf.nest.map_structure(lambda t: t[start:stop], element)
-    batch = Batch(*split_element(element), None, tf.cast(size, tf.float32), start)
+    batch = Batch(*split_element(element), None, tf.cast(size, tf.float32), share.offset + start)
     return batch, tf.cast(size > 0, tf.float32)
 
 

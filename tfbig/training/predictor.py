@@ -17,6 +17,8 @@ from tfbig.programs.rebuilding import CANNOT_BE_REBUILT, rebuilt_uncompiled
 class Predictor:
     """Runs one pass over a feed; batches are cut over the replicas in their true size.
 
+    Every task of a cluster reads whole batches, predicts its part, and gets all predictions.
+
     Args:
         model: built or not; made again in the placement's scope unless it is there.
         placement: where.
@@ -77,9 +79,21 @@ class Predictor:
             start = tf.where(stop > start, start, 0)  # borrows the first example
             stop = tf.maximum(stop, start + 1)
             mine = tf.nest.map_structure(lambda t: t[start:stop], features)
-            return self._model(mine, training=False)
+            outputs = self._model(mine, training=False)
+            if self._placement.peers.count == 1:
+                return outputs
+            return tf.nest.map_structure(lambda t: self._of_all(t, rows), outputs)
 
-        return self._placement.run_each(part, (features, count))
+        parts = self._placement.run_each(part, (features, count))
+        return parts if self._placement.peers.count == 1 else parts[:1]
+
+    def _of_all(self, outputs: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+        """The outputs of all replicas, one after the other, from those of this one."""
+        dtype = outputs.dtype
+        if dtype.is_bool or dtype == tf.bfloat16:  # which collective operations do not take
+            outputs = tf.cast(outputs, tf.int32 if dtype.is_bool else tf.float32)
+        lacking = [[0, rows - tf.shape(outputs)[0]], *[[0, 0]] * (outputs.shape.rank - 1)]
+        return tf.cast(self._placement.gather_rows(tf.pad(outputs, lacking)), dtype)
 
 
 def _placed(model: keras.Model, placement: Placement) -> keras.Model:

@@ -1,5 +1,6 @@
 """Puts data, model, checkpoint and callbacks of one run together around the loop."""
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -17,13 +18,16 @@ from tfbig.data.source import Source
 from tfbig.data.source_feed import SourceFeed
 from tfbig.errors import CheckpointError, UserError
 from tfbig.placement.placement import Placement
+from tfbig.placement.preflight import compare
 from tfbig.programs.keras_builder import KerasBuilder
 from tfbig.programs.keras_program import KerasProgram
 from tfbig.programs.model_fn_program import ModelFnProgram, is_estimator_style
 from tfbig.programs.program import Program
 from tfbig.run_config import RunConfig
+from tfbig.training.agreement import Agreement, Plan, take_values_of_chief
 from tfbig.training.build import build_program
 from tfbig.training.callbacks.callback import RunInfo
+from tfbig.training.callbacks.nan_guard import NaNGuard
 from tfbig.training.callbacks.progress import Progress
 from tfbig.training.callbacks.runner import CallbackRunner
 from tfbig.training.callbacks.summaries import Summaries
@@ -34,6 +38,7 @@ from tfbig.training.evaluator import Evaluator
 from tfbig.training.loop import Loop
 from tfbig.training.preemption import Preemption
 from tfbig.training.result import TrainResult
+from tfbig.training.same_everywhere import described_program, restored_alike
 from tfbig.training.schedule import Schedule, end_of
 
 log = logging.getLogger("tfbig")
@@ -56,7 +61,11 @@ class TrainingSession:
     ):
         self._config, self._model_dir = config, model_dir
         self._placement, self._params = placement, params
-        self._checkpoints = Checkpoints(model_dir, config.keep_checkpoint_max)
+        self._peers = placement.peers
+        self._checkpoints = Checkpoints(
+            model_dir, config.keep_checkpoint_max, writes=self._peers.is_chief
+        )
+        self._preemption = Preemption()
         self._checkpoints.clear_up()
         self._seed = self._choose_seed()
         self._eval_feed: Feed | None = None
@@ -75,7 +84,7 @@ class TrainingSession:
             UserError: the data cannot be used, or never end.
         """
         self._max_steps, self._epochs = max_steps, epochs
-        replicas = self._placement.num_replicas
+        replicas = self._placement.local_replicas
         data = read()
         self._cleaning = getattr(data, "cleaning", None)
         self._cleaning_is_all = self._cleaning is not None and not (
@@ -94,6 +103,9 @@ class TrainingSession:
                 self._eval_feed = self._make_feed(data, replicas, False)
             except UserError as error:
                 raise UserError(f"eval_input_fn: {error}") from error
+        limits = {"max_steps": str(max_steps), "epochs": str(epochs)}
+        feeds = {"input_fn": self._feed, "eval_input_fn": self._eval_feed}
+        compare(self._peers, {**limits, **{k: described_feed(feed) for k, feed in feeds.items()}})
 
     def build_model(self, model_fn: Callable | keras.Model) -> None:
         """Makes the program and all its variables, where they will be trained.
@@ -101,6 +113,8 @@ class TrainingSession:
         Raises:
             UserError: the model cannot be used, or does not fit the data.
         """
+        if self._config.tf_random_seed is not None:  # whatever input_fn has drawn
+            keras.utils.set_random_seed(self._seed)
         placement, precision = self._placement, self._config.precision
         if precision == "float32":  # the default; a policy that the user has set stays
             precision = keras.config.dtype_policy().name
@@ -123,6 +137,8 @@ class TrainingSession:
         build_program(self._program, placement, self._feed, training=True)
         if self._eval_feed is not None:
             self._program.check_evaluation(self._eval_feed.element_spec)
+        compare(self._peers, described_program(self._program))
+        take_values_of_chief(self._program, placement)
         if self._program.per_replica_statistics and placement.num_replicas > 1:
             log.info(
                 "BatchNormalization normalises over each replica's part of a batch; "
@@ -140,13 +156,21 @@ class TrainingSession:
 
     def _train(self, callbacks: Iterable[keras.callbacks.Callback]) -> TrainResult:
         callbacks = keras.tree.flatten([] if callbacks is None else callbacks)
-        for kind in (Summaries, Progress):
-            if not any(isinstance(callback, kind) for callback in callbacks):
-                callbacks.append(kind())
+        if self._peers.is_chief:
+            for kind in (Summaries, Progress):
+                if not any(isinstance(callback, kind) for callback in callbacks):
+                    callbacks.append(kind())
+        else:  # callbacks run on the chief; that a loss is NaN, every task sees
+            callbacks = [callback for callback in callbacks if isinstance(callback, NaNGuard)]
         runner = CallbackRunner(callbacks, self._program.callback_model())
+        agreement = Agreement(self._program, self._placement, callbacks)
         restored = self._restore()
-        schedule, passes = self._schedule(runner.need_epochs)
-        jit = self._choose_jit(restored)
+        mine = None
+        if self._peers.is_chief:
+            mine = Plan(runner.need_epochs, runner.may_stop, self._choose_jit(restored))
+        plan = Plan(*agreement.share(mine))
+        schedule, passes = self._schedule(plan.need_epochs)
+        jit = plan.jit
         make_calls = functools.partial(
             Calls,
             self._program,
@@ -172,24 +196,29 @@ class TrainingSession:
             callbacks=runner,
             schedule=schedule,
             passes=passes,
+            agreement=agreement,
             run=self._run_info(restored.step if restored else 0),
             config=self._config,
             keep={"seed": self._seed, "settings": self._program.settings()},
             restored=restored,
             jit=jit,
         )
-        if restored and self._is_done(restored, schedule, runner):
+        if restored and self._is_done(restored, schedule, plan):
             return self._with_cleaning(loop.already_done())
         loop.read_first()
         self._checkpoints.make_writable()
-        if self._cleaning is not None and self._model_dir is not None:
+        if self._cleaning is not None and self._model_dir is not None and self._peers.is_chief:
             self._cleaning.save(os.path.join(self._model_dir, "cleaning.json"))
         log.info(
             "training on %s from step %d", self._placement.describe(),
             restored.step if restored else 0,
         )  # fmt: skip
-        with Preemption().watching() as preemption:
+        with self._preemption.watching() as preemption:
             return self._with_cleaning(loop.run(preemption))
+
+    def watching(self) -> contextlib.AbstractContextManager:
+        """Handles signals from now on where other tasks have to hear of them, else in `train`."""
+        return self._preemption.watching() if self._peers.count > 1 else contextlib.nullcontext()
 
     def _with_cleaning(self, result: TrainResult) -> TrainResult:
         return dataclasses.replace(
@@ -202,8 +231,10 @@ class TrainingSession:
         if seed is not None:
             keras.utils.set_random_seed(seed)
             return seed
-        kept = self._checkpoints.metadata()
-        seed = kept[1]["seed"] if kept else random.randrange(2**31)
+        if self._peers.is_chief:
+            kept = self._checkpoints.metadata()
+            seed = kept[1]["seed"] if kept else random.randrange(2**31)
+        seed = self._peers.broadcast(seed)
         tf.random.set_seed(seed)  # a Dataset's shuffles; all else is in the checkpoint
         return seed
 
@@ -215,6 +246,8 @@ class TrainingSession:
             steps_per_loop=self._config.steps_per_loop,
             order=self._config.data_distribution if training else "own",
             training=training,
+            worker=self._peers.index,
+            workers=self._peers.count,
         )
 
     def _restore(self) -> Restored | None:
@@ -222,7 +255,7 @@ class TrainingSession:
             self._feed.go_to(metadata["position"])
             return self._feed.trackables()
 
-        settings = self._program.settings()
+        settings = self._program.settings() if self._peers.is_chief else {}
         kept = self._checkpoints.metadata() if settings else None
         for name, now in settings.items() if kept else ():
             before = kept[1].get("settings", {}).get(name, now)
@@ -231,7 +264,9 @@ class TrainingSession:
                     f"the checkpoint of step {kept[0]} in {self._model_dir} was written with other "
                     f"{name} ({before}, now {now}); write what it was, or give another model_dir."
                 )
-        restored = self._checkpoints.restore(self._program.named_variables(), trackables)
+        restored = restored_alike(
+            self._checkpoints, self._peers, self._program.named_variables(), trackables
+        )
         if restored:
             log.info("resuming from %s", restored.path)
             if restored.lost:
@@ -272,7 +307,7 @@ class TrainingSession:
             return restored.metadata["loop"]["jit"]
         return choose_jit(self._program, self._placement, self._feed, self._config)
 
-    def _is_done(self, restored: Restored, schedule: Schedule, runner: CallbackRunner) -> bool:
+    def _is_done(self, restored: Restored, schedule: Schedule, plan: Plan) -> bool:
         ended = restored.metadata["loop"]["ended"]
         if schedule.end is not None and restored.step >= schedule.end:
             log.info(
@@ -282,7 +317,7 @@ class TrainingSession:
                 self._model_dir,
             )
             return ended is not None  # otherwise the last evaluation is still to come
-        if ended == "callback" and runner.may_stop:
+        if ended == "callback" and plan.may_stop:
             log.info(
                 "nothing to train: a callback ended this run at step %d; give another model_dir, "
                 "or leave that callback out to go on",
@@ -300,16 +335,19 @@ def make_feed(
     steps_per_loop: int | str = "auto",
     order: str,
     training: bool,
+    worker: int = 0,
+    workers: int = 1,
 ) -> Feed:
     """What reads global batches from what an input_fn returned.
 
     Args:
         data: batched.
         seed: of a Source's shuffle and augmentation.
-        multiple: the number of parts that a global batch is cut into.
+        multiple: the number of parts that a worker's share of a batch is cut into.
         steps_per_loop: RunConfig.steps_per_loop.
         order: RunConfig.data_distribution, or "own".
         training: whether a Source's augmentation is random.
+        worker, workers: whose share is read, of how many.
 
     Raises:
         UserError: the data cannot be read in this order.
@@ -322,6 +360,8 @@ def make_feed(
             steps_per_loop=steps_per_loop,
             order={"auto": "random", "none": "own"}.get(order, order),
             training=training,
+            worker=worker,
+            workers=workers,
         )
     if order in ("random", "block"):
         raise UserError(
@@ -329,4 +369,13 @@ def make_feed(
             "returned a tf.data.Dataset; return a tfbig.data.Source, or shuffle the Dataset and "
             'leave data_distribution="auto".'
         )
-    return DatasetFeed(data, multiple=multiple, steps_per_loop=steps_per_loop)
+    share = dict(worker=worker, workers=workers)
+    return DatasetFeed(data, multiple=multiple, steps_per_loop=steps_per_loop, **share)
+
+
+def described_feed(feed: Feed | None) -> str:
+    """What the feeds of all tasks have to agree in."""
+    if feed is None:
+        return "none"
+    length = "unknown" if feed.steps_per_pass is None else feed.steps_per_pass
+    return f"batches of {feed.batch_size}, {length} a pass, of {feed.element_spec}"

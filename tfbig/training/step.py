@@ -14,7 +14,7 @@ from tfbig.layers.place import placed
 from tfbig.placement.placement import Placement
 from tfbig.programs.program import Program, Values
 from tfbig.training import gradients
-from tfbig.training.parts import Cut, exact_part, padded_part
+from tfbig.training.parts import Cut, Share, exact_part, padded_part
 
 
 class Sums(NamedTuple):
@@ -45,7 +45,7 @@ class Step:
         training: whether variables are trained; otherwise metrics and loss only.
         aggregation: RunConfig.gradient_aggregation.
         micro_batches: RunConfig.accumulation_steps.
-        rows: how many examples a full global batch has.
+        rows: how many examples a full batch, or this worker's largest share of one, has.
         exact: parts have their true size (and are not compiled); otherwise all parts are
             equally large and padding weighs 0.
         compile_part: compile the pure computation of one replica's parts.
@@ -70,7 +70,10 @@ class Step:
         self._training, self._aggregation = training, aggregation
         self._micro_batches = micro_batches if training else 1
         self._parts = self._micro_batches * placement.num_replicas
-        self._rows, self._exact = rows, exact
+        self._cut = Cut(self._micro_batches * placement.local_replicas, rows)
+        self._first_part = self._micro_batches * placement.first_replica
+        self._nominal = rows * placement.peers.count
+        self._exact = exact
         # Loss scaling meets NaN as a matter of course, and skips the step.
         self._find_nan = find_nan and not hasattr(program.optimizer, "inner_optimizer")
         self._shape: gradients.Shape | None = None
@@ -86,12 +89,12 @@ class Step:
             else self.replica_sums
         )
 
-    def __call__(self, stack: Any, count: tf.Tensor, i: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+    def __call__(self, stack: Any, share: Share, i: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
         """Works on batch `i` of a stack, inside a replica.
 
         Args:
             stack: structure of tensors of shape [K, rows, …].
-            count: int32 scalar, the number of examples in batch i.
+            share: what batch i has in the stack.
             i: int32 scalar.
             number: int64 scalar, the global step, counted from 0.
 
@@ -106,7 +109,7 @@ class Step:
         sums = self._sums_of_replica(
             values,
             element,
-            count,
+            share,
             tf.convert_to_tensor(self._placement.replica()),
             scale,
             number,
@@ -122,16 +125,16 @@ class Step:
         self._assign(self._program.metric_variables, metrics)
         return loss
 
-    def replica_sums(self, values, element, count, replica, scale, number) -> Sums:
+    def replica_sums(self, values, element, share, replica, scale, number) -> Sums:
         """Adds up the micro-batches of one replica."""
         if self._micro_batches == 1:
-            return self._compute(values, element, count, replica, scale, number)
+            return self._compute(values, element, share, replica, scale, number)
         first = replica * self._micro_batches
-        structure = self._probe(values, element, count, scale, number)
+        structure = self._probe(values, element, share, scale, number)
         zeros = [tf.zeros(s.shape, s.dtype) for s in structure]
 
         def body(a, *carried):
-            sums = self._compute(values, element, count, first + a, scale, number)
+            sums = self._compute(values, element, share, first + a, scale, number)
             added = [x + y for x, y in zip(carried, _flat_sums(sums), strict=True)]
             return (a + 1, *added)
 
@@ -148,13 +151,12 @@ class Step:
         ]
         return sums._replace(other=other)
 
-    def _compute(self, values: Values, element, count, part, scale, number) -> Sums:
+    def _compute(self, values: Values, element, share: Share, part, scale, number) -> Sums:
         """The sums of one part: the pure half of the step."""
         program, many = self._program, self._parts > 1
-        cut = Cut(self._parts, self._rows)
         build = exact_part if self._exact else padded_part
         batch, live = build(
-            element, count, part, cut,
+            element, share, part - self._first_part, self._cut,
             weigh=program.exact_with_padding, keep_empty=program.couples_replicas,
         )  # fmt: skip
         start = self._started(values, part) if many else values
@@ -165,7 +167,7 @@ class Step:
             with placed(number, batch.first, rows):
                 forward = program.forward(start, batch, self._training)
             groups = gradients.group_terms(
-                forward.terms, batch.count, self._rows, self._aggregation
+                forward.terms, batch.count, self._nominal, self._aggregation
             )
             totals = [live * g.total for g in groups]
             targets = gradients.targets(groups, totals, scale, whole=not many)
@@ -180,10 +182,10 @@ class Step:
         moving, other = self._moving(forward.state), self._others(forward.state)
         metrics = forward.metrics
         if many:
-            share = batch.count / tf.cast(count, tf.float32)
+            weight = tf.math.divide_no_nan(batch.count, tf.cast(share.size, tf.float32))
             # where, not *: the statistics of an empty part may be NaN
             moving = [
-                tf.where(batch.count > 0, v * tf.cast(share, v.dtype), tf.zeros_like(v))
+                tf.where(batch.count > 0, v * tf.cast(weight, v.dtype), tf.zeros_like(v))
                 for v in moving
             ]
             other = self._unshifted(other, part)
@@ -237,7 +239,7 @@ class Step:
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
 
-    def _probe(self, values, element, count, scale, number) -> list[tf.TensorSpec]:
+    def _probe(self, values, element, share, scale, number) -> list[tf.TensorSpec]:
         """Traces one part to learn which sums there are; the trace is thrown away."""
         specs: list = []
 
@@ -245,7 +247,7 @@ class Step:
             specs.extend(
                 tf.TensorSpec(t.shape, t.dtype)
                 for t in _flat_sums(
-                    self._compute(values, element, count, tf.constant(0), scale, number)
+                    self._compute(values, element, share, tf.constant(0), scale, number)
                 )
             )
 

@@ -1,0 +1,67 @@
+"""A run's model and state on every task of a cluster: compared, and restored from one place."""
+
+import json
+import os
+import tempfile
+import zlib
+from collections.abc import Callable
+
+import keras
+
+from tfbig.placement.peers import Peers
+from tfbig.programs.program import Program
+from tfbig.training.checkpoints import Checkpoints, Restored
+
+
+def described_program(program: Program) -> dict[str, str]:
+    """What the models of all tasks have to agree in, by field: their variables and optimizers."""
+    variables = {
+        name: f"{v.dtype.name}{list(v.shape)}" for name, v in program.named_variables().items()
+    }
+    config = keras.saving.serialize_keras_object(program.optimizer)["config"]
+    return {
+        "model": ", ".join(f"{name} {kind}" for name, kind in variables.items()),
+        "optimizer": json.dumps(config, default=str, sort_keys=True),
+        "settings of the model": json.dumps(program.settings(), default=str, sort_keys=True),
+    }
+
+
+def restored_alike(
+    checkpoints: Checkpoints, peers: Peers, variables: dict, trackables: Callable[[dict], dict]
+) -> Restored | None:
+    """Restores the chief's newest checkpoint on every task.
+
+    A task that sees the chief's folder reads it there; one that does not is sent the files.
+
+    Args:
+        checkpoints, variables, trackables: as for Checkpoints.restore.
+        peers: the tasks.
+    """
+    restored = checkpoints.restore(variables, trackables) if peers.is_chief else None
+    told = [restored.path, _contents(restored.path)] if restored else None
+    told = peers.broadcast(told)
+    if peers.count == 1 or told is None:
+        return restored
+    path, contents = told
+    wanted = not peers.is_chief and _contents(path) != contents
+    with tempfile.TemporaryDirectory(prefix="tfbig-checkpoint-") as folder:
+        copy = os.path.join(folder, os.path.basename(path))
+        if any(peers.gather(wanted)):
+            peers.broadcast_files(path if peers.is_chief else None, wanted, copy)
+        if not peers.is_chief:
+            restored = checkpoints.restore_from(copy if wanted else path, variables, trackables)
+    return restored._replace(path=path)
+
+
+def _contents(path: str) -> dict[str, list[int]] | None:
+    """Size of each file in a checkpoint, and a check sum of the small ones; None: not there."""
+    try:
+        return {name: _of_file(os.path.join(path, name)) for name in sorted(os.listdir(path))}
+    except OSError:
+        return None
+
+
+def _of_file(path: str) -> list[int]:
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        return [size, zlib.crc32(file.read()) if size < 2**20 else 0]
