@@ -61,6 +61,7 @@ def test_no_other_file_of_tfbig_uses_private_names(path):
         elif isinstance(node, ast.Attribute):
             names = [ast.unparse(node)]
             own = ast.unparse(node.value) in ("self", "cls", "super()", "tfbig")
+            own = own or names == ["os._exit"]  # which Python documents
             private = re.match(r"_[a-z]", node.attr) and node.attr != "_replace"  # a NamedTuple's
             assert own or not private, f"line {node.lineno}: {names[0]}"
         elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "setattr"):

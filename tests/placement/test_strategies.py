@@ -147,7 +147,7 @@ def test_an_unknown_strategy_is_refused(strategy):
     )
 
 
-@pytest.mark.parametrize("strategy", ["multi_worker", "parameter_server", "tpu"])
+@pytest.mark.parametrize("strategy", ["parameter_server", "tpu"])
 def test_a_strategy_of_the_api_that_is_not_built_says_so(strategy):
     with pytest.raises(NotBuiltError, match=f"^strategy='{strategy}' is not built yet; write "):
         make_placement(strategy)
