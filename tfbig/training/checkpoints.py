@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfbig.errors import CheckpointError, UserError
+from tfbig.training.checkpoint_state import first_line, read_state, write_state
 
 log = logging.getLogger("tfbig")
 
@@ -105,7 +106,7 @@ class Checkpoints:
 
         Args:
             step: the global step.
-            variables: name to tf.Variable.
+            variables: name to tf.Variable, or to what holds one in slices.
             trackables: name to any other object that tf.train.Checkpoint can save.
             metadata: anything JSON can hold.
             arrays: name to NumPy array, of no object dtype.
@@ -127,9 +128,7 @@ class Checkpoints:
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             os.makedirs(temporary)
-            tf.train.Checkpoint(variables=dict(variables), **trackables).write(
-                os.path.join(temporary, "state")
-            )
+            write_state(temporary, variables, trackables)
             with open(os.path.join(temporary, "arrays.npz"), "wb") as file:
                 np.savez(file, allow_pickle=False, **arrays)
             with open(os.path.join(temporary, "metadata.json"), "w") as file:
@@ -152,7 +151,7 @@ class Checkpoints:
         """Restores the newest checkpoint that is whole, or the one before it, and so on.
 
         Args:
-            variables: name to tf.Variable.
+            variables: as in `save`.
             trackables: from a checkpoint's metadata to the other objects to restore.
 
         Raises:
@@ -170,7 +169,7 @@ class Checkpoints:
             self._compare(path, metadata["variables"], variables)
             others = trackables(metadata)
             try:
-                lost = _read_state(path, dict(variables), others)
+                lost = read_state(path, variables, others)
                 with np.load(os.path.join(path, "arrays.npz"), allow_pickle=False) as file:
                     arrays = {name: file[name] for name in file.files}
             except _DAMAGED as error:
@@ -215,7 +214,7 @@ class Checkpoints:
             )
 
     def _not_saved(self, step: int, error: Exception) -> str:
-        reason = getattr(error, "strerror", None) or _first_line(error)
+        reason = getattr(error, "strerror", None) or first_line(error)
         kept = self.steps()
         previous = (
             f"the checkpoint of step {kept[-1]} is untouched" if kept else "there was none before"
@@ -224,27 +223,6 @@ class Checkpoints:
             f"the checkpoint of step {step} cannot be written to {self.directory}: {reason}; "
             f"{previous}. Free space there, or give another model_dir, and start again."
         )
-
-
-def _read_state(path: str, variables: dict, trackables: dict) -> str | None:
-    """Reads the variables, then the other objects; returns why those cannot be restored."""
-    root = tf.train.Checkpoint(variables=variables)
-    status = root.read(os.path.join(path, "state"))
-    status.assert_existing_objects_matched()
-    status.expect_partial()
-    try:
-        for name, trackable in trackables.items():
-            setattr(root, name, trackable)  # what is attached now is restored now
-    except tf.errors.DataLossError:
-        raise
-    except tf.errors.OpError as error:
-        return _first_line(error)
-    return None
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(getattr(error, "message", None) or error).split("\n")
-    return re.sub(r"\{\{.*?\}\} ?", "", lines[0])[:200]
 
 
 def _make_writable(*directories: str) -> None:
@@ -267,7 +245,7 @@ def _shown(kind: Any) -> str:
 
 
 def _warn_damaged(path: str, error: Exception) -> str:
-    log.warning("%s is damaged and is passed over: %s", path, _first_line(error))
+    log.warning("%s is damaged and is passed over: %s", path, first_line(error))
     return os.path.basename(path)
 
 
