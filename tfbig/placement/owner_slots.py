@@ -94,13 +94,13 @@ class SlicedSlot:
     """
 
     def __init__(self, slot: PieceSlot, start: int, shape: tf.TensorShape):
-        self._slot, self._start, self.shape = slot, start, tf.TensorShape(shape)
+        self.slot, self._start, self.shape = slot, start, tf.TensorShape(shape)
         self.dtype = slot.variable.dtype
 
     def numpy(self) -> np.ndarray:
         """The whole value."""
         stop = self._start + self.shape.num_elements()
-        return self._slot.read(self._start, stop).reshape(tuple(self.shape))
+        return self.slot.read(self._start, stop).reshape(tuple(self.shape))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         del copy  # it is a new array in any case
@@ -108,7 +108,7 @@ class SlicedSlot:
 
     def assign(self, value: Any) -> None:
         """Sets the whole value."""
-        self._slot.write(self._start, np.reshape(value, -1))
+        self.slot.write(self._start, np.reshape(value, -1))
 
 
 def _outside(make: Callable) -> Any:

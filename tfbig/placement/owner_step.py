@@ -132,7 +132,9 @@ class OwnerStep:
         scalars = [tf.convert_to_tensor(variable) for variable in rule.scalars]
         gradient = mask = None
         if touched:
-            gradient = self._slice(piece, gradients)
+            # A slice shares its tensor's memory, which would be kept as long as a slot that is
+            # computed in its place: for ever. A copy also lets go of the whole gradient now.
+            gradient = tf.raw_ops.DeepCopy(x=self._slice(piece, gradients))
             if divisor is not None:
                 gradient = _divided(gradient, divisor)
             if any(gradients[member] is None for member in piece.members):
