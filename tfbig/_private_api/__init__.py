@@ -65,6 +65,7 @@ from tfbig._private_api.slices import (
     next_scale,
     scale_variables,
     set_value,
+    shape_only_variable,
     unwrapped,
 )
 
@@ -114,6 +115,7 @@ __all__ = [
     "serialize_iterator",
     "set_keras_mask",
     "set_value",
+    "shape_only_variable",
     "sublayers",
     "substituted_losses",
     "unwrapped",

@@ -193,7 +193,10 @@ class SliceRule:
         if inner.use_ema:
             average = inner._model_variables_moving_average[member]
             self.place_of_average = list(own).index(id(average))
-        self.scalars = [v for v in inner.variables if id(v) not in known]
+        # Inside of a LossScaleOptimizer, Keras does not list all of them (Nadam's product).
+        attributes = [v for v in inner.__dict__.values() if isinstance(v, keras.Variable)]
+        scalars = {id(v): v for v in [*inner.variables, *attributes] if id(v) not in known}
+        self.scalars = list(scalars.values())
         kind = type(type(inner).__name__, (type(inner), _Pure), {})
         self._optimizer = object.__new__(kind)
         for name, value in inner.__dict__.items():
