@@ -4,13 +4,16 @@ As a program it is such a process: `python -m tests.harness <module:function> <f
 the function with the arguments in `<folder>/arguments.json` and leaves `<folder>/result.json`.
 """
 
+import contextlib
 import importlib
 import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -33,20 +36,7 @@ def run_python(*words: str, timeout: float, **environment: str) -> str:
     Raises:
         ProcessFailed: the exit code is not 0, or the time was up.
     """
-    process = subprocess.Popen(
-        [sys.executable, *words],
-        cwd=_ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,  # its own process group, so that its children die with it
-        env={
-            **os.environ,
-            "CUDA_VISIBLE_DEVICES": "-1",
-            "TF_NUM_INTRAOP_THREADS": "2",
-            **environment,
-        },
-    )
+    process = _start(words, subprocess.PIPE, environment)
     try:
         out, _ = process.communicate(timeout=timeout)
     except BaseException as error:
@@ -58,6 +48,90 @@ def run_python(*words: str, timeout: float, **environment: str) -> str:
     if process.returncode:
         raise ProcessFailed(f"exit code {process.returncode}; it printed:\n{out}")
     return out
+
+
+def _start(words: tuple[str, ...], out: Any, environment: dict[str, str]) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, *words],
+        cwd=_ROOT,
+        stdout=out,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # its own process group, so that its children die with it
+        env={
+            **os.environ,
+            "CUDA_VISIBLE_DEVICES": "-1",
+            "TF_NUM_INTRAOP_THREADS": "2",
+            **environment,
+        },
+    )
+
+
+def call_workers(
+    function: Callable,
+    folder: pathlib.Path,
+    *arguments: Any,
+    workers: int = 2,
+    timeout: float,
+    **environment: str,
+) -> list:
+    """Calls a module's function in the tasks of a cluster and returns the results of all.
+
+    Args:
+        function, arguments, timeout, environment: as in call.
+        folder: for the processes' files; worker i has worker<i> in it, with its out.txt.
+        workers: how many; TF_CONFIG tells each which it is.
+
+    Raises:
+        ProcessFailed: one of them failed, or they ran into their deadline; the others are killed.
+    """
+    ports = free_ports(workers)
+    addresses = [f"127.0.0.1:{port}" for port in ports]
+    processes, folders = [], [folder / f"worker{i}" for i in range(workers)]
+    for i, own in enumerate(folders):
+        own.mkdir()
+        (own / "arguments.json").write_text(json.dumps(arguments))
+        task = {"type": "worker", "index": i}
+        config = {"TF_CONFIG": json.dumps({"cluster": {"worker": addresses}, "task": task})}
+        name = f"{function.__module__}:{function.__qualname__}"
+        words = ("-m", "tests.harness", name, str(own))
+        with open(own / "out.txt", "w") as out:
+            one_thread = {"TF_NUM_INTRAOP_THREADS": "1"}
+            processes.append(_start(words, out, {**one_thread, **config, **environment}))
+    try:
+        _wait_for_all(processes, time.monotonic() + timeout)
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    codes = [process.returncode for process in processes]
+    if any(codes):
+        printed = "\n".join(
+            f"worker {i} printed:\n{(own / 'out.txt').read_text()}" for i, own in enumerate(folders)
+        )
+        raise ProcessFailed(f"exit codes {codes}; {printed}")
+    return [json.loads((own / "result.json").read_text()) for own in folders]
+
+
+def _wait_for_all(processes: list[subprocess.Popen], deadline: float) -> None:
+    """Returns when all have ended, or one has failed and the others had time to notice."""
+    failed = False
+    while any(process.poll() is None for process in processes):
+        if not failed and any(process.returncode for process in processes):
+            failed, deadline = True, min(deadline, time.monotonic() + 40)
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.05)
+
+
+def free_ports(count: int) -> list[int]:
+    """So many ports of the loopback address on which nobody listens."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
 
 
 def call(
