@@ -444,6 +444,8 @@ _ON_TWO_WORKERS = (
     "mlp_100_steps",
     "cnn_100_steps",
     "uneven_jit",
+    "synchronized_batch_norm_remat",
+    "dropout_accumulated_remat",
     "even_owner",
     "uneven_owner",
     "last_batch_of_one_owner",
