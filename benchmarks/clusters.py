@@ -1,4 +1,4 @@
-"""Runs a benchmark's script as the workers of a cluster on this machine, each on cores of its own."""
+"""Runs a script as the workers of a cluster on this machine, each on a core of its own."""
 
 import json
 import os

@@ -5,6 +5,8 @@ import functools
 import logging
 import os
 import platform
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -19,6 +21,7 @@ from tfbig.placement.preflight import join
 
 log = logging.getLogger("tfbig")
 
+_PACK_BYTES = 16 * 2**20
 _DEFAULT_TIMEOUT = 300.0  # seconds in which all tasks have to be there
 
 
@@ -37,9 +40,48 @@ class MultiWorker(Mirrored):
         self.peers = peers
         self.first_replica = peers.index * self.local_replicas
 
+    def reduce_sum(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
+        """Sums tensors over all replicas, a pack after the other.
+
+        A collective operation copies its pack several times (to one buffer, into messages, out of
+        them), so what is under way at once is memory. The last tensors come first: those are the
+        gradients that the backward pass has ready while it goes on.
+        """
+        context, sums = tf.distribute.get_replica_context(), list(tensors)
+        before: list[tf.Tensor] = []
+        for places in packs(tensors, _PACK_BYTES):
+            with tf.control_dependencies(before):
+                ready = [tf.identity(tensors[i]) for i in places]
+            before = context.all_reduce(tf.distribute.ReduceOp.SUM, ready)
+            for i, total in zip(places, before, strict=True):
+                sums[i] = total
+        return sums
+
     def describe(self) -> str:
         each = "" if self.local_replicas == 1 else f", {self.local_replicas} replicas each"
         return f"{self.peers.count} workers{each}; this is {self.peers.describe(self.peers.index)}"
+
+
+def packs(tensors: Sequence[Any], most: int) -> list[list[int]]:
+    """Places of tensors that are reduced together, the last first; of one dtype each.
+
+    Args:
+        tensors: with shape and dtype.
+        most: bytes of a pack; a larger tensor is alone.
+    """
+    found: list[list[int]] = []
+    open_packs: dict[Any, tuple[list[int], int]] = {}
+    for i in reversed(range(len(tensors))):
+        tensor = tensors[i]
+        size = (tensor.shape.num_elements() or 1) * tensor.dtype.size
+        places, used = open_packs.get(tensor.dtype, ([], 0))
+        if places and used + size <= most:
+            places.append(i)
+        else:
+            places, used = [i], 0
+            found.append(places)
+        open_packs[tensor.dtype] = (places, used + size)
+    return found
 
 
 @functools.cache
