@@ -6,6 +6,7 @@ checks that each still is what is described here.
 
 from tfbig._private_api.cluster import (
     abort_collectives,
+    has_started,
     leave_health_to_others,
     make_own_initial_values,
 )
@@ -72,6 +73,7 @@ __all__ = [
     "gradients_already_reduced",
     "graph_nodes",
     "graph_run_by",
+    "has_started",
     "is_plain_functional",
     "is_recorded",
     "keras_mask",
