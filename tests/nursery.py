@@ -76,6 +76,8 @@ def start(
     """
     folder.mkdir(parents=True)
     (folder / "arguments.json").write_text(json.dumps(arguments))
+    for name in ("out", "err"):  # before the process comes to it
+        (folder / name).touch()
     order = {
         "function": f"{function.__module__}:{function.__qualname__}",
         "folder": str(folder),

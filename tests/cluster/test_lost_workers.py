@@ -93,11 +93,11 @@ def test_a_task_that_stands_still_for_a_while_is_waited_for(cluster):
 
 
 def test_a_task_that_does_not_come_is_named(cluster):
-    cluster.start(None, words=[*TRAIN, "--cluster_timeout=3"], workers=3, only=(0, 2))
+    cluster.start(None, words=[*TRAIN, "--cluster_timeout=9"], workers=3, only=(0, 2))
 
     assert cluster.ends(40) == [1, 1], cluster
     for task in cluster.tasks.values():
-        assert own_lines(task.err)[-1].startswith(f"error: {cluster.name(1)} has not come within 3")
+        assert own_lines(task.err)[-1].startswith(f"error: {cluster.name(1)} has not come within 9")
 
 
 @pytest.mark.slow
