@@ -97,7 +97,8 @@ def test_a_task_that_does_not_come_is_named(cluster):
 
     assert cluster.ends(40) == [1, 1], cluster
     for task in cluster.tasks.values():
-        assert own_lines(task.err)[-1].startswith(f"error: {cluster.name(1)} has not come within 9")
+        last = own_lines(task.err)[-1]  # one of them may have given up, and left, before the other
+        assert last.startswith(f"error: {cluster.name(1)}") and "not come within 9 s" in last
 
 
 @pytest.mark.slow
