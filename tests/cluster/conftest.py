@@ -1,7 +1,6 @@
 """Clusters of real processes on this machine, whose tasks a test can stop and kill."""
 
 import contextlib
-import json
 import os
 import pathlib
 import signal

@@ -17,9 +17,7 @@ KIND = "augmented"  # a mixture, augmentation, dropout by the example's place
 def straight(tmp_path_factory) -> dict:
     """What an uninterrupted run on two workers leaves."""
     folder = tmp_path_factory.mktemp("straight")
-    return harness.call_workers(
-        resumed_runs.run, folder, KIND, str(folder / "run"), timeout=90
-    )[0]
+    return harness.call_workers(resumed_runs.run, folder, KIND, str(folder / "run"), timeout=90)[0]
 
 
 @pytest.fixture(scope="module")
