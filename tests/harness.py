@@ -4,19 +4,20 @@ As a program it is such a process: `python -m tests.harness <module:function> <f
 the function with the arguments in `<folder>/arguments.json` and leaves `<folder>/result.json`.
 """
 
-import contextlib
 import importlib
 import json
 import os
 import pathlib
 import signal
-import socket
 import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+from tests import nursery
+from tfbig.launch.ports import free_ports
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -36,7 +37,20 @@ def run_python(*words: str, timeout: float, **environment: str) -> str:
     Raises:
         ProcessFailed: the exit code is not 0, or the time was up.
     """
-    process = _start(words, subprocess.PIPE, environment)
+    process = subprocess.Popen(
+        [sys.executable, *words],
+        cwd=_ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # its own process group, so that its children die with it
+        env={
+            **os.environ,
+            "CUDA_VISIBLE_DEVICES": "-1",
+            "TF_NUM_INTRAOP_THREADS": "2",
+            **environment,
+        },
+    )
     try:
         out, _ = process.communicate(timeout=timeout)
     except BaseException as error:
@@ -48,90 +62,6 @@ def run_python(*words: str, timeout: float, **environment: str) -> str:
     if process.returncode:
         raise ProcessFailed(f"exit code {process.returncode}; it printed:\n{out}")
     return out
-
-
-def _start(words: tuple[str, ...], out: Any, environment: dict[str, str]) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, *words],
-        cwd=_ROOT,
-        stdout=out,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,  # its own process group, so that its children die with it
-        env={
-            **os.environ,
-            "CUDA_VISIBLE_DEVICES": "-1",
-            "TF_NUM_INTRAOP_THREADS": "2",
-            **environment,
-        },
-    )
-
-
-def call_workers(
-    function: Callable,
-    folder: pathlib.Path,
-    *arguments: Any,
-    workers: int = 2,
-    timeout: float,
-    **environment: str,
-) -> list:
-    """Calls a module's function in the tasks of a cluster and returns the results of all.
-
-    Args:
-        function, arguments, timeout, environment: as in call.
-        folder: for the processes' files; worker i has worker<i> in it, with its out.txt.
-        workers: how many; TF_CONFIG tells each which it is.
-
-    Raises:
-        ProcessFailed: one of them failed, or they ran into their deadline; the others are killed.
-    """
-    ports = free_ports(workers)
-    addresses = [f"127.0.0.1:{port}" for port in ports]
-    processes, folders = [], [folder / f"worker{i}" for i in range(workers)]
-    for i, own in enumerate(folders):
-        own.mkdir()
-        (own / "arguments.json").write_text(json.dumps(arguments))
-        task = {"type": "worker", "index": i}
-        config = {"TF_CONFIG": json.dumps({"cluster": {"worker": addresses}, "task": task})}
-        name = f"{function.__module__}:{function.__qualname__}"
-        words = ("-m", "tests.harness", name, str(own))
-        with open(own / "out.txt", "w") as out:
-            one_thread = {"TF_NUM_INTRAOP_THREADS": "1"}
-            processes.append(_start(words, out, {**one_thread, **config, **environment}))
-    try:
-        _wait_for_all(processes, time.monotonic() + timeout)
-    finally:
-        for process in processes:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-    codes = [process.returncode for process in processes]
-    if any(codes):
-        printed = "\n".join(
-            f"worker {i} printed:\n{(own / 'out.txt').read_text()}" for i, own in enumerate(folders)
-        )
-        raise ProcessFailed(f"exit codes {codes}; {printed}")
-    return [json.loads((own / "result.json").read_text()) for own in folders]
-
-
-def _wait_for_all(processes: list[subprocess.Popen], deadline: float) -> None:
-    """Returns when all have ended, or one has failed and the others had time to notice."""
-    failed = False
-    while any(process.poll() is None for process in processes):
-        if not failed and any(process.returncode for process in processes):
-            failed, deadline = True, min(deadline, time.monotonic() + 40)
-        if time.monotonic() > deadline:
-            return
-        time.sleep(0.05)
-
-
-def free_ports(count: int) -> list[int]:
-    """So many ports of the loopback address on which nobody listens."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 def call(
@@ -154,7 +84,73 @@ def call(
     return json.loads((folder / "result.json").read_text())
 
 
-def _main(name: str, folder: str) -> int:
+def call_workers(
+    function: Callable,
+    folder: pathlib.Path,
+    *arguments: Any,
+    workers: int = 2,
+    timeout: float,
+    **environment: str,
+) -> list:
+    """Calls a module's function in every task of a cluster on this machine, with one thread each.
+
+    Args:
+        function, arguments: as for `call`; the same for all tasks.
+        folder: for the processes' files; an empty one.
+        workers: how many.
+        timeout: seconds; after them all are killed.
+        environment: variables that are set besides the present ones.
+
+    Returns:
+        What the function has returned in each task, the chief first.
+
+    Raises:
+        ProcessFailed: one of them has failed, or the time was up; all have been killed.
+    """
+    processes = [
+        nursery.start(function, folder / f"worker{index}", arguments, **environment, TF_CONFIG=text)
+        for index, text in enumerate(tf_configs(free_addresses(workers)))
+    ]
+    until, failed = time.monotonic() + timeout, False
+    try:
+        while None in (codes := [process.code for process in processes]):
+            if any(codes) and not failed:  # the others may have something to say about it
+                until, failed = min(until, time.monotonic() + 5), True
+            if time.monotonic() > until:
+                break
+            time.sleep(0.02)
+    finally:
+        for process in processes:
+            process.send(signal.SIGKILL)
+    if any(codes) or None in codes:
+        told = [
+            f"worker {i}: {'killed' if code is None else f'exit code {code}'}; it printed:\n"
+            f"{process.out}{process.err}"
+            for i, (code, process) in enumerate(zip(codes, processes, strict=True))
+        ]
+        raise ProcessFailed(
+            f"of {workers} workers, after {timeout:g} s at most:\n" + "\n".join(told)
+        )
+    return [process.result() for process in processes]
+
+
+def free_addresses(count: int) -> list[str]:
+    """Addresses on loopback at which nobody listens."""
+    return [f"127.0.0.1:{port}" for port in free_ports(count, set())]
+
+
+def tf_configs(addresses: Sequence[str]) -> list[str]:
+    """The TF_CONFIG of each worker of a cluster."""
+    return [
+        json.dumps(
+            {"cluster": {"worker": list(addresses)}, "task": {"type": "worker", "index": index}}
+        )
+        for index in range(len(addresses))
+    ]
+
+
+def main(name: str, folder: str) -> int:
+    """Calls a function as the process of its own that this is; returns the exit code."""
     module, _, function = name.partition(":")
     arguments = json.loads(pathlib.Path(folder, "arguments.json").read_text())
     try:
@@ -167,4 +163,4 @@ def _main(name: str, folder: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_main(*sys.argv[1:]))
+    sys.exit(main(*sys.argv[1:]))

@@ -1,6 +1,7 @@
 """Replicas on many machines, or in many processes of one: MultiWorkerMirroredStrategy."""
 
 import atexit
+import faulthandler
 import functools
 import logging
 import os
@@ -23,6 +24,7 @@ log = logging.getLogger("tfbig")
 
 _PACK_BYTES = 16 * 2**20
 _DEFAULT_TIMEOUT = 300.0  # seconds in which all tasks have to be there
+_STRATEGY_SECONDS = 45  # from then on; it takes them one, or a few where they start slowly
 
 
 class MultiWorker(Mirrored):
@@ -113,25 +115,42 @@ def multi_worker(workers: tuple[str, ...], index: int) -> MultiWorker:
     channel.on_lost(_stop_collectives)
     channel.enforce()
     atexit.register(channel.leave)
-    _private_api.leave_health_to_others(channel.count)
+    _check_not_started(channel)
+    return MultiWorker(_strategy(workers, index), channel)
+
+
+def _check_not_started(channel: Channel) -> None:
+    """Checks that TensorFlow has started in no task, or none of them could make the strategy."""
+    started = channel.gather(_private_api.has_started())
+    if not any(started):
+        return
+    channel.leave()  # the others raise the same
+    tasks = ", ".join(channel.describe(index) for index, is_one in enumerate(started) if is_one)
+    raise UserError(
+        f"TensorFlow has started before the cluster was joined (in {tasks}), and its collective "
+        "operations can only be set up before; call train_distributed before any other TensorFlow "
+        "operation (pass a function that builds the model, not a model)."
+    )
+
+
+def _strategy(workers: tuple[str, ...], index: int) -> tf.distribute.MultiWorkerMirroredStrategy:
+    """The strategy of a task; it returns when all tasks make it."""
+    _private_api.leave_health_to_others(len(workers))
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec({"worker": list(workers)}),
         task_type="worker",
         task_id=index,
         rpc_layer="grpc",
     )
+    # TensorFlow waits for the other tasks and holds Python's lock meanwhile, so that no other
+    # thread can end this process if one of them dies now. The fault handler can.
+    faulthandler.dump_traceback_later(_STRATEGY_SECONDS, exit=True, file=2)
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
-    except RuntimeError as error:
-        if "program startup" not in str(error):
-            raise
-        raise UserError(
-            "TensorFlow has started before the cluster was joined, and its collective operations "
-            "can only be set up before; call train_distributed before any other TensorFlow "
-            "operation (pass a function that builds the model, not a model)."
-        ) from None
+    finally:
+        faulthandler.cancel_dump_traceback_later()
     _private_api.make_own_initial_values(strategy)
-    return MultiWorker(strategy, channel)
+    return strategy
 
 
 def _stop_collectives(lost: PeerLost) -> None:

@@ -1,0 +1,102 @@
+"""The runs of test_lost_workers.py: long ones, in which a task is lost or fails."""
+
+import json
+import os
+import time
+
+import keras
+import numpy as np
+from ml_collections import ConfigDict
+
+import tfbig
+from tfbig.errors import PeerLost
+
+READING = "reads a batch"
+
+
+class Slow(tfbig.data.ArraySource):
+    """Takes its time for a batch, so that a run is there to be stopped, and says so."""
+
+    def __init__(self, arrays, seconds: float = 0.05, fails_after: int | None = None):
+        super().__init__(arrays)
+        self._seconds, self._reads_left = seconds, fails_after
+
+    def read(self, indices):
+        print(READING, flush=True)
+        time.sleep(self._seconds)
+        if self._reads_left is not None:
+            self._reads_left -= 1
+            if self._reads_left < 0:
+                raise ValueError("the disk of this task is broken")
+        return super().read(indices)
+
+
+class Fails(keras.callbacks.Callback):
+    """Raises an error in the midst of the run."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch >= 5:
+            raise ValueError("this callback is broken")
+
+
+def task() -> int:
+    return json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+
+
+def build() -> keras.Model:
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(1e-3), "mse")
+    return model
+
+
+def arrays() -> tuple[np.ndarray, np.ndarray]:
+    x = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
+    return x, x[:, :1]
+
+
+def source() -> tfbig.data.Source:
+    return Slow(arrays()).batch(16)
+
+
+def get_config() -> ConfigDict:
+    """For `tfbig train --config=tests/cluster/lost_runs.py`."""
+    config = ConfigDict()
+    config.model_fn, config.input_fn = f"{__name__}.build", f"{__name__}.source"
+    if __name__ != "tests.cluster.lost_runs":  # as the config file that it is, too
+        config.model_fn = "tests.cluster.lost_runs.build"
+        config.input_fn = "tests.cluster.lost_runs.source"
+    config.run = ConfigDict(dict(jit_compile=False, steps_per_loop=2, tf_random_seed=0))
+    config.max_steps = 100_000
+    return config
+
+
+def trained(fault: str | None = None, max_steps: int = 100_000) -> dict:
+    """Trains for long; returns how it ended.
+
+    Args:
+        fault: "model_fn" or "data": of worker 1; "callback": of the chief.
+        max_steps: when it ends.
+    """
+    mine = fault if task() == (0 if fault == "callback" else 1) else None
+
+    def model_fn():
+        if mine == "model_fn":
+            raise ValueError("this model is broken")
+        return build()
+
+    def input_fn():
+        if mine == "data":
+            return Slow(arrays(), fails_after=6).batch(16)
+        return source()
+
+    try:
+        result = tfbig.train_distributed(
+            model_fn,
+            input_fn,
+            max_steps=max_steps,
+            callbacks=[Fails()] if mine == "callback" else [],
+            config=tfbig.RunConfig(tf_random_seed=0, jit_compile=False, steps_per_loop=2),
+        )
+    except PeerLost as error:
+        return {"lost": str(error)}
+    return {"step": result.global_step}
