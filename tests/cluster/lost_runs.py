@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import time
 
 import keras
@@ -11,6 +12,7 @@ from ml_collections import ConfigDict
 
 import tfbig
 from tfbig.errors import PeerLost
+from tfbig.placement import multi_worker
 
 READING, STEPPING = "reads a batch", "is in a step"
 
@@ -99,6 +101,37 @@ def trained_in_long_calls() -> dict:
             max_steps=100_000,
             config=tfbig.RunConfig(tf_random_seed=0, jit_compile=False, steps_per_loop=400),
         )
+    except PeerLost as error:
+        return {"lost": str(error)}
+    return {}
+
+
+def dies_while_the_strategy_is_made() -> dict:
+    """Worker 1 is killed when all have met, and the chief waits for it in native code."""
+
+    def dies(workers, index):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    multi_worker._STRATEGY_SECONDS = 5
+    if task() == 1:
+        multi_worker._strategy = dies
+    return trained()
+
+
+def used(verb: str) -> dict:
+    """Evaluates or predicts; worker 1 has no data."""
+
+    def input_fn():
+        if task() == 1:
+            raise ValueError("the disk of this task is broken")
+        return source()
+
+    model = tfbig.train_distributed(build, source, max_steps=1).model
+    try:
+        if verb == "evaluate":
+            tfbig.evaluate(model, input_fn, strategy="multi_worker")
+        else:
+            list(tfbig.predict(model, input_fn, strategy="multi_worker"))
     except PeerLost as error:
         return {"lost": str(error)}
     return {}

@@ -55,6 +55,13 @@ def test_a_task_that_waits_in_a_step_for_one_that_stands_still_gets_an_error(gon
     assert cluster.tasks[1 - gone].result()["lost"].startswith(cluster.name(gone))
 
 
+def test_a_task_that_is_killed_while_the_strategy_is_made_does_not_hold_the_other(cluster):
+    cluster.start(lost_runs.dies_while_the_strategy_is_made)
+
+    assert cluster.ends(40) == [1, -signal.SIGKILL], cluster
+    assert "_strategy" in cluster.tasks[0].err  # where it was
+
+
 def test_of_three_tasks_the_two_that_are_left_name_the_third(cluster):
     cluster.start(lost_runs.trained, workers=3)
     for index in range(3):
@@ -149,3 +156,13 @@ def test_an_error_in_one_task_is_told_by_the_other(fault, cluster):
     assert codes[1 - index] == 0, cluster
     told = cluster.tasks[1 - index].result()["lost"]
     assert f"{cluster.name(index)} left with an error" in told and words in told
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "predict"])
+def test_an_error_in_the_data_of_one_task_is_told_by_the_other(verb, cluster):
+    cluster.start(lost_runs.used, verb)
+
+    assert cluster.ends(40) == [0, 1], cluster
+    assert "ValueError: the disk of this task is broken" in cluster.tasks[1].out
+    told = cluster.tasks[0].result()["lost"]
+    assert f"{cluster.name(1)} left with an error: the disk of this task is broken" in told
