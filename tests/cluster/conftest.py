@@ -171,9 +171,14 @@ class Cluster:
 
 @pytest.fixture
 def cluster(tmp_path) -> Iterator[Cluster]:
-    made = Cluster(tmp_path / "tasks")
-    yield made
-    made.close()
+    with contextlib.closing(Cluster(tmp_path / "tasks")) as made:
+        yield made
+
+
+@pytest.fixture
+def second_cluster(tmp_path) -> Iterator[Cluster]:
+    with contextlib.closing(Cluster(tmp_path / "second")) as made:
+        yield made
 
 
 @pytest.fixture(autouse=True)

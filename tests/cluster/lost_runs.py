@@ -2,16 +2,19 @@
 
 import json
 import os
+import signal
 import time
 
 import keras
 import numpy as np
+import tensorflow as tf
 from ml_collections import ConfigDict
 
 import tfbig
 from tfbig.errors import PeerLost
+from tfbig.placement import multi_worker
 
-READING = "reads a batch"
+READING, STEPPING = "reads a batch", "is in a step"
 
 
 class Slow(tfbig.data.ArraySource):
@@ -49,6 +52,19 @@ def build() -> keras.Model:
     return model
 
 
+class SlowLayer(keras.layers.Layer):
+    """Takes its time inside the step, so that a task is stopped there, and says so."""
+
+    def call(self, x):
+        def wait(x):
+            print(STEPPING, flush=True)
+            time.sleep(0.05)
+            return x
+
+        waited = tf.numpy_function(wait, [tf.stop_gradient(x)], tf.float32)
+        return x + 0.0 * tf.ensure_shape(waited, x.shape)
+
+
 def arrays() -> tuple[np.ndarray, np.ndarray]:
     x = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
     return x, x[:, :1]
@@ -68,6 +84,57 @@ def get_config() -> ConfigDict:
     config.run = ConfigDict(dict(jit_compile=False, steps_per_loop=2, tf_random_seed=0))
     config.max_steps = 100_000
     return config
+
+
+def trained_in_long_calls() -> dict:
+    """Trains for long, in calls of many steps that Python sees nothing of."""
+
+    def model_fn():
+        model = keras.Sequential([keras.Input((3,)), SlowLayer(), keras.layers.Dense(1)])
+        model.compile(keras.optimizers.SGD(1e-3), "mse")
+        return model
+
+    try:
+        tfbig.train_distributed(
+            model_fn,
+            lambda: tfbig.data.ArraySource(arrays()).batch(16),
+            max_steps=100_000,
+            config=tfbig.RunConfig(tf_random_seed=0, jit_compile=False, steps_per_loop=400),
+        )
+    except PeerLost as error:
+        return {"lost": str(error)}
+    return {}
+
+
+def dies_while_the_strategy_is_made() -> dict:
+    """Worker 1 is killed when all have met, and the chief waits for it in native code."""
+
+    def dies(workers, index):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    multi_worker._STRATEGY_SECONDS = 5
+    if task() == 1:
+        multi_worker._strategy = dies
+    return trained()
+
+
+def used(verb: str) -> dict:
+    """Evaluates or predicts; worker 1 has no data."""
+
+    def input_fn():
+        if task() == 1:
+            raise ValueError("the disk of this task is broken")
+        return source()
+
+    model = tfbig.train_distributed(build, source, max_steps=1).model
+    try:
+        if verb == "evaluate":
+            tfbig.evaluate(model, input_fn, strategy="multi_worker")
+        else:
+            list(tfbig.predict(model, input_fn, strategy="multi_worker"))
+    except PeerLost as error:
+        return {"lost": str(error)}
+    return {}
 
 
 def trained(fault: str | None = None, max_steps: int = 100_000) -> dict:

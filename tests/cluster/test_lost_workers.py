@@ -2,6 +2,7 @@
 
 import re
 import signal
+import time
 
 import pytest
 
@@ -37,8 +38,28 @@ def test_a_task_that_is_killed_or_stands_still_is_named_by_the_other(gone, numbe
     assert told.startswith(cluster.name(gone)) and why in told
     if number == signal.SIGSTOP:
         cluster.tasks[gone].send(signal.SIGCONT)
-        cluster.ends(30, gone)
-        assert "did not answer for 3 s" in str(cluster)
+        assert cluster.ends(30, gone) == [0], cluster
+        assert "did not answer for 3 s" in cluster.tasks[gone].result()["lost"]
+
+
+@pytest.mark.parametrize("gone", [0, 1])
+def test_a_task_that_waits_in_a_step_for_one_that_stands_still_gets_an_error(gone, cluster):
+    cluster.start(lost_runs.trained_in_long_calls, TFBIG_PEER_PATIENCE="3")
+    for index in (0, 1):
+        cluster.wait_for(lost_runs.STEPPING, index)
+    time.sleep(1)  # the first call has one batch, the second one lasts 20 seconds
+    cluster.tasks[gone].send(signal.SIGSTOP)
+
+    # Else the process would be ended from outside, with 1.
+    assert cluster.ends(30, 1 - gone) == [0], cluster
+    assert cluster.tasks[1 - gone].result()["lost"].startswith(cluster.name(gone))
+
+
+def test_a_task_that_is_killed_while_the_strategy_is_made_does_not_hold_the_other(cluster):
+    cluster.start(lost_runs.dies_while_the_strategy_is_made)
+
+    assert cluster.ends(40) == [1, -signal.SIGKILL], cluster
+    assert "_strategy" in cluster.tasks[0].err  # where it was
 
 
 def test_of_three_tasks_the_two_that_are_left_name_the_third(cluster):
@@ -67,18 +88,22 @@ def test_the_command_ends_with_1_and_one_line(gone, cluster):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("gone", [0, 1])
 def test_with_the_usual_patience_a_task_that_stands_still_ends_the_other_within_a_minute(
-    gone, cluster
+    cluster, second_cluster
 ):
-    cluster.start(None, words=TRAIN)
-    for index in (0, 1):
-        cluster.wait_for(lost_runs.READING, index)
-    cluster.tasks[gone].send(signal.SIGSTOP)
+    clusters = {0: cluster, 1: second_cluster}
+    for each in clusters.values():
+        each.start(None, words=TRAIN)
+        for index in (0, 1):
+            each.wait_for(lost_runs.READING, index)
+    for gone, each in clusters.items():
+        each.tasks[gone].send(signal.SIGSTOP)
 
-    assert cluster.ends(60, 1 - gone) == [1], cluster
-    last = own_lines(cluster.tasks[1 - gone].err)[-1]
-    assert last == f"error: {cluster.name(gone)} has not answered for 20 s"
+    until = time.monotonic() + 60
+    for gone, each in clusters.items():
+        assert each.ends(until - time.monotonic(), 1 - gone) == [1], each
+        last = own_lines(each.tasks[1 - gone].err)[-1]
+        assert last == f"error: {each.name(gone)} has not answered for 20 s"
 
 
 @pytest.mark.slow
@@ -102,14 +127,16 @@ def test_a_task_that_does_not_come_is_named(cluster):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("there", [0, 1])
-def test_while_a_task_does_not_come_a_line_says_so(there, cluster):
-    cluster.start(None, words=[*TRAIN, "--cluster_timeout=33"], only=[there])
+def test_while_a_task_does_not_come_a_line_says_so(cluster, second_cluster):
+    clusters = {0: cluster, 1: second_cluster}
+    for there, each in clusters.items():
+        each.start(None, words=[*TRAIN, "--cluster_timeout=33"], only=[there])
 
-    assert cluster.ends(60) == [1], cluster
-    *_, waiting, error = own_lines(cluster.tasks[there].err)
-    assert waiting.startswith(f"waiting for {cluster.name(1 - there)} (30 s)")
-    assert error.startswith(f"error: {cluster.name(1 - there)} has not come within 33 s")
+    for there, each in clusters.items():
+        assert each.ends(70) == [1], each
+        *_, waiting, error = own_lines(each.tasks[there].err)
+        assert waiting.startswith(f"waiting for {each.name(1 - there)} (30 s)")
+        assert error.startswith(f"error: {each.name(1 - there)} has not come within 33 s")
 
 
 FAULTS = {
@@ -129,3 +156,13 @@ def test_an_error_in_one_task_is_told_by_the_other(fault, cluster):
     assert codes[1 - index] == 0, cluster
     told = cluster.tasks[1 - index].result()["lost"]
     assert f"{cluster.name(index)} left with an error" in told and words in told
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "predict"])
+def test_an_error_in_the_data_of_one_task_is_told_by_the_other(verb, cluster):
+    cluster.start(lost_runs.used, verb)
+
+    assert cluster.ends(40) == [0, 1], cluster
+    assert "ValueError: the disk of this task is broken" in cluster.tasks[1].out
+    told = cluster.tasks[0].result()["lost"]
+    assert f"{cluster.name(1)} left with an error: the disk of this task is broken" in told
