@@ -87,7 +87,7 @@ _ADVICE = {
         "pass the compiled keras.Model to tfbig.train_distributed as it is"
     ),
     "py_func": "write tf.numpy_function(…) in input_fn; in model_fn use TensorFlow's operations",
-    "examples": "write tfbig.datasets.digits, keras.datasets.mnist or tfbig.data.TfdsSource",
+    "examples": "write keras.datasets, tfbig.datasets or tfbig.data.TfdsSource",
     "python": "TensorFlow's private modules change with each version; use a public name",
     "contrib.layers.xavier_initializer": "write tf.compat.v1.glorot_uniform_initializer()",
     "contrib.layers.l1_regularizer": "write keras.regularizers.L1(scale)",
@@ -103,7 +103,7 @@ _ADVICE = {
         "keras.applications and tfbig.fine_tune"
     ),
     "contrib.data": "write the method of tf.data.Dataset: shuffle, map, batch(drop_remainder=)",
-    "contrib.learn.datasets": "write tfbig.datasets.digits, keras.datasets or tfbig.data.TfdsSource",
+    "contrib.learn.datasets": "write keras.datasets, tfbig.datasets or tfbig.data.TfdsSource",
     "contrib.learn": "write tfbig.Estimator, tfbig.RunConfig and tfbig.train_and_evaluate",
     "contrib.lookup": "write tf.lookup.StaticHashTable, or keras.layers.StringLookup",
     "contrib.distribute": _STRATEGY,

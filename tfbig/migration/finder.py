@@ -181,11 +181,11 @@ class Finder(cst.CSTVisitor):
             return None
         rest = [each.attr.value for each in chain[1:]]
         # `import tensorflow.compat.v1` binds `tensorflow` alone.
-        heads = {"tensorflow" if each.startswith(f"{root.value}.") else each for each in full}
+        heads = {root.value if each.startswith(f"{root.value}.") else each for each in full}
         names = {Name.of(".".join([head, *rest])) for head in heads}
         if None in names or len({name.parts for name in names}) > 1:
             return None
-        given = {len(Name.of(head).parts) for head in heads}
+        given = {len(Name.of(head).parts) if Name.of(head) else 0 for head in heads}
         name = max(names, key=lambda each: each.v1)
         if len(given) > 1 or not name.parts:
             return None

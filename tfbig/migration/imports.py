@@ -42,14 +42,15 @@ def _plain(source: Source, statement: cst.Import) -> list[Finding]:
         line, column = source.place(alias)
         told = _FOREIGN.get(full.split(".")[0])
         name = Name.of(full)
-        if name is not None and name.parts:
+        if name is not None and name.parts and not name.ours:
             told = decide(name)
             if not isinstance(told, str) and told is not None:
                 if told.in_v1 or told.used != len(name.parts) or alias.asname is None:
                     told = f"write import {told.new} as {name.parts[-1]}"
                 else:
                     edit = Edit(source.span(alias.name), told.new)
-                    found.append(Finding(line, column, f"import {full}", told.new, (edit,)))
+                    new = f"import {told.new} as {alias.evaluated_alias}"
+                    found.append(Finding(line, column, f"import {full}", new, (edit,)))
                     continue
         if told:
             found.append(Finding(line, column, f"import {full}", told))

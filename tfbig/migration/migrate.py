@@ -38,30 +38,33 @@ def migrate(source: Source) -> Migration:
     finder = Finder(source)
     source.tree.visit(finder)
     tf1 = is_tf1(finder.uses)
-    findings, in_v1, kept = list(finder.findings), set(), set()
+    findings, renamed, in_v1, kept = list(finder.findings), [], set(), set()
     for use in finder.uses:
         decision = decide(use.name)
         if decision is None and tf1 and is_other_call(use):
             decision = Rename(len(use.name.parts), ".".join(use.name.parts), in_v1=True)
         if isinstance(decision, str):
             findings.append(_finding(source, use, decision))
+        elif decision is None and not use.name.ours:
+            kept.add(".".join(("tf.compat.v1" if use.name.v1 else "tf", *use.name.parts)))
         elif decision is None:
-            kept.add(".".join(("tf", *use.name.parts)))
+            continue
         elif use.given:
             # The import is changed, and what it imports keeps its name.
             if decision.in_v1:
                 in_v1.add(".".join(("tensorflow", *use.name.parts[: use.given])))
         elif not (decision.in_v1 and use.either):
-            findings.append(_renamed(source, use, decision))
-    findings += import_findings(source, finder.imports, in_v1)
-    texts = [e.text for f in findings for e in f.edits]
+            renamed.append(_renamed(source, use, decision))
+    texts = [e.text for f in renamed for e in f.edits]
     needed = {
         module
         for module in ("absl.app", "absl.flags", "tfbig")
         if any(f"{text}.".startswith(f"{module}.") for text in texts)
     }
+    findings += renamed
+    findings += import_findings(source, finder.imports, in_v1)
     findings += added_imports(source, needed)
-    findings = sorted(set(findings), key=lambda f: (f.line, f.column))
+    findings.sort(key=lambda f: (f.line, f.column))
     mechanical = [f for f in findings if f.mechanical]
     return Migration(
         source.path,

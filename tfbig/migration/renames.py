@@ -27,15 +27,23 @@ class Name(NamedTuple):
     """A name of TensorFlow: the parts after `tf` or `tf.compat.v1`, and which of the two.
 
     Example: `Name.of("tensorflow.compat.v1.train.AdamOptimizer").parts[0] == "train"`.
+
+    Attributes:
+        ours: whether it is tfbig's name for it already.
     """
 
     parts: tuple[str, ...]
     v1: bool
+    ours: bool = False
 
     @classmethod
     def of(cls, full: str) -> "Name | None":
         """The name, or None: it is not TensorFlow's."""
         root, *parts = full.split(".")
+        if root == "tfbig":
+            if parts[:2] == ["compat", "v1"]:
+                return cls(tuple(parts[2:]), True, True)
+            return cls(("estimator", "RunConfig"), True, True) if parts == ["RunConfig"] else None
         if root != "tensorflow":
             return None
         if parts[:2] == ["compat", "v1"]:
@@ -57,6 +65,8 @@ def decide(name: Name) -> Rename | str | None:
     if told is not None:
         return told
     first, second = parts[0], parts[1] if len(parts) > 1 else None
+    if name.ours:
+        return gone_layer(second) if first == "layers" and second else None
     if first == "estimator":
         return _of_estimator(parts)
     if first == "layers":
