@@ -146,7 +146,8 @@ def advice(names: Sequence[str]) -> str | None:
     if names[0] == "estimator" and len(names) > 1:
         return gone_estimator(".".join(names[1:3])) or gone_estimator(names[1])
     if tuple(names[:2]) == ("contrib", "tpu"):
-        return gone_estimator(f"tpu.{names[-1]}") or _ADVICE["contrib"]
+        name = f"tpu.{names[-1]}"
+        return gone_estimator(name) or _ADVICE.get(name, _ADVICE["contrib"])
     if names[0] == "nn" and len(names) > 1:
         return gone_rnn(".".join(names[1:3]))
     for length in range(len(names), 0, -1):
