@@ -35,6 +35,7 @@ class ModelFnProgram(Program):
     """
 
     pure = False
+    named = True
 
     def __init__(self, model_fn: Callable, params: Any, config: Any, scope, precision: str):
         self._model_fn = model_fn

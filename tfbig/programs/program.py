@@ -93,6 +93,7 @@ class Program:
         has_convolutions: some layer is a convolution or a maximum over a window, which decides
             how the loop is best compiled.
         per_replica_statistics: some layer normalises over each replica's part of a batch.
+        named: its variables have names of their own, under which a checkpoint holds them.
     """
 
     trainable: list
@@ -105,6 +106,7 @@ class Program:
     exact_with_padding: bool = False
     couples_replicas: bool = False
     per_replica_statistics: bool = False
+    named: bool = False
     has_convolutions: bool = False
     phases: tuple[int, ...] = ()
 
