@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfbig.api.checks import call_input_fn, check_callable, check_count, checked_model_dir
+from tfbig.arguments import call_input_fn, check_callable, check_count, checked_model_dir
 from tfbig.data.feed import Feed
 from tfbig.errors import NotBuiltError, UserError
 from tfbig.evaluation.curves import read_history

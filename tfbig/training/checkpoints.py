@@ -71,10 +71,11 @@ class Checkpoints:
 
     Attributes:
         model_dir, directory: None keeps nothing.
+        keep: how many stay.
     """
 
     def __init__(self, model_dir: str | None, keep: int, writes: bool = True):
-        self.model_dir, self._keep, self._writes = model_dir, keep, writes
+        self.model_dir, self.keep, self._writes = model_dir, keep, writes
         self.directory = os.path.join(model_dir, "checkpoints") if model_dir else None
 
     def clear_up(self) -> None:
@@ -175,7 +176,7 @@ class Checkpoints:
         except (OSError, tf.errors.OpError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
             raise CheckpointError(self._not_saved(step, error)) from error
-        for old in self.steps()[: -self._keep]:
+        for old in self.steps()[: -self.keep]:
             shutil.rmtree(self._path(old), ignore_errors=True)
         return path
 
@@ -218,7 +219,7 @@ class Checkpoints:
 
     def _point_at_newest(self) -> None:
         """Has tf.train.latest_checkpoint(model_dir) find what is there."""
-        names = [os.path.basename(self._path(step)) for step in self.steps()[-self._keep :]]
+        names = [os.path.basename(self._path(step)) for step in self.steps()[-self.keep :]]
         paths = [os.path.join("checkpoints", name, "state") for name in names]  # so it can be moved
         folder = os.path.abspath(self.model_dir)
         tf.compat.v1.train.update_checkpoint_state(folder, paths[-1], paths)

@@ -24,6 +24,7 @@ from tfbig.programs.keras_builder import KerasBuilder
 from tfbig.programs.keras_program import KerasProgram
 from tfbig.programs.model_fn_program import ModelFnProgram, is_estimator_style
 from tfbig.programs.program import Program
+from tfbig.programs.spec import ModeKeys
 from tfbig.programs.watched import Watched
 from tfbig.run_config import RunConfig
 from tfbig.training.agreement import Agreement, Plan, take_values_of_chief
@@ -86,6 +87,8 @@ class TrainingSession:
         self._eval_feed: Feed | None = None
         self._limit, self._repeats = limit, repeats
         self._initializers: list[Callable] = []
+        self._eval_steps: int | None = None
+        self._eval_hooks: Callable | None = None
         self.watched: Watched | None = None
 
     def read_data(
@@ -210,7 +213,13 @@ class TrainingSession:
         evaluator = None
         if self._eval_feed is not None:
             evaluator = Evaluator(
-                self._program, self._placement, self._eval_feed, self._config, jit
+                self._program,
+                self._placement,
+                self._eval_feed,
+                self._config,
+                jit,
+                self._eval_steps,
+                self._eval_hooks and self._eval_hooks(),
             )
         loop = Loop(
             self._program,
@@ -244,6 +253,34 @@ class TrainingSession:
         log.info("training on %s from step %d", self._placement.describe(), start.step)
         with self._preemption.watching() as preemption:
             return self._with_cleaning(loop.run(preemption))
+
+    def limit(self, steps: int | None, last: int | None) -> None:
+        """Ends the run after a number of steps, or at a step, unless it ends before."""
+        known = [s for s in (steps, self._limit) if s is not None]
+        self._limit = min(known, default=None)
+        known = [s for s in (last, self._max_steps) if s is not None]
+        self._max_steps = min(known, default=None)
+
+    def save_every(self, steps: int | None, secs: float | None) -> None:
+        """Sets when checkpoints are written, in the place of what the config says."""
+        fields = {"save_checkpoints_steps": steps, "save_checkpoints_secs": secs}
+        self._config = dataclasses.replace(self._config, **fields)
+
+    def keep_checkpoints(self, count: int) -> None:
+        """Sets how many checkpoints stay, in the place of what the config says."""
+        self._checkpoints.keep = count
+
+    def evaluate_with(self, steps: int | None, hooks: Callable[[Look], Any]) -> None:
+        """Sets how many batches an evaluation reads, and what makes its hooks."""
+        self._eval_steps = steps
+        self._eval_hooks = lambda: hooks(
+            Look(self._program, self._placement, self._eval_feed, self.watched, ModeKeys.EVAL)
+        )
+
+    @property
+    def model_dir(self) -> str | None:
+        """Where the run is kept, or None."""
+        return self._model_dir
 
     def initialize_by(self, initialize: Callable[[Program], dict[str, np.ndarray] | None]) -> None:
         """Sets what a run that has no checkpoint yet takes its first values from.
@@ -295,8 +332,8 @@ class TrainingSession:
     def _schedule(self, plan: Plan, start: Start) -> tuple[Schedule, int | None]:
         config, length = self._config, self._feed.steps_per_pass
         repeats = isinstance(self._feed, SourceFeed)
-        if self._max_steps is None and self._limit is not None:
-            self._max_steps = start.began + self._limit
+        if self._limit is not None:
+            self.limit(None, start.began + self._limit)
         elif self._max_steps is None and self._repeats and repeats:
             self._max_steps = start.began + length  # one pass
         end, passes = end_of(self._max_steps, self._epochs, length, repeats)
