@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfbig.errors import CheckpointError, UserError
+from tfbig.training.checkpoint_state import first_line, read_state, write_state
 
 log = logging.getLogger("tfbig")
 
@@ -106,7 +107,7 @@ class Checkpoints:
 
         Args:
             step: the global step.
-            variables: name to tf.Variable.
+            variables: name to tf.Variable, or to what holds one in slices.
             trackables: name to any other object that tf.train.Checkpoint can save.
             metadata: anything JSON can hold.
             arrays: name to NumPy array, of no object dtype.
@@ -130,9 +131,7 @@ class Checkpoints:
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             os.makedirs(temporary)
-            tf.train.Checkpoint(variables=dict(variables), **trackables).write(
-                os.path.join(temporary, "state")
-            )
+            write_state(temporary, variables, trackables)
             with open(os.path.join(temporary, "arrays.npz"), "wb") as file:
                 np.savez(file, allow_pickle=False, **arrays)
             with open(os.path.join(temporary, "metadata.json"), "w") as file:
@@ -155,7 +154,7 @@ class Checkpoints:
         """Restores the newest checkpoint that is whole, or the one before it, and so on.
 
         Args:
-            variables: name to tf.Variable.
+            variables: as in `save`.
             trackables: from a checkpoint's metadata to the other objects to restore.
 
         Raises:
@@ -210,7 +209,7 @@ class Checkpoints:
             )
 
     def _not_saved(self, step: int, error: Exception) -> str:
-        reason = getattr(error, "strerror", None) or _first_line(error)
+        reason = getattr(error, "strerror", None) or first_line(error)
         kept = self.steps()
         previous = (
             f"the checkpoint of step {kept[-1]} is untouched" if kept else "there was none before"
@@ -235,31 +234,10 @@ def _metadata_in(path: str) -> dict:
 
 
 def _read(path: str, metadata: dict, variables: dict, trackables: dict) -> Restored:
-    lost = _read_state(path, dict(variables), trackables)
+    lost = read_state(path, variables, trackables)
     with np.load(os.path.join(path, "arrays.npz"), allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     return Restored(metadata["step"], metadata, arrays, path, lost)
-
-
-def _read_state(path: str, variables: dict, trackables: dict) -> str | None:
-    """Reads the variables, then the other objects; returns why those cannot be restored."""
-    root = tf.train.Checkpoint(variables=variables)
-    status = root.read(os.path.join(path, "state"))
-    status.assert_existing_objects_matched()
-    status.expect_partial()
-    try:
-        for name, trackable in trackables.items():
-            setattr(root, name, trackable)  # what is attached now is restored now
-    except tf.errors.DataLossError:
-        raise
-    except tf.errors.OpError as error:
-        return _first_line(error)
-    return None
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(getattr(error, "message", None) or error).split("\n")
-    return re.sub(r"\{\{.*?\}\} ?", "", lines[0])[:200]
 
 
 def _make_writable(*directories: str) -> None:
@@ -282,7 +260,7 @@ def _shown(kind: Any) -> str:
 
 
 def _warn_damaged(path: str, error: Exception) -> str:
-    log.warning("%s is damaged and is passed over: %s", path, _first_line(error))
+    log.warning("%s is damaged and is passed over: %s", path, first_line(error))
     return os.path.basename(path)
 
 

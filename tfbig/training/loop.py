@@ -378,7 +378,7 @@ class Loop:
             getattr(optimizer, "inner_optimizer", None), "use_ema", False
         ):
             with self._placement.scope():
-                optimizer.finalize_variable_values(self._program.trainable)
+                self._program.updates.finalize(optimizer, self._program.trainable)
 
     def _result(self, signal: str | None) -> TrainResult:
         told = [self._loss, self._metrics, self._history]

@@ -17,6 +17,7 @@ from tfbig.data.feed import Feed
 from tfbig.data.source import Source
 from tfbig.data.source_feed import SourceFeed
 from tfbig.errors import CheckpointError, UserError
+from tfbig.placement.owner import make_updates
 from tfbig.placement.placement import Placement
 from tfbig.placement.preflight import compare
 from tfbig.programs.keras_builder import KerasBuilder
@@ -134,6 +135,7 @@ class TrainingSession:
             with placement.scope():
                 model = builder.build(placement.owns)
                 self._program = KerasProgram(model, remat=self._config.remat)
+        self._program.updates = make_updates(self._config.model_distribution, placement)
         build_program(self._program, placement, self._feed, training=True)
         if self._eval_feed is not None:
             self._program.check_evaluation(self._eval_feed.element_spec)
