@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.estimator.export import ServingInputReceiver
 
@@ -60,10 +61,10 @@ def with_methods(folder: str, methods: dict[str, str]) -> None:
     """
     if all(method == _PREDICT for method in methods.values()):
         return
-    path = os.path.join(folder, "saved_model.pb")
-    with open(path, "rb") as file:
-        model = tf.compat.v1.saved_model.SavedModel.FromString(file.read()) if False else None
-    del model
+    _private_api.set_signature_methods(os.path.join(folder, "saved_model.pb"), methods)
+    fingerprint = os.path.join(folder, "fingerprint.pb")  # it has a sum over the signatures
+    if os.path.exists(fingerprint):
+        os.remove(fingerprint)
 
 
 def _signature(name: str, output: Any, spec: Any, inputs: dict[str, tf.Tensor]) -> Signature:
