@@ -58,7 +58,8 @@ def test_what_exists_is_tfbigs_own():
     for name in ("Estimator", "EstimatorSpec", "ModeKeys", "RunConfig", "TrainSpec"):
         assert getattr(estimator, name) is getattr(tfbig, name)
     assert estimator.export is tfbig.estimator.export
-    assert estimator.StopAtStepHook is tf.compat.v1.train.StopAtStepHook
+    assert estimator.StopAtStepHook is tfbig.estimator.StopAtStepHook
+    assert estimator.SessionRunHook is tf.compat.v1.train.SessionRunHook
     assert "Estimator" in dir(estimator)
     assert not hasattr(estimator, "Estimatr")
 

@@ -117,13 +117,14 @@ def test_any_script_is_migrated_once_and_for_all(lines, newline, ends):
     [
         ("import tensorflow as tf\ntf.get_variable", "tf.compat.v1.get_variable"),
         ("import tensorflow\ntensorflow.get_variable", "tensorflow.compat.v1.get_variable"),
-        ("import tensorflow as t\nt.estimator.StopAtStepHook", "t.compat.v1.train.StopAtStepHook"),
+        ("import tensorflow as t\nt.estimator.SessionRunHook", "t.compat.v1.train.SessionRunHook"),
         (
-            "import tensorflow.compat.v1 as tf\ntf.estimator.StopAtStepHook",
-            "tf.train.StopAtStepHook",
+            "import tensorflow.compat.v1 as tf\ntf.estimator.SessionRunHook",
+            "tf.train.SessionRunHook",
         ),
         ("import tensorflow.compat.v1 as tf\ntf.get_variable", "tf.get_variable"),
         ("import tensorflow as tf\ntf.compat.v1.layers.dense", "tfbig.compat.v1.layers.dense"),
+        ("import tensorflow as tf\ntf.estimator.StopAtStepHook", "tfbig.estimator.StopAtStepHook"),
         ("import tensorflow as tf\ntf.layers", "tfbig.compat.v1.layers"),
         ("import tensorflow as tf\ntf.estimator.tpu", "tfbig.compat.v1.estimator.tpu"),
         (

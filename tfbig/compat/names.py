@@ -1,17 +1,21 @@
 """The names of tf.estimator and tf.layers that exist here; knows no TensorFlow."""
 
+# By that name in tfbig and in tfbig.estimator.
 OURS = (
-    *("BestExporter", "Estimator", "EstimatorSpec", "EvalSpec", "Exporter", "FinalExporter"),
-    *("LatestExporter", "ModeKeys", "RunConfig", "TrainSpec", "WarmStartSettings"),
-    "train_and_evaluate",
+    *("BestExporter", "Estimator", "EstimatorSpec", "EvalSpec", "FinalExporter", "LatestExporter"),
+    *("ModeKeys", "RunConfig", "TrainSpec", "WarmStartSettings", "train_and_evaluate"),
+)
+# In tfbig.estimator alone.
+IN_ESTIMATOR = (
+    *("CheckpointSaverHook", "CheckpointSaverListener", "Exporter", "FinalOpsHook"),
+    *("LoggingTensorHook", "NanTensorHook", "StepCounterHook", "StopAtStepHook"),
+    "SummarySaverHook",
 )
 # Those that tf.estimator only passed on from tf.compat.v1.train.
 FROM_TRAIN = (
-    *("CheckpointSaverHook", "CheckpointSaverListener", "FeedFnHook", "FinalOpsHook"),
-    *("GlobalStepWaiterHook", "LoggingTensorHook", "NanLossDuringTrainingError", "NanTensorHook"),
-    *("ProfilerHook", "SecondOrStepTimer", "SessionRunArgs", "SessionRunContext"),
-    *("SessionRunHook", "SessionRunValues", "StepCounterHook", "StopAtStepHook"),
-    *("SummarySaverHook", "VocabInfo"),
+    *("FeedFnHook", "GlobalStepWaiterHook", "NanLossDuringTrainingError", "ProfilerHook"),
+    *("SecondOrStepTimer", "SessionRunArgs", "SessionRunContext", "SessionRunHook"),
+    *("SessionRunValues", "VocabInfo"),
 )
 STOPPING = (
     "make_early_stopping_hook",

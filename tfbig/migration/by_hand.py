@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from tfbig.compat.gone import gone_estimator, gone_rnn
+from tfbig.run_config import NOT_HONOURED
 
 _SESSION = (
     "there are no sessions: tfbig.train_distributed, or tfbig.Estimator's train, evaluate and "
@@ -117,19 +118,7 @@ _ADVICE = {
 _REMOVABLE = frozenset(
     name for name, text in _ADVICE.items() if text == _V1 or text.endswith("TensorFlow 2's own way")
 )
-RUN_CONFIG = {
-    "model_dir": "pass it to tfbig.Estimator(model_dir=…)",
-    "train_distribute": "pass strategy= and devices=",
-    "eval_distribute": "leave it out: evaluation runs where training does",
-    "experimental_distribute": "pass strategy= and devices=",
-    "session_config": "leave it out: there are no sessions",
-    "device_fn": "leave it out: devices= says where",
-    "protocol": "leave it out",
-    "keep_checkpoint_every_n_hours": "use keep_checkpoint_max",
-    "session_creation_timeout_secs": "leave it out: TFBIG_CLUSTER_TIMEOUT says it",
-    "experimental_max_worker_delay_secs": "leave it out",
-    "checkpoint_save_graph_def": "leave it out",
-}
+RUN_CONFIG = {name: f"leave it out; use {text}" for name, text in NOT_HONOURED.items()}
 SESSION_HOOK = (
     "a hook that uses the session cannot work: fetch tensors in before_run "
     "(SessionRunArgs), or write a keras.callbacks.Callback"

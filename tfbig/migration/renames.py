@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tfbig.compat.gone import gone_layer
-from tfbig.compat.names import FROM_TRAIN, LAYERS, OURS, STOPPING
+from tfbig.compat.names import FROM_TRAIN, IN_ESTIMATOR, LAYERS, OURS, STOPPING
 from tfbig.migration import tensorflow_names
 from tfbig.migration.by_hand import advice
 
@@ -100,7 +100,7 @@ def _of_estimator(parts: Sequence[str]) -> Rename | str:
         return Rename(2, f"tfbig.{second}")
     if second in FROM_TRAIN:
         return Rename(2, f"train.{second}", in_v1=True)
-    if second in ("export", "inputs"):
+    if second in ("export", "inputs") or second in IN_ESTIMATOR:
         return Rename(2, f"tfbig.estimator.{second}")
     if second == "experimental" and len(parts) > 2 and parts[2] in STOPPING:
         return Rename(3, f"tfbig.estimator.{parts[2]}")

@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from tfbig.compat.gone import canned_model_fn, gone_estimator
-from tfbig.compat.names import FROM_TRAIN, OURS
+from tfbig.compat.names import FROM_TRAIN, IN_ESTIMATOR, OURS
 from tfbig.errors import UserError
 
 _FOLDERS = {
@@ -20,7 +20,7 @@ _FOLDERS = {
     "tpu": f"{__name__}.tpu",
 }
 
-__all__ = [*OURS, *FROM_TRAIN, *_FOLDERS]
+__all__ = [*OURS, *IN_ESTIMATOR, *FROM_TRAIN, *_FOLDERS]
 
 
 def __getattr__(name: str) -> Any:
@@ -31,9 +31,8 @@ def __getattr__(name: str) -> Any:
             f"tf.estimator.{name} does not exist in tfbig; {instead}"
             + (f", for example:\n\n{code}\n" if code else ".")
         )
-    if name in OURS:
-        value = getattr(importlib.import_module("tfbig"), name, None)
-        value = value or getattr(importlib.import_module("tfbig.estimator"), name)
+    if name in OURS or name in IN_ESTIMATOR:
+        value = getattr(importlib.import_module("tfbig.estimator"), name)
     elif name in FROM_TRAIN:
         value = getattr(importlib.import_module("tensorflow").compat.v1.train, name)
     elif name in _FOLDERS:

@@ -17,7 +17,6 @@ def __getattr__(name: str) -> Any:
         raise UserError(f"tf.estimator.experimental.{name} does not exist in tfbig; {instead}.")
     if name not in STOPPING:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module("tfbig"), name, None)
-    value = value or getattr(importlib.import_module("tfbig.estimator"), name)
+    value = getattr(importlib.import_module("tfbig.estimator"), name)
     setattr(sys.modules[__name__], name, value)
     return value
