@@ -30,7 +30,7 @@ class Estimator:
 
         estimator = tfbig.Estimator(model_fn, "runs/iris", params={"units": 10})
         estimator.train(train_input_fn, steps=1000)
-        print(estimator.evaluate(eval_input_fn))        # {"loss": …, "accuracy": …, "global_step": …}
+        print(estimator.evaluate(eval_input_fn))   # {"loss": …, "accuracy": …, "global_step": …}
         for prediction in estimator.predict(predict_input_fn):
             print(prediction["class_ids"])
 
@@ -136,7 +136,12 @@ class Estimator:
         check_count("steps", steps)
         check_count("max_steps", max_steps)
         training.fit(
-            self, input_fn, hooks=hooks, steps=steps, max_steps=max_steps, listeners=saving_listeners
+            self,
+            input_fn,
+            hooks=hooks,
+            steps=steps,
+            max_steps=max_steps,
+            listeners=saving_listeners,
         )
         return self
 

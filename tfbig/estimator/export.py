@@ -6,6 +6,24 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tfbig.errors import UserError
+from tfbig.serving.export_outputs import (
+    ClassificationOutput,
+    ExportOutput,
+    PredictOutput,
+    RegressionOutput,
+)
+
+__all__ = [
+    "ClassificationOutput",
+    "ExportOutput",
+    "PredictOutput",
+    "RegressionOutput",
+    "ServingInputReceiver",
+    "build_parsing_serving_input_receiver_fn",
+    "build_raw_serving_input_receiver_fn",
+    "checked_receiver",
+    "identifier",
+]
 
 _SINGLE = "input"
 _EXAMPLES = "examples"
@@ -66,7 +84,7 @@ def build_raw_serving_input_receiver_fn(
 
     def serving_input_receiver_fn() -> ServingInputReceiver:
         placeholders = {
-            name: tf.compat.v1.placeholder(spec.dtype, spec.shape, name=_identifier(name))
+            name: tf.compat.v1.placeholder(spec.dtype, spec.shape, name=identifier(name))
             for name, spec in specs.items()
         }
         given = placeholders[_SINGLE] if single else dict(placeholders)
@@ -150,7 +168,7 @@ def _placeholders(tensors: Any, where: str) -> dict[str, tf.Tensor]:
     return tensors
 
 
-def _identifier(name: str) -> str:
-    """A name that a placeholder may have."""
+def identifier(name: str) -> str:
+    """A name that an operation of a graph may have, made of any other."""
     kept = "".join(c if c.isalnum() or c == "_" else "_" for c in name)
     return kept if kept[:1].isalpha() else f"input_{kept}"

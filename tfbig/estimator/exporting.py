@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from tfbig.errors import UserError
-from tfbig.estimator.export import ServingInputReceiver, checked_receiver
+from tfbig.estimator.export import ServingInputReceiver, checked_receiver, identifier
 from tfbig.estimator.signatures import Signature, signatures_of, with_methods
 from tfbig.placement.strategies import make_placement
 from tfbig.programs.model_fn_program import ModelFnProgram
@@ -72,7 +72,11 @@ def _module(
 
     def trace():
         made["receiver"] = receiver = checked_receiver(serving_input_receiver_fn())
+        flat = tf.nest.flatten(receiver.features)
+        specs = [tf.TensorSpec(t.shape, t.dtype) for t in flat]
+        structure = tf.nest.pack_sequence_as(receiver.features, specs)
         with program.tracing():
+            program.build_prediction(structure, lambda fn, _: (fn(*flat), set())[1])
             made["spec"] = program.prediction_spec(receiver.features)
         return tf.zeros([])
 
@@ -87,18 +91,23 @@ def _module(
     module = tf.Module()
     module.model_variables = {name.replace(".", "_"): v for name, v in variables.items()}
     module.tables = list(program.tables)
-    functions = {name: _served(graph, signature) for name, signature in signatures.items()}
+    functions = {name: _served(graph, s, variables) for name, s in signatures.items()}
     return module, functions, {name: s.method for name, s in signatures.items()}
 
 
-def _served(graph: Any, signature: Signature) -> Any:
+def _served(graph: Any, signature: Signature, variables: dict[str, tf.Variable]) -> Any:
     """The function of a signature, whose arguments have the receiver tensors' names."""
     names = list(signature.inputs)
     tensors = [signature.inputs[name] for name in names]
     outputs = list(signature.outputs)
     pruned = graph.prune(tensors, [signature.outputs[name] for name in outputs])
 
+    used = {id(tensor) for tensor in pruned.captured_inputs}
+    handles = {name: v.handle for name, v in variables.items() if id(v.handle) in used}
+
     def serve(**given):
+        for name, handle in handles.items():  # else they are captured under numbers
+            tf.compat.v1.get_default_graph().capture(handle, name=identifier(name))
         found = pruned(*(given[name] for name in names))
         return dict(zip(outputs, found, strict=True))
 

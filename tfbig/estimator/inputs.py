@@ -130,6 +130,6 @@ def _check(name, batch_size, num_epochs, shuffle, queue_capacity, num_threads) -
     for key, value in given.items():
         if value != _QUEUE[key]:
             raise UserError(
-                f"{name}({key}={value!r}) is not honoured: there is no queue here, and all examples "
-                "are shuffled; leave it out."
+                f"{name}({key}={value!r}) is not honoured: there is no queue here, and all "
+                "examples are shuffled; leave it out."
             )

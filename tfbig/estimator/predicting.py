@@ -48,9 +48,7 @@ def predict(
         try:
             compare(peers, {"input_fn": described_feed(feed)})
             watched = Watched(estimator.model_fn)
-            program = load_program(
-                watched, params, config, placement, feed, ModeKeys.PREDICT, path
-            )
+            program = load_program(watched, params, config, placement, feed, ModeKeys.PREDICT, path)
             keys = _checked_keys(keys, watched.first[ModeKeys.PREDICT].predictions)
             predictor = Predictor(program, placement, feed)
             look = Look(program, placement, feed, watched, ModeKeys.PREDICT)

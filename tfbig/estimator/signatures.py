@@ -9,13 +9,12 @@ import tensorflow as tf
 from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.estimator.export import ServingInputReceiver
+from tfbig.programs.export_output import PredictOutput
 
 log = logging.getLogger("tfbig")
 
 _DEFAULT = "serving_default"
 _PREDICT = "tensorflow/serving/predict"
-_CLASSIFY = "tensorflow/serving/classify"
-_REGRESS = "tensorflow/serving/regress"
 
 
 class Signature(NamedTuple):
@@ -36,7 +35,7 @@ def signatures_of(spec: Any, receiver: ServingInputReceiver) -> dict[str, Signat
     Raises:
         UserError: none of several outputs is the default.
     """
-    outputs = dict(spec.export_outputs or {_DEFAULT: None})
+    outputs = dict(spec.export_outputs or {_DEFAULT: PredictOutput(spec.predictions)})
     if _DEFAULT not in outputs and len(outputs) == 1:
         outputs[_DEFAULT] = next(iter(outputs.values()))
     if _DEFAULT not in outputs:
@@ -46,9 +45,9 @@ def signatures_of(spec: Any, receiver: ServingInputReceiver) -> dict[str, Signat
         )
     found = {}
     for name, output in outputs.items():
-        found[name] = _signature(name, output, spec, receiver.receiver_tensors)
+        found[name] = _signature(name, output, receiver.receiver_tensors)
         for other, tensors in (receiver.receiver_tensors_alternatives or {}).items():
-            found[f"{other}:{name}"] = _signature(name, output, spec, tensors)
+            found[f"{other}:{name}"] = _signature(name, output, tensors)
     return found
 
 
@@ -67,30 +66,18 @@ def with_methods(folder: str, methods: dict[str, str]) -> None:
         os.remove(fingerprint)
 
 
-def _signature(name: str, output: Any, spec: Any, inputs: dict[str, tf.Tensor]) -> Signature:
-    method, outputs = _outputs(output, spec)
+def _signature(name: str, output: Any, inputs: dict[str, tf.Tensor]) -> Signature:
+    method = output.method_name
     if method == _PREDICT:
-        return Signature(inputs, outputs, method)
+        return Signature(inputs, output.outputs(), method)
     only = list(inputs.values())
     if len(only) == 1 and only[0].dtype == tf.string:
-        return Signature({"inputs": only[0]}, outputs, method)
+        return Signature({"inputs": only[0]}, output.outputs(), method)
     log.warning(
-        "the signature %r takes %s: TensorFlow Serving calls %s with serialized tf.Examples alone, "
-        "so this one is for its predict calls",
+        "the signature %r takes %s: TensorFlow Serving's %s calls send serialized tf.Examples "
+        "alone, so this one is for its predict calls",
         name,
         ", ".join(inputs),
         method.rsplit("/", 1)[1],
     )
-    return Signature(inputs, outputs, _PREDICT)
-
-
-def _outputs(output: Any, spec: Any) -> tuple[str, dict[str, tf.Tensor]]:
-    if hasattr(output, "scores"):
-        outputs = {"classes": output.classes, "scores": output.scores}
-        return _CLASSIFY, {name: t for name, t in outputs.items() if t is not None}
-    if hasattr(output, "value"):
-        return _REGRESS, {"outputs": output.value}
-    outputs = spec.predictions if output is None else output.outputs
-    if not isinstance(outputs, dict):
-        outputs = {"output": outputs}
-    return _PREDICT, {str(name): tensor for name, tensor in outputs.items()}
+    return Signature(inputs, output.outputs(), _PREDICT)

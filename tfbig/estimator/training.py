@@ -99,7 +99,7 @@ def fit(
 
 
 def hooks_of_spec(session: TrainingSession) -> list[Any]:
-    """The callbacks of the spec's training hooks; the session is set by the others and the scaffold.
+    """The callbacks of the spec's training hooks; other hooks and the scaffold set the session.
 
     Args:
         session: whose model_fn has been built.
@@ -127,8 +127,8 @@ def save_by(session: TrainingSession, saver: CheckpointSaverHook, model_dir: str
     """Has a session write checkpoints when a CheckpointSaverHook says."""
     if saver.checkpoint_dir is not None and str(saver.checkpoint_dir) != model_dir:
         raise UserError(
-            f"CheckpointSaverHook(checkpoint_dir={saver.checkpoint_dir!r}): checkpoints are written "
-            f"to the model_dir, {model_dir!r}; give that."
+            f"CheckpointSaverHook(checkpoint_dir={saver.checkpoint_dir!r}): checkpoints are "
+            f"written to the model_dir, {model_dir!r}; give that."
         )
     session.save_every(saver.save_steps, saver.save_secs)
 

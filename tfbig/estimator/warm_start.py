@@ -102,13 +102,12 @@ class WarmStartSettings:
         if wanted is None:
             return []
         if isinstance(wanted, str):
+            # A program that is not trained here does not tell its weights from their state.
             trained = {id(variable) for variable in program.trainable}
-            frozen = {id(variable) for variable in program.state}
             candidates = [
                 name
                 for name, variable in program.named_variables().items()
-                if id(variable) in trained
-                or (not program.trainable and name.startswith("model/") and id(variable) not in frozen)
+                if (id(variable) in trained if trained else name.startswith("model/"))
             ]
             patterns = [wanted]
         else:

@@ -296,6 +296,21 @@ class ModelFnProgram(Program):
         if step is not None:  # whatever model_fn does, it counts updates
             step.assign(before + 1)
 
+    def look(
+        self, batch: Batch, mode: str, find: Callable[[ModelFnTrace], list[str]]
+    ) -> dict[str, tf.Tensor]:
+        """Tensors of model_fn's graph of a mode, computed on a batch; nothing else is run.
+
+        Args:
+            batch: of the present replica.
+            find: tells the tensors' names in the trace that it is given.
+        """
+        traced = self._traced(mode, batch)
+        names = find(traced)
+        part = traced.graph.part(traced.graph.needed(name.rsplit(":", 1)[0] for name in names))
+        flat = tf.nest.flatten(_fed(batch))
+        return dict(zip(names, traced.run(part, flat, names), strict=True))
+
     def prediction_spec(self, features: Any) -> EstimatorSpec:
         """The EstimatorSpec in PREDICT mode, computed in the graph that is being traced."""
         batch = Batch(features, None, None, None, tf.constant(1.0))

@@ -222,7 +222,11 @@ class Checkpoints:
         names = [os.path.basename(self._path(step)) for step in self.steps()[-self.keep :]]
         paths = [os.path.join("checkpoints", name, "state") for name in names]  # so it can be moved
         folder = os.path.abspath(self.model_dir)
-        tf.compat.v1.train.update_checkpoint_state(folder, paths[-1], paths)
+        state = tf.compat.v1.train.generate_checkpoint_state_proto(folder, paths[-1], paths)
+        temporary = os.path.join(folder, f".tmp-{os.getpid()}-checkpoint")
+        with open(temporary, "w") as file:
+            file.write(str(state))
+        os.replace(temporary, os.path.join(folder, "checkpoint"))
 
     def _path(self, step: int) -> str:
         return os.path.join(self.directory, f"ckpt-{step:08d}")

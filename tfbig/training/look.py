@@ -12,6 +12,7 @@ from tfbig.data.feed import Feed, Stack
 from tfbig.errors import UserError
 from tfbig.layers.place import placed
 from tfbig.placement.placement import Placement
+from tfbig.programs.model_fn_trace import ModelFnTrace
 from tfbig.programs.program import Batch, Program, split_element
 from tfbig.programs.spec import ModeKeys
 from tfbig.programs.watched import Watched
@@ -69,12 +70,11 @@ class Look:
         batch = tf.nest.map_structure(lambda a: a[place][:count], stack.values)
         if self._mode == ModeKeys.PREDICT:
             batch = split_element(batch)[0]
-        key = tuple(fetch if isinstance(fetch, str) else id(fetch) for fetch in flat)
+        key = (count, *(fetch if isinstance(fetch, str) else id(fetch) for fetch in flat))
         if key not in self._functions:
             self._kept += flat
             self._functions[key] = self._traced(flat, batch)
-        first = int(stack.offsets[place])
-        arguments = (tf.constant(count), tf.constant(first), tf.constant(step, tf.int64))
+        arguments = (tf.constant(int(stack.offsets[place])), tf.constant(step, tf.int64))
         values = self._functions[key](*tf.nest.flatten(batch), *arguments)
         return [value.numpy() for value in values]
 
@@ -82,54 +82,68 @@ class Look:
         program = self._program
         structure = tf.nest.map_structure(lambda t: None, batch)
 
-        def inside(tensors, count, first, step):
+        def inside(tensors, first, step):
             element = tf.nest.pack_sequence_as(structure, tensors)
             before = program.read()
-            with placed(step, first, count):
-                self._run(element, count, first, before)
-            found = [tf.identity(self._find(fetch, step)) for fetch in flat]
+            with placed(step, first, tf.shape(tensors[0])[0]):
+                found = self._found(flat, element, step)
             variables = [*program.state, *program.metric_variables]
             for variable, value in zip(variables, [*before.state, *before.metrics], strict=True):
                 variable.assign(value)
             return found
 
         def looked(*arguments):
-            *tensors, count, first, step = arguments
+            *tensors, first, step = arguments
             program.select(self._mode == ModeKeys.TRAIN)
             with program.tracing():
-                return self._placement.run(inside, (list(tensors), count, first, step))
+                return self._placement.run(inside, (list(tensors), first, step))
 
-        specs = [
-            tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype)
-            for tensor in tf.nest.flatten(batch)
-        ]
-        scalar = tf.TensorSpec([], tf.int32)
-        signature = (*specs, scalar, scalar, tf.TensorSpec([], tf.int64))
+        specs = [tf.TensorSpec(t.shape, t.dtype) for t in tf.nest.flatten(batch)]
+        signature = (*specs, tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.int64))
         function = tf.function(looked, input_signature=signature, autograph=False)
         concrete = function.get_concrete_function()
         if self._placement.peers.count > 1:
             self._refuse_collectives(concrete)
         return concrete
 
-    def _run(self, element: Any, count, first, before) -> None:
+    def _found(self, flat: list, element: Any, step: tf.Tensor) -> list[tf.Tensor]:
+        """The tensors that fetches mean, computed on a batch in the present replica."""
         if self._mode == ModeKeys.PREDICT:
-            self._program.predict(element)
-            return
-        batch = Batch(*split_element(element), None, tf.cast(count, tf.float32), first)
-        self._program.forward(before, batch, self._mode == ModeKeys.TRAIN)
+            batch = Batch(element, None, None, None, tf.constant(1.0))
+        else:
+            batch = Batch(*split_element(element), None, tf.constant(1.0))
+        wanted: list[str | None] = []
 
-    def _find(self, fetch: Any, step: tf.Tensor) -> tf.Tensor:
-        """The tensor of the present trace that a fetch means."""
-        spec = self._watched.spec
+        def names(traced: ModelFnTrace) -> list[str]:
+            wanted.extend(self._name(fetch, traced) for fetch in flat)
+            return list(dict.fromkeys(name for name in wanted if name is not None))
+
+        tensors = self._program.look(batch, self._mode, names)
+        return [tf.identity(step if name is None else tensors[name]) for name in wanted]
+
+    def _name(self, fetch: Any, traced: ModelFnTrace) -> str | None:
+        """The name in a trace's graph of what a fetch means; None: the global step."""
         if isinstance(fetch, str):
-            return _by_name(fetch, spec, step)
-        if callable(fetch) and not tf.is_tensor(fetch):
-            return tf.convert_to_tensor(fetch(spec))
-        origin = self._watched.first.get(self._mode)
-        for path, tensor in _parts(origin):
+            return _by_name(fetch, traced)
+        for path, tensor in _parts(self._watched.first.get(self._mode)):
             if tensor is fetch:
-                return dict(_parts(spec))[path]
-        return _of_other_trace(fetch, spec, step)
+                return dict(_parts(traced.spec))[path].name
+        name = getattr(fetch, "name", None)
+        if not isinstance(fetch, (tf.Tensor, tf.Variable)) or not name:
+            raise UserError(
+                f"a hook fetches {fetch!r}; it can fetch tensors of the spec, such as its loss, "
+                "and names of tensors."
+            )
+        if name.startswith("global_step"):
+            return None
+        node = traced.graph.nodes.get(name.rsplit(":", 1)[0])
+        if isinstance(fetch, tf.Variable) or node is None or node.op != fetch.op.type:
+            raise UserError(
+                f"a hook fetches {name!r}, which is none of the spec's tensors and is not found by "
+                'its name; give it one in model_fn, as tf.identity(x, name="mine"), and fetch '
+                '"mine".'
+            )
+        return name
 
     def _refuse_collectives(self, concrete: Any) -> None:
         graph = concrete.graph.as_graph_def()
@@ -145,54 +159,32 @@ class Look:
 def _parts(spec: Any) -> list[tuple[str, Any]]:
     """The tensors that a spec shows, by a name."""
     found = [("loss", spec.loss)] if spec is not None and spec.loss is not None else []
-    for field in ("predictions", "eval_metric_ops"):
-        for path, leaf in keras.tree.flatten_with_path(getattr(spec, field, None) or {}):
-            found.append(("/".join(map(str, (field, *path))), leaf))
+    for path, leaf in keras.tree.flatten_with_path(getattr(spec, "predictions", None)):
+        if isinstance(leaf, tf.Tensor):
+            found.append(("/".join(map(str, ("predictions", *path))), leaf))
+    for name, metric in (getattr(spec, "eval_metric_ops", None) or {}).items():
+        if isinstance(metric, tuple):
+            kinds = zip(("value", "update"), metric, strict=True)
+            found += [(f"{name}/{k}", t) for k, t in kinds if isinstance(t, tf.Tensor)]
     return found
 
 
-def _by_name(name: str, spec: Any, step: tf.Tensor) -> tf.Tensor:
+def _by_name(name: str, traced: ModelFnTrace) -> str | None:
     operation, _, output = name.partition(":")
-    graph = tf.compat.v1.get_default_graph()
-    operations = graph.get_operations()
-    exact = [o for o in operations if o.name == operation]
-    inner = [o for o in operations if o.name.endswith(f"/{operation}")]
-    for found in (exact, inner):
-        if len(found) == 1 and len(found[0].outputs) > int(output or 0):
-            return found[0].outputs[int(output or 0)]
+    nodes = traced.graph.nodes
+    inner = [node for node in nodes if node.endswith(f"/{operation}")]
+    parts = {path: tensor.name for path, tensor in _parts(traced.spec)}
     if operation == "global_step":
-        return step
-    parts = dict(_parts(spec))
+        return None
+    if operation in nodes or len(inner) == 1:
+        found = operation if operation in nodes else inner[0]
+        if traced.operation(found).outputs:
+            return f"{found}:{output or 0}"
     for path in (operation, f"predictions/{operation}"):
         if path in parts:
-            return tf.convert_to_tensor(parts[path])
+            return parts[path]
     many = f"{len(inner)} operations end in it" if len(inner) > 1 else "there is none"
     raise UserError(
         f"a hook fetches {name!r}, and {many}. There are global_step, {', '.join(parts)}, and what "
         f'model_fn gives a name of its own, as tf.identity(x, name="{operation}").'
     )
-
-
-def _of_other_trace(fetch: Any, spec: Any, step: tf.Tensor) -> tf.Tensor:
-    """The twin of a tensor or variable of an earlier trace, by its name."""
-    if isinstance(fetch, tf.Variable):
-        return step if fetch.name.startswith("global_step") else tf.convert_to_tensor(fetch)
-    name = getattr(fetch, "name", None)
-    if not tf.is_tensor(fetch) or not name:
-        raise UserError(
-            f"a hook fetches {fetch!r}; it can fetch tensors of the spec, such as its loss, and "
-            "names of tensors."
-        )
-    if name.startswith("global_step"):
-        return step
-    try:
-        twin = tf.compat.v1.get_default_graph().get_tensor_by_name(name)
-    except KeyError:
-        twin = None
-    if twin is None or (twin.op.type, twin.dtype) != (fetch.op.type, fetch.dtype):
-        raise UserError(
-            f"a hook fetches the tensor {name!r}, which is none of the spec's and is not found "
-            'again by its name; give it one of its own in model_fn, as tf.identity(x, name="mine"),'
-            ' and fetch "mine".'
-        )
-    return twin
