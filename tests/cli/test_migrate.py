@@ -3,9 +3,9 @@
 import pytest
 
 OLD = "import tensorflow as tf\nx = tf.layers.dense(x, 3)\n"
-NEW = "import tensorflow as tf\nimport tfbig\nx = tfbig.compat.v1.layers.dense(x, 3)\n"
+NEW = "import tfbig\nimport tensorflow as tf\nx = tfbig.compat.v1.layers.dense(x, 3)\n"
 DONE = [
-    "  train.py:2:1: the imports -> add import tfbig",
+    "  train.py:1:1: the imports -> add import tfbig",
     "  train.py:2:5: tf.layers.dense -> tfbig.compat.v1.layers.dense",
 ]
 

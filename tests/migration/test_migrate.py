@@ -171,6 +171,14 @@ def test_an_import_becomes_another_one(line, instead):
     assert migrated(line).text == instead
 
 
+def test_an_import_that_changes_gets_another_one_before_it():
+    old = "from tensorflow import estimator, keras\nimport tensorflow as tf\ntf.layers.dense\n"
+    assert migrated(old).text == (
+        "import tfbig\nfrom tfbig.compat.v1 import estimator\nfrom tensorflow import keras\n"
+        "import tensorflow as tf\ntfbig.compat.v1.layers.dense\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("code", "advice"),
     [
@@ -208,21 +216,17 @@ def test_the_place_is_that_of_the_code():
 @pytest.mark.parametrize(
     ("head", "tail"),
     [
-        ('"""Doc."""\nimport os\nimport tensorflow as tf\n', "import sys\nx = "),
-        ("try:\n    import tensorflow as tf\nexcept ImportError:\n    raise\n", "x = "),
-        ("from tensorflow import keras  # so\n", "import tensorflow as tf; x = "),
+        ('"""Doc."""\nimport os\n\n# TF.\n', "import tensorflow as tf\nimport sys\nx = "),
+        ("", "try:\n    import tensorflow as tf\nexcept ImportError:\n    raise\nx = "),
+        ("", "from tensorflow import keras  # so\nimport tensorflow as tf; x = "),
+        ("x = 1\n", "y = 2; import tensorflow as tf; x = "),
         ('"""Doc."""\nimport os\n', "def f():\n    import tensorflow as tf\n    return "),
+        ("", "def f():\n    import tensorflow as tf\n    return "),
     ],
 )
-def test_the_import_comes_after_that_of_tensorflow(head, tail):
+def test_the_import_comes_before_that_of_tensorflow_which_it_quiets(head, tail):
     assert migrated(f"{head}{tail}tf.estimator.ModeKeys").text == (
         f"{head}import tfbig\n{tail}tfbig.ModeKeys"
-    )
-
-
-def test_a_file_without_its_last_newline_gets_the_import_too():
-    assert migrated("x = 1; import tensorflow as tf; tf.estimator.ModeKeys").text == (
-        "x = 1; import tensorflow as tf; tfbig.ModeKeys\nimport tfbig"
     )
 
 

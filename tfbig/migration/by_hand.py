@@ -87,6 +87,9 @@ _ADVICE = {
     "keras.estimator.model_to_estimator": (
         "pass the compiled keras.Model to tfbig.train_distributed as it is"
     ),
+    "train.FeedFnHook": "leave it out: input_fn gives all values",
+    "train.GlobalStepWaiterHook": "leave it out: workers start together",
+    "train.ProfilerHook": "write keras.callbacks.TensorBoard(profile_batch=…)",
     "py_func": "write tf.numpy_function(…) in input_fn; in model_fn use TensorFlow's operations",
     "examples": "write keras.datasets, tfbig.datasets or tfbig.data.TfdsSource",
     "python": "TensorFlow's private modules change with each version; use a public name",
@@ -133,7 +136,8 @@ def advice(names: Sequence[str]) -> str | None:
     Example: `advice(["contrib", "slim", "conv2d"])`.
     """
     if names[0] == "estimator" and len(names) > 1:
-        return gone_estimator(".".join(names[1:3])) or gone_estimator(names[1])
+        told = gone_estimator(".".join(names[1:3])) or gone_estimator(names[1])
+        return told or _ADVICE.get(f"train.{names[1]}")
     if tuple(names[:2]) == ("contrib", "tpu"):
         name = f"tpu.{names[-1]}"
         return gone_estimator(name) or _ADVICE.get(name, _ADVICE["contrib"])

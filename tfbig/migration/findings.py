@@ -42,7 +42,10 @@ def edited(text: str, edits: list[Edit]) -> str:
     Example: `edited("a + b", [Edit(Span(4, 5), "c")]) == "a + c"`.
     """
     out, at = [], 0
-    for edit in sorted(set(edits), key=lambda e: (e.span.start, -e.span.end)):
+    # At one place: what is put in comes first, then the longest.
+    for edit in sorted(
+        set(edits), key=lambda e: (e.span.start, e.span.end > e.span.start, -e.span.end)
+    ):
         if edit.span.start < at:
             continue
         out += [text[at : edit.span.start], edit.text]

@@ -126,7 +126,7 @@ def _split(source, line, statement, places) -> str:
 
 
 def added_imports(source: Source, needed: set[str]) -> list[Finding]:
-    """Imports of modules that the new code needs, after that of TensorFlow."""
+    """Imports of modules that the new code needs, before that of TensorFlow, which tfbig quiets."""
     there = set()
     place = None
     for statement in source.tree.body:
@@ -139,14 +139,16 @@ def added_imports(source: Source, needed: set[str]) -> list[Finding]:
         return []
     newline = source.tree.default_newline
     text = "".join(f"import {name}{newline}" for name in lacking)
-    place = place or _last_of_the_head(source.tree)
-    if place is None:
-        at, line = 0, 1
-    else:
-        end = source.span(place).end
-        at, line = source.line_end(max(end - 1, 0)), source.place(place)[0] + 1
+    head = _last_of_the_head(source.tree)
+    if place is not None:
+        line = source.place(place)[0]
+        at = source.line_start(line)
+    elif head is not None:
+        line, at = source.place(head)[0] + 1, source.line_end(source.span(head).end - 1)
         if at == len(source.text) and not source.text.endswith(("\n", "\r")):
             text = newline + text.removesuffix(newline)
+    else:
+        line, at = 1, 0
     what = "; ".join(f"import {name}" for name in lacking)
     return [Finding(line, 1, "the imports", f"add {what}", (Edit(Span(at, at), text),))]
 

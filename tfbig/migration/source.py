@@ -101,6 +101,10 @@ class Source:
         start = self._positions[node].start
         return start.line, start.column + 1
 
+    def line_start(self, line: int) -> int:
+        """The offset of the first character of a line, counted from 1."""
+        return self._lines[line - 1]
+
     def line_end(self, offset: int) -> int:
         """The offset after the end of the line that an offset is in."""
         return next((start for start in self._lines if start > offset), len(self.text))
