@@ -57,7 +57,8 @@ def test_each_name_of_tf_estimator_is_there_or_says_what_to_write(name):
 def test_what_exists_is_tfbigs_own():
     for name in ("Estimator", "EstimatorSpec", "ModeKeys", "RunConfig", "TrainSpec"):
         assert getattr(estimator, name) is getattr(tfbig, name)
-    assert estimator.export is tfbig.estimator.export
+    receiver = estimator.export.ServingInputReceiver
+    assert receiver is tfbig.estimator.export.ServingInputReceiver
     assert estimator.StopAtStepHook is tfbig.estimator.StopAtStepHook
     assert estimator.SessionRunHook is tf.compat.v1.train.SessionRunHook
     assert "Estimator" in dir(estimator)

@@ -75,6 +75,10 @@ _ESTIMATOR = {
     "add_metrics": "add them to eval_metric_ops in model_fn",
     "classifier_parse_example_spec": "write tf.feature_column.make_parse_example_spec(columns)",
     "regressor_parse_example_spec": "write tf.feature_column.make_parse_example_spec(columns)",
+    "export.EvalOutput": "leave it out: signatures are for serving alone",
+    "export.TensorServingInputReceiver": (
+        'write export.ServingInputReceiver; model_fn is given {"feature": the tensor}'
+    ),
     "tpu.TPUEstimator": _TPU.format(name="Estimator(model_fn, model_dir, config, params)"),
     "tpu.TPUEstimatorSpec": _TPU.format(name="EstimatorSpec"),
     "tpu.RunConfig": _TPU.format(name="RunConfig(…)"),

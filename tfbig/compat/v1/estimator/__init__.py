@@ -15,7 +15,7 @@ from tfbig.errors import UserError
 
 _FOLDERS = {
     "experimental": f"{__name__}.experimental",
-    "export": "tfbig.estimator.export",
+    "export": f"{__name__}.export",
     "inputs": "tfbig.estimator.inputs",
     "tpu": f"{__name__}.tpu",
 }
