@@ -11,12 +11,12 @@ from tfbig.errors import NotBuiltError
 
 API = """
     train_distributed fine_tune evaluate predict cross_validate export TrainResult RunConfig Recipe
-    EstimatorSpec ModeKeys callbacks data datasets errors estimator layers models
+    Estimator EstimatorSpec ModeKeys TrainSpec EvalSpec train_and_evaluate LatestExporter
+    FinalExporter BestExporter WarmStartSettings stop_if_higher_hook stop_if_lower_hook
+    stop_if_no_decrease_hook stop_if_no_increase_hook callbacks data datasets errors estimator
+    layers models
 """.split()
-LATER = """
-    Estimator TrainSpec EvalSpec train_and_evaluate LatestExporter FinalExporter
-    BestExporter WarmStartSettings stop_if_no_decrease_hook compat
-""".split()
+LATER = ["compat"]
 HEAVY = ("tensorflow", "keras", "tensorflow_datasets", "sklearn", "numpy", "rich", "absl")
 
 
