@@ -5,7 +5,6 @@ import sys
 from typing import Any
 
 _NAMES = {
-    "train": "tfbig.api",
     "Estimator": "tfbig.estimator.estimator",
     "EstimatorSpec": "tfbig.programs.spec",
     "ModeKeys": "tfbig.programs.spec",
@@ -35,12 +34,14 @@ _NAMES = {
 }
 _MODULES = ("export", "inputs")
 
-__all__ = [*_NAMES, *_MODULES]
+__all__ = ["train", *_NAMES, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         value = importlib.import_module(f"{__name__}.{name}")
+    elif name == "train":
+        from tfbig.api import train_distributed as value
     elif name in _NAMES:
         value = getattr(importlib.import_module(_NAMES[name]), name)
     else:

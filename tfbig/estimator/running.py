@@ -110,7 +110,4 @@ class _AfterEvaluation(Hook):
 
     def _is_last(self, step: int) -> bool:
         """Whether the run ends here, so that the same step is saved, and exported, once more."""
-        run, end = self.run, self.run.max_steps
-        if end is None and run.steps_per_epoch is not None:
-            end = run.start_step + run.steps_per_epoch
-        return self.model.stop_training or step == end
+        return self.model.stop_training or step == self.run.max_steps

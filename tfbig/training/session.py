@@ -334,7 +334,7 @@ class TrainingSession:
         repeats = isinstance(self._feed, SourceFeed)
         if self._limit is not None:
             self.limit(None, start.began + self._limit)
-        elif self._max_steps is None and self._repeats and repeats:
+        elif self._max_steps is None and self._repeats and length:
             self._max_steps = start.began + length  # one pass
         end, passes = end_of(self._max_steps, self._epochs, length, repeats)
         evaluate = config.eval_every_steps or length or _EVALUATE_STEPS
