@@ -30,11 +30,24 @@ _PUBLIC = {
     "TrainResult": "tfbig.training.result",
     "RunConfig": "tfbig.run_config",
     "Recipe": "tfbig.finetuning.recipe",
+    "Estimator": "tfbig.estimator.estimator",
     "EstimatorSpec": "tfbig.programs.spec",
     "ModeKeys": "tfbig.programs.spec",
+    "TrainSpec": "tfbig.estimator.specs",
+    "EvalSpec": "tfbig.estimator.specs",
+    "train_and_evaluate": "tfbig.estimator.running",
+    "LatestExporter": "tfbig.estimator.exporters",
+    "FinalExporter": "tfbig.estimator.exporters",
+    "BestExporter": "tfbig.estimator.best_exporter",
+    "WarmStartSettings": "tfbig.estimator.warm_start",
+    "stop_if_higher_hook": "tfbig.estimator.hooks.early_stopping",
+    "stop_if_lower_hook": "tfbig.estimator.hooks.early_stopping",
+    "stop_if_no_decrease_hook": "tfbig.estimator.hooks.early_stopping",
+    "stop_if_no_increase_hook": "tfbig.estimator.hooks.early_stopping",
 }
 _MODULES = {
     "callbacks": "tfbig.callbacks",
+    "compat": "tfbig.compat",
     "data": "tfbig.data",
     "datasets": "tfbig.datasets",
     "errors": "tfbig.errors",
@@ -43,18 +56,6 @@ _MODULES = {
     "layers": "tfbig.layers",
     "models": "tfbig.models",
 }
-_NOT_BUILT = (
-    "Estimator",
-    "TrainSpec",
-    "EvalSpec",
-    "train_and_evaluate",
-    "LatestExporter",
-    "FinalExporter",
-    "BestExporter",
-    "WarmStartSettings",
-    "stop_if_no_decrease_hook",
-    "compat",
-)
 
 __all__ = ["__version__", *_PUBLIC, *_MODULES]
 
@@ -64,13 +65,6 @@ def __getattr__(name: str):
         value = getattr(importlib.import_module(_PUBLIC[name]), name)
     elif name in _MODULES:
         value = importlib.import_module(_MODULES[name])
-    elif name in _NOT_BUILT:
-        from tfbig.errors import NotBuiltError
-
-        raise NotBuiltError(
-            f"tfbig.{name} is not built yet in tfbig {__version__}; "
-            "what is built: " + ", ".join(_PUBLIC) + "."
-        )
     else:
         raise AttributeError(f"module 'tfbig' has no attribute {name!r}")
     globals()[name] = value

@@ -7,6 +7,24 @@ from tfbig.errors import NotBuiltError, UserError
 DATA_DISTRIBUTIONS = ("auto", "random", "block", "none")
 MODEL_DISTRIBUTIONS = ("replicated", "owner")
 GRADIENT_AGGREGATIONS = ("mean", "sum")
+# What tf.estimator's RunConfig had besides, and what to use for it.
+NOT_HONOURED = {
+    "model_dir": "tfbig.Estimator(model_fn, model_dir=…)",
+    "train_distribute": 'tfbig.Estimator(…, strategy="mirrored")',
+    "eval_distribute": 'tfbig.Estimator(…, strategy="mirrored"), which is that of evaluation too',
+    "experimental_distribute": 'tfbig.Estimator(…, strategy="mirrored")',
+    "session_config": "devices=, and TF_NUM_INTRAOP_THREADS for threads: there is no session",
+    "keep_checkpoint_every_n_hours": "keep_checkpoint_max",
+    "device_fn": "devices=: tfbig places variables",
+    "protocol": "nothing: tasks talk by gRPC",
+    "session_creation_timeout_secs": "nothing: there is no session",
+    "experimental_max_worker_delay_secs": "nothing: workers start together",
+    "checkpoint_save_graph_def": "nothing: checkpoints hold variables, exports hold graphs",
+    "master": 'strategy="multi_worker" and TF_CONFIG',
+    "num_cores": "devices=",
+    "tpu_config": "strategy=",
+    "gpu_memory_fraction": "tf.config.experimental.set_memory_growth",
+}
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -70,6 +88,15 @@ class RunConfig:
     save_summary_steps: int = 100
     tf_random_seed: int | None = None
 
+    def __new__(cls, *arguments, **fields):
+        for name in fields:
+            if name in NOT_HONOURED:
+                raise UserError(
+                    f"RunConfig({name}=…) is tf.estimator's and is not honoured here; use "
+                    f"{NOT_HONOURED[name]}."
+                )
+        return super().__new__(cls)
+
     def __post_init__(self):
         _one_of("data_distribution", self.data_distribution, DATA_DISTRIBUTIONS)
         _one_of("model_distribution", self.model_distribution, MODEL_DISTRIBUTIONS)
@@ -103,6 +130,13 @@ class RunConfig:
                 "or None."
             )
         self._refuse_what_is_not_built()
+
+    def replace(self, **fields) -> "RunConfig":
+        """A copy with other values of some fields.
+
+        Example: `config.replace(save_checkpoints_steps=100)`
+        """
+        return dataclasses.replace(self, **fields)
 
     def _refuse_what_is_not_built(self) -> None:
         if self.max_staleness is not None:

@@ -10,6 +10,13 @@ from tfbig._private_api.cluster import (
     leave_health_to_others,
     make_own_initial_values,
 )
+from tfbig._private_api.graphs import (
+    alone,
+    observed_checkpoint_initializers,
+    observed_gradients,
+    tables_outside_graph,
+)
+from tfbig._private_api.hooks import hook_settings, saver_max_to_keep
 from tfbig._private_api.losses import (
     compiled_losses,
     compiled_metrics,
@@ -57,6 +64,7 @@ from tfbig._private_api.recomputation import (
     set_keras_mask,
     sublayers,
 )
+from tfbig._private_api.saved_models import set_signature_methods
 from tfbig._private_api.slices import (
     SliceRule,
     assign_in_replica,
@@ -76,9 +84,13 @@ from tfbig._private_api.slices import (
 )
 
 __all__ = [
+    "hook_settings",
+    "saver_max_to_keep",
+    "set_signature_methods",
     "Node",
     "SliceRule",
     "abort_collectives",
+    "alone",
     "as_not_compiled",
     "assign_in_replica",
     "automatic_names",
@@ -113,6 +125,8 @@ __all__ = [
     "make_own_initial_values",
     "metric_function",
     "next_scale",
+    "observed_checkpoint_initializers",
+    "observed_gradients",
     "output_spec",
     "overrides",
     "put_averages_in_place",
@@ -128,6 +142,7 @@ __all__ = [
     "shape_only_variable",
     "sublayers",
     "substituted_losses",
+    "tables_outside_graph",
     "unwrapped",
     "update_padded_metrics",
     "variables_as_constants",

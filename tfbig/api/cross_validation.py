@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfbig.api.checks import call_input_fn, check_limits, checked_config, checked_model_dir
 from tfbig.api.training import fine_tune, train_distributed
+from tfbig.arguments import call_input_fn, check_limits, checked_config, checked_model_dir
 from tfbig.data.source import Source
 from tfbig.errors import UserError
 from tfbig.evaluation.cross_validation import CrossValidation, run_folds

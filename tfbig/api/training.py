@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfbig.api.checks import (
+from tfbig.arguments import (
     call_input_fn,
     check_callable,
     check_limits,
@@ -18,6 +18,7 @@ from tfbig.api.checks import (
     checked_model_dir,
 )
 from tfbig.errors import UserError
+from tfbig.estimator.training import hooks_of_spec
 from tfbig.finetuning.checks import check_names, checked_model_fn
 from tfbig.finetuning.loading import load_model
 from tfbig.finetuning.lora import save_adapters
@@ -124,7 +125,8 @@ def train_distributed(
                 epochs=epochs,
             )  # fmt: skip
             session.build_model(model_fn)
-            return session.train(callbacks)
+            callbacks = keras.tree.flatten([] if callbacks is None else callbacks)
+            return session.train([*callbacks, *hooks_of_spec(session)])
 
 
 def fine_tune(

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfbig.api.checks import call_input_fn, check_callable, check_count, checked_model_dir
+from tfbig.arguments import call_input_fn, check_callable, check_count, checked_model_dir
 from tfbig.data.feed import Feed
 from tfbig.errors import NotBuiltError, UserError
 from tfbig.evaluation.curves import read_history
@@ -24,8 +24,8 @@ from tfbig.placement.together import together
 from tfbig.programs.spec import ModeKeys
 from tfbig.run_config import RunConfig
 from tfbig.serving.saved_model import checked_preprocessing, export_saved_model
+from tfbig.training.feeds import described_feed, make_feed
 from tfbig.training.predictor import Predictor
-from tfbig.training.session import described_feed, make_feed
 
 
 def evaluate(

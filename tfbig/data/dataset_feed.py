@@ -72,7 +72,7 @@ class DatasetFeed(Feed):
             self.capacity = 1
         if self._pending is not None and self.static:
             self._pending = self._padded(self._pending)
-        self._pull_traced = tf.function(self._pull, autograph=False)
+        self._pull_traced: dict[bool, Any] = {}
 
     def pull(self, step: int, steps: int, then: int = 0) -> Stack:
         del step, then  # the Dataset prefetches by itself
@@ -249,7 +249,12 @@ class DatasetFeed(Feed):
 
     def _pull_stack(self, steps: int) -> Stack:
         first, self._pending = self._pending, None
-        values, counts, done = self._pull_traced(self._iterator, tf.constant(steps), first)
+        arguments = (self._iterator, tf.constant(steps), first)
+        pull = self._pull_traced.get(first is None)
+        if pull is None:  # a concrete function: TensorFlow would warn of one feed after the other
+            function = tf.function(self._pull, autograph=False)
+            pull = self._pull_traced[first is None] = function.get_concrete_function(*arguments)
+        values, counts, done = pull(*arguments)
         return self._stack(values, counts.numpy(), int(done))
 
     def _pull_one(self) -> Stack:

@@ -1,7 +1,7 @@
 """The interface between a user's model and the training loop."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -89,10 +89,12 @@ class Program:
             examples of a batch, and all losses and metrics are sums that take weights.
         couples_replicas: the forward pass itself reduces over replicas (synchronized batch
             normalisation), so an empty part must stay empty and cannot be compiled alone.
+        tables: the lookup tables in use, as far as they are known.
         phases: the global steps at which other variables begin to be trained.
         has_convolutions: some layer is a convolution or a maximum over a window, which decides
             how the loop is best compiled.
         per_replica_statistics: some layer normalises over each replica's part of a batch.
+        named: its variables have names of their own, under which a checkpoint holds them.
     """
 
     trainable: list
@@ -105,8 +107,10 @@ class Program:
     exact_with_padding: bool = False
     couples_replicas: bool = False
     per_replica_statistics: bool = False
+    named: bool = False
     has_convolutions: bool = False
     phases: tuple[int, ...] = ()
+    tables: Sequence = ()
 
     def build(self, spec: Any, run) -> None:
         """Creates all variables. `spec`: the batch's structure; `run` calls a function as the
@@ -134,6 +138,14 @@ class Program:
     def apply(self, gradients: list) -> None:
         """Updates the trainable variables; `gradients` are reduced over replicas already."""
         self.updates.apply(self.optimizer, gradients, self.trainable)
+
+    def learning_rate(self) -> float | None:
+        """The learning rate as it is now, or None: it is not known."""
+        return float(keras.ops.convert_to_numpy(self.optimizer.learning_rate))
+
+    def optimizer_config(self) -> Any:
+        """What the optimizers of all tasks of a cluster have to agree in, as JSON has it."""
+        return keras.saving.serialize_keras_object(self.optimizer)["config"]
 
     @contextlib.contextmanager
     def tracing(self) -> Iterator[None]:

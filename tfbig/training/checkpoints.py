@@ -3,6 +3,9 @@
 A checkpoint is a directory, written under a temporary name and renamed when it is whole:
 
     <model_dir>/checkpoints/ckpt-00000400/state.index, state.data-…, arrays.npz, metadata.json
+
+That of an estimator-style model_fn holds its variables under their own names, and
+<model_dir>/checkpoint points at it, as TensorFlow's tools expect.
 """
 
 import json
@@ -23,12 +26,14 @@ from tfbig.training.checkpoint_state import (
     full_values,
     read_state,
     sliced,
+    write_named_state,
     write_state,
 )
 
 log = logging.getLogger("tfbig")
 
 _FORMAT = 1
+_NAMED_FORMAT = 2  # variables under their own names
 _REPLACED = ".replaced"
 # What TensorFlow's and NumPy's readers raise for files that are cut, changed or missing. The
 # former answers a cut file with an IndexError.
@@ -63,10 +68,14 @@ class Checkpoints:
         model_dir: None keeps nothing.
         keep: how many checkpoints stay.
         writes: whether this task of a cluster writes; the others only take part.
+
+    Attributes:
+        model_dir, directory: None keeps nothing.
+        keep: how many stay.
     """
 
     def __init__(self, model_dir: str | None, keep: int, writes: bool = True):
-        self._model_dir, self._keep, self._writes = model_dir, keep, writes
+        self.model_dir, self.keep, self._writes = model_dir, keep, writes
         self.directory = os.path.join(model_dir, "checkpoints") if model_dir else None
 
     def clear_up(self) -> None:
@@ -88,7 +97,7 @@ class Checkpoints:
             UserError: they cannot be written.
         """
         if self.directory and self._writes:
-            _make_writable(self._model_dir, self.directory)
+            _make_writable(self.model_dir, self.directory)
 
     def steps(self) -> list[int]:
         """The steps of the checkpoints that are there, oldest first."""
@@ -107,7 +116,14 @@ class Checkpoints:
         return None
 
     def save(
-        self, step: int, variables: dict, trackables: dict, metadata: dict, arrays: dict
+        self,
+        step: int,
+        variables: dict,
+        trackables: dict,
+        metadata: dict,
+        arrays: dict,
+        *,
+        named: bool = False,
     ) -> str | None:
         """Writes a checkpoint and removes those that are too old.
 
@@ -117,6 +133,7 @@ class Checkpoints:
             trackables: name to any other object that tf.train.Checkpoint can save.
             metadata: anything JSON can hold.
             arrays: name to NumPy array, of no object dtype.
+            named: the variables are kept under their own names, without their group.
 
         Returns:
             The checkpoint's path; None: another task writes it.
@@ -131,7 +148,7 @@ class Checkpoints:
         path = self._path(step)
         temporary = os.path.join(self.directory, f".tmp-{os.getpid()}-{step}")
         metadata = {
-            "format": _FORMAT,
+            "format": _NAMED_FORMAT if named else _FORMAT,
             "step": step,
             "variables": {n: [list(v.shape), v.dtype.name] for n, v in variables.items()},
             **metadata,
@@ -139,7 +156,10 @@ class Checkpoints:
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             os.makedirs(temporary)
-            write_state(temporary, variables, trackables)
+            if named:
+                write_named_state(temporary, variables, trackables, step)
+            else:
+                write_state(temporary, variables, trackables)
             with open(os.path.join(temporary, "arrays.npz"), "wb") as file:
                 np.savez(file, allow_pickle=False, **arrays)
             with open(os.path.join(temporary, "metadata.json"), "w") as file:
@@ -151,10 +171,12 @@ class Checkpoints:
             os.rename(temporary, path)
             _flush(self.directory)
             shutil.rmtree(path + _REPLACED, ignore_errors=True)
+            if named:
+                self._point_at_newest()
         except (OSError, tf.errors.OpError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
             raise CheckpointError(self._not_saved(step, error)) from error
-        for old in self.steps()[: -self._keep]:
+        for old in self.steps()[: -self.keep]:
             shutil.rmtree(self._path(old), ignore_errors=True)
         return path
 
@@ -195,6 +217,17 @@ class Checkpoints:
         metadata = _metadata_in(path)
         return _read(path, metadata, variables, trackables(metadata))
 
+    def _point_at_newest(self) -> None:
+        """Has tf.train.latest_checkpoint(model_dir) find what is there."""
+        names = [os.path.basename(self._path(step)) for step in self.steps()[-self.keep :]]
+        paths = [os.path.join("checkpoints", name, "state") for name in names]  # so it can be moved
+        folder = os.path.abspath(self.model_dir)
+        state = tf.compat.v1.train.generate_checkpoint_state_proto(folder, paths[-1], paths)
+        temporary = os.path.join(folder, f".tmp-{os.getpid()}-checkpoint")
+        with open(temporary, "w") as file:
+            file.write(str(state))
+        os.replace(temporary, os.path.join(folder, "checkpoint"))
+
     def _path(self, step: int) -> str:
         return os.path.join(self.directory, f"ckpt-{step:08d}")
 
@@ -233,10 +266,10 @@ def _metadata_in(path: str) -> dict:
         metadata = json.load(file)
     if not isinstance(metadata, dict) or "variables" not in metadata:
         raise ValueError("metadata.json is not a tfbig checkpoint's")
-    if metadata["format"] > _FORMAT:
+    if metadata["format"] > _NAMED_FORMAT:
         raise CheckpointError(
             f"{path} was written by a newer tfbig (format {metadata['format']}, "
-            f"this one reads {_FORMAT}); install that, or give another model_dir."
+            f"this one reads {_NAMED_FORMAT}); install that, or give another model_dir."
         )
     return metadata
 

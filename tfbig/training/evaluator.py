@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from tfbig.data.feed import Feed
 from tfbig.errors import UserError
@@ -21,18 +22,28 @@ class Evaluator:
         feed: read in its own order.
         config: as in training.
         jit: compile with XLA where possible.
+        steps: how many batches one evaluation reads at most; None: all.
+        hooks: told of the batches, one by one, by `begin() -> whether any listens`,
+            `before(stack, step)`, `after(step, logs)` and `finish()`; or None.
     """
 
     def __init__(
-        self, program: Program, placement: Placement, feed: Feed, config: RunConfig, jit: bool
+        self,
+        program: Program,
+        placement: Placement,
+        feed: Feed,
+        config: RunConfig,
+        jit: bool,
+        steps: int | None = None,
+        hooks: Any = None,
     ):
-        if getattr(feed, "infinite", False):
+        if getattr(feed, "infinite", False) and steps is None:
             raise UserError(
                 "eval_input_fn returned an infinite Dataset, so an evaluation would not end; "
                 "leave out .repeat(), or write .take(n)."
             )
         self._program, self._placement, self._feed = program, placement, feed
-        self._config, self._jit = config, jit
+        self._config, self._jit, self._steps, self._hooks = config, jit, steps, hooks
         self._calls: Calls | None = None
 
     def __call__(
@@ -61,18 +72,28 @@ class Evaluator:
             program.reset_metrics()
         step, loss, examples = 0, 0.0, 0.0
         total = feed.steps_per_pass
+        if self._steps is not None:
+            total = self._steps if total is None else min(total, self._steps)
+        listen = self._hooks is not None and self._hooks.begin()
+        most = 1 if listen else feed.capacity
         while total is None or step < total:
-            steps = feed.capacity if total is None else min(feed.capacity, total - step)
-            then = 0 if total is None else min(feed.capacity, total - step - steps)
+            steps = most if total is None else min(most, total - step)
+            then = 0 if total is None else min(most, total - step - steps)
             stack = feed.pull(step, steps, then)
             if not stack.steps:
                 break
             stack = settled(stack, self._placement.peers)
+            if listen:
+                self._hooks.before(stack, step)
             ran = self._calls.run(stack, step)
             loss, examples = loss + ran.loss_sum, examples + ran.examples
             if on_call is not None:
                 on_call(step, step + stack.steps - 1, {"loss": loss / max(examples, 1.0)})
             step += stack.steps
+            if listen:
+                self._hooks.after(step, {"loss": ran.loss_sum / max(ran.examples, 1.0)})
+        if listen:
+            self._hooks.finish()
         feed.next_pass()
         with self._placement.scope():
             results = {"loss": loss / examples if examples else math.nan}

@@ -1,6 +1,7 @@
 """Predictions of a model for all examples of a feed, in their order."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -10,6 +11,7 @@ import tensorflow as tf
 from tfbig.data.feed import Feed, Stack
 from tfbig.errors import UserError
 from tfbig.placement.placement import Placement
+from tfbig.programs.model_fn_program import ModelFnProgram
 from tfbig.programs.program import split_element
 from tfbig.programs.rebuilding import CANNOT_BE_REBUILT, rebuilt_uncompiled
 
@@ -20,7 +22,8 @@ class Predictor:
     Every task of a cluster reads whole batches, predicts its part, and gets all predictions.
 
     Args:
-        model: built or not; made again in the placement's scope unless it is there.
+        model: a keras.Model, built or not, which is made again in the placement's scope unless it
+            is there; or a ModelFnProgram that was built for prediction.
         placement: where.
         feed: read in its own order.
 
@@ -28,14 +31,20 @@ class Predictor:
         UserError: the model cannot be made again there, or the data would not end.
     """
 
-    def __init__(self, model: keras.Model, placement: Placement, feed: Feed):
+    def __init__(self, model: keras.Model | ModelFnProgram, placement: Placement, feed: Feed):
         if getattr(feed, "infinite", False):
             raise UserError(
                 "input_fn returned an infinite Dataset, so the predictions would not end; leave "
                 "out .repeat(), or write .take(n)."
             )
         self._placement, self._feed = placement, feed
-        self._model = _placed(model, placement)
+        self._outputs: Callable
+        self._tracing: Callable = contextlib.nullcontext
+        if isinstance(model, ModelFnProgram):
+            self._outputs, self._tracing = model.predict, model.tracing
+        else:
+            placed = _placed(model, placement)
+            self._outputs = lambda features: placed(features, training=False)
         features, _, _ = split_element(feed.element_spec)
         spec = tf.nest.map_structure(
             lambda s: tf.TensorSpec([None, *s.shape[1:]], s.dtype), features
@@ -43,18 +52,30 @@ class Predictor:
         signature = (spec, tf.TensorSpec([], tf.int32))
         self._predict = tf.function(self._predicted, input_signature=signature, autograph=False)
 
-    def batches(self) -> Iterator[Any]:
-        """Yields for each batch (features, labels, weight, outputs): NumPy arrays, [n, …] each."""
+    def batches(self, hooks: Any = None) -> Iterator[Any]:
+        """Yields for each batch (features, labels, weight, outputs): NumPy arrays, [n, …] each.
+
+        Args:
+            hooks: told of the batches, as `Evaluator`'s; or None.
+        """
+        listen = hooks is not None and hooks.begin()
         feed, step = self._feed, 0
         total = feed.steps_per_pass
         while total is None or step < total:
-            steps = feed.capacity if total is None else min(feed.capacity, total - step)
-            then = 0 if total is None else min(feed.capacity, total - step - steps)
+            most = 1 if listen else feed.capacity
+            steps = most if total is None else min(most, total - step)
+            then = 0 if total is None else min(most, total - step - steps)
             stack = feed.pull(step, steps, then)
             if not stack.steps:
                 break
+            if listen:
+                hooks.before(stack, step)
             yield from self.of_stack(stack)
             step += stack.steps
+            if listen:
+                hooks.after(step, {})
+        if listen:
+            hooks.finish()
 
     def of_stack(self, stack: Stack) -> Iterator[Any]:
         """Yields the same for the batches of a stack that has been pulled."""
@@ -79,12 +100,13 @@ class Predictor:
             start = tf.where(stop > start, start, 0)  # borrows the first example
             stop = tf.maximum(stop, start + 1)
             mine = tf.nest.map_structure(lambda t: t[start:stop], features)
-            outputs = self._model(mine, training=False)
+            outputs = self._outputs(mine)
             if self._placement.peers.count == 1:
                 return outputs
             return tf.nest.map_structure(lambda t: self._of_all(t, rows), outputs)
 
-        parts = self._placement.run_each(part, (features, count))
+        with self._tracing():
+            parts = self._placement.run_each(part, (features, count))
         return parts if self._placement.peers.count == 1 else parts[:1]
 
     def _of_all(self, outputs: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:

@@ -39,7 +39,14 @@ def call_input_fn(
                 "input_context by name. Give other arguments a default, or use "
                 "functools.partial."
             )
-    data = input_fn(**arguments)
+    try:
+        data = input_fn(**arguments)
+    except AttributeError as error:
+        if "make_one_shot_iterator" not in str(error):
+            raise
+        raise UserError(f"{name} makes an iterator; {_RETURN_IT}") from error
+    if not isinstance(data, (tf.data.Dataset, Source)) and _has_tensors(data):
+        raise UserError(f"{name} returned tensors, those of one batch; {_RETURN_IT}")
     if not isinstance(data, (tf.data.Dataset, Source)):
         raise UserError(
             f"{name} returned {_shown(data)}; return a batched tf.data.Dataset or a "
@@ -95,6 +102,20 @@ def check_callable(name: str, value: Any) -> None:
             f"{name}={_shown(value)}: expected a function that returns a tf.data.Dataset or a "
             f"tfbig.data.Source; write {name}=lambda: data."
         )
+
+
+_RETURN_IT = (
+    "return the Dataset itself: `return dataset` in the place of "
+    "`return dataset.make_one_shot_iterator().get_next()`."
+)
+
+
+def _has_tensors(data: Any) -> bool:
+    """Whether what an input_fn returned is made of tensors, as it was with TensorFlow 1."""
+    try:
+        return any(tf.is_tensor(leaf) for leaf in tf.nest.flatten(data))
+    except TypeError:  # a dict whose keys cannot be sorted
+        return False
 
 
 def _shown(value: Any) -> str:

@@ -1,0 +1,191 @@
+"""Exports of an Estimator, read by TensorFlow in a process without tfbig."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfbig
+from tests.estimator import iris
+from tests.harness import run_python
+from tfbig.errors import UserError
+from tfbig.estimator import export
+
+RAW = export.build_raw_serving_input_receiver_fn({"x": tf.TensorSpec([None, 4], tf.float32)})
+PARSED = export.build_parsing_serving_input_receiver_fn(
+    {"x": tf.io.FixedLenFeature([4], tf.float32)}
+)
+
+SERVE = """
+import json, sys
+import tensorflow as tf
+folder, rows = sys.argv[1], json.loads(sys.argv[2])
+model = tf.saved_model.load(folder)
+examples = [
+    tf.train.Example(features=tf.train.Features(feature={
+        "x": tf.train.Feature(float_list=tf.train.FloatList(value=row))
+    })).SerializeToString()
+    for row in rows
+]
+told = {}
+for name, signature in model.signatures.items():
+    ((argument, spec),) = signature.structured_input_signature[1].items()
+    given = examples if spec.dtype == tf.string else rows
+    outputs = signature(**{argument: tf.constant(given)})
+    told[name] = [argument, {k: v.numpy().astype(str).tolist() for k, v in outputs.items()}]
+assert not any(m.split(".")[0] in ("tfbig", "keras") for m in sys.modules if m == "tfbig")
+print(json.dumps(told))
+"""
+
+
+def model_fn(features, labels, mode, params):
+    """Three kinds of outputs."""
+    spec = iris.model_fn(features, labels, mode, params)
+    if mode != tfbig.ModeKeys.PREDICT:
+        return spec
+    p = spec.predictions["probabilities"]
+    classes = tf.tile(tf.constant([["setosa", "versicolor", "virginica"]]), [tf.shape(p)[0], 1])
+    outputs = {
+        "serving_default": export.ClassificationOutput(scores=p, classes=classes),
+        "regression": export.RegressionOutput(p[:, 0]),
+        "predict": export.PredictOutput(spec.predictions),
+    }
+    return tfbig.EstimatorSpec(mode, predictions=spec.predictions, export_outputs=outputs)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    estimator = iris.estimator(folder, model_fn).train(iris.endless_input_fn, steps=10)
+    p = np.stack([one["probabilities"] for one in estimator.predict(iris.features_input_fn)])
+    return estimator, p
+
+
+def served(folder, rows):
+    out = run_python("-c", SERVE, folder, json.dumps(rows.tolist()), timeout=100)
+    return json.loads(out.splitlines()[-1])
+
+
+def methods(folder):
+    loaded = tf.compat.v1.Session(graph=tf.Graph())
+    with loaded:
+        graph = tf.compat.v1.saved_model.load(loaded, ["serve"], folder)
+    names = graph.signature_def
+    return {n: s.method_name.rsplit("/", 1)[1] for n, s in names.items() if not n.startswith("__")}
+
+
+def test_parsed_examples_are_classified_regressed_and_predicted(trained, tmp_path):
+    estimator, p = trained
+    extra = tmp_path / "words.txt"
+    extra.write_text("setosa")
+    folder = estimator.export_saved_model(
+        tmp_path / "out", PARSED, assets_extra={"a/words.txt": str(extra)}
+    )
+    assert os.path.dirname(folder) == str(tmp_path / "out") and os.path.basename(folder).isdigit()
+    assert (tmp_path / "out" / os.path.basename(folder) / "assets.extra/a/words.txt").exists()
+    told = served(folder, iris.X[:3])
+    assert {name: argument for name, (argument, _) in told.items()} == {
+        "serving_default": "inputs",
+        "regression": "inputs",
+        "predict": "examples",
+    }
+    outputs = {name: out for name, (_, out) in told.items()}
+    assert set(outputs["serving_default"]) == {"classes", "scores"}
+    scores = np.array(outputs["serving_default"]["scores"], float)
+    np.testing.assert_allclose(scores, p[:3], atol=1e-6)
+    np.testing.assert_allclose(np.array(outputs["regression"]["outputs"], float), p[:3, 0], 1e-5)
+    assert set(outputs["predict"]) == {"class_ids", "probabilities"}
+    kinds = {"serving_default": "classify", "regression": "regress", "predict": "predict"}
+    assert methods(folder) == kinds
+
+
+def test_raw_features_keep_their_names_and_a_second_export_another_folder(trained, tmp_path):
+    estimator, p = trained
+    one, two = (estimator.export_saved_model(tmp_path, RAW) for _ in range(2))
+    assert one != two and sorted(os.listdir(tmp_path)) == sorted(map(os.path.basename, (one, two)))
+    told = served(two, iris.X)
+    assert {name: argument for name, (argument, _) in told.items()} == dict.fromkeys(told, "x")
+    values = np.array(told["predict"][1]["probabilities"], float)
+    np.testing.assert_allclose(values, p, atol=1e-6)
+    assert set(methods(two).values()) == {"predict"}
+
+
+def test_a_function_of_ones_own_may_compute_features_and_offer_alternatives(trained, tmp_path):
+    estimator, p = trained
+
+    def receiver_fn():
+        tenths = tf.compat.v1.placeholder(tf.float32, [None, 4], name="tenths")
+        x = tenths * 10.0
+        return export.ServingInputReceiver({"x": x}, {"tenths": tenths}, {"whole": {"x": x}})
+
+    folder = estimator.export_saved_model(tmp_path, receiver_fn)
+    signatures = tf.saved_model.load(folder).signatures
+    assert {"predict", "whole:predict"} < set(signatures)
+    out = signatures["predict"](tenths=tf.constant(iris.X / 10))["probabilities"]
+    np.testing.assert_allclose(out, p, atol=1e-5)
+    out = signatures["whole:predict"](x=tf.constant(iris.X))["probabilities"]
+    np.testing.assert_allclose(out, p, atol=1e-6)
+
+
+def test_a_mirrored_run_is_exported_with_plain_variables(tmp_path, in_process):
+    told = in_process(export_mirrored, str(tmp_path))
+    got = served(told["folder"], iris.X[:4])["serving_default"][1]["probabilities"]
+    np.testing.assert_allclose(np.array(got, float), told["p"], atol=1e-6)
+
+
+def export_mirrored(folder):
+    estimator = iris.estimator(folder, iris.keras_model_fn, strategy="mirrored", devices=2).train(
+        iris.input_fn
+    )
+    predictions = list(estimator.predict(iris.features_input_fn))[:4]
+    path = estimator.export_saved_model(os.path.join(folder, "out"), RAW)
+    return {"folder": path, "p": [one["probabilities"].tolist() for one in predictions]}
+
+
+def two_outputs(features, labels, mode, params):
+    spec = iris.model_fn(features, labels, mode, params)
+    if mode != tfbig.ModeKeys.PREDICT:
+        return spec
+    outputs = {k: export.PredictOutput(v) for k, v in spec.predictions.items()}
+    return tfbig.EstimatorSpec(mode, predictions=spec.predictions, export_outputs=outputs)
+
+
+def test_what_cannot_be_exported_is_named(trained, tmp_path):
+    estimator, _ = trained
+    cases = [
+        (lambda: estimator.export_saved_model(tmp_path, None), "must be defined"),
+        (lambda: estimator.export_saved_model(tmp_path, lambda: 3), "returned int; return a"),
+        (lambda: estimator.export_saved_model(tmp_path, RAW, as_text=True), "as_text"),
+        (
+            lambda: estimator.export_saved_model(tmp_path, RAW, {"a": "/nowhere"}),
+            "'/nowhere', which is no file",
+        ),
+        (
+            lambda: iris.estimator(estimator.model_dir, two_outputs).export_saved_model(
+                tmp_path, RAW
+            ),
+            "none of them is",
+        ),
+        (
+            lambda: export.build_raw_serving_input_receiver_fn(
+                {"x": tf.TensorSpec([], tf.float32)}
+            ),
+            "expected a batch dimension first",
+        ),
+        (
+            lambda: export.build_parsing_serving_input_receiver_fn(
+                {"x": tf.io.VarLenFeature(tf.float32)}
+            ),
+            "the feature 'x' is a VarLenFeature",
+        ),
+        (
+            lambda: iris.estimator(tmp_path / "n").export_saved_model(tmp_path, RAW),
+            "Could not find",
+        ),
+    ]
+    for make, message in cases:
+        with pytest.raises(UserError, match=message):
+            make()
+    assert os.listdir(tmp_path) == []

@@ -1,0 +1,267 @@
+"""Hooks of tfbig and of TensorFlow 1, in train, in evaluate, in predict and in the spec."""
+
+import dataclasses
+import logging
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfbig
+from tests.estimator import iris
+from tfbig import estimator as est
+from tfbig.errors import TrainingDiverged, UserError
+
+v1 = tf.compat.v1.train
+
+
+def with_fields(**fields):
+    """iris.model_fn whose spec has more fields; functions of the spec are called."""
+
+    def model_fn(features, labels, mode, params):
+        spec = iris.model_fn(features, labels, mode, params)
+        found = {name: field(spec) if callable(field) else field for name, field in fields.items()}
+        return dataclasses.replace(spec, **found)
+
+    return model_fn
+
+
+def run(tmp_path, *hooks, steps=10, model_fn=iris.model_fn, **fields):
+    config = iris.config(**fields)
+    estimator = iris.estimator(tmp_path, model_fn, config=config)
+    return estimator.train(iris.endless_input_fn, hooks=list(hooks), steps=steps)
+
+
+def steps_of(estimator):
+    state = tf.train.get_checkpoint_state(estimator.model_dir)
+    return [int(re.search(r"ckpt-(\d+)", p)[1]) for p in state.all_model_checkpoint_paths]
+
+
+def plain_losses(tmp_path, steps):
+    """The loss of each step, as the loop itself reports it."""
+    losses = []
+
+    class Losses(tfbig.callbacks.LoopCallback):
+        stop_every = 1
+
+        def on_calls(self, step, logs):
+            losses.append(logs["loss"])
+
+    run(tmp_path / "plain", Losses(), steps=steps)
+    return losses
+
+
+@pytest.mark.parametrize("kind", [est.StopAtStepHook, v1.StopAtStepHook])
+def test_stop_at_step_ends_the_run(tmp_path, kind):
+    estimator = run(tmp_path, kind(num_steps=4), steps=None)
+    assert estimator.get_variable_value("global_step") == 4
+    estimator.train(iris.endless_input_fn, hooks=[kind(last_step=6)])
+    assert estimator.get_variable_value("global_step") == 6
+    estimator.train(iris.endless_input_fn, hooks=[kind(last_step=6)])
+    assert estimator.get_variable_value("global_step") == 6
+
+
+def test_stop_at_step_works_in_the_spec(tmp_path):
+    model_fn = with_fields(training_hooks=[est.StopAtStepHook(last_step=3)])
+    assert run(tmp_path, model_fn=model_fn).get_variable_value("global_step") == 3
+    result = tfbig.train_distributed(
+        model_fn, iris.input_fn, strategy="one_device", config=iris.config(), params=iris.PARAMS
+    )
+    assert result.global_step == 3
+
+
+class Listener(est.CheckpointSaverListener):
+    def __init__(self, stop=None):
+        self.told, self._stop = [], stop
+
+    def begin(self):
+        self.told.append("begin")
+
+    def before_save(self, session, global_step_value):
+        self.told.append(("before", global_step_value))
+
+    def after_save(self, session, global_step_value):
+        self.told.append(("after", global_step_value))
+        return global_step_value == self._stop
+
+    def end(self, session, global_step_value):
+        self.told.append(("end", global_step_value))
+
+
+@pytest.mark.parametrize("kind", [est.CheckpointSaverHook, v1.CheckpointSaverHook])
+def test_checkpoint_saver_and_its_listeners(tmp_path, kind):
+    listener = Listener()
+    hook = kind(str(tmp_path), save_steps=4, listeners=[listener])
+    assert steps_of(run(tmp_path, hook)) == [4, 8, 10]
+    saved = [(when, step) for step in (4, 8) for when in ("before", "after")]
+    last = [("end", 10), ("before", 10), ("after", 10)]
+    assert listener.told == ["begin", *saved, *last]
+
+
+def test_a_listener_ends_the_run(tmp_path):
+    estimator = iris.estimator(tmp_path, config=iris.config(save_checkpoints_steps=3))
+    estimator.train(iris.endless_input_fn, steps=50, saving_listeners=[Listener(stop=6)])
+    assert estimator.get_variable_value("global_step") == 6
+
+
+@pytest.mark.parametrize("kind", [est.LoggingTensorHook, v1.LoggingTensorHook])
+def test_logging_tensor_shows_a_steps_own_values(tmp_path, kind, caplog):
+    seen = []
+    hook = kind(
+        {"step": "global_step", "loss": "loss", "p": "softmax_tensor"},
+        every_n_iter=4,
+        formatter=lambda values: seen.append(values) or "mine",
+    )
+    with caplog.at_level(logging.INFO, "tfbig"):
+        run(tmp_path, hook)
+    losses = plain_losses(tmp_path, 10)
+    assert [int(values["step"]) for values in seen] == [0, 4, 8]
+    assert [v["loss"] for v in seen] == pytest.approx([losses[i] for i in (0, 4, 8)], abs=1e-6)
+    assert {v["p"].shape for v in seen} == {(32, 3), (22, 3)}
+    assert caplog.text.count("mine") == 3
+
+
+def test_looking_changes_nothing(tmp_path):
+    hook = est.LoggingTensorHook(["loss"], every_n_iter=3, at_end=True)
+    looked = run(tmp_path / "looked", hook)
+    plain = run(tmp_path / "plain")
+    np.testing.assert_equal(iris.values(looked.model_dir), iris.values(plain.model_dir))
+
+
+def test_hooks_of_the_spec_see_its_tensors(tmp_path, caplog):
+    def hooks(spec):
+        p = tf.reduce_mean(spec.predictions["probabilities"], name="mean_p")
+        tensors = {"loss": spec.loss, "p": p}
+        return [v1.LoggingTensorHook(tensors, every_n_iter=5), v1.NanTensorHook(spec.loss)]
+
+    with caplog.at_level(logging.INFO, "tfbig"):
+        run(tmp_path, model_fn=with_fields(training_chief_hooks=hooks))
+    lines = re.findall(r"loss = ([\d.]+), p = ([\d.]+)", caplog.text)
+    losses = plain_losses(tmp_path, 10)
+    assert [float(loss) for loss, _ in lines] == pytest.approx([losses[0], losses[5]], abs=1e-5)
+    assert [float(p) for _, p in lines] == pytest.approx([1 / 3, 1 / 3], abs=1e-5)
+
+
+def test_a_step_counter_logs_and_writes_rates(tmp_path, caplog):
+    now = iter(range(0, 1000, 2))
+    hook = est.StepCounterHook(4, output_dir=str(tmp_path / "rates"), clock=lambda: next(now))
+    with caplog.at_level(logging.INFO, "tfbig"):
+        run(tmp_path, hook)
+    assert len(re.findall(r"global_step/sec: [\d.]+", caplog.text)) == 2
+    assert set(est.read_eval_metrics(str(tmp_path / "rates"))) == {4, 8}
+
+
+def nan_model_fn(features, labels, mode, params):
+    spec = iris.model_fn(features, labels, mode, params)
+    step = tf.cast(v1.get_global_step(), tf.float32)
+    return dataclasses.replace(spec, **iris.adam(spec.loss / tf.where(step >= 5, 0.0, 1.0)))
+
+
+def test_nan_ends_the_run_with_an_error_or_without(tmp_path):
+    with pytest.raises(TrainingDiverged, match="the loss is NaN"):
+        run(tmp_path / "a", v1.NanTensorHook("loss"), model_fn=nan_model_fn)
+    hook = est.NanTensorHook("loss", fail_on_nan_loss=False)
+    estimator = run(tmp_path / "b", hook, model_fn=nan_model_fn, steps=500)
+    assert 5 < estimator.get_variable_value("global_step") < 500
+    with pytest.raises(UserError, match="NanTensorHook watches 'logits'"):
+        run(tmp_path / "c", est.NanTensorHook("logits"))
+
+
+def test_summaries_of_tensorflow_1_are_written(tmp_path):
+    folder = str(tmp_path / "summaries_of_hook")
+
+    def hooks(spec):
+        summary = tf.compat.v1.summary.scalar("twice", 2 * spec.loss)
+        return [est.SummarySaverHook(4, output_dir=folder, summary_op=summary)]
+
+    run(tmp_path, model_fn=with_fields(training_hooks=hooks))
+    losses = plain_losses(tmp_path, 10)
+    found = est.read_eval_metrics(folder)
+    assert {s: list(m.values())[0] for s, m in found.items()} == pytest.approx(
+        {step: 2 * losses[step - 1] for step in (1, 5, 9)}, abs=1e-5
+    )
+
+
+def test_final_ops_are_computed_at_the_end(tmp_path):
+    hook = est.FinalOpsHook({"p": "softmax_tensor", "step": "global_step"})
+    run(tmp_path, hook)
+    assert hook.final_ops_values["p"].shape[1] == 3
+
+
+def test_evaluate_and_predict_have_hooks_too(tmp_path, caplog):
+    shown = lambda spec: [est.LoggingTensorHook(["loss"], every_n_iter=2)]  # noqa: E731
+    final = est.FinalOpsHook("softmax_tensor")
+    estimator = run(tmp_path, model_fn=with_fields(evaluation_hooks=shown))
+    with caplog.at_level(logging.INFO, "tfbig"):
+        result = estimator.evaluate(iris.eval_input_fn, hooks=[final])
+    assert len(re.findall(r"loss = [\d.]+( \(|\n)", caplog.text)) == 2  # of four batches
+    assert final.final_ops_values.shape == (30, 3)
+    assert result == pytest.approx(iris.estimator(tmp_path).evaluate(iris.eval_input_fn))
+    final = est.FinalOpsHook("softmax_tensor")
+    predictions = list(estimator.predict(iris.features_input_fn, hooks=[final]))
+    last = np.stack([one["probabilities"] for one in predictions[-30:]])
+    np.testing.assert_allclose(final.final_ops_values, last, atol=1e-6)
+    with pytest.raises(UserError, match="belong to training"):
+        estimator.evaluate(iris.eval_input_fn, hooks=[est.StopAtStepHook(num_steps=1)])
+
+
+def test_a_scaffold_is_honoured_as_far_as_it_can_be(tmp_path):
+    called = []
+    scaffold = v1.Scaffold(init_fn=lambda scaffold, session: called.append(1))
+    estimator = run(tmp_path, model_fn=with_fields(scaffold=scaffold))
+    estimator.train(iris.endless_input_fn, steps=1)
+    assert called == [1]
+
+    def saver(spec):
+        return v1.Scaffold(saver=v1.Saver([tf.Variable(0.0, name="x")], max_to_keep=1))
+
+    def refused(spec):
+        return v1.Scaffold(init_fn=lambda scaffold, session: session.run("x"))
+
+    with pytest.raises(UserError, match="init_fn uses session.run, and there is no session"):
+        run(tmp_path / "b", model_fn=with_fields(scaffold=refused))
+    with pytest.raises(UserError, match="local_init_op is not honoured"):
+        scaffold = lambda spec: v1.Scaffold(local_init_op=tf.no_op())  # noqa: E731
+        run(tmp_path / "c", model_fn=with_fields(scaffold=scaffold))
+
+
+def test_a_savers_max_to_keep_is_honoured(tmp_path):
+    with tf.Graph().as_default():
+        saver = v1.Saver([tf.compat.v1.get_variable("x", [])], max_to_keep=2)
+    model_fn = with_fields(scaffold=v1.Scaffold(saver=saver))
+    estimator = run(tmp_path, model_fn=model_fn, save_checkpoints_steps=2)
+    assert steps_of(estimator) == [8, 10]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: est.StopAtStepHook(), "exactly one of num_steps and last_step"),
+        (lambda: est.StopAtStepHook(1, 2), "exactly one of num_steps and last_step"),
+        (lambda: est.CheckpointSaverHook("a"), "exactly one of save_secs and save_steps"),
+        (lambda: est.CheckpointSaverHook("a", save_steps=1, saver=3), r"saver=…\) is not honoured"),
+        (lambda: est.LoggingTensorHook(["a"]), "exactly one of every_n_iter and every_n_secs"),
+        (lambda: est.LoggingTensorHook([], 1), "at least one tensor"),
+        (lambda: est.StepCounterHook(0), "every_n_steps=0"),
+        (lambda: est.StepCounterHook(summary_writer=3), "give output_dir"),
+        (lambda: est.SummarySaverHook(1, output_dir="a"), "give output_dir and summary_op"),
+        (lambda: est.FinalOpsHook("a", {"b": 1}), "nothing is fed"),
+    ],
+)
+def test_arguments_that_cannot_be_meant_are_named(make, message):
+    with pytest.raises(UserError, match=message):
+        make()
+
+
+def test_what_hooks_cannot_do_is_named(tmp_path):
+    profiler = v1.ProfilerHook(save_steps=1)
+    elsewhere = est.CheckpointSaverHook(str(tmp_path / "other"), save_steps=1)
+    cases = [
+        (profiler, "ProfilerHook is not honoured; use keras.callbacks.TensorBoard"),
+        (elsewhere, "checkpoints are written to the model_dir"),
+        (est.LoggingTensorHook(["nothing"], 1), "a hook fetches 'nothing', and there is none. Th"),
+    ]
+    for hook, message in cases:
+        with pytest.raises(UserError, match=message):
+            run(tmp_path, hook)

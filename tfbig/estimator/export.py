@@ -1,0 +1,174 @@
+"""What a served model is fed with: ServingInputReceiver and the functions that build one."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tfbig.errors import UserError
+from tfbig.serving.export_outputs import (
+    ClassificationOutput,
+    ExportOutput,
+    PredictOutput,
+    RegressionOutput,
+)
+
+__all__ = [
+    "ClassificationOutput",
+    "ExportOutput",
+    "PredictOutput",
+    "RegressionOutput",
+    "ServingInputReceiver",
+    "build_parsing_serving_input_receiver_fn",
+    "build_raw_serving_input_receiver_fn",
+    "checked_receiver",
+    "identifier",
+]
+
+_SINGLE = "input"
+_EXAMPLES = "examples"
+
+
+class ServingInputReceiver(NamedTuple):
+    """What a serving_input_receiver_fn returns: the tensors that are fed, and features of them.
+
+    Example:
+
+        def serving_input_receiver_fn():
+            images = tf.compat.v1.placeholder(tf.uint8, [None, 28, 28], name="images")
+            features = {"image": tf.cast(images, tf.float32) / 255.0}
+            return tfbig.estimator.export.ServingInputReceiver(features, {"images": images})
+
+    Attributes:
+        features: what model_fn is given, a tensor or a dict of them.
+        receiver_tensors: placeholders, a tensor or a dict; names are those of the signature.
+        receiver_tensors_alternatives: by name, other placeholders that features follow from too;
+            each makes a signature `<name>:<output>`.
+    """
+
+    features: Any
+    receiver_tensors: Any
+    receiver_tensors_alternatives: Mapping[str, Any] | None = None
+
+
+def build_raw_serving_input_receiver_fn(
+    features: Any, default_batch_size: int | None = None
+) -> Callable[[], ServingInputReceiver]:
+    """A serving_input_receiver_fn that is fed the features themselves.
+
+    Example:
+
+        build_raw_serving_input_receiver_fn({"x": tf.TensorSpec([None, 4], tf.float32)})
+
+    Args:
+        features: a tensor, array or tf.TensorSpec, or a dict of them by name; they tell shapes
+            and dtypes, and their first dimension is the batch's.
+        default_batch_size: the batch's size; None: any.
+
+    Raises:
+        UserError: one of them has no batch dimension.
+    """
+    single = not isinstance(features, Mapping)
+    named = {_SINGLE: features} if single else dict(features)
+    specs = {}
+    for name, feature in named.items():
+        if not hasattr(feature, "shape") or not hasattr(feature, "dtype"):
+            feature = tf.convert_to_tensor(feature)
+        shape = tf.TensorShape(feature.shape)
+        if not shape.rank:
+            raise UserError(
+                f"build_raw_serving_input_receiver_fn: the feature {name!r} has shape {shape}; "
+                "expected a batch dimension first, such as tf.TensorSpec([None, 4], tf.float32)."
+            )
+        specs[name] = tf.TensorSpec([default_batch_size, *shape[1:]], tf.as_dtype(feature.dtype))
+
+    def serving_input_receiver_fn() -> ServingInputReceiver:
+        placeholders = {
+            name: tf.compat.v1.placeholder(spec.dtype, spec.shape, name=identifier(name))
+            for name, spec in specs.items()
+        }
+        given = placeholders[_SINGLE] if single else dict(placeholders)
+        return ServingInputReceiver(given, placeholders)
+
+    return serving_input_receiver_fn
+
+
+def build_parsing_serving_input_receiver_fn(
+    feature_spec: Mapping[str, Any], default_batch_size: int | None = None
+) -> Callable[[], ServingInputReceiver]:
+    """A serving_input_receiver_fn that is fed serialized tf.train.Example records.
+
+    Example:
+
+        build_parsing_serving_input_receiver_fn({"x": tf.io.FixedLenFeature([4], tf.float32)})
+
+    Args:
+        feature_spec: as for tf.io.parse_example; dense features alone.
+        default_batch_size: the batch's size; None: any.
+
+    Raises:
+        UserError: a feature is sparse.
+    """
+    for name, feature in feature_spec.items():
+        if isinstance(feature, (tf.io.VarLenFeature, tf.io.SparseFeature)):
+            raise UserError(
+                f"build_parsing_serving_input_receiver_fn: the feature {name!r} is a "
+                f"{type(feature).__name__}, which would be a SparseTensor; models are trained on "
+                "dense features here. Give a tf.io.FixedLenFeature, or a function of your own "
+                "that makes it dense."
+            )
+
+    def serving_input_receiver_fn() -> ServingInputReceiver:
+        serialized = tf.compat.v1.placeholder(
+            tf.string, [default_batch_size], name="input_example_tensor"
+        )
+        features = tf.io.parse_example(serialized, dict(feature_spec))
+        return ServingInputReceiver(features, {_EXAMPLES: serialized})
+
+    return serving_input_receiver_fn
+
+
+def checked_receiver(receiver: Any) -> ServingInputReceiver:
+    """What a serving_input_receiver_fn returned, with dicts of receiver tensors.
+
+    Raises:
+        UserError: it cannot be served.
+    """
+    fields = ("features", "receiver_tensors")
+    if not all(hasattr(receiver, field) for field in fields):
+        raise UserError(
+            f"serving_input_receiver_fn returned {type(receiver).__name__}; return a "
+            "tfbig.estimator.export.ServingInputReceiver(features, receiver_tensors)."
+        )
+    for leaf in tf.nest.flatten(receiver.features):
+        if not isinstance(leaf, tf.Tensor):
+            raise UserError(
+                f"ServingInputReceiver.features has a {type(leaf).__name__}; expected dense "
+                "tensors, as the model was trained on."
+            )
+    alternatives = getattr(receiver, "receiver_tensors_alternatives", None) or {}
+    return ServingInputReceiver(
+        receiver.features,
+        _placeholders(receiver.receiver_tensors, "receiver_tensors"),
+        {
+            name: _placeholders(tensors, f"receiver_tensors_alternatives[{name!r}]")
+            for name, tensors in alternatives.items()
+        },
+    )
+
+
+def _placeholders(tensors: Any, where: str) -> dict[str, tf.Tensor]:
+    tensors = dict(tensors) if isinstance(tensors, Mapping) else {_SINGLE: tensors}
+    for name, tensor in tensors.items():
+        if not isinstance(name, str) or not isinstance(tensor, tf.Tensor):
+            raise UserError(
+                f"ServingInputReceiver.{where} has {name!r}: {tensor!r}; expected "
+                "tf.compat.v1.placeholder tensors by name."
+            )
+    return tensors
+
+
+def identifier(name: str) -> str:
+    """A name that an operation of a graph may have, made of any other."""
+    kept = "".join(c if c.isalnum() or c == "_" else "_" for c in name)
+    return kept if kept[:1].isalpha() else f"input_{kept}"

@@ -1,0 +1,1 @@
+"""Hooks of estimator code, one class a file; public as `tfbig.estimator.<Name>`."""

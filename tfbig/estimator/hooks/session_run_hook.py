@@ -1,0 +1,123 @@
+"""A user's SessionRunHook, as far as it needs no session."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfbig.errors import UserError
+from tfbig.estimator.hooks.hook import Hook
+from tfbig.estimator.hooks.no_session import NoSession
+
+log = logging.getLogger("tfbig")
+
+_v1 = tf.compat.v1.train
+
+
+class RunContext:
+    """What `before_run` and `after_run` are given, as a tf.compat.v1.train.SessionRunContext.
+
+    Attributes:
+        original_args: no fetches: the loop's own are not the hook's to see.
+        session: an error, on any use.
+        stop_requested: whether `request_stop` was called.
+    """
+
+    def __init__(self, session: NoSession):
+        self.original_args = _v1.SessionRunArgs(None)
+        self.session = session
+        self.stop_requested = False
+
+    def request_stop(self) -> None:
+        """Ends training after this step."""
+        self.stop_requested = True
+
+
+class SessionRunHookAdapter(Hook):
+    """Calls a SessionRunHook's begin, before_run, after_run and end around each step.
+
+    Fetches are the spec's tensors or names of tensors. The loss and the global step come from the
+    loop; for all others the batch is computed once more, before the step and with its weights.
+
+    Args:
+        hook: of the user.
+        spec: the EstimatorSpec that its tensors may be of, or None.
+
+    Raises:
+        UserError: it asks for a session.
+    """
+
+    def __init__(self, hook: Any, spec: Any = None):
+        super().__init__()
+        name = type(hook).__name__
+        if type(hook).after_create_session is not _v1.SessionRunHook.after_create_session:
+            raise UserError(
+                f"the hook {name} has an after_create_session, and there is no session on "
+                "TensorFlow 2. Use WarmStartSettings to set variables before training, "
+                "EstimatorSpec(scaffold=…)'s init_fn for what runs once, or `begin`."
+            )
+        log.info("steps are run one by one, more slowly, while the hook %s listens", name)
+        self.stop_every = 1
+        self._hook, self._spec = hook, spec
+        self._session = NoSession(f"the hook {name}")
+        self._fetches: Any = None
+        self._values: dict[int, Any] = {}
+        self._context: RunContext | None = None
+
+    def begin(self, step: int) -> None:
+        with tf.Graph().as_default():  # where a hook may ask for the global step's tensor
+            _v1.create_global_step()
+            try:
+                self._hook.begin()
+            except KeyError as error:
+                raise UserError(
+                    f"the hook {type(self._hook).__name__} looks for a tensor in begin "
+                    f"({str(error)[:120]}); return its name from before_run instead: "
+                    'tf.compat.v1.train.SessionRunArgs("name").'
+                ) from error
+
+    def before_run(self, step: int, look: Callable[[Any], Any]) -> None:
+        self._context = RunContext(self._session)
+        asked = self._hook.before_run(self._context)
+        if asked is not None and not isinstance(asked, _v1.SessionRunArgs):
+            raise UserError(
+                f"the hook {type(self._hook).__name__} returned {type(asked).__name__} from "
+                "before_run; return tf.compat.v1.train.SessionRunArgs(fetches), or None."
+            )
+        if asked is not None and asked.feed_dict:
+            raise UserError(
+                f"the hook {type(self._hook).__name__} feeds values in before_run, and nothing is "
+                "fed on TensorFlow 2; put them into features in input_fn, or into params."
+            )
+        self._fetches = None if asked is None else asked.fetches
+        flat = [] if self._fetches is None else keras.tree.flatten(self._fetches)
+        others = {i: f for i, f in enumerate(flat) if not (_is_step(f) or self._is_loss(f))}
+        self._values = {i: step for i, f in enumerate(flat) if _is_step(f)}
+        self._values.update(look(others))
+
+    def after_run(self, step: int, logs: dict[str, float]) -> None:
+        results = None
+        if self._fetches is not None:
+            flat = keras.tree.flatten(self._fetches)
+            loss = np.float32(logs.get("loss", np.nan))
+            values = [self._values.get(i, loss) for i in range(len(flat))]
+            results = keras.tree.pack_sequence_as(self._fetches, values)
+        self._hook.after_run(self._context, _v1.SessionRunValues(results, None, None))
+        if self._context.stop_requested and self.model is not None:
+            self.model.stop_training = True
+
+    def finish(self) -> None:
+        self._hook.end(self._session)
+
+    def _is_loss(self, fetch: Any) -> bool:
+        """Whether it is the spec's scalar loss, which the loop itself computes."""
+        loss = getattr(self._spec, "loss", None)
+        return loss is not None and fetch is loss and loss.shape.rank == 0
+
+
+def _is_step(fetch: Any) -> bool:
+    name = fetch if isinstance(fetch, str) else getattr(fetch, "name", "")
+    return name.split(":")[0].split("/")[0] == "global_step"

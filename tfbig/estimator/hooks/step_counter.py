@@ -1,0 +1,70 @@
+"""StepCounterHook: steps a second, in the log and for TensorBoard."""
+
+import logging
+import time
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from tfbig.errors import UserError
+from tfbig.estimator.hooks.hook import Hook, Timer
+
+log = logging.getLogger("tfbig")
+
+
+class StepCounterHook(Hook):
+    """Counts steps a second.
+
+    Example: `tfbig.estimator.StepCounterHook(every_n_steps=100, output_dir="runs/iris")`
+
+    Args:
+        every_n_steps, every_n_secs: how often it reports; one of them, the other None.
+        output_dir: where `global_step/sec` is written for TensorBoard; None: it is only logged.
+        summary_writer: refused; give output_dir.
+        clock: function that returns seconds, for tests.
+    """
+
+    def __init__(
+        self,
+        every_n_steps: int | None = 100,
+        every_n_secs: float | None = None,
+        output_dir: str | None = None,
+        summary_writer: None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        super().__init__()
+        if summary_writer is not None:
+            raise UserError(
+                "StepCounterHook(summary_writer=…): writers of TensorFlow 1 need a session; give "
+                "output_dir."
+            )
+        names = ("every_n_steps", "every_n_secs")
+        self._timer = Timer("StepCounterHook", every_n_steps, every_n_secs, names, clock=clock)
+        self.stop_every = self._timer.steps
+        self._output_dir, self._clock = output_dir, clock
+        self._last: tuple[int, float] | None = None
+
+    def begin(self, step: int) -> None:
+        self._timer.reset()
+        self._last = None
+
+    def before_run(self, step: int, look) -> None:
+        if self._last is None:
+            self._timer.due(step)
+            self._last = (step, self._clock())
+
+    def after_run(self, step: int, logs: dict[str, float]) -> None:
+        if not self._timer.due(step):
+            return
+        now = self._clock()
+        rate = (step - self._last[0]) / max(now - self._last[1], 1e-9)
+        self._last = (step, now)
+        log.info("global_step/sec: %g", rate)
+        if self._output_dir is not None:
+            writer = tf.summary.create_file_writer(self._output_dir)
+            summary = tf.compat.v1.Summary()
+            summary.value.add(tag="global_step/sec", simple_value=rate)
+            with writer.as_default():
+                tf.summary.experimental.write_raw_pb(summary.SerializeToString(), step)
+            writer.close()

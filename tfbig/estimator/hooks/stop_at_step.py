@@ -1,0 +1,28 @@
+"""StopAtStepHook: ends training at a step."""
+
+from tfbig.arguments import check_count
+from tfbig.errors import UserError
+
+
+class StopAtStepHook:
+    """Ends training after a number of steps, or at a global step.
+
+    Example: `estimator.train(input_fn, hooks=[tfbig.estimator.StopAtStepHook(last_step=1000)])`
+
+    Args:
+        num_steps: how many steps this run has.
+        last_step: or the global step at which it ends.
+
+    Raises:
+        UserError: neither or both are given.
+    """
+
+    def __init__(self, num_steps: int | None = None, last_step: int | None = None):
+        if (num_steps is None) == (last_step is None):
+            raise UserError(
+                "StopAtStepHook: exactly one of num_steps and last_step must be specified; "
+                f"received {num_steps!r} and {last_step!r}."
+            )
+        check_count("StopAtStepHook.num_steps", num_steps)
+        check_count("StopAtStepHook.last_step", last_step)
+        self.num_steps, self.last_step = num_steps, last_step

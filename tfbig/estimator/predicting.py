@@ -1,0 +1,113 @@
+"""Estimator.predict: a checkpoint's predictions, example by example."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tfbig.arguments import call_input_fn
+from tfbig.data.feed import Feed
+from tfbig.errors import UserError
+from tfbig.estimator.hooks.translation import ModeHooks
+from tfbig.estimator.loading import load_program
+from tfbig.placement.peers import Peers
+from tfbig.placement.preflight import compare
+from tfbig.placement.strategies import make_placement
+from tfbig.placement.together import together
+from tfbig.programs.spec import ModeKeys
+from tfbig.programs.watched import Watched
+from tfbig.training.feeds import described_feed, make_feed
+from tfbig.training.look import Look
+from tfbig.training.predictor import Predictor
+
+
+def predict(
+    estimator: Any,
+    input_fn: Callable,
+    *,
+    keys: Sequence[str] | str | None,
+    hooks: Sequence[Any] | None,
+    checkpoint: Any,
+    single: bool,
+) -> Iterator[Any]:
+    """As `Estimator.predict`."""
+    config, params = estimator.config, estimator.params
+    placement = make_placement(estimator.strategy, estimator.devices)
+    peers = placement.peers
+    with together(peers, config):
+        path = peers.broadcast(estimator.checkpoint(checkpoint) if peers.is_chief else None)
+        data = call_input_fn(input_fn, ModeKeys.PREDICT, params, config)
+        feed = make_feed(
+            data,
+            seed=config.tf_random_seed,
+            multiple=placement.num_replicas,
+            steps_per_loop=config.steps_per_loop,
+            order="own",
+            training=False,
+        )
+        try:
+            compare(peers, {"input_fn": described_feed(feed)})
+            watched = Watched(estimator.model_fn)
+            program = load_program(watched, params, config, placement, feed, ModeKeys.PREDICT, path)
+            keys = _checked_keys(keys, watched.first[ModeKeys.PREDICT].predictions)
+            predictor = Predictor(program, placement, feed)
+            look = Look(program, placement, feed, watched, ModeKeys.PREDICT)
+            mode_hooks = ModeHooks(hooks, watched, "prediction_hooks", ModeKeys.PREDICT, look)
+        except BaseException:
+            feed.close()
+            raise
+    return _yielded(predictor, mode_hooks, feed, peers, keys, single)
+
+
+def _yielded(
+    predictor: Predictor,
+    hooks: ModeHooks,
+    feed: Feed,
+    peers: Peers,
+    keys: list[str] | None,
+    single: bool,
+) -> Iterator[Any]:
+    try:
+        batches = predictor.batches(hooks)
+        while True:
+            with together(peers):
+                *_, outputs = next(batches, (None,))
+            if outputs is None:
+                return
+            if keys is not None:
+                outputs = {key: outputs[key] for key in keys}
+            if not single:
+                yield outputs
+                continue
+            for row in range(_rows(outputs)):
+                yield tf.nest.map_structure(lambda a: a[row], outputs)  # noqa: B023
+    finally:
+        feed.close()
+
+
+def _rows(outputs: Any) -> int:
+    sizes = {a.shape[:1] for a in tf.nest.flatten(outputs)}
+    if len(sizes) > 1 or () in sizes:
+        shapes = tf.nest.map_structure(lambda a: a.shape, outputs)
+        raise UserError(
+            f"Batch length of predictions should be same; received {shapes}. Pass "
+            "yield_single_examples=False, or leave some out by predict_keys."
+        )
+    return sizes.pop()[0]
+
+
+def _checked_keys(keys: Any, predictions: Any) -> list[str] | None:
+    if keys is None:
+        return None
+    if not isinstance(predictions, dict):
+        raise UserError(
+            f"predict(predict_keys={keys!r}): predictions are not a dict; leave predict_keys out."
+        )
+    keys = [keys] if isinstance(keys, str) else list(keys)
+    unknown = [key for key in keys if key not in predictions]
+    if unknown or not keys:
+        raise UserError(
+            f"predict(predict_keys={keys!r}): Expected to run at least one output from "
+            f"{sorted(predictions)}, and only such."
+        )
+    return keys
