@@ -10,8 +10,9 @@ $ /tmp/tf215/bin/python tests/estimator/data/make_records.py
 For each work it leaves, beside this file,
 
 - `<work>.npz`: `losses` of the training steps; `initial/<name>` and `final/<name>`, all
-  variables before and after them by their TF1 names; `evaluation/<name>`, what evaluate() returns
-  after them; `predictions/<name>`, what predict() yields then; `more_losses` of the steps that another train() call makes after that;
+  variables before and after them by their TF1 names; `evaluation/<name>` and
+  `predictions/<name>`, what evaluate() and predict() return after them; `more_losses` of the
+  steps that another train() call makes after that;
 - `<work>_model_dir/`: the checkpoint after the training steps, as tf.estimator wrote it, without
   its graph.
 
@@ -51,6 +52,7 @@ def main() -> None:
         raise SystemExit(f"this is TensorFlow {tf.__version__}; the records are those of 2.15.")
     tf.config.threading.set_intra_op_parallelism_threads(1)  # sums in one order, on any machine
     for name, work in model_fns.WORKS.items():
+        tf.keras.utils.set_random_seed(1)  # which the initializers of tf.layers follow in 2.15
         with tempfile.TemporaryDirectory() as folder:
             record(name, work, folder)
 
@@ -61,7 +63,6 @@ def record(name: str, work: model_fns.Work, folder: str) -> None:
         work.model_fn(tf.compat.v1),
         model_dir=folder,
         params=work.params(),
-        config=tf.estimator.RunConfig(tf_random_seed=1),
     )
     losses, more_losses = Losses(), Losses()
     estimator.train(work.train_input_fn, steps=model_fns.STEPS, hooks=[losses])
