@@ -12,7 +12,7 @@ For each work it leaves, beside this file,
 - `<work>.npz`: `losses` of the training steps; `initial/<name>` and `final/<name>`, all
   variables before and after them by their TF1 names; `evaluation/<name>` and
   `predictions/<name>`, what evaluate() and predict() return after them; `more_losses` of the
-  steps that another train() call makes after that;
+  steps that another train() call makes after that, and `more_evaluation/<name>` after those;
 - `<work>_model_dir/`: the checkpoint after the training steps, as tf.estimator wrote it, without
   its graph.
 
@@ -71,6 +71,7 @@ def record(name: str, work: model_fns.Work, folder: str) -> None:
     predicted = list(estimator.predict(work.predict_input_fn))
     final = variables(folder, model_fns.STEPS)
     estimator.train(work.one_batch_input_fn, steps=model_fns.MORE_STEPS, hooks=[more_losses])
+    more_evaluation = estimator.evaluate(work.eval_input_fn)
     np.savez_compressed(
         _HERE / f"{name}.npz",
         losses=np.array(losses.values),
@@ -78,6 +79,7 @@ def record(name: str, work: model_fns.Work, folder: str) -> None:
         **{f"initial/{key}": value for key, value in variables(folder, 0).items()},
         **{f"final/{key}": value for key, value in final.items()},
         **{f"evaluation/{key}": value for key, value in evaluation.items()},
+        **{f"more_evaluation/{key}": value for key, value in more_evaluation.items()},
         **{f"predictions/{key}": np.stack([p[key] for p in predicted]) for key in predicted[0]},
     )
 

@@ -102,6 +102,46 @@ def digits_cnn(v1: Any) -> Callable:
     return model_fn
 
 
+def digits_batch_norm(v1: Any) -> Callable:
+    """What TF1 code did by hand: UPDATE_OPS, regularizers, a decayed rate, clipped gradients."""
+    layers, estimator = v1.layers, v1.estimator
+
+    def model_fn(features, labels, mode, params):
+        training = mode == estimator.ModeKeys.TRAIN
+        net = layers.flatten(tf.reshape(features["x"], [-1, 8, 8, 1]))
+        with tf1.variable_scope("hidden"):
+            net = layers.dense(
+                net, 32, use_bias=False, kernel_regularizer=lambda w: 1e-3 * tf.nn.l2_loss(w)
+            )
+            net = layers.batch_normalization(net, momentum=0.9, training=training)
+            net = tf.nn.relu(net)
+        logits = layers.dense(net, 10, name="logits")
+        classes = tf.argmax(logits, axis=1)
+        if mode == estimator.ModeKeys.PREDICT:
+            return estimator.EstimatorSpec(mode, predictions={"classes": classes})
+
+        loss = tf1.losses.sparse_softmax_cross_entropy(labels=labels, logits=logits)
+        loss += tf1.losses.get_regularization_loss()
+        if mode == estimator.ModeKeys.EVAL:
+            metrics = {
+                "accuracy": tf1.metrics.accuracy(labels, classes),
+                "recall_of_0": tf1.metrics.recall(tf.equal(labels, 0), tf.equal(classes, 0)),
+            }
+            return estimator.EstimatorSpec(mode, loss=loss, eval_metric_ops=metrics)
+
+        global_step = tf1.train.get_or_create_global_step()
+        rate = tf1.train.exponential_decay(params["learning_rate"], global_step, 50, 0.5)
+        optimizer = tf1.train.MomentumOptimizer(rate, 0.9)
+        with tf.control_dependencies(tf1.get_collection(tf1.GraphKeys.UPDATE_OPS)):
+            gradients, variables = zip(*optimizer.compute_gradients(loss), strict=True)
+            gradients, _ = tf.clip_by_global_norm(gradients, 0.5)
+            pairs = list(zip(gradients, variables, strict=True))
+            train_op = optimizer.apply_gradients(pairs, global_step=global_step)
+        return estimator.EstimatorSpec(mode, loss=loss, train_op=train_op)
+
+    return model_fn
+
+
 def iris_arrays() -> tuple[dict[str, np.ndarray], np.ndarray]:
     """The iris flowers, in an order that mixes the classes and is always the same."""
     iris = datasets.load_iris()
@@ -123,6 +163,10 @@ def iris_params() -> dict[str, Any]:
 
 def digits_params() -> dict[str, Any]:
     return {"learning_rate": 1e-3, "dropout_rate": 0.0}
+
+
+def batch_norm_params() -> dict[str, Any]:
+    return {"learning_rate": 0.1}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,4 +198,5 @@ class Work:
 WORKS = {
     "iris_dnn": Work(iris_dnn, iris_arrays, iris_params),
     "digits_cnn": Work(digits_cnn, digits_arrays, digits_params),
+    "digits_batch_norm": Work(digits_batch_norm, digits_arrays, batch_norm_params),
 }
