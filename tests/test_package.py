@@ -11,11 +11,11 @@ from tfbig.errors import NotBuiltError
 
 API = """
     train_distributed fine_tune evaluate predict cross_validate export TrainResult RunConfig Recipe
-    EstimatorSpec ModeKeys callbacks data datasets errors estimator layers models
+    EstimatorSpec ModeKeys callbacks compat data datasets errors estimator layers models
 """.split()
 LATER = """
     Estimator TrainSpec EvalSpec train_and_evaluate LatestExporter FinalExporter
-    BestExporter WarmStartSettings stop_if_no_decrease_hook compat
+    BestExporter WarmStartSettings stop_if_no_decrease_hook
 """.split()
 HEAVY = ("tensorflow", "keras", "tensorflow_datasets", "sklearn", "numpy", "rich", "absl")
 

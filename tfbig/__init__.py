@@ -35,6 +35,7 @@ _PUBLIC = {
 }
 _MODULES = {
     "callbacks": "tfbig.callbacks",
+    "compat": "tfbig.compat",
     "data": "tfbig.data",
     "datasets": "tfbig.datasets",
     "errors": "tfbig.errors",
@@ -53,7 +54,6 @@ _NOT_BUILT = (
     "BestExporter",
     "WarmStartSettings",
     "stop_if_no_decrease_hook",
-    "compat",
 )
 
 __all__ = ["__version__", *_PUBLIC, *_MODULES]

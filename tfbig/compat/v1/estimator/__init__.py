@@ -1,0 +1,60 @@
+"""`tf.estimator`: its names, each the tfbig object, or an error that says what to write.
+
+    from tfbig.compat.v1 import estimator      # was: from tensorflow import estimator
+
+Importing this module is cheap: each name is loaded on its first use.
+"""
+
+import importlib
+import sys
+from typing import Any
+
+from tfbig.compat.gone import canned_model_fn, gone_estimator
+from tfbig.errors import UserError
+
+_OURS = (
+    *("BestExporter", "Estimator", "EstimatorSpec", "EvalSpec", "Exporter", "FinalExporter"),
+    *("LatestExporter", "ModeKeys", "RunConfig", "TrainSpec", "WarmStartSettings"),
+    "train_and_evaluate",
+)
+# Those that tf.estimator only passed on from tf.compat.v1.train.
+_FROM_TRAIN = (
+    *("CheckpointSaverHook", "CheckpointSaverListener", "FeedFnHook", "FinalOpsHook"),
+    *("GlobalStepWaiterHook", "LoggingTensorHook", "NanLossDuringTrainingError", "NanTensorHook"),
+    *("ProfilerHook", "SecondOrStepTimer", "SessionRunArgs", "SessionRunContext"),
+    *("SessionRunHook", "SessionRunValues", "StepCounterHook", "StopAtStepHook"),
+    *("SummarySaverHook", "VocabInfo"),
+)
+_FOLDERS = {
+    "experimental": f"{__name__}.experimental",
+    "export": "tfbig.estimator.export",
+    "inputs": "tfbig.estimator.inputs",
+    "tpu": f"{__name__}.tpu",
+}
+
+__all__ = [*_OURS, *_FROM_TRAIN, *_FOLDERS]
+
+
+def __getattr__(name: str) -> Any:
+    instead = gone_estimator(name)
+    if instead is not None:
+        code = canned_model_fn(name)
+        raise UserError(
+            f"tf.estimator.{name} does not exist in tfbig; {instead}"
+            + (f", for example:\n\n{code}\n" if code else ".")
+        )
+    if name in _OURS:
+        value = getattr(importlib.import_module("tfbig"), name, None)
+        value = value or getattr(importlib.import_module("tfbig.estimator"), name)
+    elif name in _FROM_TRAIN:
+        value = getattr(importlib.import_module("tensorflow").compat.v1.train, name)
+    elif name in _FOLDERS:
+        value = importlib.import_module(_FOLDERS[name])
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    setattr(sys.modules[__name__], name, value)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*vars(sys.modules[__name__]), *__all__])
