@@ -45,7 +45,7 @@ _STEPS = {
 
 
 def main(work: str, name: str, options: str = "{}") -> None:
-    import tfbig  # sets what TensorFlow reads when it is imported
+    import tfbig  # noqa: F401 - sets what TensorFlow reads when it is imported
 
     arrays, build, batch = _WORKS[work]()
     steps, warm_up = _STEPS[work, name]
@@ -53,7 +53,9 @@ def main(work: str, name: str, options: str = "{}") -> None:
     if name == "model_fn":
         import mlp_model_fn
 
-        build = mlp_model_fn.build(tfbig.compat.v1)
+        from tfbig.compat import v1
+
+        build = mlp_model_fn.build(v1)
     if name in ("tfbig", "model_fn"):
         result = _tfbig(arrays, build, steps, warm_up, **{"batch": batch, **options})
     elif name == "tune":

@@ -13,6 +13,7 @@ import tensorflow as tf
 import tfbig
 from tests.estimator.data import model_fns
 from tests.estimator.data.model_fns import MORE_STEPS, STEPS, WORKS
+from tfbig.compat import v1
 
 DATA = pathlib.Path(__file__).with_name("data")
 TOLERANCE = 1e-4
@@ -64,7 +65,7 @@ def train(name: str, input_fn, model_dir: str, max_steps: int) -> tuple[int, lis
     """Trains with tfbig up to max_steps; returns the last step and the loss of each step."""
     work = WORKS[name]
     result = tfbig.train_distributed(
-        work.model_fn(tfbig.compat.v1),
+        work.model_fn(v1),
         input_fn,
         strategy="one_device",
         model_dir=model_dir,
@@ -77,7 +78,7 @@ def train(name: str, input_fn, model_dir: str, max_steps: int) -> tuple[int, lis
 
 def new_estimator(name: str, model_dir: str) -> tfbig.Estimator:
     work = WORKS[name]
-    return tfbig.Estimator(work.model_fn(tfbig.compat.v1), model_dir, params=work.params())
+    return tfbig.Estimator(work.model_fn(v1), model_dir, params=work.params())
 
 
 def assert_close(found, expected) -> None:
