@@ -110,7 +110,6 @@ def test_a_value_it_cannot_have_is_named_with_those_it_can(name, values, expecte
 @pytest.mark.parametrize(
     ("fields", "instead"),
     [
-        (dict(model_distribution="owner"), 'write model_distribution="replicated".'),
         (dict(max_staleness=0), 'strategy="parameter_server", which is not built yet; leave it'),
         (dict(max_staleness=3), 'strategy="parameter_server", which is not built yet; leave it'),
     ],

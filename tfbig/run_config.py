@@ -24,7 +24,11 @@ class RunConfig:
             worker has one contiguous block, shuffled inside it; both need a Source. "none": in
             the data's own order, which input_fn has shared out already. "auto": random for a
             Source, none for a Dataset.
-        model_distribution: "replicated".
+        model_distribution: "replicated": every replica holds all of the optimizer's state and
+            updates all weights. "owner": each of N replicas holds and updates 1/N of it (ZeRO
+            stage 1, https://arxiv.org/abs/1910.02054), for optimizers that treat each element of
+            a variable by itself: SGD, Adam, AdamW, RMSprop, Adagrad, Adadelta, Adamax, Nadam,
+            Lion, Ftrl.
         gradient_aggregation: "mean" divides the summed gradient by the loss's own denominator
             over the global batch; "sum" does not divide.
         accumulation_steps: micro-batches per update, each with a part of the global batch.
@@ -101,11 +105,6 @@ class RunConfig:
         self._refuse_what_is_not_built()
 
     def _refuse_what_is_not_built(self) -> None:
-        for name, built, value in (("model_distribution", '"replicated"', "owner"),):
-            if getattr(self, name) == value:
-                raise NotBuiltError(
-                    f"RunConfig.{name}={value!r} is not built yet; write {name}={built}."
-                )
         if self.max_staleness is not None:
             raise NotBuiltError(
                 f"RunConfig.max_staleness={self.max_staleness!r} belongs to "

@@ -319,6 +319,59 @@ CASES |= {
     for name in _RECOMPUTED
 }
 
+# The optimizer's state in slices, one for each replica.
+_OWNED = (
+    "even",
+    "uneven",
+    "last_batch_of_one",
+    "last_batch_of_three",
+    "regularizers",
+    "clipnorm",
+    "clipvalue",
+    "global_clipnorm",
+    "loss_scale_factor",
+    "ema",
+    "ema_overwriting",
+    "ema_overwriting_constrained",
+    "schedule",
+    "adamw_and_constraint",
+    "partly_trained",
+    "accumulation_3_clipped",
+    "synchronized_batch_norm",
+    "masked_mean",
+    "metrics",
+    "model_fn",
+    "model_fn_batch_norm",
+    "model_fn_accumulation_2_clipped",
+    "model_fn_ema",
+    "model_fn_float16",
+    "bfloat16",
+    "float16_infinite_gradient",
+    "mlp_100_steps",
+    "cnn_100_steps",
+    "clipnorm_jit",
+    "ema_jit",
+    "float16_infinite_gradient_jit",
+    "cnn_100_steps_jit",
+)
+_OWNED_BY_FOUR = (
+    "uneven",
+    "last_batch_of_three",
+    "clipnorm",
+    "ema_overwriting_constrained",
+    "model_fn_float16",
+    "float16_infinite_gradient_jit",
+    "mlp_100_steps",
+)
+CASES |= {
+    f"{name}_owner": dataclasses.replace(
+        CASES[name],
+        config={**CASES[name].config, "model_distribution": "owner"},
+        replicas=(2, 4) if name in _OWNED_BY_FOUR else (2,),
+    )
+    for name in _OWNED
+}
+
 # Four replicas run what more replicas could change: how batches are cut, and what is reduced.
 _ON_FOUR = (
     "even",

@@ -54,8 +54,10 @@ def run_references(folder: str, cases: list[tuple[str, int]]) -> None:
 
 
 def reference_name(name: str, parts: int) -> str:
-    """Names the reference of a case; compiled or recomputed or not, it is the same."""
-    return f"{name.removesuffix('_remat').removesuffix('_jit')}-{parts}"
+    """Names the reference of a case; compiled, recomputed, owned or not, it is the same."""
+    for ending in ("_owner", "_remat", "_jit"):
+        name = name.removesuffix(ending)
+    return f"{name}-{parts}"
 
 
 def parts_of(case: Case, replicas: int) -> int:

@@ -52,8 +52,14 @@ def test_replicas_end_with_the_same_variables(outcomes, replicas, name):
     assert outcomes.of(replicas, name).copies == 0
 
 
-@pytest.mark.parametrize("replicas", [1, 2, 4])
-@pytest.mark.parametrize("name", ["float16_infinite_gradient"])
+@pytest.mark.parametrize(
+    "replicas, name",
+    [
+        *((replicas, "float16_infinite_gradient") for replicas in (1, 2, 4)),
+        (2, "float16_infinite_gradient_owner"),
+        (4, "float16_infinite_gradient_jit_owner"),
+    ],
+)
 def test_an_infinite_gradient_on_one_replica_skips_the_step_on_all(outcomes, replicas, name):
     wrapped_iterations, _, good_steps, scale, iterations, *_ = outcomes.of(replicas, name).optimizer
 

@@ -117,7 +117,9 @@ KINDS = {
     "callbacks": dict(model_fn=build_model, input_fn=source, eval_input_fn=source),
     "augmented": dict(model_fn=build_classifier, input_fn=augmented),
     "mirrored": dict(model_fn=build_model, input_fn=source, strategy="mirrored", devices=2),
+    "owner": dict(model_fn=build_model, input_fn=source, strategy="mirrored", devices=2),
 }
+ON_TWO_REPLICAS = ("mirrored", "owner")
 
 
 def run(kind: str, model_dir: str, at: int = 0, number: int = signal.SIGKILL) -> dict:
@@ -137,7 +139,11 @@ def run(kind: str, model_dir: str, at: int = 0, number: int = signal.SIGKILL) ->
         model_dir=model_dir,
         callbacks=[*callbacks, *([Kill(at, number)] if at else [])],
         config=tfbig.RunConfig(
-            tf_random_seed=3, steps_per_loop=7, save_checkpoints_steps=10, keep_checkpoint_max=2
+            tf_random_seed=3,
+            steps_per_loop=7,
+            save_checkpoints_steps=10,
+            keep_checkpoint_max=2,
+            model_distribution="owner" if kind == "owner" else "replicated",
         ),
     )
     checkpoint = tf.train.load_checkpoint(newest(model_dir))

@@ -213,7 +213,7 @@ def test_a_newer_format_is_refused(checkpoints):
         metadata = json.load(file)
     with open(path, "w") as file:
         json.dump({**metadata, "format": 99}, file)
-    with pytest.raises(CheckpointError, match=r"newer tfbig \(format 99, this one reads 1\)"):
+    with pytest.raises(CheckpointError, match=r"newer tfbig \(format 99, this one reads 2\)"):
         restore(checkpoints)
 
 

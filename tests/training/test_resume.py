@@ -7,7 +7,7 @@ import pytest
 from tests import harness
 from tests.training import resumed_runs
 
-ONE_DEVICE = [kind for kind in resumed_runs.KINDS if kind != "mirrored"]
+ONE_DEVICE = [kind for kind in resumed_runs.KINDS if kind not in resumed_runs.ON_TWO_REPLICAS]
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +15,8 @@ def uninterrupted(tmp_path_factory):
     folder, files = tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("files")
     results = harness.call(resumed_runs.run_all, files, ONE_DEVICE, str(folder), timeout=240)
     files = tmp_path_factory.mktemp("mirrored")
-    results |= harness.call(resumed_runs.run_all, files, ["mirrored"], str(folder), timeout=120)
+    kinds = list(resumed_runs.ON_TWO_REPLICAS)
+    results |= harness.call(resumed_runs.run_all, files, kinds, str(folder), timeout=180)
     return results
 
 

@@ -23,8 +23,8 @@ from tfbig.placement.together import together
 from tfbig.programs.spec import ModeKeys
 from tfbig.run_config import RunConfig
 from tfbig.serving.saved_model import checked_preprocessing, export_saved_model
+from tfbig.training.feeds import described_feed, make_feed
 from tfbig.training.predictor import Predictor
-from tfbig.training.session import described_feed, make_feed
 
 
 def evaluate(

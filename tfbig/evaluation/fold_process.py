@@ -26,8 +26,8 @@ from tfbig.evaluation.json_files import write_json
 from tfbig.evaluation.measuring import HoldOutMetrics
 from tfbig.evaluation.metric import Value
 from tfbig.placement.strategies import make_placement
+from tfbig.training.feeds import make_feed
 from tfbig.training.predictor import Predictor
-from tfbig.training.session import make_feed
 
 log = logging.getLogger("tfbig")
 

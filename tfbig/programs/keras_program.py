@@ -68,9 +68,8 @@ class KerasProgram(Program):
         features, labels, weight = _symbols(spec)
         self._outputs = checked_outputs(self.model, features)
         check_labels(self.model, self._outputs, labels)
+        self.updates.build(self.optimizer, self.model.trainable_variables)
         _private_api.build_compiled(self.model, features, labels, weight)
-        if not self.optimizer.built:  # LossScaleOptimizer would make its variables twice
-            self.optimizer.build(self.model.trainable_variables)
         self._all = [*self.trainable, *self.state]
         self.enter(0)
         self._metrics = _private_api.reported_metrics(self.model)

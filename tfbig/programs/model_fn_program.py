@@ -35,6 +35,7 @@ class ModelFnProgram(Program):
     """
 
     pure = False
+    named = True
 
     def __init__(self, model_fn: Callable, params: Any, config: Any, scope, precision: str):
         self._model_fn = model_fn
@@ -62,7 +63,8 @@ class ModelFnProgram(Program):
             if training:
                 with self._store.continued():
                     weights = [n for n in dict.fromkeys(names) if self._is_trained(n)]
-                    estimator_spec.optimizer.build([self._store.variables[n] for n in weights])
+                    variables = [self._store.variables[n] for n in weights]
+                    self.updates.build(estimator_spec.optimizer, variables)
             self._sort_variables(estimator_spec, names, training)
             return tf.cast(tf.reduce_sum(estimator_spec.loss), tf.float32)
 
@@ -162,19 +164,20 @@ class ModelFnProgram(Program):
         _private_api.reduce_no_more(self.optimizer)  # made in this trace, and for it alone
         with self._store.continued():
             if not self.optimizer.built:  # as in `build`: apply would choose other names
-                self.optimizer.build(self.trainable)
+                self.updates.build(self.optimizer, self.trainable)
             super().apply(gradients)
 
     def callback_model(self) -> Any:
         return ModelStandIn(self)
 
     def named_variables(self) -> dict[str, tf.Variable]:
-        variables = self._store.variables
-        groups = {
-            "model": [*self._trainable_keys, *self._frozen_keys, *self._state_keys],
-            "optimizer": self._optimizer_keys,
+        variables, slots = self._store.variables, self.updates.slots()
+        model = [*self._trainable_keys, *self._frozen_keys, *self._state_keys]
+        return {
+            **{f"model/{name}": variables[name] for name in model},
+            **{f"optimizer/{name}": variables[name] for name in self._optimizer_keys},
+            **{f"optimizer/{name}": slot for name, slot in slots.items()},
         }
-        return {f"{g}/{name}": variables[name] for g, names in groups.items() for name in names}
 
     def metric_results(self) -> dict[str, float]:
         results = {}

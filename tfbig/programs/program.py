@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from tfbig import _private_api
+from tfbig.programs.updates import Updates
 
 # What a loss term is divided by over the global batch when gradient_aggregation="mean".
 EXAMPLES = "examples"  # its elements: examples, or tokens when every example has as many
@@ -80,6 +81,7 @@ class Program:
         trainable, state, metric_variables: the model's variables: trained by the optimizer,
             changed by the forward pass (moving statistics, seeds), and those of the metrics.
         optimizer: a Keras optimizer.
+        updates: how it is built and applied; set before `build`.
         model: the keras.Model, or None.
         pure: `forward` reads no variable but takes `Values`, so it can be compiled for a part
             of a mirrored model.
@@ -91,17 +93,20 @@ class Program:
         has_convolutions: some layer is a convolution or a maximum over a window, which decides
             how the loop is best compiled.
         per_replica_statistics: some layer normalises over each replica's part of a batch.
+        named: its variables have names of their own, under which a checkpoint holds them.
     """
 
     trainable: list
     state: list
     metric_variables: list
     optimizer: Any
+    updates: Updates = Updates()
     model: Any = None
     pure: bool = False
     exact_with_padding: bool = False
     couples_replicas: bool = False
     per_replica_statistics: bool = False
+    named: bool = False
     has_convolutions: bool = False
     phases: tuple[int, ...] = ()
 
@@ -130,8 +135,7 @@ class Program:
 
     def apply(self, gradients: list) -> None:
         """Updates the trainable variables; `gradients` are reduced over replicas already."""
-        self.optimizer.apply(gradients, self.trainable)
-        _private_api.put_averages_in_place(self.optimizer)
+        self.updates.apply(self.optimizer, gradients, self.trainable)
 
     @contextlib.contextmanager
     def tracing(self) -> Iterator[None]:

@@ -51,11 +51,13 @@ class Plan(NamedTuple):
     Attributes:
         need_epochs, may_stop: as of its CallbackRunner.
         jit: whether the step is compiled; the chief measures.
+        stops: of its CallbackRunner.
     """
 
     need_epochs: bool
     may_stop: bool
     jit: bool
+    stops: list[int]
 
 
 class Agreement:

@@ -3,6 +3,9 @@
 A checkpoint is a directory, written under a temporary name and renamed when it is whole:
 
     <model_dir>/checkpoints/ckpt-00000400/state.index, state.data-…, arrays.npz, metadata.json
+
+That of an estimator-style model_fn holds its variables under their own names, and
+<model_dir>/checkpoint points at it, as TensorFlow's tools expect.
 """
 
 import json
@@ -18,10 +21,19 @@ import numpy as np
 import tensorflow as tf
 
 from tfbig.errors import CheckpointError, UserError
+from tfbig.training.checkpoint_state import (
+    first_line,
+    full_values,
+    read_state,
+    sliced,
+    write_named_state,
+    write_state,
+)
 
 log = logging.getLogger("tfbig")
 
 _FORMAT = 1
+_NAMED_FORMAT = 2  # variables under their own names
 _REPLACED = ".replaced"
 # What TensorFlow's and NumPy's readers raise for files that are cut, changed or missing. The
 # former answers a cut file with an IndexError.
@@ -56,10 +68,13 @@ class Checkpoints:
         model_dir: None keeps nothing.
         keep: how many checkpoints stay.
         writes: whether this task of a cluster writes; the others only take part.
+
+    Attributes:
+        model_dir, directory: None keeps nothing.
     """
 
     def __init__(self, model_dir: str | None, keep: int, writes: bool = True):
-        self._model_dir, self._keep, self._writes = model_dir, keep, writes
+        self.model_dir, self._keep, self._writes = model_dir, keep, writes
         self.directory = os.path.join(model_dir, "checkpoints") if model_dir else None
 
     def clear_up(self) -> None:
@@ -81,7 +96,7 @@ class Checkpoints:
             UserError: they cannot be written.
         """
         if self.directory and self._writes:
-            _make_writable(self._model_dir, self.directory)
+            _make_writable(self.model_dir, self.directory)
 
     def steps(self) -> list[int]:
         """The steps of the checkpoints that are there, oldest first."""
@@ -100,16 +115,24 @@ class Checkpoints:
         return None
 
     def save(
-        self, step: int, variables: dict, trackables: dict, metadata: dict, arrays: dict
+        self,
+        step: int,
+        variables: dict,
+        trackables: dict,
+        metadata: dict,
+        arrays: dict,
+        *,
+        named: bool = False,
     ) -> str | None:
         """Writes a checkpoint and removes those that are too old.
 
         Args:
             step: the global step.
-            variables: name to tf.Variable.
+            variables: name to tf.Variable, or to what holds one in slices.
             trackables: name to any other object that tf.train.Checkpoint can save.
             metadata: anything JSON can hold.
             arrays: name to NumPy array, of no object dtype.
+            named: the variables are kept under their own names, without their group.
 
         Returns:
             The checkpoint's path; None: another task writes it.
@@ -118,11 +141,13 @@ class Checkpoints:
             CheckpointError: it cannot be written; those there before are untouched.
         """
         if not self._writes:
+            for _ in full_values(sliced(variables)):  # gathered by all tasks together
+                pass
             return None
         path = self._path(step)
         temporary = os.path.join(self.directory, f".tmp-{os.getpid()}-{step}")
         metadata = {
-            "format": _FORMAT,
+            "format": _NAMED_FORMAT if named else _FORMAT,
             "step": step,
             "variables": {n: [list(v.shape), v.dtype.name] for n, v in variables.items()},
             **metadata,
@@ -130,9 +155,10 @@ class Checkpoints:
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             os.makedirs(temporary)
-            tf.train.Checkpoint(variables=dict(variables), **trackables).write(
-                os.path.join(temporary, "state")
-            )
+            if named:
+                write_named_state(temporary, variables, trackables, step)
+            else:
+                write_state(temporary, variables, trackables)
             with open(os.path.join(temporary, "arrays.npz"), "wb") as file:
                 np.savez(file, allow_pickle=False, **arrays)
             with open(os.path.join(temporary, "metadata.json"), "w") as file:
@@ -144,6 +170,8 @@ class Checkpoints:
             os.rename(temporary, path)
             _flush(self.directory)
             shutil.rmtree(path + _REPLACED, ignore_errors=True)
+            if named:
+                self._point_at_newest()
         except (OSError, tf.errors.OpError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
             raise CheckpointError(self._not_saved(step, error)) from error
@@ -155,7 +183,7 @@ class Checkpoints:
         """Restores the newest checkpoint that is whole, or the one before it, and so on.
 
         Args:
-            variables: name to tf.Variable.
+            variables: as in `save`.
             trackables: from a checkpoint's metadata to the other objects to restore.
 
         Raises:
@@ -188,6 +216,13 @@ class Checkpoints:
         metadata = _metadata_in(path)
         return _read(path, metadata, variables, trackables(metadata))
 
+    def _point_at_newest(self) -> None:
+        """Has tf.train.latest_checkpoint(model_dir) find what is there."""
+        names = [os.path.basename(self._path(step)) for step in self.steps()[-self._keep :]]
+        paths = [os.path.join("checkpoints", name, "state") for name in names]  # so it can be moved
+        folder = os.path.abspath(self.model_dir)
+        tf.compat.v1.train.update_checkpoint_state(folder, paths[-1], paths)
+
     def _path(self, step: int) -> str:
         return os.path.join(self.directory, f"ckpt-{step:08d}")
 
@@ -210,7 +245,7 @@ class Checkpoints:
             )
 
     def _not_saved(self, step: int, error: Exception) -> str:
-        reason = getattr(error, "strerror", None) or _first_line(error)
+        reason = getattr(error, "strerror", None) or first_line(error)
         kept = self.steps()
         previous = (
             f"the checkpoint of step {kept[-1]} is untouched" if kept else "there was none before"
@@ -226,40 +261,19 @@ def _metadata_in(path: str) -> dict:
         metadata = json.load(file)
     if not isinstance(metadata, dict) or "variables" not in metadata:
         raise ValueError("metadata.json is not a tfbig checkpoint's")
-    if metadata["format"] > _FORMAT:
+    if metadata["format"] > _NAMED_FORMAT:
         raise CheckpointError(
             f"{path} was written by a newer tfbig (format {metadata['format']}, "
-            f"this one reads {_FORMAT}); install that, or give another model_dir."
+            f"this one reads {_NAMED_FORMAT}); install that, or give another model_dir."
         )
     return metadata
 
 
 def _read(path: str, metadata: dict, variables: dict, trackables: dict) -> Restored:
-    lost = _read_state(path, dict(variables), trackables)
+    lost = read_state(path, variables, trackables)
     with np.load(os.path.join(path, "arrays.npz"), allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     return Restored(metadata["step"], metadata, arrays, path, lost)
-
-
-def _read_state(path: str, variables: dict, trackables: dict) -> str | None:
-    """Reads the variables, then the other objects; returns why those cannot be restored."""
-    root = tf.train.Checkpoint(variables=variables)
-    status = root.read(os.path.join(path, "state"))
-    status.assert_existing_objects_matched()
-    status.expect_partial()
-    try:
-        for name, trackable in trackables.items():
-            setattr(root, name, trackable)  # what is attached now is restored now
-    except tf.errors.DataLossError:
-        raise
-    except tf.errors.OpError as error:
-        return _first_line(error)
-    return None
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(getattr(error, "message", None) or error).split("\n")
-    return re.sub(r"\{\{.*?\}\} ?", "", lines[0])[:200]
 
 
 def _make_writable(*directories: str) -> None:
@@ -282,7 +296,7 @@ def _shown(kind: Any) -> str:
 
 
 def _warn_damaged(path: str, error: Exception) -> str:
-    log.warning("%s is damaged and is passed over: %s", path, _first_line(error))
+    log.warning("%s is damaged and is passed over: %s", path, first_line(error))
     return os.path.basename(path)
 
 

@@ -19,6 +19,7 @@ from tfbig.training.calls import Calls
 from tfbig.training.checkpoints import Checkpoints, Restored
 from tfbig.training.diagnosis import Diagnosis
 from tfbig.training.evaluator import Evaluator
+from tfbig.training.look import Look
 from tfbig.training.meters import DataWait, Meters, Stopwatch
 from tfbig.training.preemption import Preemption
 from tfbig.training.result import TrainResult, note, validation
@@ -36,6 +37,7 @@ class Loop:
         program, placement, feed: built, and restored if there was a checkpoint.
         make_calls: makes what runs stacks of batches, once for each phase of the program; called
             with jit=.
+        look: what callbacks see of a step.
         evaluator: or None.
         checkpoints: where the run is kept.
         callbacks: all that take part.
@@ -45,7 +47,8 @@ class Loop:
         run: what callbacks are told.
         config: steps_per_loop and save_checkpoints_secs.
         keep: what every checkpoint's metadata hold besides the loop's own (seed, jit).
-        restored: what the run goes on from, or None.
+        start: the step to go on from.
+        restored: what else the run goes on from; None: a run of its own begins here.
         jit: whether the step is compiled.
     """
 
@@ -56,6 +59,7 @@ class Loop:
         feed: Feed,
         *,
         make_calls: Callable[..., Calls],
+        look: Look,
         evaluator: Evaluator | None,
         checkpoints: Checkpoints,
         callbacks: CallbackRunner,
@@ -65,11 +69,13 @@ class Loop:
         run: RunInfo,
         config: RunConfig,
         keep: dict,
+        start: int,
         restored: Restored | None,
         jit: bool,
     ):
         self._program, self._placement, self._feed = program, placement, feed
         self._make_calls, self._calls = make_calls, make_calls(jit=jit)
+        self._look = look
         self._evaluator = evaluator
         self._checkpoints, self._callbacks = checkpoints, callbacks
         self._schedule, self._passes, self._run_info = schedule, passes, run
@@ -80,7 +86,7 @@ class Loop:
         self._data_wait = DataWait()
         self._diagnosis = Diagnosis(program, placement)
         self._restored = restored
-        self._step = restored.step if restored else 0
+        self._step = start
         self._first: Stack | None = None
         self._unsaved = restored is None
         self._epoch_begun = False
@@ -204,7 +210,8 @@ class Loop:
 
     def _save_is_due(self, seconds_saved: float) -> bool:
         every = self._config.save_checkpoints_secs
-        return every is not None and time.monotonic() - seconds_saved >= every
+        late = every is not None and time.monotonic() - seconds_saved >= every
+        return late or self._callbacks.save_now
 
     def _say_if_short(self) -> None:
         if self._run_info.max_steps is not None:
@@ -242,7 +249,7 @@ class Loop:
             if self._schedule.epoch and not self._epoch_begun:
                 callbacks.epoch_begin(self._step // self._schedule.epoch)
                 self._epoch_begun = True
-            callbacks.call_begin(self._step)
+            callbacks.call_begin(self._step, self._look.at(stack, 0, self._step))
         stack = self._agreement.before_run(stack)
         with Stopwatch() as watch:
             try:
@@ -348,6 +355,7 @@ class Loop:
         """
         if self._checkpoints.directory is None or not self._unsaved:
             return
+        self._callbacks.saving(self._step)
         plain, arrays = self._callbacks.state()
         path = self._checkpoints.save(
             self._step,
@@ -367,6 +375,7 @@ class Loop:
                 },
             },
             arrays,
+            named=self._program.named,
         )
         self._unsaved = False
         self._callbacks.checkpoint(self._step, path)
@@ -374,11 +383,9 @@ class Loop:
     def _finalize_weights(self) -> None:
         """Puts the averaged weights in place where the optimizer keeps such; after saving."""
         optimizer = self._program.optimizer
-        if getattr(optimizer, "use_ema", False) or getattr(
-            getattr(optimizer, "inner_optimizer", None), "use_ema", False
-        ):
+        if getattr(getattr(optimizer, "inner_optimizer", optimizer), "use_ema", False):
             with self._placement.scope():
-                optimizer.finalize_variable_values(self._program.trainable)
+                self._program.updates.finalize(optimizer, self._program.trainable)
 
     def _result(self, signal: str | None) -> TrainResult:
         told = [self._loss, self._metrics, self._history]

@@ -11,6 +11,8 @@ class Schedule:
         end: the last step.
         log, summary, checkpoint, evaluate, epoch: every so many steps.
         phases: steps at which other variables begin to be trained.
+        start: the step at which this process begins.
+        others: every so many steps, counted from `start`, callbacks want a call to end.
     """
 
     end: int | None
@@ -20,6 +22,8 @@ class Schedule:
     evaluate: int | None = None
     epoch: int | None = None
     phases: tuple[int, ...] = ()
+    start: int = 0
+    others: tuple[int, ...] = ()
 
     def next_stop(self, step: int) -> int | None:
         """The first step after `step` at which the loop has to stop."""
@@ -29,6 +33,8 @@ class Schedule:
         for every in (self.log, self.summary, self.checkpoint, self.evaluate, self.epoch):
             if every is not None:
                 stops.append((step // every + 1) * every)
+        since = step - self.start
+        stops += [self.start + (since // every + 1) * every for every in self.others]
         return min(stops, default=None)
 
     def due(self, name: str, step: int) -> bool:

@@ -10,19 +10,21 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from tfbig.data.dataset_feed import DatasetFeed
 from tfbig.data.feed import Feed
 from tfbig.data.source import Source
 from tfbig.data.source_feed import SourceFeed
-from tfbig.errors import CheckpointError, UserError
+from tfbig.errors import UserError
+from tfbig.placement.owner import make_updates
 from tfbig.placement.placement import Placement
 from tfbig.placement.preflight import compare
 from tfbig.programs.keras_builder import KerasBuilder
 from tfbig.programs.keras_program import KerasProgram
 from tfbig.programs.model_fn_program import ModelFnProgram, is_estimator_style
 from tfbig.programs.program import Program
+from tfbig.programs.watched import Watched
 from tfbig.run_config import RunConfig
 from tfbig.training.agreement import Agreement, Plan, take_values_of_chief
 from tfbig.training.build import build_program
@@ -35,10 +37,13 @@ from tfbig.training.calls import Calls
 from tfbig.training.checkpoints import Checkpoints, Restored
 from tfbig.training.compile_choice import choose_jit
 from tfbig.training.evaluator import Evaluator
+from tfbig.training.feeds import described_feed, make_feed
+from tfbig.training.look import Look
 from tfbig.training.loop import Loop
 from tfbig.training.preemption import Preemption
 from tfbig.training.result import TrainResult
-from tfbig.training.same_everywhere import described_program, restored_alike
+from tfbig.training.resuming import Start, assign_alike, resume
+from tfbig.training.same_everywhere import described_program
 from tfbig.training.schedule import Schedule, end_of
 
 log = logging.getLogger("tfbig")
@@ -54,10 +59,20 @@ class TrainingSession:
         model_dir: or None.
         placement: where.
         params: handed to model_fn.
+        limit: how many steps a new run has, where max_steps does not tell.
+        repeats: a run that has ended is followed by a new one, on data from their start, as
+            tf.estimator's `train` does; otherwise it stays ended.
     """
 
     def __init__(
-        self, *, config: RunConfig, model_dir: str | None, placement: Placement, params: Any
+        self,
+        *,
+        config: RunConfig,
+        model_dir: str | None,
+        placement: Placement,
+        params: Any,
+        limit: int | None = None,
+        repeats: bool = False,
     ):
         self._config, self._model_dir = config, model_dir
         self._placement, self._params = placement, params
@@ -69,6 +84,9 @@ class TrainingSession:
         self._checkpoints.clear_up()
         self._seed = self._choose_seed()
         self._eval_feed: Feed | None = None
+        self._limit, self._repeats = limit, repeats
+        self._initializers: list[Callable] = []
+        self.watched: Watched | None = None
 
     def read_data(
         self,
@@ -91,7 +109,7 @@ class TrainingSession:
             data.mapped_after_cleaning or data.augmentation
         )
         self._feed = self._make_feed(data, replicas * self._config.accumulation_steps, True)
-        if getattr(self._feed, "infinite", False) and max_steps is None:
+        if getattr(self._feed, "infinite", False) and max_steps is None and self._limit is None:
             limit = f"epochs={epochs}" if epochs else "neither max_steps nor epochs"
             raise UserError(
                 f"input_fn returned an infinite Dataset, and {limit} would never end it; give "
@@ -126,14 +144,16 @@ class TrainingSession:
                     "style; leave remat out, or wrap the function of a block in "
                     "tf.recompute_grad inside model_fn."
                 )
+            self.watched = Watched(model_fn)
             self._program = ModelFnProgram(
-                model_fn, self._params, self._config, placement.scope, precision
+                self.watched, self._params, self._config, placement.scope, precision
             )
         else:
             builder = KerasBuilder(model_fn, self._params, precision)
             with placement.scope():
                 model = builder.build(placement.owns)
                 self._program = KerasProgram(model, remat=self._config.remat)
+        self._program.updates = make_updates(self._config.model_distribution, placement)
         build_program(self._program, placement, self._feed, training=True)
         if self._eval_feed is not None:
             self._program.check_evaluation(self._eval_feed.element_spec)
@@ -164,12 +184,18 @@ class TrainingSession:
             callbacks = [callback for callback in callbacks if isinstance(callback, NaNGuard)]
         runner = CallbackRunner(callbacks, self._program.callback_model())
         agreement = Agreement(self._program, self._placement, callbacks)
-        restored = self._restore()
+        start = resume(
+            self._program, self._checkpoints, self._peers, self._feed, repeats=self._repeats
+        )
+        if start.last is None and not start.step:
+            self._initialize()
         mine = None
         if self._peers.is_chief:
-            mine = Plan(runner.need_epochs, runner.may_stop, self._choose_jit(restored))
+            jit = self._choose_jit(start.last)
+            mine = Plan(runner.need_epochs, runner.may_stop, jit, runner.stops)
         plan = Plan(*agreement.share(mine))
-        schedule, passes = self._schedule(plan.need_epochs)
+        schedule, passes = self._schedule(plan, start)
+        done = start.last is not None and self._is_done(start, schedule, plan)
         jit = plan.jit
         make_calls = functools.partial(
             Calls,
@@ -180,7 +206,7 @@ class TrainingSession:
             config=self._config,
             insist=self._config.jit_compile is True,
         )
-        self._program.enter(restored.step if restored else 0)
+        self._program.enter(start.step)
         evaluator = None
         if self._eval_feed is not None:
             evaluator = Evaluator(
@@ -191,30 +217,46 @@ class TrainingSession:
             self._placement,
             self._feed,
             make_calls=make_calls,
+            look=Look(self._program, self._placement, self._feed, self.watched),
             evaluator=evaluator,
             checkpoints=self._checkpoints,
             callbacks=runner,
             schedule=schedule,
             passes=passes,
             agreement=agreement,
-            run=self._run_info(restored.step if restored else 0),
+            run=self._run_info(start.step),
             config=self._config,
-            keep={"seed": self._seed, "settings": self._program.settings()},
-            restored=restored,
+            keep={
+                "seed": self._seed,
+                "settings": self._program.settings(),
+                "began": start.began,
+            },
+            start=start.step,
+            restored=start.last if done else start.restored,
             jit=jit,
         )
-        if restored and self._is_done(restored, schedule, plan):
+        if done:
             return self._with_cleaning(loop.already_done())
         loop.read_first()
         self._checkpoints.make_writable()
         if self._cleaning is not None and self._model_dir is not None and self._peers.is_chief:
             self._cleaning.save(os.path.join(self._model_dir, "cleaning.json"))
-        log.info(
-            "training on %s from step %d", self._placement.describe(),
-            restored.step if restored else 0,
-        )  # fmt: skip
+        log.info("training on %s from step %d", self._placement.describe(), start.step)
         with self._preemption.watching() as preemption:
             return self._with_cleaning(loop.run(preemption))
+
+    def initialize_by(self, initialize: Callable[[Program], dict[str, np.ndarray] | None]) -> None:
+        """Sets what a run that has no checkpoint yet takes its first values from.
+
+        Args:
+            initialize: returns values by name in `Program.named_variables`; called on the chief.
+        """
+        self._initializers.append(initialize)
+
+    def _initialize(self) -> None:
+        for initialize in self._initializers:
+            values = initialize(self._program) if self._peers.is_chief else None
+            assign_alike(self._program, values, self._peers)
 
     def watching(self) -> contextlib.AbstractContextManager:
         """Handles signals from now on where other tasks have to hear of them, else in `train`."""
@@ -250,32 +292,13 @@ class TrainingSession:
             workers=self._peers.count,
         )
 
-    def _restore(self) -> Restored | None:
-        def trackables(metadata: dict) -> dict:
-            self._feed.go_to(metadata["position"])
-            return self._feed.trackables()
-
-        settings = self._program.settings() if self._peers.is_chief else {}
-        kept = self._checkpoints.metadata() if settings else None
-        for name, now in settings.items() if kept else ():
-            before = kept[1].get("settings", {}).get(name, now)
-            if before != now:
-                raise CheckpointError(
-                    f"the checkpoint of step {kept[0]} in {self._model_dir} was written with other "
-                    f"{name} ({before}, now {now}); write what it was, or give another model_dir."
-                )
-        restored = restored_alike(
-            self._checkpoints, self._peers, self._program.named_variables(), trackables
-        )
-        if restored:
-            log.info("resuming from %s", restored.path)
-            if restored.lost:
-                self._feed.begin_again(restored.lost)
-        return restored
-
-    def _schedule(self, need_epochs: bool) -> tuple[Schedule, int | None]:
+    def _schedule(self, plan: Plan, start: Start) -> tuple[Schedule, int | None]:
         config, length = self._config, self._feed.steps_per_pass
         repeats = isinstance(self._feed, SourceFeed)
+        if self._max_steps is None and self._limit is not None:
+            self._max_steps = start.began + self._limit
+        elif self._max_steps is None and self._repeats and repeats:
+            self._max_steps = start.began + length  # one pass
         end, passes = end_of(self._max_steps, self._epochs, length, repeats)
         evaluate = config.eval_every_steps or length or _EVALUATE_STEPS
         schedule = Schedule(
@@ -284,8 +307,10 @@ class TrainingSession:
             summary=config.save_summary_steps if self._model_dir else None,
             checkpoint=config.save_checkpoints_steps if self._model_dir else None,
             evaluate=evaluate if self._eval_feed is not None else None,
-            epoch=(length or evaluate) if need_epochs else None,
+            epoch=(length or evaluate) if plan.need_epochs else None,
             phases=self._program.phases,
+            start=start.step,
+            others=tuple(plan.stops),
         )
         return schedule, passes
 
@@ -307,7 +332,8 @@ class TrainingSession:
             return restored.metadata["loop"]["jit"]
         return choose_jit(self._program, self._placement, self._feed, self._config)
 
-    def _is_done(self, restored: Restored, schedule: Schedule, plan: Plan) -> bool:
+    def _is_done(self, start: Start, schedule: Schedule, plan: Plan) -> bool:
+        restored = start.last
         ended = restored.metadata["loop"]["ended"]
         if schedule.end is not None and restored.step >= schedule.end:
             log.info(
@@ -317,7 +343,7 @@ class TrainingSession:
                 self._model_dir,
             )
             return ended is not None  # otherwise the last evaluation is still to come
-        if ended == "callback" and plan.may_stop:
+        if ended == "callback" and plan.may_stop and not start.ended:
             log.info(
                 "nothing to train: a callback ended this run at step %d; give another model_dir, "
                 "or leave that callback out to go on",
@@ -325,57 +351,3 @@ class TrainingSession:
             )
             return True
         return False
-
-
-def make_feed(
-    data: tf.data.Dataset | Source,
-    *,
-    seed: int | None,
-    multiple: int,
-    steps_per_loop: int | str = "auto",
-    order: str,
-    training: bool,
-    worker: int = 0,
-    workers: int = 1,
-) -> Feed:
-    """What reads global batches from what an input_fn returned.
-
-    Args:
-        data: batched.
-        seed: of a Source's shuffle and augmentation.
-        multiple: the number of parts that a worker's share of a batch is cut into.
-        steps_per_loop: RunConfig.steps_per_loop.
-        order: RunConfig.data_distribution, or "own".
-        training: whether a Source's augmentation is random.
-        worker, workers: whose share is read, of how many.
-
-    Raises:
-        UserError: the data cannot be read in this order.
-    """
-    if isinstance(data, Source):
-        return SourceFeed(
-            data,
-            seed=seed,
-            multiple=multiple,
-            steps_per_loop=steps_per_loop,
-            order={"auto": "random", "none": "own"}.get(order, order),
-            training=training,
-            worker=worker,
-            workers=workers,
-        )
-    if order in ("random", "block"):
-        raise UserError(
-            f'RunConfig.data_distribution="{order}" needs data with random access, and input_fn '
-            "returned a tf.data.Dataset; return a tfbig.data.Source, or shuffle the Dataset and "
-            'leave data_distribution="auto".'
-        )
-    share = dict(worker=worker, workers=workers)
-    return DatasetFeed(data, multiple=multiple, steps_per_loop=steps_per_loop, **share)
-
-
-def described_feed(feed: Feed | None) -> str:
-    """What the feeds of all tasks have to agree in."""
-    if feed is None:
-        return "none"
-    length = "unknown" if feed.steps_per_pass is None else feed.steps_per_pass
-    return f"batches of {feed.batch_size}, {length} a pass, of {feed.element_spec}"

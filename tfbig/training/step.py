@@ -82,7 +82,7 @@ class Step:
         self._floats = [k.dtype_is_float for k in kinds]
         self._seeds = [k.is_seed for k in kinds]
         self._kept = [False] * len(kinds)  # frozen weights: known once a part has been traced
-        compiled = compile_part and program.pure
+        self._compiled = compiled = compile_part and program.pure
         self._sums_of_replica: Callable = (
             tf.function(self.replica_sums, jit_compile=True, autograph=False)
             if compiled
@@ -230,6 +230,7 @@ class Step:
             # update in another way than the others', whose weights then differ in the last bit.
             parts = [g for group in sums.gradients for g in group]
             loss = tf.where(gradients.have_nan(parts), float("nan"), loss)
+        self._program.updates.compiled = self._compiled
         self._program.apply(total)
         self._assign(self._moving(self._program.state), sums.moving)
         self._assign(self._others(self._program.state), sums.other)

@@ -1,6 +1,8 @@
 """The base class of tfbig's own callbacks: Keras's protocol and the training loop's extra hooks."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -48,6 +50,12 @@ class LoopCallback(keras.callbacks.Callback):
     (`on_train_begin`, `on_epoch_end` …) as it likes. `step` is always the global step, the
     number of finished updates; `logs` holds Python floats. The hooks run on the chief.
 
+    Attributes:
+        stop_every: a call of the loop ends every so many steps, counted from the step at which
+            the process begins; None: where it would anyway. 1 makes every step a call.
+        save_now: while True, a checkpoint is written after the call; `on_checkpoint` sets it
+            back.
+
     Example:
 
     ```python
@@ -60,10 +68,22 @@ class LoopCallback(keras.callbacks.Callback):
     """
 
     run: RunInfo | None = None
+    stop_every: int | None = None
+    save_now = False
 
     def set_run(self, run: RunInfo) -> None:
         """Receives the facts of the run, once, before `on_train_begin`."""
         self.run = run
+
+    def on_call_begin(self, step: int, look: Callable[[Any], Any]) -> None:
+        """Called before every call of the traced loop.
+
+        Args:
+            step: the number of finished updates.
+            look: `look(fetches)` computes tensors of an estimator-style model_fn as its next step
+                will: names, tensors or a structure of them, as in a SessionRunHook's `before_run`.
+                A new set of fetches is traced once; each look costs a forward pass.
+        """
 
     def on_calls(self, step: int, logs: dict[str, float]) -> None:
         """Called after every call of the traced loop, often: cheap work only."""
@@ -81,6 +101,9 @@ class LoopCallback(keras.callbacks.Callback):
 
     def on_evaluate(self, step: int, metrics: dict[str, float]) -> None:
         """Called after each evaluation; `metrics` includes `loss`."""
+
+    def on_saving(self, step: int) -> None:
+        """Called before a checkpoint is written."""
 
     def on_checkpoint(self, step: int, path: str) -> None:
         """Called after each checkpoint that was saved to `path`."""

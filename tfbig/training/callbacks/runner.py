@@ -43,6 +43,16 @@ class CallbackRunner:
         return bool(self._model.stop_training)
 
     @property
+    def save_now(self) -> bool:
+        """Whether a callback has asked for a checkpoint."""
+        return any(callback.save_now for callback in self._loop)
+
+    @property
+    def stops(self) -> list[int]:
+        """Every so many steps callbacks want a call of the loop to end."""
+        return sorted({c.stop_every for c in self._loop if c.stop_every is not None})
+
+    @property
     def need_epochs(self) -> bool:
         """Whether any callback listens to epochs, so that the loop has to stop for them."""
         return self._listens("on_epoch_begin", "on_epoch_end")
@@ -110,10 +120,12 @@ class CallbackRunner:
     def epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         self._keras.on_epoch_end(epoch, logs)
 
-    def call_begin(self, step: int) -> None:
+    def call_begin(self, step: int, look: Callable[[Any], Any]) -> None:
         """Before a call of the loop whose first update makes the global step `step` + 1."""
         if self.need_batch_logs:
             self._keras.on_train_batch_begin(step)
+        for callback in self._loop:
+            callback.on_call_begin(step, look)
 
     def call_end(self, step: int, loss: float, batch_logs: Callable[[], dict]) -> None:
         """After a call that finished `step` updates; Keras counts batches from 0."""
@@ -140,9 +152,15 @@ class CallbackRunner:
             callback.on_evaluate(step, metrics)
         return metrics
 
-    def checkpoint(self, step: int, path: str) -> None:
+    def saving(self, step: int) -> None:
         for callback in self._loop:
-            callback.on_checkpoint(step, path)
+            callback.on_saving(step)
+
+    def checkpoint(self, step: int, path: str | None) -> None:
+        for callback in self._loop:
+            callback.save_now = False
+            if path is not None:  # else another task writes it
+                callback.on_checkpoint(step, path)
 
     def end(self, logs: dict[str, float]) -> None:
         self._keras.on_train_end(logs)
@@ -192,7 +210,7 @@ def _public_state(callback: keras.callbacks.Callback) -> dict[str, Any]:
     """A callback's public attributes that are plain values, arrays or lists of arrays."""
     found = {}
     for name, value in vars(callback).items():
-        if name.startswith("_") or name in ("run", "params", "model"):
+        if name.startswith("_") or name in ("run", "params", "model", "save_now", "stop_every"):
             continue
         if isinstance(value, np.generic):
             value = value.item()

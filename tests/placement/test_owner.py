@@ -1,0 +1,216 @@
+"""Owners update slices by Keras's own rules, and keep what a replicated run would keep."""
+
+import logging
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import optimizers
+
+from tests import harness
+from tests.placement import owner_runs
+from tfbig import _private_api
+from tfbig.errors import UserError
+from tfbig.placement.owner import make_updates
+from tfbig.placement.owner_checks import check_optimizer, check_slots
+from tfbig.placement.owner_layout import lay_out, packed
+from tfbig.placement.placement import Placement
+from tfbig.programs.updates import Updates
+
+# Every optimizer, on one device and by owners.
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folders with what all runs end with, by number of replicas and jit."""
+    folders = {}
+    for replicas, jit in ((1, False), (2, False), (4, True)):
+        folder, files = tmp_path_factory.mktemp("trained"), tmp_path_factory.mktemp("files")
+        harness.call(owner_runs.train_all, files, str(folder), replicas, jit, timeout=400)
+        folders[replicas] = folder
+    return folders
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("replicas", [2, 4])
+@pytest.mark.parametrize("name", owner_runs.BUILDS)
+def test_owners_end_with_the_weights_and_slots_of_one_device(trained, name, replicas):
+    with (
+        np.load(trained[1] / f"{name}.npz") as expected,
+        np.load(trained[replicas] / f"{name}.npz") as got,
+    ):
+        assert list(got) == list(expected)
+        for key, value in expected.items():
+            assert got[key].shape == value.shape
+            np.testing.assert_allclose(got[key], value, rtol=1e-5, atol=1e-5, err_msg=key)
+
+
+@pytest.mark.slow
+def test_what_the_runs_are_about_happens_in_them(trained):
+    def values(name):
+        with np.load(trained[1] / f"{name}.npz") as file:
+            return dict(file)
+
+    weights = values("no_gradient")  # those of the first two layers, then those of the heads
+    assert [bool(np.any(weights[key])) for key in ("005", "007")].count(True) == 1  # their biases
+    scale = [v for v in values("loss_scaled").values() if v.shape == () and v == 400.0]
+    assert len(scale) == 1  # 100, doubled after 7 and 14 good steps
+
+
+# Checkpoints.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [(2, "owner"), (1, "replicated")])
+def test_a_checkpoint_is_loaded_whole_by_any_number_of_owners_or_none(first, tmp_path):
+    runs = {}
+    for run in (first, (1, "replicated"), (2, "owner"), (4, "owner"), (2, "replicated")):
+        if run not in runs:
+            files = tmp_path / f"{run[1]}{run[0]}"
+            files.mkdir()
+            runs[run] = harness.call(
+                owner_runs.load, files, str(tmp_path / "run"), *run, timeout=120
+            )
+    expected = runs[first]
+    assert len(expected["values"]) > 15
+    for (_, distribution), got in runs.items():
+        assert got["shapes"] == expected["shapes"]
+        assert got["values"] == expected["values"]  # every bit
+        assert (got["sliced"] > 0) == (distribution == "owner")
+
+
+@pytest.mark.slow
+def test_a_model_trained_by_owners_is_saved_with_its_optimizer(in_process, tmp_path):
+    assert in_process(owner_runs.save_whole_model, str(tmp_path))
+
+
+# Slices.
+
+
+@pytest.mark.parametrize("replicas", [2, 4])
+def test_each_replica_holds_its_share_of_the_slots_within_a_hundredth(in_process, replicas):
+    found = in_process(owner_runs.slot_bytes, replicas)
+    assert len(found["held"]) == replicas
+    for held in found["held"]:
+        assert held == pytest.approx(found["whole"] / replicas, rel=0.01)
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 3, 4, 7])
+def test_the_slices_of_a_layout_are_every_element_once(replicas):
+    sizes = [3, 1 << 20, 5, 1, 2_000_000, 10, 700_000, 700_000, 7]
+    kinds = ["a", "a", "b", "a", "b", "a", "a", "a", "b"]
+    pieces = lay_out(sizes, kinds, [4] * len(sizes), replicas)
+    seen = [np.zeros(size, int) for size in sizes]
+    for piece in pieces:
+        assert len({kinds[i] for i in piece.members}) == 1
+        for replica in range(replicas):
+            parts = list(piece.cut(replica))
+            assert sum(stop - start for _, start, stop in parts) <= piece.per
+            for member, start, stop in parts:
+                seen[member][start:stop] += 1
+    assert all(np.all(counts == 1) for counts in seen)
+
+
+def test_large_variables_are_alone_and_small_ones_share_a_piece():
+    sizes = [1 << 20, *[100] * 500, 1 << 21]
+    pieces = lay_out(sizes, ["k"] * len(sizes), [4] * len(sizes), 2)
+    assert [len(piece.members) for piece in pieces] == [1, 500, 1]
+    assert packed(pieces, ["f"] * 3, [4] * 3) == [[0, 1, 2]]
+    assert packed(pieces, ["f", "h", "f"], [4, 2, 4]) == [[0], [1], [2]]
+    pieces = lay_out([1 << 22] * 4, ["k"] * 4, [4] * 4, 2)  # of 16 MB
+    assert packed(pieces, ["f"] * 4, [4] * 4) == [[0, 1], [2, 3]]
+
+
+def test_a_bucket_ends_before_it_is_too_large_to_be_copied():
+    pieces = lay_out([1 << 19] * 20, ["k"] * 20, [4] * 20, 2)  # of 2 MB
+    assert [len(piece.members) for piece in pieces] == [8, 8, 4]
+
+
+# What is refused, and what is not.
+
+
+class Mine(optimizers.Adam):
+    pass
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [optimizers.Lamb(), optimizers.Muon(), optimizers.Adafactor(), Mine(),
+     optimizers.LossScaleOptimizer(optimizers.Lamb())],
+)  # fmt: skip
+def test_an_optimizer_that_is_not_known_to_be_elementwise_is_refused_by_name(optimizer):
+    name = type(getattr(optimizer, "inner_optimizer", optimizer)).__name__
+    with pytest.raises(UserError, match=f"{name} is not known to treat each element") as caught:
+        check_optimizer(optimizer, [])
+    assert "SGD, Adam, AdamW" in str(caught.value) and "elementwise = True" in str(caught.value)
+
+
+def test_a_class_that_says_that_it_is_elementwise_is_taken():
+    class Says(Mine):
+        elementwise = True
+
+    check_optimizer(Says(), [])
+    check_optimizer(optimizers.LossScaleOptimizer(Says()), [])
+
+
+def test_what_cannot_be_sliced_is_refused():
+    weight = keras.Variable(np.zeros([3], "float32"), name="w")
+    built = optimizers.Adam()
+    built.build([weight])
+    with pytest.raises(UserError, match="Adam has been built already"):
+        check_optimizer(built, [weight])
+    with pytest.raises(UserError, match=r"write RunConfig\(accumulation_steps=2\)"):
+        check_optimizer(optimizers.Adam(gradient_accumulation_steps=2), [weight])
+    weight.overwrite_with_gradient = True
+    with pytest.raises(UserError, match="'w' is overwritten with its gradient"):
+        check_optimizer(optimizers.Adam(), [weight])
+
+
+def test_slots_that_are_made_in_another_way_are_refused():
+    class Own(optimizers.SGD):
+        elementwise = True
+
+        def build(self, variables):
+            super().build(variables)
+            self.mine = [self.add_variable(v.shape, name="mine") for v in variables]
+
+    weight, optimizer = keras.Variable(np.zeros([3], "float32")), Own()
+    slots = _private_api.built_without_slots(optimizer, [weight])
+    with pytest.raises(UserError, match="makes the variable 'own/mine' of shape .3,. by itself"):
+        check_slots(optimizer, slots)
+
+
+def test_owner_on_one_replica_is_replicated_and_says_so(caplog):
+    with caplog.at_level(logging.INFO, "tfbig"):
+        assert type(make_updates("owner", Placement())) is Updates
+    assert 'model_distribution="owner" on one replica' in caplog.text
+
+
+def test_gradients_that_are_missing_are_told_of_as_keras_does():
+    weights = [keras.Variable(np.zeros([3], "float32"), name=name) for name in "ab"]
+    optimizer = optimizers.Adam()
+    optimizer.build(weights)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        _private_api.check_gradients(optimizer, [np.zeros(3), None], weights)
+    assert "['b']" in str(told[0].message)
+    with pytest.raises(ValueError, match="No gradients provided"):
+        _private_api.check_gradients(optimizer, [None, None], weights)
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        (dict(clipnorm=1.0), [[0.6, 0.8], [0.5]]),
+        (dict(global_clipnorm=1.0), [[3 / 25.25**0.5, 4 / 25.25**0.5], [0.5 / 25.25**0.5]]),
+        (dict(clipvalue=3.5), [[3.0, 3.5], [0.5]]),
+    ],
+)
+def test_clipping_is_that_of_the_optimizer(limits, expected):
+    gradients = [tf.constant([3.0, 4.0]), tf.constant([0.5])]
+    optimizer = optimizers.LossScaleOptimizer(optimizers.SGD(**limits))
+    assert _private_api.clips(optimizer) and not _private_api.clips(optimizers.SGD())
+    for got, value in zip(_private_api.clipped(optimizer, gradients), expected, strict=True):
+        np.testing.assert_allclose(got, value, rtol=1e-6)

@@ -1,0 +1,48 @@
+"""How an optimizer's updates are carried out: the interface that a program applies them by."""
+
+from typing import Any
+
+from tfbig import _private_api
+
+
+class Updates:
+    """Every replica holds the optimizer's whole state and does the whole update.
+
+    The base of all others. A program knows no replicas; it is handed one of these before it is
+    built, and builds and applies its optimizer through it.
+
+    Attributes:
+        compiled: whether what is pure in an update may be compiled with XLA; set before a step
+            is traced.
+    """
+
+    compiled: bool = False
+
+    def build(self, optimizer: Any, variables: list) -> None:
+        """Makes an optimizer's variables.
+
+        Args:
+            optimizer: a Keras optimizer; one that is built already stays as it is.
+            variables: all that are ever trained.
+        """
+        if not optimizer.built:  # LossScaleOptimizer would make its variables twice
+            optimizer.build(variables)
+
+    def apply(self, optimizer: Any, gradients: list, variables: list) -> None:
+        """Updates variables, inside a replica.
+
+        Args:
+            optimizer: built by `build`.
+            gradients: one a variable, equal on all replicas, or None.
+            variables: those trained now.
+        """
+        optimizer.apply(gradients, variables)
+        _private_api.put_averages_in_place(optimizer)
+
+    def finalize(self, optimizer: Any, variables: list) -> None:
+        """Puts the averages of use_ema in place at the end of a run."""
+        optimizer.finalize_variable_values(variables)
+
+    def slots(self) -> dict[str, Any]:
+        """The optimizer's variables that are kept here and not by the optimizer, by path."""
+        return {}

@@ -1,0 +1,140 @@
+"""The tensors of a checkpoint; sliced ones are written one by one.
+
+They have the names that tf.train.Checkpoint gives them, or their own, as tf.estimator's had.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+
+def write_state(folder: str, variables: dict, trackables: dict) -> None:
+    """Writes `<folder>/state.index` and its data, with tf.train.Checkpoint's names.
+
+    Args:
+        folder: that is there.
+        variables: name to tf.Variable, or to what has its value in slices (shape, dtype, numpy).
+        trackables: name to any other object that tf.train.Checkpoint can save.
+    """
+    in_slices = sliced(variables)
+    whole = {n: v for n, v in variables.items() if n not in in_slices}
+    root = tf.train.Checkpoint(variables=whole, **trackables)
+    _write(folder, root.write, {key_of(n): v for n, v in in_slices.items()})
+
+
+def write_named_state(folder: str, variables: dict, trackables: dict, step: int) -> None:
+    """The same with the variables' own names, and nothing else, as tf.estimator's checkpoints.
+
+    `<folder>/state.index` has the variables and `global_step`; the trackables, if there are such,
+    are beside it, in `<folder>/data.index`.
+    """
+    in_slices = sliced(variables)
+    whole = {own_name(n): v for n, v in variables.items() if n not in in_slices}
+    tensors = {n: tf.convert_to_tensor(v) for n, v in whole.items()}
+    tensors.setdefault("global_step", tf.constant(step, tf.int64))
+
+    def write(prefix: str) -> str:
+        _save(prefix, tensors)
+        return prefix
+
+    _write(folder, write, {own_name(n): v for n, v in in_slices.items()})
+    if trackables:
+        tf.train.Checkpoint(**trackables).write(os.path.join(folder, "data"))
+
+
+def _write(folder: str, write_whole: Callable[[str], str], in_slices: dict) -> None:
+    """Writes what is whole, then the sliced variables one by one, and puts them together."""
+    prefix = os.path.join(folder, "state")
+    if not in_slices:
+        write_whole(prefix)
+        return
+    parts = os.path.join(folder, "parts")
+    prefixes = [write_whole(os.path.join(parts, "whole"))]
+    for key, value in full_values(in_slices):
+        prefixes.append(os.path.join(parts, str(len(prefixes))))
+        _save(prefixes[-1], {key: value})
+    tf.raw_ops.MergeV2Checkpoints(
+        checkpoint_prefixes=prefixes, destination_prefix=prefix, delete_old_dirs=False
+    )
+    shutil.rmtree(parts)
+
+
+def _save(prefix: str, tensors: dict) -> None:
+    tf.raw_ops.SaveV2(
+        prefix=prefix,
+        tensor_names=list(tensors),
+        shape_and_slices=[""] * len(tensors),
+        tensors=list(tensors.values()),
+    )
+
+
+def full_values(sliced: dict) -> Iterator[tuple[str, np.ndarray]]:
+    """The whole values of variables in slices, one after the other, so that one is in memory.
+
+    Where replicas are in several processes, all of them go through this together.
+    """
+    for name, variable in sliced.items():
+        yield name, variable.numpy()
+
+
+def read_state(folder: str, variables: dict, trackables: dict) -> str | None:
+    """Reads the variables, one by one, then the other objects.
+
+    Args:
+        folder: written by `write_state` or `write_named_state`.
+        variables, trackables: as for these.
+
+    Returns:
+        Why the other objects cannot be restored, or None.
+    """
+    prefix = os.path.join(folder, "state")
+    reader = tf.train.load_checkpoint(prefix)
+    named = is_named(folder)
+    for name, variable in variables.items():
+        variable.assign(reader.get_tensor(own_name(name) if named else key_of(name)))
+    if named:
+        prefix = os.path.join(folder, "data")
+        if not os.path.exists(f"{prefix}.index"):
+            return None
+    root = tf.train.Checkpoint()
+    root.read(prefix).expect_partial()
+    try:
+        for name, trackable in trackables.items():
+            setattr(root, name, trackable)  # what is attached now is restored now
+    except tf.errors.DataLossError:
+        raise
+    except tf.errors.OpError as error:
+        return first_line(error)
+    return None
+
+
+def is_named(folder: str) -> bool:
+    """Whether a checkpoint was written by `write_named_state`."""
+    reader = tf.train.load_checkpoint(os.path.join(folder, "state"))
+    return reader.has_tensor("global_step")
+
+
+def own_name(name: str) -> str:
+    """A variable's own name, of its name in `Program.named_variables` (with its group)."""
+    return name.split("/", 1)[1]
+
+
+def sliced(variables: dict) -> dict:
+    """Those variables that have their values in slices."""
+    return {n: v for n, v in variables.items() if not isinstance(v, tf.Variable)}
+
+
+def key_of(name: str) -> str:
+    """The name of a variable's tensor in a checkpoint: tf.train.Checkpoint's of `variables`."""
+    return f"variables/{name.replace('.', '..').replace('/', '.S')}/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+def first_line(error: Any) -> str:
+    """What an error says, in one line and without its place in a graph."""
+    lines = str(getattr(error, "message", None) or error).split("\n")
+    return re.sub(r"\{\{.*?\}\} ?", "", lines[0])[:200]
