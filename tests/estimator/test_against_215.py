@@ -85,9 +85,9 @@ def assert_close(found, expected) -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
 
 
-def assert_variables(model_dir: str, expected: dict[str, np.ndarray]) -> None:
-    """Asserts that the newest checkpoint shows these variables under their TF1 names."""
-    reader = tf.train.load_checkpoint(model_dir)
+def assert_variables(checkpoint: str, expected: dict[str, np.ndarray]) -> None:
+    """Asserts that a checkpoint shows these variables under their TF1 names."""
+    reader = tf.train.load_checkpoint(checkpoint)
     missing = set(expected) - set(reader.get_variable_to_shape_map())
     assert not missing
     for key, value in expected.items():
@@ -103,7 +103,7 @@ def test_the_loss_of_each_step_and_the_last_weights_are_those_of_tf_estimator(
     step, losses = train(name, WORKS[name].train_input_fn, model_dir, STEPS)
     assert step == STEPS
     assert_close(losses, records["losses"])
-    assert_variables(model_dir, group(records, "final"))
+    assert_variables(new_estimator(name, model_dir).latest_checkpoint(), group(records, "final"))
 
 
 def test_a_checkpoint_of_tf_estimator_is_trained_on_as_it_would_have_been(
