@@ -124,7 +124,7 @@ def test_a_run_goes_on_where_names_were_left():
         tf.Variable(1.0, name="a")
     with store.continued() as more:
         tf.Variable(2.0, name="a")
-    assert more is names and names == ["a", "a__1"]
+    assert more is names and names == ["a", "a_1"]
     with store.scope() as names:
         assert float(tf.Variable(9.0, name="a")) == 1.0
     with store.continued():

@@ -9,6 +9,12 @@ from tfbig._private_api.cluster import (
     leave_health_to_others,
     make_own_initial_values,
 )
+from tfbig._private_api.graphs import (
+    alone,
+    observed_checkpoint_initializers,
+    observed_gradients,
+    tables_outside_graph,
+)
 from tfbig._private_api.losses import (
     compiled_losses,
     compiled_metrics,
@@ -78,6 +84,7 @@ __all__ = [
     "Node",
     "SliceRule",
     "abort_collectives",
+    "alone",
     "as_not_compiled",
     "assign_in_replica",
     "automatic_names",
@@ -111,6 +118,8 @@ __all__ = [
     "make_own_initial_values",
     "metric_function",
     "next_scale",
+    "observed_checkpoint_initializers",
+    "observed_gradients",
     "output_spec",
     "overrides",
     "put_averages_in_place",
@@ -126,6 +135,7 @@ __all__ = [
     "shape_only_variable",
     "sublayers",
     "substituted_losses",
+    "tables_outside_graph",
     "unwrapped",
     "update_padded_metrics",
     "variables_as_constants",

@@ -42,7 +42,7 @@ def keras_variable_of(initial_value) -> keras.Variable | None:
     Reason: it alone knows its shape beforehand, and whether its layer is frozen. Keras hands over
     a function of no arguments that refers to it. Guard: tests/programs/test_variable_store.py.
     """
-    if not callable(initial_value):
+    if not inspect.isfunction(initial_value):
         return None
     owner = inspect.getclosurevars(initial_value).nonlocals.get("self")
     return owner if isinstance(owner, keras.Variable) else None

@@ -11,10 +11,14 @@ from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.programs import program
 from tfbig.programs.keras_checks import explain_numbers
+from tfbig.programs.model_fn_graphs import EvaluationGraph, PredictionGraph, TrainingGraph
+from tfbig.programs.model_fn_trace import Initial, ModelFnTrace
 from tfbig.programs.program import Batch, Forward, Program, Term, Values
-from tfbig.programs.spec import EstimatorSpec, ModeKeys
-from tfbig.programs.variable_store import VariableStore
+from tfbig.programs.spec import EstimatorSpec, ModeKeys, keras_metrics
+from tfbig.programs.train_op import TrainOp, check_train_op
+from tfbig.programs.variable_store import STEP, VariableStore
 
+_NAMES = {ModeKeys.TRAIN: "TRAIN", ModeKeys.EVAL: "EVAL", ModeKeys.PREDICT: "PREDICT"}
 _CONVOLUTIONS = {
     *("Conv2D", "Conv3D", "DepthwiseConv2dNative", "MaxPool", "MaxPool3D"),
     *("Conv2DBackpropInput", "Conv3DBackpropInputV2"),
@@ -40,41 +44,187 @@ class ModelFnProgram(Program):
     def __init__(self, model_fn: Callable, params: Any, config: Any, scope, precision: str):
         self._model_fn = model_fn
         self._params, self._config = params, config
-        self._precision = precision
+        self._precision, self._scope = precision, scope
         self._store = VariableStore(scope)
         self._metrics: dict[str, keras.metrics.Metric] = {}
         self._metric_keys: list[str] = []
+        self._traces: dict[tuple, ModelFnTrace] = {}
+        self._graphs: dict[int, Any] = {}
+        self._training: TrainingGraph | None = None  # the graph that is trained by, or None
+        self._evaluation: EvaluationGraph | None = None
+        self._initials: list[Initial] = []
+        self._start: dict[str, Any] = {}
+        self._trained_here = False
         self.optimizer = None
         self.trainable, self.state, self.metric_variables = [], [], []
+        self._trainable_keys, self._frozen_keys, self._state_keys = [], [], []
+        self._optimizer_keys: list[str] = []
+
+    # Building.
 
     def build(self, spec: Any, run) -> None:
         """Traces model_fn once in TRAIN mode, which makes its variables."""
-        self._build_mode(spec, run, training=True)
+        self._build_mode(spec, run, ModeKeys.TRAIN)
 
     def build_evaluation(self, spec: Any, run) -> None:
         """Traces model_fn once in EVAL mode: no new weights may appear, metrics may."""
-        self._build_mode(spec, run, training=False)
+        self._build_mode(spec, run, ModeKeys.EVAL)
 
-    def _build_mode(self, spec, run, training):
-        def trace(*flat):
-            element = tf.nest.pack_sequence_as(spec, flat)
-            batch = Batch(*program.split_element(element), None, tf.constant(1.0))
-            estimator_spec, names = self._call(batch, training)
-            if training:
-                with self._store.continued():
-                    weights = [n for n in dict.fromkeys(names) if self._is_trained(n)]
-                    variables = [self._store.variables[n] for n in weights]
-                    self.updates.build(estimator_spec.optimizer, variables)
-            self._sort_variables(estimator_spec, names, training)
-            return tf.cast(tf.reduce_sum(estimator_spec.loss), tf.float32)
+    def build_prediction(self, spec: Any, run) -> None:
+        """Traces model_fn once in PREDICT mode, for batches whose features are of a structure."""
+        self._build_mode(spec, run, ModeKeys.PREDICT)
 
+    def _build_mode(self, spec, run, mode):
+        """Traces a mode by itself, and, if Keras's optimizer trains, once more as a step would."""
+        types: set[str] = set()
         self._store.closed = False
-        operations = run(trace, tf.nest.flatten(spec))
-        self._store.closed = True
-        self.has_convolutions = bool(operations & _CONVOLUTIONS)
+        known = set(self._store.variables) if self._trained_here else None
 
-    def _call(self, batch: Batch, training: bool) -> tuple[EstimatorSpec, list[str]]:
-        mode = ModeKeys.TRAIN if training else ModeKeys.EVAL
+        def trace(*flat):
+            batch = self._batch_of(spec, flat, mode)
+            traced = self._traced(mode, batch)
+            self._store.closed = True
+            if known is not None:
+                self._refuse_new(traced, known, mode)
+            types.update(traced.op_types)
+            if mode == ModeKeys.TRAIN:
+                self._build_training(traced, batch)
+            elif mode == ModeKeys.EVAL:
+                self._build_evaluation(traced, batch)
+            else:
+                self._graph(PredictionGraph, traced)
+                self._sort_untrained(traced)
+            return tf.zeros([])
+
+        types |= run(trace, tf.nest.flatten(spec))
+        self._store.closed = True
+        if mode == ModeKeys.TRAIN:
+            with self._scope():
+                for key, checkpoint, tensor in self._initials:
+                    self._store.variables[key].assign(tf.train.load_variable(checkpoint, tensor))
+        elif self._evaluation is not None and mode == ModeKeys.EVAL:
+            keys = self._evaluation.metrics
+            self._start = {k: self._store.copy_of(k).numpy() for k in keys}
+        self._trained_here = self._trained_here or mode == ModeKeys.TRAIN
+        if mode != ModeKeys.PREDICT:
+            self.has_convolutions = bool(types & _CONVOLUTIONS)
+
+    def _refuse_new(self, traced: ModelFnTrace, known: set[str], mode: str) -> None:
+        known = known | traced.metric_keys | {STEP}
+        new = [n for n in dict.fromkeys(traced.names) if n not in known]
+        new = [n for n in new if not self._store.is_local(n)]
+        if new:
+            raise UserError(
+                f"model_fn made variables in {_NAMES[mode]} mode that TRAIN mode does not have: "
+                f"{', '.join(sorted(new))}; build the same layers in every mode, and give a layer "
+                "whose automatic name differs between modes a name."
+            )
+
+    def _batch_of(self, spec, flat, mode) -> Batch:
+        element = tf.nest.pack_sequence_as(spec, flat)
+        if mode == ModeKeys.PREDICT:
+            return Batch(element, None, None, None, tf.constant(1.0))
+        return Batch(*program.split_element(element), None, tf.constant(1.0))
+
+    def _build_training(self, traced: ModelFnTrace, batch: Batch) -> None:
+        if traced.spec.train_op is None:
+            self._initials = traced.initials
+            self._build_keras_training(batch)
+            return
+        check_train_op(traced, self._store, self.updates, self._precision)
+        graph = self._training = self._graph(TrainingGraph, traced)
+        self.optimizer = TrainOp(graph)
+        self._trainable_keys, self._state_keys = graph.trained, graph.state
+        self._optimizer_keys = graph.updated
+        taken = {*graph.trained, *graph.state, *graph.updated, *traced.metric_keys}
+        names = [n for n in dict.fromkeys(traced.names) if not self._store.is_local(n)]
+        self._frozen_keys = [n for n in names if n not in taken]
+        self._set_variables()
+        self._initials = traced.initials
+
+    def _build_keras_training(self, batch: Batch) -> None:
+        spec, names = self._call(batch, ModeKeys.TRAIN)
+        store = self._store
+        store.closed = False  # for the optimizer's own
+        with store.continued():
+            weights = [n for n in dict.fromkeys(names) if self._is_trained(n)]
+            self.updates.build(spec.optimizer, [store.variables[n] for n in weights])
+        store.closed = True
+        metric_keys = [store.name_of(v) for m in keras_metrics(spec) for v in m.variables]
+        optimizer_keys = {store.name_of(v) for v in spec.optimizer.variables}
+        self._optimizer_keys = [n for n in store.variables if n in optimizer_keys or n == STEP]
+        model_keys = [
+            n
+            for n in dict.fromkeys(names)
+            if n not in self._optimizer_keys and n not in metric_keys
+        ]
+        self._trainable_keys = [n for n in model_keys if self._is_trained(n)]
+        self._frozen_keys = [n for n in model_keys if store.is_frozen(n)]
+        self._state_keys = [n for n in model_keys if not store.trainable[n]]
+        self._set_variables()
+
+    def _build_evaluation(self, traced: ModelFnTrace, batch: Batch) -> None:
+        store = self._store
+        self._metrics = dict(traced.spec.eval_metric_ops or {})
+        if self._training is not None or not self._is_keras(traced):
+            graph = self._evaluation = self._graph(EvaluationGraph, traced)
+            self._metric_keys = graph.metrics
+        else:
+            spec, _ = self._call(batch, ModeKeys.EVAL)
+            self._metrics = dict(spec.eval_metric_ops or {})
+            keys = [store.name_of(v) for m in self._metrics.values() for v in m.variables]
+            self._metric_keys = keys
+        self._sort_untrained(traced)
+
+    def _sort_untrained(self, traced: ModelFnTrace) -> None:
+        """Sorts the variables of a model that is not trained here, but evaluated or used."""
+        if self._trained_here:
+            return
+        others = {*traced.metric_keys, *self._metric_keys, *self._frozen_keys}
+        self._frozen_keys += [
+            n
+            for n in dict.fromkeys(traced.names)
+            if n in self._store.variables and n not in others and not self._store.is_local(n)
+        ]
+
+    def _set_variables(self) -> None:
+        self.trainable = [self._store.variables[n] for n in self._trainable_keys]
+        self.state = [self._store.variables[n] for n in self._state_keys]
+
+    def _is_keras(self, traced: ModelFnTrace) -> bool:
+        """Whether a step can run a mode as it is: it has variables and metrics of Keras alone."""
+        metrics = (traced.spec.eval_metric_ops or {}).values()
+        return all(isinstance(m, keras.metrics.Metric) for m in metrics) and all(
+            self._store.is_of_keras(n) or n == STEP for n in traced.names
+        )
+
+    def _traced(self, mode: str, batch: Batch) -> ModelFnTrace:
+        """The trace of a mode for batches of these shapes; made if there is none yet."""
+        element = _fed(batch)
+        specs = [tf.TensorSpec(t.shape, t.dtype) for t in tf.nest.flatten(element)]
+        key = (mode, *((tuple(s.shape.as_list()), s.dtype) for s in specs))
+        if key not in self._traces:
+
+            def call(flat):
+                features, labels = (*tf.nest.pack_sequence_as(element, flat), None)[:2]
+                given = batch._replace(features=features, labels=labels)
+                spec = call_model_fn(self._model_fn, given, mode, self._params, self._config)
+                return checked(spec, mode).as_tensors()
+
+            known = STEP in self._store.variables
+            traced = ModelFnTrace(call, specs, self._store, mode, self._precision)
+            if not (known or traced.used(STEP) or traced.spec.train_op is not None):
+                self._store.forget(STEP)
+            self._traces[key] = traced
+        return self._traces[key]
+
+    def _graph(self, kind: type, traced: ModelFnTrace) -> Any:
+        if id(traced) not in self._graphs:
+            arguments = (traced,) if kind is PredictionGraph else (traced, self._store)
+            self._graphs[id(traced)] = kind(*arguments)
+        return self._graphs[id(traced)]
+
+    def _call(self, batch: Batch, mode: str) -> tuple[EstimatorSpec, list[str]]:
         policy = keras.config.dtype_policy()
         keras.config.set_dtype_policy(self._precision)  # per thread, and replicas are threads
         try:
@@ -82,59 +232,21 @@ class ModelFnProgram(Program):
                 spec = call_model_fn(self._model_fn, batch, mode, self._params, self._config)
         finally:
             keras.config.set_dtype_policy(policy)
-        if not isinstance(spec, EstimatorSpec):
-            raise UserError(
-                f"model_fn returned {type(spec).__name__} in mode {mode!r}; return "
-                "tfbig.EstimatorSpec(mode, loss=…, optimizer=…)."
-            )
-        if spec.mode != mode:
-            raise UserError(
-                f"model_fn was called with mode {mode!r} and returned a spec for {spec.mode!r}; "
-                "pass its mode argument on to EstimatorSpec."
-            )
-        if training:
+        spec = checked(spec, mode)
+        if mode == ModeKeys.TRAIN:
             self.optimizer = spec.optimizer
             if self._precision == "mixed_float16" and not hasattr(
                 spec.optimizer, "inner_optimizer"
             ):
+                closed, self._store.closed = self._store.closed, False
                 with self._store.continued():
                     self.optimizer = keras.optimizers.LossScaleOptimizer(
                         spec.optimizer,
                         name="loss_scale_optimizer",  # the same in every trace
                     )
+                self._store.closed = closed
                 object.__setattr__(spec, "optimizer", self.optimizer)
         return spec, names
-
-    def _sort_variables(self, spec: EstimatorSpec, names: list[str], training: bool) -> None:
-        """Sorts the variables into trainable, state, metrics and the optimizer's."""
-        store = self._store
-        metrics = {
-            name: metric
-            for name, metric in (spec.eval_metric_ops or {}).items()
-            if _is_metric(name, metric)
-        }
-        metric_keys = [store.name_of(v) for m in metrics.values() for v in m.variables]
-        if training:
-            optimizer_keys = {store.name_of(v) for v in spec.optimizer.variables}
-            self._optimizer_keys = [n for n in store.variables if n in optimizer_keys]
-            model_keys = [
-                n for n in dict.fromkeys(names) if n not in optimizer_keys and n not in metric_keys
-            ]
-            self._trainable_keys = [n for n in model_keys if self._is_trained(n)]
-            self._frozen_keys = [n for n in model_keys if store.is_frozen(n)]
-            self._state_keys = [n for n in model_keys if not store.trainable[n]]
-            self.trainable = [store.variables[n] for n in self._trainable_keys]
-            self.state = [store.variables[n] for n in self._state_keys]
-            store.train_keys = set(store.variables)
-        else:
-            new = set(store.variables) - store.train_keys - set(metric_keys)
-            if new:
-                raise UserError(
-                    f"model_fn made variables in EVAL mode that TRAIN mode does not have: "
-                    f"{', '.join(sorted(new))}; build the same layers in every mode."
-                )
-        if not training:  # metrics of TRAIN mode are not reported, as with tf.estimator
-            self._metrics, self._metric_keys = metrics, metric_keys
 
     def _is_trained(self, key: str) -> bool:
         return self._store.trainable[key] and not self._store.is_frozen(key)
@@ -150,8 +262,7 @@ class ModelFnProgram(Program):
             [*self.state, *self.metric_variables], [*values.state, *values.metrics], strict=True
         ):
             variable.assign(value)
-        spec, _ = self._call(batch, training)
-        loss = tf.cast(spec.loss, tf.float32)
+        loss = self._loss(batch, training)
         if loss.shape.rank == 0:
             term = Term(program.SCALAR, loss)
         else:
@@ -160,12 +271,55 @@ class ModelFnProgram(Program):
         after = self.read()
         return Forward([term], after.state, after.metrics)
 
+    def _loss(self, batch: Batch, training: bool) -> tf.Tensor:
+        mode = ModeKeys.TRAIN if training else ModeKeys.EVAL
+        by_graph = self._training if training else self._evaluation
+        if by_graph is None:
+            return tf.cast(self._call(batch, mode)[0].loss, tf.float32)
+        traced = self._traced(mode, batch)
+        flat = tf.nest.flatten(_fed(batch))
+        if training:
+            return self._graph(TrainingGraph, traced).compute(flat, self.trainable)
+        return tf.cast(self._graph(EvaluationGraph, traced).compute(flat), tf.float32)
+
     def apply(self, gradients: list) -> None:
-        _private_api.reduce_no_more(self.optimizer)  # made in this trace, and for it alone
-        with self._store.continued():
-            if not self.optimizer.built:  # as in `build`: apply would choose other names
-                self.updates.build(self.optimizer, self.trainable)
-            super().apply(gradients)
+        step = self._store.variables.get(STEP)
+        before = None if step is None else tf.convert_to_tensor(step)
+        if self._training is not None:
+            self._training.update(gradients)
+        else:
+            _private_api.reduce_no_more(self.optimizer)  # made in this trace, and for it alone
+            with self._store.continued():
+                if not self.optimizer.built:  # as in `build`: apply would choose other names
+                    self.updates.build(self.optimizer, self.trainable)
+                super().apply(gradients)
+        if step is not None:  # whatever model_fn does, it counts updates
+            step.assign(before + 1)
+
+    def prediction_spec(self, features: Any) -> EstimatorSpec:
+        """The EstimatorSpec in PREDICT mode, computed in the graph that is being traced."""
+        batch = Batch(features, None, None, None, tf.constant(1.0))
+        traced = self._traced(ModeKeys.PREDICT, batch)
+        return self._graph(PredictionGraph, traced).spec(tf.nest.flatten(_fed(batch)))
+
+    def predict(self, features: Any) -> Any:
+        """The predictions for a batch: a structure of tensors of shape [n, …]."""
+        return self.prediction_spec(features).predictions
+
+    @property
+    def tables(self) -> list:
+        """The lookup tables that traces of model_fn have made, for an export to hold."""
+        return [table for traced in self._traces.values() for table in traced.tables]
+
+    def learning_rate(self) -> float | None:
+        if self._training is not None:
+            return self._training.learning_rate()
+        return super().learning_rate()
+
+    def optimizer_config(self) -> Any:
+        if self._training is not None:
+            return dict(sorted(self._training.update_types.items()))
+        return super().optimizer_config()
 
     def callback_model(self) -> Any:
         return ModelStandIn(self)
@@ -181,19 +335,39 @@ class ModelFnProgram(Program):
 
     def metric_results(self) -> dict[str, float]:
         results = {}
-        if self.metric_variables:
+        if self._evaluation is not None:
+            results = self._evaluation.results() if self.metric_variables else {}
+        elif self.metric_variables:
             for name, metric in self._metrics.items():
                 result = metric.result()
                 results.update(result if isinstance(result, dict) else {name: result})
         return program.as_numbers(results)
 
     def reset_metrics(self) -> None:
-        if self.metric_variables:
+        if self._evaluation is not None:
+            for key in self._metric_keys:
+                self._store.variables[key].assign(self._start[key])
+        elif self.metric_variables:
             for metric in self._metrics.values():
                 metric.reset_state()
 
     def explain_batch(self, features: Any, labels: Any) -> str | None:
         return explain_numbers("features", features) or explain_numbers("labels", labels)
+
+
+def checked(spec: Any, mode: str) -> EstimatorSpec:
+    """What a model_fn returned, if it is the spec of its mode."""
+    if not isinstance(spec, EstimatorSpec):
+        raise UserError(
+            f"model_fn returned {type(spec).__name__} in mode {mode!r}; return "
+            "tfbig.EstimatorSpec(mode, loss=…, optimizer=…)."
+        )
+    if spec.mode != mode:
+        raise UserError(
+            f"model_fn was called with mode {mode!r} and returned a spec for {spec.mode!r}; "
+            "pass its mode argument on to EstimatorSpec."
+        )
+    return spec
 
 
 class ModelStandIn:
@@ -254,10 +428,6 @@ def call_model_fn(model_fn, batch: Batch, mode, params, config) -> EstimatorSpec
     return model_fn(features=batch.features, **keywords)
 
 
-def _is_metric(name: str, metric: Any) -> bool:
-    if not isinstance(metric, keras.metrics.Metric):
-        raise UserError(
-            f"eval_metric_ops[{name!r}] is {type(metric).__name__}; pass a Keras metric that has "
-            "been updated with this batch, for example keras.metrics.Mean()."
-        )
-    return True
+def _fed(batch: Batch) -> tuple:
+    """What of a batch a model_fn is given."""
+    return (batch.features,) if batch.labels is None else (batch.features, batch.labels)

@@ -137,6 +137,14 @@ class Program:
         """Updates the trainable variables; `gradients` are reduced over replicas already."""
         self.updates.apply(self.optimizer, gradients, self.trainable)
 
+    def learning_rate(self) -> float | None:
+        """The learning rate as it is now, or None: it is not known."""
+        return float(keras.ops.convert_to_numpy(self.optimizer.learning_rate))
+
+    def optimizer_config(self) -> Any:
+        """What the optimizers of all tasks of a cluster have to agree in, as JSON has it."""
+        return keras.saving.serialize_keras_object(self.optimizer)["config"]
+
     @contextlib.contextmanager
     def tracing(self) -> Iterator[None]:
         """Held around a whole trace, outside the replicas.

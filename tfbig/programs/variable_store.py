@@ -1,7 +1,7 @@
 """Variables by name: what makes the layers of a re-run model_fn find their weights again."""
 
-import collections
 import contextlib
+import re
 import threading
 from collections.abc import Callable, Iterator
 
@@ -11,7 +11,10 @@ import tensorflow as tf
 
 from tfbig import _private_api
 from tfbig.errors import UserError
+from tfbig.programs.apart import run_apart
 
+STEP = "global_step"  # every graph has it
+_LOCAL = "@"  # begins the names of what belongs to one mode and is never saved: metrics' state
 _KEYWORDS = {
     "initial_value",
     "trainable",
@@ -49,6 +52,8 @@ class VariableStore:
         self.variables: dict[str, tf.Variable] = {}
         self.trainable: dict[str, bool] = {}
         self._owners: dict[str, keras.Variable | None] = {}
+        self._copies: dict[str, tf.Variable] = {}
+        self._of_keras: set[str] = set()
         self.closed = False  # once True, a new name is an error
         self._strategy_scope = strategy_scope
         self._local = threading.local()
@@ -56,10 +61,29 @@ class VariableStore:
     @contextlib.contextmanager
     def scope(self) -> Iterator[list[str]]:
         """One run of a model_fn, on one replica; yields the names in use, in their order."""
-        self._local.seen = collections.Counter()
-        self._local.used = []
+        self._begin(mode=None)
+        self._local.base = tf.get_current_name_scope()
         with _private_api.automatic_names(), tf.variable_creator_scope(self._create):
             yield self._local.used
+
+    @contextlib.contextmanager
+    def graph_scope(self, mode: str) -> Iterator[list[str]]:
+        """One run of a model_fn in a graph of its own: it sees one replica's copy of a variable.
+
+        Entered outside the graph. Variables are put into the collections of the graph that is
+        set by `collect_in`, as TensorFlow 1 did.
+        """
+        self._begin(mode)
+        with _private_api.automatic_names(), tf.variable_creator_scope(self._create):
+            yield self._local.used
+
+    def collect_in(self, graph: tf.Graph) -> None:
+        """Sets the graph of the present `graph_scope`."""
+        self._local.graph = graph
+
+    def _begin(self, mode: str | None) -> None:
+        local = self._local
+        local.names, local.used, local.mode, local.base, local.graph = set(), [], mode, "", None
 
     @contextlib.contextmanager
     def continued(self) -> Iterator[list[str]]:
@@ -69,16 +93,10 @@ class VariableStore:
 
     def _create(self, next_creator, **kwargs):
         del next_creator  # variables are made outside the trace
-        path = _private_api.current_keras_path()
-        name = kwargs.get("name") or "Variable"
-        key = f"{path}/{name}" if path else name
-        number = self._local.seen[key]
-        self._local.seen[key] += 1
-        if number:
-            key = f"{key}__{number}"
+        key = self._key(kwargs)
         variable = self.variables.get(key)
         if variable is None:
-            if self.closed:
+            if self.closed and not key.startswith(_LOCAL) and key != STEP:
                 raise UserError(
                     f"model_fn made the variable {key!r} that it had not made in training; build "
                     "the same layers in the same order in every mode."
@@ -86,12 +104,42 @@ class VariableStore:
             variable = self._make(key, kwargs)
         self._check(key, variable, kwargs)
         self._local.used.append(key)
-        return variable
+        if self._local.graph is not None:
+            self._collect(key, kwargs.get("collections"))
+        return variable if self._local.mode is None else self.copy_of(key)
+
+    def _key(self, kwargs: dict) -> str:
+        """The name of a variable, which no other one of this run has."""
+        name = (kwargs.get("name") or "Variable").rstrip("/")
+        path, mark = _private_api.current_keras_path(), "__"
+        if not path:
+            mark = "_"  # as TensorFlow 1 does it
+            path = tf.get_current_name_scope().removeprefix(self._local.base).strip("/")
+            path = re.sub(r"(^|/)replica_\d+(?=/|$)", "", path).strip("/")
+        key = f"{path}/{name}" if path else name
+        if tf.compat.v1.GraphKeys.LOCAL_VARIABLES in (kwargs.get("collections") or ()):
+            key = f"{_LOCAL}{self._local.mode}/{key}"
+        number, unique = 0, key
+        while unique in self._local.names:
+            number += 1
+            unique = f"{key}{mark}{number}"
+        self._local.names.add(unique)
+        if mark == "__":
+            self._of_keras.add(unique)
+        return unique
+
+    def _collect(self, key: str, collections) -> None:
+        keys = tf.compat.v1.GraphKeys
+        collections = list(collections or [keys.GLOBAL_VARIABLES])
+        if self.trainable[key] and not self.is_frozen(key):
+            collections.append(keys.TRAINABLE_VARIABLES)
+        for collection in dict.fromkeys(collections):
+            self._local.graph.add_to_collection(collection, self.copy_of(key))
 
     def _make(self, key: str, kwargs: dict) -> tf.Variable:
         """Makes a variable in a thread of its own: no graph, no replica, no open scope."""
         kwargs = {k: v for k, v in kwargs.items() if k in _KEYWORDS}
-        kwargs["name"] = key
+        kwargs["name"] = key.removeprefix(_LOCAL)
         value = kwargs.get("initial_value")
         if isinstance(value, tf.Tensor) and not hasattr(value, "numpy"):
             value = tf.get_static_value(value)
@@ -101,28 +149,25 @@ class VariableStore:
                     "an initializer or a constant."
                 )
             kwargs["initial_value"] = value
-        made: dict = {}
 
         def make():
-            try:
-                with self._strategy_scope():
-                    made["variable"] = tf.Variable(**kwargs)
-            except BaseException as error:  # raised below, in the caller's thread
-                made["error"] = error
+            with self._strategy_scope():
+                return tf.Variable(**kwargs)
 
-        thread = threading.Thread(target=make)
-        thread.start()
-        thread.join()
-        if "error" in made:
-            raise made["error"]
-        self.variables[key] = made["variable"]
+        variable = self.variables[key] = run_apart(make)
         self.trainable[key] = kwargs.get("trainable") is not False
-        return made["variable"]
+        return variable
+
+    def forget(self, key: str) -> None:
+        """Removes a variable that nothing has used."""
+        for known in (self.variables, self.trainable, self._owners, self._copies):
+            known.pop(key, None)
 
     def _check(self, key: str, variable: tf.Variable, kwargs: dict) -> None:
         wanted, value = kwargs.get("shape"), kwargs.get("initial_value")
         owner = _private_api.keras_variable_of(value)
         self._owners[key] = owner
+        dtype = tf.as_dtype(kwargs.get("dtype") or variable.dtype)
         if wanted is None and owner is not None:
             wanted = owner.shape
         elif wanted is None and not callable(value):
@@ -132,6 +177,15 @@ class VariableStore:
                 f"model_fn made the variable {key!r} with shape {tuple(variable.shape)} before "
                 f"and now asks for {tuple(wanted)}; give the layers names of their own."
             )
+        if dtype != variable.dtype:
+            raise UserError(
+                f"model_fn made the variable {key!r} of {variable.dtype.name} before and now asks "
+                f"for {dtype.name}; give the layers names of their own."
+            )
+
+    def is_of_keras(self, key: str) -> bool:
+        """Whether a variable belongs to a Keras object."""
+        return key in self._of_keras
 
     def is_frozen(self, key: str) -> bool:
         """Whether a weight belongs to a layer that the last run has frozen."""
@@ -142,6 +196,17 @@ class VariableStore:
         """The name of a variable (of Keras or TensorFlow) that this store made, or None."""
         inner = getattr(variable, "value", variable)
         for name, known in self.variables.items():
-            if known is inner or known is variable:
+            same = (known, self._copies.get(name, known))
+            if any(v is one for v in (inner, variable) for one in same):
                 return name
         return None
+
+    def copy_of(self, key: str) -> tf.Variable:
+        """One replica's copy of a variable, the first one of this process."""
+        if key not in self._copies:
+            self._copies[key] = _private_api.alone(self.variables[key])
+        return self._copies[key]
+
+    def is_local(self, key: str) -> bool:
+        """Whether a variable belongs to one mode and is never saved."""
+        return key.startswith(_LOCAL)

@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Callable
 
-import keras
 import tensorflow as tf
 
 from tfbig.data.feed import Feed, Stack
@@ -310,8 +309,9 @@ class Loop:
             logged = summarized = True
         with self._placement.scope():
             logs = self._meters.span(ends=logged)
-            rate = keras.ops.convert_to_numpy(self._program.optimizer.learning_rate)
-            logs["learning_rate"] = float(rate)
+            rate = self._program.learning_rate()
+            if rate is not None:
+                logs["learning_rate"] = rate
             if logged:
                 note(self._history, step, logs)
                 self._loss = logs.get("loss", self._loss)

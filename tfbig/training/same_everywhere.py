@@ -6,8 +6,6 @@ import tempfile
 import zlib
 from collections.abc import Callable
 
-import keras
-
 from tfbig.placement.peers import Peers
 from tfbig.programs.program import Program
 from tfbig.training.checkpoints import Checkpoints, Restored
@@ -18,10 +16,9 @@ def described_program(program: Program) -> dict[str, str]:
     variables = {
         name: f"{v.dtype.name}{list(v.shape)}" for name, v in program.named_variables().items()
     }
-    config = keras.saving.serialize_keras_object(program.optimizer)["config"]
     return {
         "model": ", ".join(f"{name} {kind}" for name, kind in variables.items()),
-        "optimizer": json.dumps(config, default=str, sort_keys=True),
+        "optimizer": json.dumps(program.optimizer_config(), default=str, sort_keys=True),
         "settings of the model": json.dumps(program.settings(), default=str, sort_keys=True),
     }
 

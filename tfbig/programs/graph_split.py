@@ -1,0 +1,253 @@
+"""A traced model_fn's graph, divided into what is computed from a batch and what updates.
+
+TensorFlow 1 code builds one graph in which `train_op` follows from the gradients, and the
+gradients from the batch. Here gradients are added up over micro-batches and replicas first. So
+the graph is cut at the gradients: `compute` ends in them, and `update` begins with the sums in
+their place, and has all that the user's code does to gradients (clipping, schedules, the
+optimizer's rule). Only what is asked for runs, as in a tf.Session.
+"""
+
+import collections
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from tfbig.errors import UserError
+
+
+class Split(NamedTuple):
+    """The two halves of a training graph.
+
+    Attributes:
+        compute: names of the operations that must run on each part of a batch because train_op
+            depends on them (moving statistics); what is differentiated is not among them.
+        update: names of the operations whose running is the update.
+        cuts: the gradients' tensors that the update reads.
+    """
+
+    compute: list[str]
+    update: list[str]
+    cuts: set[str]
+
+
+class SplitGraph:
+    """A graph as nodes and edges.
+
+    Args:
+        graph: traced, not changed afterwards.
+        batch: names of the placeholders that a batch is fed to.
+    """
+
+    def __init__(self, graph: tf.Graph, batch: Iterable[str]):
+        self._definition = graph.as_graph_def()
+        self._batch = set(batch)
+        self.nodes = {node.name: node for node in self._definition.node}
+        self._inputs: dict[str, list[str]] = {}
+        self._controls: dict[str, list[str]] = {}
+        self._readers: dict[str, list[tuple[str, str]]] = collections.defaultdict(list)
+        self._followers: dict[str, list[str]] = collections.defaultdict(list)
+        for name, node in self.nodes.items():
+            self._inputs[name] = [_tensor(i) for i in node.input if not i.startswith("^")]
+            self._controls[name] = [i[1:] for i in node.input if i.startswith("^")]
+            for tensor in self._inputs[name]:
+                self._readers[_node(tensor)].append((tensor, name))
+            for control in self._controls[name]:
+                self._followers[control].append(name)
+
+    def split(self, train_op: str, gradients: set[str]) -> Split:
+        """Cuts between a train_op and the batch.
+
+        Args:
+            train_op: name of an operation.
+            gradients: names of all tensors at which the graph may be cut.
+
+        Raises:
+            UserError: the update reads something else that is computed from the batch.
+        """
+        of_batch = self.computed_from(self._batch, gradients)
+        of_gradients = self._following(gradients)
+        compute: dict[str, None] = {}
+        update: dict[str, None] = {}
+        cuts: set[str] = set()
+        seen: set[str] = set()
+        todo = [train_op]
+        while todo:
+            name = todo.pop()
+            if name in seen:
+                continue
+            seen.add(name)
+            if name in of_batch:  # reached by order alone: it runs in the other half
+                compute[name] = None
+                todo += self._updates_before(name, of_batch, of_gradients)
+                continue
+            update[name] = None
+            todo += self._controls[name]
+            for tensor in self._inputs[name]:
+                if tensor in gradients:
+                    cuts.add(tensor)
+                elif _node(tensor) in of_batch:
+                    raise UserError(_reads_batch(tensor, name, train_op))
+                else:
+                    todo.append(_node(tensor))
+        return Split(list(compute), list(update), cuts)
+
+    def _updates_before(self, name: str, of_batch: set, of_gradients: set) -> list[str]:
+        """The operations of the update that some operation of the other half waits for."""
+        found, seen, todo = [], set(), [name]
+        while todo:
+            at = todo.pop()
+            if at in seen:
+                continue
+            seen.add(at)
+            todo += [_node(t) for t in self._inputs[at]]
+            for control in self._controls[at]:
+                if control in of_gradients and control not in of_batch:
+                    found.append(control)
+                else:
+                    todo.append(control)
+        return found
+
+    def computed_from(self, sources: Iterable[str], stop: set[str] = frozenset()) -> set[str]:
+        """The operations whose inputs follow from some operations; not through `stop`'s tensors."""
+        todo = list(sources)
+        found = set(todo)
+        while todo:
+            for tensor, reader in self._readers[todo.pop()]:
+                if tensor not in stop and reader not in found:
+                    found.add(reader)
+                    todo.append(reader)
+        return found
+
+    def _following(self, tensors: set[str]) -> set[str]:
+        """The operations that read some tensors or wait for one that does."""
+        todo = [
+            reader
+            for tensor in tensors
+            for read, reader in self._readers[_node(tensor)]
+            if read == tensor
+        ]
+        found = set(todo)
+        while todo:
+            name = todo.pop()
+            for follower in [*(r for _, r in self._readers[name]), *self._followers[name]]:
+                if follower not in found:
+                    found.add(follower)
+                    todo.append(follower)
+        return found
+
+    def needed(
+        self, roots: Iterable[str], *, without: set[str] = frozenset(), waits: bool = True
+    ) -> set[str]:
+        """The operations that some operations need, themselves included.
+
+        Args:
+            without: operations that are not waited for, though their results are used.
+            waits: False: nothing is waited for.
+        """
+        found, todo = set(), list(roots)
+        while todo:
+            name = todo.pop()
+            if name in found:
+                continue
+            found.add(name)
+            todo += [_node(t) for t in self._inputs[name]]
+            todo += [c for c in self._controls[name] if waits and c not in without]
+        return found
+
+    def after(self, gradients: set[str]) -> set[str]:
+        """The operations that belong to the update: they follow gradients, not the batch."""
+        return self._following(gradients) - self.computed_from(self._batch, gradients)
+
+    def of_batch(self, gradients: set[str]) -> set[str]:
+        """The operations that are computed from the batch other than through gradients."""
+        return self.computed_from(self._batch, gradients)
+
+    def part(self, names: set[str]) -> tf.compat.v1.GraphDef:
+        """The definition of some operations, without the placement they were traced with."""
+        part = tf.compat.v1.GraphDef()
+        part.versions.CopyFrom(self._definition.versions)
+        part.library.CopyFrom(self._definition.library)
+        for name, node in self.nodes.items():
+            if name not in names or node.op == "Placeholder":
+                continue
+            copy = part.node.add()
+            copy.CopyFrom(node)
+            copy.device = ""
+            copy.attr.pop("_class", None)
+            del copy.input[:]
+            copy.input.extend(
+                i for i in node.input if not i.startswith("^") or self._is_in(i[1:], names)
+            )
+        return part
+
+    def _is_in(self, name: str, names: set[str]) -> bool:
+        return name in names and self.nodes[name].op != "Placeholder"
+
+    def tensors_read(self, names: set[str]) -> set[str]:
+        """The tensors that some operations read."""
+        return {tensor for name in names for tensor in self._inputs[name]}
+
+    def written(self, names: Iterable[str], resources: dict[str, str]) -> dict[str, list[str]]:
+        """By variable: the operations that may change it.
+
+        Args:
+            names: of operations.
+            resources: from the tensor of a variable's resource to the variable's name.
+        """
+        found = collections.defaultdict(list)
+        for name in names:
+            if self.nodes[name].op not in _READ_ONLY:
+                for tensor in self._inputs[name]:
+                    if tensor in resources:
+                        found[resources[tensor]].append(name)
+        return found
+
+
+_READ_ONLY = {
+    "ReadVariableOp",
+    "ResourceGather",
+    "ResourceGatherNd",
+    "VariableShape",
+    "VarIsInitializedOp",
+    "StatelessIf",
+    "StatelessWhile",
+    "Identity",
+}
+
+
+def run_part(
+    definition: tf.compat.v1.GraphDef, given: dict[str, tf.Tensor], wanted: Sequence[str]
+) -> list:
+    """Puts a part of a graph into the graph that is being traced.
+
+    Args:
+        definition: of `SplitGraph.part`.
+        given: what stands in the place of tensors that the part reads.
+        wanted: names of tensors and operations; a tensor that is given is returned as it is.
+
+    Returns:
+        The new tensors and operations.
+    """
+    ask = [name for name in dict.fromkeys(wanted) if name not in given]
+    found = tf.graph_util.import_graph_def(definition, given, ask, name="model_fn")
+    by_name = {**dict(zip(ask, found, strict=True)), **given}
+    return [by_name[name] for name in wanted]
+
+
+def _tensor(edge: str) -> str:
+    return edge if ":" in edge else f"{edge}:0"
+
+
+def _node(tensor: str) -> str:
+    return tensor.rsplit(":", 1)[0]
+
+
+def _reads_batch(tensor: str, reader: str, train_op: str) -> str:
+    return (
+        f"train_op {train_op!r} reads the tensor {tensor!r} (in {reader!r}), which is computed "
+        "from the batch other than through the gradients of tf.compat.v1.train optimizers or "
+        "tf.gradients. An update is made once from the gradients of the whole global batch, where "
+        "such a value of one part of it has no meaning; compute it from the gradients, the "
+        "variables or the global step."
+    )
