@@ -207,10 +207,9 @@ def test_in_a_tf_function_they_find_what_a_creator_has_made():
         with tf.variable_creator_scope(create):
             return layers.dense(layers.dropout(x), 2)
 
-    for rows in (3, 5):  # two traces
-        expected = x[:rows] @ made["dense/kernel"].numpy() + made["dense/bias"].numpy()
-        np.testing.assert_allclose(run(tf.constant(x[:rows])), expected, rtol=1e-5)
-    assert asked == ["dense/kernel", "dense/bias"] * 2
+    expected = x @ made["dense/kernel"].numpy() + made["dense/bias"].numpy()
+    np.testing.assert_allclose(run(tf.constant(x)), expected, rtol=1e-5)
+    assert asked == ["dense/kernel", "dense/bias"]
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,13 @@ NAMES = """
     BoostedTreesClassifier BoostedTreesEstimator BoostedTreesRegressor CheckpointSaverHook
     CheckpointSaverListener DNNClassifier DNNEstimator DNNLinearCombinedClassifier
     DNNLinearCombinedEstimator DNNLinearCombinedRegressor DNNRegressor Estimator EstimatorSpec
-    EvalSpec Exporter FeedFnHook FinalExporter FinalOpsHook GlobalStepWaiterHook Head LatestExporter
-    LinearClassifier LinearEstimator LinearRegressor LoggingTensorHook LogisticRegressionHead ModeKeys
-    MultiClassHead MultiHead MultiLabelHead NanLossDuringTrainingError NanTensorHook
+    EvalSpec Exporter FeedFnHook FinalExporter FinalOpsHook GlobalStepWaiterHook Head
+    LatestExporter LinearClassifier LinearEstimator LinearRegressor LoggingTensorHook
+    LogisticRegressionHead
+    ModeKeys MultiClassHead MultiHead MultiLabelHead NanLossDuringTrainingError NanTensorHook
     PoissonRegressionHead ProfilerHook RegressionHead RunConfig SecondOrStepTimer SessionRunArgs
-    SessionRunContext SessionRunHook SessionRunValues StepCounterHook StopAtStepHook SummarySaverHook
+    SessionRunContext SessionRunHook SessionRunValues
+    StepCounterHook StopAtStepHook SummarySaverHook
     TrainSpec VocabInfo WarmStartSettings add_metrics classifier_parse_example_spec
     regressor_parse_example_spec train_and_evaluate
     experimental.InMemoryEvaluatorHook experimental.KMeans experimental.LinearSDCA

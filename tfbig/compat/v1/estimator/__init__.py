@@ -10,21 +10,9 @@ import sys
 from typing import Any
 
 from tfbig.compat.gone import canned_model_fn, gone_estimator
+from tfbig.compat.names import FROM_TRAIN, OURS
 from tfbig.errors import UserError
 
-_OURS = (
-    *("BestExporter", "Estimator", "EstimatorSpec", "EvalSpec", "Exporter", "FinalExporter"),
-    *("LatestExporter", "ModeKeys", "RunConfig", "TrainSpec", "WarmStartSettings"),
-    "train_and_evaluate",
-)
-# Those that tf.estimator only passed on from tf.compat.v1.train.
-_FROM_TRAIN = (
-    *("CheckpointSaverHook", "CheckpointSaverListener", "FeedFnHook", "FinalOpsHook"),
-    *("GlobalStepWaiterHook", "LoggingTensorHook", "NanLossDuringTrainingError", "NanTensorHook"),
-    *("ProfilerHook", "SecondOrStepTimer", "SessionRunArgs", "SessionRunContext"),
-    *("SessionRunHook", "SessionRunValues", "StepCounterHook", "StopAtStepHook"),
-    *("SummarySaverHook", "VocabInfo"),
-)
 _FOLDERS = {
     "experimental": f"{__name__}.experimental",
     "export": "tfbig.estimator.export",
@@ -32,7 +20,7 @@ _FOLDERS = {
     "tpu": f"{__name__}.tpu",
 }
 
-__all__ = [*_OURS, *_FROM_TRAIN, *_FOLDERS]
+__all__ = [*OURS, *FROM_TRAIN, *_FOLDERS]
 
 
 def __getattr__(name: str) -> Any:
@@ -43,10 +31,10 @@ def __getattr__(name: str) -> Any:
             f"tf.estimator.{name} does not exist in tfbig; {instead}"
             + (f", for example:\n\n{code}\n" if code else ".")
         )
-    if name in _OURS:
+    if name in OURS:
         value = getattr(importlib.import_module("tfbig"), name, None)
         value = value or getattr(importlib.import_module("tfbig.estimator"), name)
-    elif name in _FROM_TRAIN:
+    elif name in FROM_TRAIN:
         value = getattr(importlib.import_module("tensorflow").compat.v1.train, name)
     elif name in _FOLDERS:
         value = importlib.import_module(_FOLDERS[name])

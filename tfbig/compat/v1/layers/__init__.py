@@ -5,26 +5,12 @@ Importing this module is cheap: each name is loaded on its first use.
 
 from tfbig import _lazy
 from tfbig.compat.gone import gone_layer
+from tfbig.compat.names import LAYERS
 from tfbig.errors import UserError
 
-_MODULES = {
-    "average_pooling1d": "pooling",
-    "average_pooling2d": "pooling",
-    "batch_normalization": "normalization",
-    "conv1d": "convolution",
-    "conv2d": "convolution",
-    "conv2d_transpose": "convolution",
-    "dense": "core",
-    "dropout": "core",
-    "flatten": "core",
-    "max_pooling1d": "pooling",
-    "max_pooling2d": "pooling",
-    "separable_conv2d": "convolution",
-}
+__all__ = list(LAYERS)
 
-__all__ = list(_MODULES)
-
-_load, __dir__ = _lazy.lazy(__name__, _MODULES)
+_load, __dir__ = _lazy.lazy(__name__, LAYERS)
 
 
 def __getattr__(name: str):
