@@ -14,6 +14,7 @@ import tfbig
 from tests.estimator.data import model_fns
 from tests.estimator.data.model_fns import MORE_STEPS, STEPS, WORKS
 from tfbig.compat import v1
+from tfbig.training.named_checkpoint import latest
 
 DATA = pathlib.Path(__file__).with_name("data")
 TOLERANCE = 1e-4
@@ -76,11 +77,6 @@ def train(name: str, input_fn, model_dir: str, max_steps: int) -> tuple[int, lis
     return result.global_step, [point["loss"] for point in result.history]
 
 
-def new_estimator(name: str, model_dir: str) -> tfbig.Estimator:
-    work = WORKS[name]
-    return tfbig.Estimator(work.model_fn(v1), model_dir, params=work.params())
-
-
 def assert_close(found, expected) -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
 
@@ -103,7 +99,7 @@ def test_the_loss_of_each_step_and_the_last_weights_are_those_of_tf_estimator(
     step, losses = train(name, WORKS[name].train_input_fn, model_dir, STEPS)
     assert step == STEPS
     assert_close(losses, records["losses"])
-    assert_variables(new_estimator(name, model_dir).latest_checkpoint(), group(records, "final"))
+    assert_variables(latest(model_dir), group(records, "final"))
 
 
 def test_a_checkpoint_of_tf_estimator_is_trained_on_as_it_would_have_been(
@@ -119,7 +115,8 @@ def test_a_checkpoint_of_tf_estimator_is_trained_on_as_it_would_have_been(
 def test_an_estimator_evaluates_predicts_and_trains_on_from_a_checkpoint_of_tf_estimator(
     name, records, trained_dir
 ):
-    work, estimator = WORKS[name], new_estimator(name, trained_dir)
+    work = WORKS[name]
+    estimator = tfbig.Estimator(work.model_fn(v1), trained_dir, params=work.params())
     evaluation = estimator.evaluate(work.eval_input_fn)
     expected = group(records, "evaluation")
     assert set(evaluation) == set(expected)
