@@ -55,7 +55,7 @@ def step(program: ModelFnProgram, features, labels, parts: int = 1) -> float:
                 taken = [
                     tf.convert_to_tensor(g) for g in tape.gradient(group.total, program.trainable)
                 ]
-                share = [v / parts for v in found.state]
+                share = [v / parts if v.dtype.is_floating else v // parts for v in found.state]
                 sums = taken if sums is None else [a + b for a, b in zip(sums, taken, strict=True)]
                 moving = (
                     share if moving is None else [a + b for a, b in zip(moving, share, strict=True)]
