@@ -69,7 +69,9 @@ def tables_outside_graph(made: list) -> Iterator[None]:
             made.append(next_creator(_outside(initializer), *args, **kwargs))
         return made[-1]
 
-    with ops.resource_creator_scope("StaticHashTable", create):
+    with contextlib.ExitStack() as stack:
+        for kind in ("StaticHashTable", "StaticHashTableV1", "HashTable"):
+            stack.enter_context(ops.resource_creator_scope(kind, create))
         yield
 
 

@@ -264,20 +264,20 @@ class _Dependence:
     """Whether tensors are computed from some others."""
 
     def __init__(self, sources: tuple):
-        self._known = {id(tensor): True for tensor in sources}
+        self._known = {tensor.name: True for tensor in sources}
 
     def __call__(self, tensor: tf.Tensor) -> bool:
         todo = [tensor]
         while todo:
             at = todo[-1]
             inputs = at.op.inputs
-            left = [t for t in inputs if id(t) not in self._known]
-            if id(at) in self._known or not left:
-                self._known.setdefault(id(at), any(self._known[id(t)] for t in inputs))
+            left = [t for t in inputs if t.name not in self._known]
+            if at.name in self._known or not left:
+                self._known.setdefault(at.name, any(self._known[t.name] for t in inputs))
                 todo.pop()
             else:
                 todo += left
-        return self._known[id(tensor)]
+        return self._known[tensor.name]
 
 
 def _op(tensor: str) -> str:
