@@ -67,6 +67,7 @@ class SplitGraph:
         """
         of_batch = self.computed_from(self._batch, gradients)
         of_gradients = self._following(gradients)
+        mixed = of_batch & self._following(gradients, waits=False)
         compute: dict[str, None] = {}
         update: dict[str, None] = {}
         cuts: set[str] = set()
@@ -78,6 +79,8 @@ class SplitGraph:
                 continue
             seen.add(name)
             if name in of_batch:  # reached by order alone: it runs in the other half
+                if name in mixed and self._changes_something(name):
+                    raise UserError(_reads_batch(self._first_of(name, of_batch), name, train_op))
                 compute[name] = None
                 todo += self._updates_before(name, of_batch, of_gradients)
                 continue
@@ -102,7 +105,7 @@ class SplitGraph:
             seen.add(at)
             todo += [_node(t) for t in self._inputs[at]]
             for control in self._controls[at]:
-                if control in of_gradients and control not in of_batch:
+                if control in of_gradients:
                     found.append(control)
                 else:
                     todo.append(control)
@@ -119,8 +122,19 @@ class SplitGraph:
                     todo.append(reader)
         return found
 
-    def _following(self, tensors: set[str]) -> set[str]:
-        """The operations that read some tensors or wait for one that does."""
+    def _changes_something(self, name: str) -> bool:
+        reads = any(self._is_resource(tensor) for tensor in self._inputs[name])
+        return reads and self.nodes[name].op not in _READ_ONLY
+
+    def _is_resource(self, tensor: str) -> bool:
+        node = self.nodes[_node(tensor)]
+        return node.op == "Placeholder" and node.attr["dtype"].type == tf.resource.as_datatype_enum
+
+    def _first_of(self, name: str, operations: set[str]) -> str:
+        return next(t for t in self._inputs[name] if _node(t) in operations)
+
+    def _following(self, tensors: set[str], waits: bool = True) -> set[str]:
+        """The operations that read some tensors, or wait for one that does."""
         todo = [
             reader
             for tensor in tensors
@@ -130,7 +144,8 @@ class SplitGraph:
         found = set(todo)
         while todo:
             name = todo.pop()
-            for follower in [*(r for _, r in self._readers[name]), *self._followers[name]]:
+            waiting = self._followers[name] if waits else []
+            for follower in [*(r for _, r in self._readers[name]), *waiting]:
                 if follower not in found:
                     found.add(follower)
                     todo.append(follower)

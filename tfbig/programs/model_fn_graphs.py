@@ -9,7 +9,9 @@ import keras
 import tensorflow as tf
 
 from tfbig.errors import UserError
+from tfbig.programs import program
 from tfbig.programs.model_fn_trace import Gradient, ModelFnTrace
+from tfbig.programs.program import Term
 from tfbig.programs.variable_store import VariableStore
 
 # The operations that read a learning rate, and the name of that input.
@@ -52,7 +54,10 @@ class TrainingGraph:
         after = graph.after(tensors)
         self.trained = [n for n in dict.fromkeys(trace.names) if n in self._gradients]
         self._loss = trace.spec.loss.name
+        self._once = trace.once
         self._dense = [n for k in self.trained for n in self._gradients[k].tensors]
+        if self._once is not None:
+            self._dense += [t.name for t in (self._once.loss, *self._once.gradients.values())]
         writes = {
             name
             for key, names in graph.written(set(graph.nodes) - after, trace.resources).items()
@@ -87,7 +92,7 @@ class TrainingGraph:
         self.update_types = collections.Counter(graph.nodes[n].op for n in updating)
         self._rate = self._learning_rate(updating)
 
-    def compute(self, flat: list[tf.Tensor], variables: list) -> tf.Tensor:
+    def compute(self, flat: list[tf.Tensor], variables: list) -> list[Term]:
         """The loss of a part of a batch, whose gradients are those that model_fn took.
 
         Args:
@@ -95,25 +100,23 @@ class TrainingGraph:
             variables: those of `trained`.
         """
         wanted = [self._loss, *self._dense, *self._compute]
-        found = self._trace.run(self._compute_part, flat, wanted)
-        loss = tf.cast(tf.reshape(found[0], []), tf.float32)
-        tensors = dict(zip(self._dense, found[1:], strict=False))
+        found = dict(zip(wanted, self._trace.run(self._compute_part, flat, wanted), strict=True))
         values = [tf.convert_to_tensor(v) for v in variables]
-        gradients = [
-            _densified(self._gradients[key], tensors, value)
+        loss = tf.cast(tf.reshape(found[self._loss], []), tf.float32)
+        gradients: list = [
+            _densified(self._gradients[key], found, value)
             for key, value in zip(self.trained, values, strict=True)
         ]
-
-        @tf.custom_gradient
-        def differentiated(*values):
-            del values
-
-            def gradient(upstream):
-                return [g * tf.cast(upstream, g.dtype) for g in gradients]
-
-            return tf.identity(loss), gradient
-
-        return differentiated(*values)
+        if self._once is None:
+            return [Term(program.SCALAR, _with_gradients(loss, gradients, values))]
+        once = tf.cast(found[self._once.loss.name], tf.float32)
+        of_once = [self._once.gradients.get(key) for key in self.trained]
+        of_once = [g if g is None else found[g.name] for g in of_once]
+        rest = [g if o is None else g - o for g, o in zip(gradients, of_once, strict=True)]
+        return [
+            Term(program.SCALAR, _with_gradients(loss - once, rest, values)),
+            Term(program.ONCE, _with_gradients(once, of_once, values)),
+        ]
 
     def update(self, gradients: list[tf.Tensor | None]) -> None:
         """Does what train_op does, from the gradients of the whole global batch."""
@@ -219,6 +222,22 @@ class PredictionGraph:
             predictions=tf.nest.map_structure(new, spec.predictions),
             export_outputs=outputs and {k: v.map_tensors(new) for k, v in outputs.items()},
         )
+
+
+def _with_gradients(loss: tf.Tensor, gradients: list, values: list[tf.Tensor]) -> tf.Tensor:
+    """A loss whose gradients with respect to some values are given; None: there is none."""
+    pairs = [(v, g) for v, g in zip(values, gradients, strict=True) if g is not None]
+
+    @tf.custom_gradient
+    def differentiated(*values):
+        del values
+
+        def gradient(upstream):
+            return [g * tf.cast(upstream, g.dtype) for _, g in pairs]
+
+        return tf.identity(loss), gradient
+
+    return differentiated(*(v for v, _ in pairs))
 
 
 def _by_variable(gradients: list[Gradient], cuts: set[str]) -> dict[str, Gradient]:

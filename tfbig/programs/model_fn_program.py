@@ -1,6 +1,7 @@
 """Estimator-style model_fns, in the Keras dialect, as programs."""
 
 import inspect
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,8 @@ from tfbig.programs.program import Batch, Forward, Program, Term, Values
 from tfbig.programs.spec import EstimatorSpec, ModeKeys, keras_metrics
 from tfbig.programs.train_op import TrainOp, check_train_op
 from tfbig.programs.variable_store import STEP, VariableStore
+
+log = logging.getLogger("tfbig")
 
 _NAMES = {ModeKeys.TRAIN: "TRAIN", ModeKeys.EVAL: "EVAL", ModeKeys.PREDICT: "PREDICT"}
 _CONVOLUTIONS = {
@@ -45,6 +48,8 @@ class ModelFnProgram(Program):
         self._model_fn = model_fn
         self._params, self._config = params, config
         self._precision, self._scope = precision, scope
+        # Then each part's loss has all of the regularization, which counts once.
+        self._sums = getattr(config, "gradient_aggregation", "mean") == "sum"
         self._store = VariableStore(scope)
         self._metrics: dict[str, keras.metrics.Metric] = {}
         self._metric_keys: list[str] = []
@@ -134,6 +139,12 @@ class ModelFnProgram(Program):
         check_train_op(traced, self._store, self.updates, self._precision)
         graph = self._training = self._graph(TrainingGraph, traced)
         self.optimizer = TrainOp(graph)
+        if traced.summaries:
+            log.info(
+                "model_fn makes %d tf.compat.v1.summary operations, which are not run: the "
+                "summaries have the loss, the rates and what is evaluated",
+                traced.summaries,
+            )
         self._trainable_keys, self._state_keys = graph.trained, graph.state
         self._optimizer_keys = graph.updated
         taken = {*graph.trained, *graph.state, *graph.updated, *traced.metric_keys}
@@ -212,7 +223,7 @@ class ModelFnProgram(Program):
                 return checked(spec, mode).as_tensors()
 
             known = STEP in self._store.variables
-            traced = ModelFnTrace(call, specs, self._store, mode, self._precision)
+            traced = ModelFnTrace(call, specs, self._store, mode, self._precision, apart=self._sums)
             if not (known or traced.used(STEP) or traced.spec.train_op is not None):
                 self._store.forget(STEP)
             self._traces[key] = traced
@@ -220,7 +231,9 @@ class ModelFnProgram(Program):
 
     def _graph(self, kind: type, traced: ModelFnTrace) -> Any:
         if id(traced) not in self._graphs:
-            arguments = (traced,) if kind is PredictionGraph else (traced, self._store)
+            arguments: tuple = (traced,)
+            if kind is not PredictionGraph:
+                arguments += (self._store,)
             self._graphs[id(traced)] = kind(*arguments)
         return self._graphs[id(traced)]
 
@@ -262,25 +275,19 @@ class ModelFnProgram(Program):
             [*self.state, *self.metric_variables], [*values.state, *values.metrics], strict=True
         ):
             variable.assign(value)
-        loss = self._loss(batch, training)
-        if loss.shape.rank == 0:
-            term = Term(program.SCALAR, loss)
-        else:
-            per_row = tf.cast(tf.reduce_prod(tf.shape(loss)[1:]), tf.float32)
-            term = Term(program.EXAMPLES, tf.reduce_sum(loss), per_row=per_row)
+        terms = self._terms(batch, training)
         after = self.read()
-        return Forward([term], after.state, after.metrics)
+        return Forward(terms, after.state, after.metrics)
 
-    def _loss(self, batch: Batch, training: bool) -> tf.Tensor:
+    def _terms(self, batch: Batch, training: bool) -> list[Term]:
         mode = ModeKeys.TRAIN if training else ModeKeys.EVAL
         by_graph = self._training if training else self._evaluation
         if by_graph is None:
-            return tf.cast(self._call(batch, mode)[0].loss, tf.float32)
-        traced = self._traced(mode, batch)
-        flat = tf.nest.flatten(_fed(batch))
+            return [_term(self._call(batch, mode)[0].loss)]
+        traced, flat = self._traced(mode, batch), tf.nest.flatten(_fed(batch))
         if training:
             return self._graph(TrainingGraph, traced).compute(flat, self.trainable)
-        return tf.cast(self._graph(EvaluationGraph, traced).compute(flat), tf.float32)
+        return [_term(self._graph(EvaluationGraph, traced).compute(flat))]
 
     def apply(self, gradients: list) -> None:
         step = self._store.variables.get(STEP)
@@ -320,6 +327,22 @@ class ModelFnProgram(Program):
     def predict(self, features: Any) -> Any:
         """The predictions for a batch: a structure of tensors of shape [n, …]."""
         return self.prediction_spec(features).predictions
+
+    def tensors_of(
+        self, mode: str, batch: Batch, find: Callable[[EstimatorSpec, tf.Graph], list[tf.Tensor]]
+    ) -> list[tf.Tensor]:
+        """Computes tensors of a mode's graph on a batch, and changes nothing by it.
+
+        Args:
+            mode: a ModeKeys value that has been built.
+            batch: in the graph that is being traced.
+            find: from the mode's spec and its graph to tensors of that graph.
+
+        Returns:
+            Their twins in the graph that is being traced.
+        """
+        traced = self._traced(mode, batch)
+        return traced.twins(tf.nest.flatten(_fed(batch)), find(traced.spec, traced.tf_graph))
 
     @property
     def tables(self) -> list:
@@ -441,6 +464,14 @@ def call_model_fn(model_fn, batch: Batch, mode, params, config) -> EstimatorSpec
             )
     keywords = {k: v for k, v in given.items() if k in takes}
     return model_fn(features=batch.features, **keywords)
+
+
+def _term(loss: tf.Tensor) -> Term:
+    loss = tf.cast(loss, tf.float32)
+    if loss.shape.rank == 0:
+        return Term(program.SCALAR, loss)
+    per_row = tf.cast(tf.reduce_prod(tf.shape(loss)[1:]), tf.float32)
+    return Term(program.EXAMPLES, tf.reduce_sum(loss), per_row=per_row)
 
 
 def _fed(batch: Batch) -> tuple:

@@ -42,6 +42,18 @@ class Gradient(NamedTuple):
         return [self.value.name]
 
 
+class Once(NamedTuple):
+    """A part of the loss that is no sum over examples.
+
+    Attributes:
+        loss: scalar.
+        gradients: by variable.
+    """
+
+    loss: tf.Tensor
+    gradients: dict[str, tf.Tensor]
+
+
 class Initial(NamedTuple):
     """A value that tf.compat.v1.train.init_from_checkpoint gives a variable."""
 
@@ -59,6 +71,7 @@ class ModelFnTrace:
         store: of the variables.
         mode: a ModeKeys value.
         precision: the Keras dtype policy.
+        apart: find the part of a training loss that is counted once for an update.
 
     Attributes:
         spec: what model_fn returned; its tensors are those of `graph`.
@@ -67,6 +80,8 @@ class ModelFnTrace:
         gradients: all that were taken with respect to variables.
         initials: what init_from_checkpoint was asked for.
         tables: lookup tables that were made, filled.
+        once: what of the loss is no sum over examples, if it was to be found and there is any.
+        summaries: how many tf.compat.v1.summary operations there are.
     """
 
     def __init__(
@@ -76,15 +91,18 @@ class ModelFnTrace:
         store: VariableStore,
         mode: str,
         precision: str,
+        apart: bool = False,
     ):
         self._store = store
         self.spec: Any = None
         self.gradients: list[Gradient] = []
         self.initials: list[Initial] = []
         self.tables: list = []
+        self.once: Once | None = None
+        self.summaries = 0
         self.names: list[str] = []
         specs = [tf.TensorSpec(s.shape, s.dtype, name=f"batch_{i}") for i, s in enumerate(specs)]
-        self._function = run_apart(lambda: self._trace(call, specs, mode, precision))
+        self._function = run_apart(lambda: self._trace(call, specs, mode, precision, apart))
         function = self._function
         fed = len(specs) + len(_PLACE)
         self._batch = [t.name for t in function.inputs[: len(specs)]]
@@ -97,7 +115,7 @@ class ModelFnTrace:
         self.graph = SplitGraph(function.graph, (_op(n) for n in self._batch))
         self._check_variables(function.graph)
 
-    def _trace(self, call, specs, mode, precision):
+    def _trace(self, call, specs, mode, precision, apart):
         keras.config.set_dtype_policy(precision)
 
         def body(*flat):
@@ -107,6 +125,9 @@ class ModelFnTrace:
             batch, place = flat[: len(specs)], Place(*flat[len(specs) :])
             with placed(*place), self._observed(graph):
                 self.spec = call(list(batch))
+            if apart and self.spec.train_op is not None:
+                self.once = self._counted_once(self.spec.loss, batch)
+            self.summaries = len(tf.compat.v1.get_collection(tf.compat.v1.GraphKeys.SUMMARIES))
 
         with self._store.graph_scope(mode) as self.names:
             traced = tf.function(body, input_signature=[*specs, *_PLACE], autograph=False)
@@ -137,6 +158,25 @@ class ModelFnTrace:
         ):
             yield
 
+    def _counted_once(self, loss: tf.Tensor, batch: tuple) -> Once | None:
+        """The summands of a loss that are computed from variables alone: regularization."""
+        of_batch = _Dependence(batch)
+        once, todo = [], [loss]
+        while todo:
+            operation = todo.pop().op
+            if operation.type in ("Identity", "Reshape"):
+                todo.append(operation.inputs[0])
+            elif operation.type in ("Add", "AddV2", "AddN"):
+                for summand in operation.inputs:
+                    (todo if of_batch(summand) else once).append(summand)
+        if not once:
+            return None
+        total = tf.add_n([tf.reshape(tensor, []) for tensor in once])
+        keys = list(dict.fromkeys(gradient.key for gradient in self.gradients))
+        found = tf.gradients(total, [self._store.copy_of(key) for key in keys])
+        pairs = zip(keys, found, strict=True)
+        return Once(total, {k: tf.convert_to_tensor(g) for k, g in pairs if g is not None})
+
     def _check_variables(self, graph) -> None:
         """Refuses weights that were made outside of model_fn, which nothing would train or save."""
         known = {id(self._store.copy_of(name)) for name in self._store.variables}
@@ -154,6 +194,16 @@ class ModelFnTrace:
         metrics = (self.spec.eval_metric_ops or {}).values()
         kept = [m for m in metrics if isinstance(m, keras.metrics.Metric)]
         return {self._store.name_of(v) for m in kept for v in m.variables}
+
+    @property
+    def tf_graph(self) -> tf.Graph:
+        return self._function.graph
+
+    def twins(self, flat: list[tf.Tensor], tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """What tensors of the graph are for a batch, without anything that is only waited for."""
+        names = [tensor.name for tensor in tensors]
+        part = self.graph.part(self.graph.needed(map(_op, names), waits=False))
+        return self.run(part, flat, names)
 
     def operation(self, name: str) -> tf.Operation:
         """One of the graph's operations."""
@@ -208,6 +258,26 @@ class ModelFnTrace:
     def of_batch(self) -> set[str]:
         """The operations that are computed from the batch."""
         return self.graph.computed_from(_op(n) for n in self._batch)
+
+
+class _Dependence:
+    """Whether tensors are computed from some others."""
+
+    def __init__(self, sources: tuple):
+        self._known = {id(tensor): True for tensor in sources}
+
+    def __call__(self, tensor: tf.Tensor) -> bool:
+        todo = [tensor]
+        while todo:
+            at = todo[-1]
+            inputs = at.op.inputs
+            left = [t for t in inputs if id(t) not in self._known]
+            if id(at) in self._known or not left:
+                self._known.setdefault(id(at), any(self._known[id(t)] for t in inputs))
+                todo.pop()
+            else:
+                todo += left
+        return self._known[id(tensor)]
 
 
 def _op(tensor: str) -> str:

@@ -1,7 +1,7 @@
 """The interface between a user's model and the training loop."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -89,6 +89,7 @@ class Program:
             examples of a batch, and all losses and metrics are sums that take weights.
         couples_replicas: the forward pass itself reduces over replicas (synchronized batch
             normalisation), so an empty part must stay empty and cannot be compiled alone.
+        tables: the lookup tables in use, as far as they are known.
         phases: the global steps at which other variables begin to be trained.
         has_convolutions: some layer is a convolution or a maximum over a window, which decides
             how the loop is best compiled.
@@ -109,6 +110,7 @@ class Program:
     named: bool = False
     has_convolutions: bool = False
     phases: tuple[int, ...] = ()
+    tables: Sequence = ()
 
     def build(self, spec: Any, run) -> None:
         """Creates all variables. `spec`: the batch's structure; `run` calls a function as the

@@ -63,7 +63,15 @@ class VariableStore:
         """One run of a model_fn, on one replica; yields the names in use, in their order."""
         self._begin(mode=None)
         self._local.base = tf.get_current_name_scope()
-        with _private_api.automatic_names(), tf.variable_creator_scope(self._create):
+        graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+        self.collect_in(graph)
+        with (
+            own_collections(graph),
+            _private_api.automatic_names(),
+            tf.variable_creator_scope(self._create),
+        ):
+            if STEP in self.variables and graph is not None:
+                tf.compat.v1.train.get_or_create_global_step()
             yield self._local.used
 
     @contextlib.contextmanager
@@ -94,6 +102,11 @@ class VariableStore:
     def _create(self, next_creator, **kwargs):
         del next_creator  # variables are made outside the trace
         key = self._key(kwargs)
+        if re.search(r"/part_\d+$", key):
+            raise UserError(
+                f"the variable {key.rpartition('/')[0]!r} has a partitioner; leave it out: where "
+                "parameters live is the placement's, see strategy= and RunConfig."
+            )
         variable = self.variables.get(key)
         if variable is None:
             if self.closed and not key.startswith(_LOCAL) and key != STEP:
@@ -134,12 +147,15 @@ class VariableStore:
         if self.trainable[key] and not self.is_frozen(key):
             collections.append(keys.TRAINABLE_VARIABLES)
         for collection in dict.fromkeys(collections):
-            self._local.graph.add_to_collection(collection, self.copy_of(key))
+            variable = self.variables[key] if self._local.mode is None else self.copy_of(key)
+            self._local.graph.add_to_collection(collection, variable)
 
     def _make(self, key: str, kwargs: dict) -> tf.Variable:
         """Makes a variable in a thread of its own: no graph, no replica, no open scope."""
         kwargs = {k: v for k, v in kwargs.items() if k in _KEYWORDS}
         kwargs["name"] = key.removeprefix(_LOCAL)
+        if not self.is_of_keras(key):  # what is assigned is equal on all replicas
+            kwargs.pop("synchronization", None), kwargs.pop("aggregation", None)
         value = kwargs.get("initial_value")
         if isinstance(value, tf.Tensor) and not hasattr(value, "numpy"):
             value = tf.get_static_value(value)
@@ -210,3 +226,25 @@ class VariableStore:
     def is_local(self, key: str) -> bool:
         """Whether a variable belongs to one mode and is never saved."""
         return key.startswith(_LOCAL)
+
+
+@contextlib.contextmanager
+def own_collections(graph: tf.Graph | None) -> Iterator[None]:
+    """Hides what a graph's collections hold inside the block, and what it adds afterwards.
+
+    TensorFlow 1 keeps its variables by name, its scopes and its losses in them, and replicas and
+    micro-batches are traced in one graph.
+    """
+    if graph is None:
+        yield
+        return
+    before = {key: list(graph.get_collection_ref(key)) for key in graph.collections}
+    for key in before:
+        graph.clear_collection(key)
+    try:
+        yield
+    finally:
+        for key in graph.collections:
+            graph.clear_collection(key)
+        for key, values in before.items():
+            graph.get_collection_ref(key).extend(values)

@@ -48,6 +48,10 @@ def _obstacle(program: Program, placement: Placement, feed: Feed) -> str | None:
     """Why no batch could go through XLA, or None."""
     if not feed.static:
         return "the shapes of the batches are not known before they are read"
+    if any(spec.dtype == tf.string for spec in tf.nest.flatten(feed.element_spec)):
+        return "XLA cannot take strings"
+    if program.tables:
+        return "XLA cannot compile lookup tables"
     if not (program.exact_with_padding or feed.full):
         return "a batch cannot be cut into equal parts, and padding would not be exact"
     if not placement.compiles_whole_loop and not program.pure:
