@@ -5,7 +5,6 @@ import glob
 import json
 import os
 import pathlib
-import re
 import tempfile
 import traceback
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 import tfbig
+from tests.checkpoint_values import saved_values
 from tests.equivalence import reference
 from tests.equivalence.case import SEED, Case, Outcome
 from tests.equivalence.cases import CASES
@@ -123,14 +123,10 @@ def train(case: Case, strategy: str | tf.distribute.Strategy, shared: str | None
 
 def _checkpoint(model_dir: str) -> dict[str, list[np.ndarray]]:
     """The model's and the optimizer's variables in the newest checkpoint, by name."""
-    reader = tf.train.load_checkpoint(
-        sorted(glob.glob(f"{model_dir}/checkpoints/*/state.index"))[-1][:-6]
-    )
+    values = saved_values(sorted(glob.glob(f"{model_dir}/checkpoints/ckpt-*"))[-1])
     groups: dict[str, list] = {"model": [], "optimizer": []}
-    for name in sorted(reader.get_variable_to_shape_map()):
-        group = re.match(r"variables/(\w+)\.S", name)
-        if group:
-            groups[group[1]].append(reader.get_tensor(name))
+    for name, value in values.items():
+        groups[name.split("/")[0]].append(value)
     return groups
 
 

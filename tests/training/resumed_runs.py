@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 import tfbig
+from tests.checkpoint_values import saved_values
 
 MAX_STEPS = 60
 ROWS = 1000  # 16 batches of 64, the last of them smaller
@@ -146,12 +147,10 @@ def run(kind: str, model_dir: str, at: int = 0, number: int = signal.SIGKILL) ->
             model_distribution="owner" if kind == "owner" else "replicated",
         ),
     )
-    checkpoint = tf.train.load_checkpoint(newest(model_dir))
     return {
         "weights": {
-            name: np.asarray(checkpoint.get_tensor(name)).ravel().astype(float).tolist()
-            for name in sorted(checkpoint.get_variable_to_shape_map())
-            if name.startswith("variables/")
+            name: np.asarray(value).ravel().astype(float).tolist()
+            for name, value in saved_values(os.path.dirname(newest(model_dir))).items()
         },
         "model": [w.ravel().tolist() for w in result.model.get_weights()] if result.model else [],
         "step": result.global_step,

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 import tfbig
+from tests.checkpoint_values import saved_values
 
 BATCH = 16
 EXAMPLES = 10 * BATCH - 8  # ten batches, the last of them half
@@ -63,9 +64,7 @@ def checkpoint_steps(model_dir) -> list[int]:
 
 def saved_variables(model_dir, step: int) -> dict[str, np.ndarray]:
     """All variables of a checkpoint: weights, optimizer, metrics and the states of seeds."""
-    reader = tf.train.load_checkpoint(checkpoint(model_dir, step) / "state")
-    names = [n for n in reader.get_variable_to_shape_map() if n.startswith("variables/")]
-    return {name: reader.get_tensor(name) for name in names}
+    return saved_values(checkpoint(model_dir, step))
 
 
 def assert_same_variables(first: dict, second: dict) -> None:

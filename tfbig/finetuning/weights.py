@@ -1,5 +1,6 @@
 """Files that hold weights alone: what is in them, and a whole one into its model."""
 
+import json
 import logging
 import os
 import re
@@ -14,6 +15,7 @@ from tfbig.errors import UserError
 from tfbig.finetuning.archives import kind_of, reason_of
 from tfbig.finetuning.keras_files import WEIGHTS, check_keras, named, opened_hdf5
 from tfbig.programs.keras_program import Renumbering
+from tfbig.training.checkpoint_state import is_named, key_of, own_name
 
 log = logging.getLogger("tfbig")
 
@@ -115,6 +117,10 @@ def _in_checkpoint(prefix: str) -> list[Saved]:
     try:
         reader = tf.train.load_checkpoint(prefix)
         saved = []
+        if is_named(os.path.dirname(prefix)):  # tfbig's, of an estimator-style model_fn
+            with open(os.path.join(os.path.dirname(prefix), "metadata.json")) as file:
+                names = [n for n in json.load(file)["variables"] if n.startswith("model/")]
+            return [Saved(own_name(n), reader.get_tensor(own_name(n))) for n in names]
         for key in sorted(reader.get_variable_to_shape_map(), key=_natural):
             name = key.removesuffix(_VALUE)
             first = name.split("/")[0]
@@ -188,8 +194,7 @@ def _fill_from_tfbig(model: keras.Model, folder: str) -> None:
     reader = tf.train.load_checkpoint(os.path.join(folder, "state"))
     shapes = reader.get_variable_to_shape_map()
 
-    def key(name: str) -> str:
-        return f"variables/{name.replace('.', '..').replace('/', '.S')}{_VALUE}"
+    key = own_name if is_named(folder) else key_of
 
     missing = [n for n, v in names.items() if shapes.get(key(n)) != list(v.shape)]
     if missing:

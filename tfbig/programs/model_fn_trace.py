@@ -242,7 +242,13 @@ class ModelFnTrace:
         def read():
             return self._put(part, {}, names, self._store.copy_of)
 
-        return read
+        made: list = []  # a concrete function: TensorFlow would warn of one trace after the other
+
+        def call() -> list:
+            made[:] = made or [read.get_concrete_function()]
+            return made[0]()
+
+        return call
 
     def _put(self, part, feeds: dict, wanted: Sequence[str], variable_of: Callable) -> list:
         needs = {edge if ":" in edge else f"{edge}:0" for n in part.node for edge in n.input}

@@ -42,7 +42,8 @@ def check_spec(spec: Any) -> None:
     _check_exports(_dict(spec, "export_outputs"))
     for field in _HOOKS:
         for hook in getattr(spec, field) or ():
-            if not isinstance(hook, tf.compat.v1.train.SessionRunHook):
+            kinds = (tf.compat.v1.train.SessionRunHook, keras.callbacks.Callback)
+            if not isinstance(hook, kinds):
                 raise UserError(
                     f"All hooks must be SessionRunHook instances; {field} has {_kind(hook)}."
                 )

@@ -115,8 +115,10 @@ def read_state(folder: str, variables: dict, trackables: dict) -> str | None:
 
 def is_named(folder: str) -> bool:
     """Whether a checkpoint was written by `write_named_state`."""
-    reader = tf.train.load_checkpoint(os.path.join(folder, "state"))
-    return reader.has_tensor("global_step")
+    prefix = os.path.join(folder, "state")
+    if not os.path.exists(f"{prefix}.index"):
+        return False
+    return tf.train.load_checkpoint(prefix).has_tensor("global_step")
 
 
 def own_name(name: str) -> str:

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import tensorflow as tf
+
 from tfbig.errors import UserError
 from tfbig.estimator.hooks.hook import Hook
 from tfbig.estimator.hooks.no_session import NoSession
@@ -28,7 +30,7 @@ class CheckpointSaverListener:
         """After the last step."""
 
 
-class CheckpointSaverHook:
+class CheckpointSaverHook(tf.compat.v1.train.SessionRunHook):
     """Sets when checkpoints are written, in the place of RunConfig's fields.
 
     Example:

@@ -1,10 +1,12 @@
 """StopAtStepHook: ends training at a step."""
 
+import tensorflow as tf
+
 from tfbig.arguments import check_count
 from tfbig.errors import UserError
 
 
-class StopAtStepHook:
+class StopAtStepHook(tf.compat.v1.train.SessionRunHook):
     """Ends training after a number of steps, or at a global step.
 
     Example: `estimator.train(input_fn, hooks=[tfbig.estimator.StopAtStepHook(last_step=1000)])`

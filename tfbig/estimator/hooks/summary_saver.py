@@ -63,7 +63,7 @@ class SummarySaverHook(Hook):
             self._writer = tf.summary.create_file_writer(self._output_dir)
         with self._writer.as_default():
             for summary in keras.tree.flatten(look(self.summary_op)):
-                tf.summary.experimental.write_raw_pb(summary.item(), step + 1)
+                tf.summary.experimental.write_raw_pb(bytes(summary), step + 1)
 
     def on_checkpoint(self, step: int, path: str) -> None:
         if self._writer is not None:
