@@ -3,19 +3,21 @@
 import json
 import pathlib
 import random
-import subprocess
 import sys
 
 import pytest
 
 from tests import harness
 from tests.cluster import resumed_runs
+from tests.cluster.conftest import marked
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 WAITS = {"pause": 0.1, "longest_pause": 0.1}
 
 
-def launched(kind: str, folder: pathlib.Path, kills: list, timeout: float) -> str:
+def launched(
+    kind: str, folder: pathlib.Path, kills: list, timeout: float, **environment: str
+) -> str:
     """Runs a launch in which workers are killed; returns what it printed."""
     command = [
         sys.executable,
@@ -29,6 +31,7 @@ def launched(kind: str, folder: pathlib.Path, kills: list, timeout: float) -> st
     return harness.run_python(
         "-m", "tests.launch.launcher", json.dumps(arguments), timeout=timeout, TF_CONFIG="",
         TF_NUM_INTRAOP_THREADS="1",
+        **environment,
     )  # fmt: skip
 
 
@@ -66,6 +69,7 @@ def test_a_worker_is_killed_and_the_weights_are_the_same(tmp_path):
 @pytest.mark.slow
 def test_ten_launches_in_a_row_end_well_and_leave_nothing(tmp_path):
     for i in range(10):
-        launched("source", tmp_path / str(i), [], timeout=60)
-        still = subprocess.run(["pgrep", "-f", f"{tmp_path}/{i} "], capture_output=True, text=True)
-        assert still.stdout == ""
+        mark = f"{tmp_path.name} {i}"
+        out = launched("source", tmp_path / str(i), [], timeout=60, TFBIG_TEST_MARK=mark)
+        assert out.count("finished at step 60") == 2
+        assert marked(mark) == []
