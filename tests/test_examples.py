@@ -20,6 +20,7 @@ RUNS = [
     ("compiled_model_and_dataset.py --devices=4", r"step 200: mean absolute error 4\d\.\d"),
     ("estimator_model_fn.py", r"step 500: held-out accuracy (0\.9[4-9]\d*|1\.0*)"),
     ("estimator_model_fn.py --devices=2", r"step 500: held-out accuracy (0\.9[4-9]\d*|1\.0*)"),
+    ("estimator_train_and_evaluate.py", r"step 400: held-out accuracy (0\.9[4-9]\d*|1\.0*)"),
     ("own_source.py", r"step 1000: accuracy (0\.9\d*|1\.0*)"),
     ("less_memory.py", r"step 60: [45]\.\d* bits per byte"),
     (

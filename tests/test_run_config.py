@@ -1,5 +1,6 @@
 """RunConfig: defaults, and an error that names each value it cannot have."""
 
+import copy
 import dataclasses
 import re
 
@@ -50,6 +51,27 @@ def test_every_value_that_is_built_is_kept(fields):
 
 def test_checkpoints_by_steps_are_not_also_by_time():
     assert RunConfig(save_checkpoints_steps=100).save_checkpoints_secs is None
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("session_config", "devices="),
+        ("train_distribute", 'tfbig.Estimator(…, strategy="mirrored")'),
+        ("model_dir", "tfbig.Estimator(model_fn, model_dir=…)"),
+        ("keep_checkpoint_every_n_hours", "keep_checkpoint_max"),
+    ],
+)
+def test_what_tf_estimators_config_had_besides_is_refused_with_what_to_use(name, instead):
+    with pytest.raises(UserError, match=re.escape(f"RunConfig({name}=…)")) as error:
+        RunConfig(**{name: 1})
+    assert instead in str(error.value)
+
+
+def test_replace_copies_with_other_values():
+    config = RunConfig(accumulation_steps=2).replace(save_checkpoints_steps=5)
+    assert (config.accumulation_steps, config.save_checkpoints_steps) == (2, 5)
+    assert copy.deepcopy(config) == config
 
 
 def test_it_cannot_be_changed_but_copied():
