@@ -35,6 +35,7 @@ class Case:
         model_fn: what train_distributed is given instead of `build`. Its weights are compared by
             the path that they have in the checkpoint and in the model; metrics are those of the
             evaluation alone.
+        reference: trains in the place of tests.equivalence.reference.train: (case, parts).
         read: from the tf.data.Dataset of `arrays` to the one that train_distributed is given.
         parts: whether the reference treats each replica's part of a batch separately.
         evaluates: whether the run ends with an evaluation on all examples.
@@ -51,6 +52,7 @@ class Case:
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     reference_build: Callable[[], Any] | None = None
     model_fn: Callable | None = None
+    reference: Callable | None = None
     read: Callable | None = None
     parts: bool = False
     evaluates: bool = False
@@ -61,7 +63,7 @@ class Case:
     workers: tuple[int, ...] = ()
 
     def __post_init__(self):
-        if self.model_fn is not None:
+        if self.model_fn is not None and self.reference is None:
             object.__setattr__(self, "build", self.model_fn.as_keras)
 
     @property

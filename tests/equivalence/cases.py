@@ -7,9 +7,10 @@ import keras
 from keras.optimizers import SGD, Adam, AdamW, schedules
 
 import tfbig
-from tests.equivalence import models
+from tests.equivalence import models, tf1_model_fns, tf1_reference
 from tests.equivalence.case import Case
 from tests.equivalence.model_fns import ModelFn
+from tests.equivalence.tf1_model_fns import TF1ModelFn
 
 # 230 examples in batches of 64: the last has 38, which 4 replicas cannot share evenly.
 UNEVEN = partial(models.digits, 230)
@@ -71,6 +72,19 @@ def _with_class_weight(data):
 
 def _loss_scaled() -> keras.optimizers.Optimizer:
     return keras.optimizers.LossScaleOptimizer(SGD(0.1, momentum=0.9))
+
+
+def _tf1(optimizer, rate: float, *, data=UNEVEN, config=None, parts=False, **arguments) -> Case:
+    """A case of a model_fn of TensorFlow 1 code, against TensorFlow 1 itself."""
+    return Case(
+        None,
+        data,
+        model_fn=TF1ModelFn(optimizer, rate, **arguments),
+        reference=tf1_reference.train,
+        config=config or {},
+        parts=parts,
+        evaluates=True,
+    )
 
 
 def _mlp_reduced_by(optimizer, reduction: str, **arguments) -> keras.Model:
@@ -253,6 +267,23 @@ CASES = {
         weights=2e-2,
         losses=1e-2,
     ),
+    # Of TensorFlow 1 code.
+    "tf1_momentum": _tf1(tf1_model_fns.momentum, 0.1),
+    "tf1_adam_last_of_one": _tf1(tf1_model_fns.adam, 0.01, data=partial(models.digits, 193)),
+    "tf1_ftrl_accumulation_2": _tf1(tf1_model_fns.ftrl, 0.1, config={"accumulation_steps": 2}),
+    "tf1_clipped": _tf1(tf1_model_fns.momentum, 0.5, clip=0.05),
+    "tf1_clipped_accumulation_2": _tf1(
+        tf1_model_fns.adam, 0.01, clip=0.05, config={"accumulation_steps": 2}
+    ),
+    "tf1_batch_norm": _tf1(tf1_model_fns.momentum, 0.1, normalize=True, parts=True),
+    "tf1_batch_norm_accumulation_2": _tf1(
+        tf1_model_fns.momentum,
+        0.1,
+        data=partial(models.digits, 193),
+        normalize=True,
+        parts=True,
+        config={"accumulation_steps": 2},
+    ),
     # Precision.
     "bfloat16": Case(
         _mlp(sgd), UNEVEN, config={"precision": "mixed_bfloat16"}, weights=5e-3, losses=1e-2
@@ -302,6 +333,14 @@ CASES |= {
         CASES[name], config={**CASES[name].config, "jit_compile": True}
     )
     for name in _COMPILED
+}
+
+# XLA compiles a model_fn for one device alone.
+CASES |= {
+    f"{name}_jit": dataclasses.replace(
+        CASES[name], config={**CASES[name].config, "jit_compile": True}, replicas=(1,)
+    )
+    for name in ("tf1_momentum", "tf1_clipped_accumulation_2")
 }
 
 # Activations recomputed by block. Masks, seeds, statistics and added losses are what could differ.
@@ -439,6 +478,10 @@ _ON_TWO_WORKERS = (
     "model_fn",
     "model_fn_batch_norm_last_of_one",
     "model_fn_float16",
+    "tf1_momentum",
+    "tf1_adam_last_of_one",
+    "tf1_clipped_accumulation_2",
+    "tf1_batch_norm",
     "bfloat16",
     "float16_infinite_gradient",
     "mlp_100_steps",
