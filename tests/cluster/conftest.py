@@ -196,13 +196,13 @@ def second_cluster(tmp_path) -> Iterator[Cluster]:
 
 @pytest.fixture(autouse=True)
 def deadline(request):
-    """No test waits for more than two minutes, a slow one for ten."""
+    """No test waits for more than three minutes, a slow one for ten."""
 
     def late(number, frame):
         raise TimeoutError("the deadline of a test")
 
     saved = signal.signal(signal.SIGALRM, late)
-    signal.alarm(600 if request.node.get_closest_marker("slow") else 120)
+    signal.alarm(600 if request.node.get_closest_marker("slow") else 180)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, saved)

@@ -38,7 +38,7 @@ def launched(
 def check_no_trace(kind: str, tmp_path: pathlib.Path, kills: list, timeout: float) -> None:
     (tmp_path / "straight").mkdir()
     straight, _ = harness.call_workers(
-        resumed_runs.run, tmp_path / "straight", kind, str(tmp_path / "run0"), timeout=60
+        resumed_runs.run, tmp_path / "straight", kind, str(tmp_path / "run0"), timeout=120
     )
     out = launched(kind, tmp_path / "run1", kills, timeout)
 
@@ -47,7 +47,7 @@ def check_no_trace(kind: str, tmp_path: pathlib.Path, kills: list, timeout: floa
         assert f"worker {worker} was killed by SIGKILL; restart {attempt} of" in out, out
     for worker in (0, 1):
         assert f"[worker {worker}] finished at step 60" in out, out
-    saved = harness.call(resumed_runs.saved, tmp_path, str(tmp_path / "run1"), timeout=60)
+    saved = harness.call(resumed_runs.saved, tmp_path, str(tmp_path / "run1"), timeout=120)
     assert len(saved) >= 8  # the optimizer's among them
     assert saved == straight["saved"]  # every bit
 
@@ -70,6 +70,6 @@ def test_a_worker_is_killed_and_the_weights_are_the_same(tmp_path):
 def test_ten_launches_in_a_row_end_well_and_leave_nothing(tmp_path):
     for i in range(10):
         mark = f"{tmp_path.name} {i}"
-        out = launched("source", tmp_path / str(i), [], timeout=60, TFBIG_TEST_MARK=mark)
+        out = launched("source", tmp_path / str(i), [], timeout=120, TFBIG_TEST_MARK=mark)
         assert out.count("finished at step 60") == 2
         assert marked(mark) == []

@@ -18,7 +18,7 @@ def straight(tmp_path_factory) -> dict[str, dict]:
     folder, left = tmp_path_factory.mktemp("straight"), {}
     for kind in ("source", "dataset"):
         chief, worker = harness.call_workers(
-            resumed_runs.run, folder / kind, kind, str(folder / "run" / kind), timeout=60
+            resumed_runs.run, folder / kind, kind, str(folder / "run" / kind), timeout=120
         )
         assert chief["model"] == worker["model"]
         left[kind] = chief
