@@ -44,10 +44,11 @@ def _binary(optimizer) -> keras.Model:
     """Odd or even, with metrics that are more than one sum."""
     model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(1, activation="sigmoid")])
     precision = keras.metrics.Precision(name="precision")
+    hits = keras.metrics.TruePositives(name="hits")  # a count, where others are ratios
     model.compile(
         optimizer(),
         "binary_crossentropy",
-        metrics=["accuracy", keras.metrics.AUC(name="auc"), precision],
+        metrics=["accuracy", keras.metrics.AUC(name="auc"), precision, hits],
         weighted_metrics=[
             keras.metrics.AUC(name="weighted_auc"),
             keras.metrics.MeanSquaredError(name="weighted_mse"),
@@ -443,3 +444,85 @@ _ON_FOUR = (
     "uneven_jit",
 )
 CASES |= {name: dataclasses.replace(CASES[name], replicas=(1, 2, 4)) for name in _ON_FOUR}
+
+# Workers are replicas in processes of their own, each with its share of the data.
+_ON_TWO_WORKERS = (
+    "even",
+    "uneven",
+    "last_batch_of_one",
+    "batch_not_divisible",
+    "steps_per_loop_7",
+    "sample_weights",
+    "mean_with_sample_weight",
+    "gradient_aggregation_sum",
+    "regularizers",
+    "clipnorm",
+    "global_clipnorm",
+    "ema_overwriting",
+    "schedule",
+    "partly_trained",
+    "accumulation_2",
+    "accumulation_3_clipped",
+    "accumulation_2_batch_norm",
+    "synchronized_batch_norm",
+    "synchronized_batch_norm_last_of_one",
+    "batch_norm_last_of_one",
+    "two_inputs_two_losses",
+    "masked_tokens",
+    "masked_mean",
+    "batches_of_other_lengths",
+    "random_state",
+    "dropout_accumulated",
+    "counting_layer",
+    "metrics",
+    "model_fn",
+    "model_fn_batch_norm_last_of_one",
+    "model_fn_float16",
+    "bfloat16",
+    "float16_infinite_gradient",
+    "mlp_100_steps",
+    "cnn_100_steps",
+    "uneven_jit",
+    "synchronized_batch_norm_remat",
+    "dropout_accumulated_remat",
+    "even_owner",
+    "uneven_owner",
+    "last_batch_of_one_owner",
+    "clipnorm_owner",
+    "global_clipnorm_owner",
+    "ema_overwriting_constrained_owner",
+    "accumulation_3_clipped_owner",
+    "synchronized_batch_norm_owner",
+    "metrics_owner",
+    "model_fn_owner",
+    "bfloat16_owner",
+    "float16_infinite_gradient_owner",
+    "mlp_100_steps_owner",
+    "cnn_100_steps_jit_owner",
+)
+_ON_THREE_WORKERS = (
+    "even",
+    "uneven",
+    "last_batch_of_one",
+    "last_batch_of_three",
+    "sample_weights",
+    "clipnorm",
+    "global_clipnorm",
+    "accumulation_2",
+    "synchronized_batch_norm_last_of_one",
+    "batch_norm_last_of_one",
+    "masked_tokens",
+    "dropout",
+    "metrics",
+    "model_fn",
+    "bfloat16",
+    "float16_infinite_gradient",
+    "mlp_100_steps",
+    "uneven_owner",
+    "float16_infinite_gradient_jit_owner",
+)
+for _workers, _names in ((2, _ON_TWO_WORKERS), (3, _ON_THREE_WORKERS)):
+    CASES |= {
+        name: dataclasses.replace(CASES[name], workers=(*CASES[name].workers, _workers))
+        for name in _names
+    }

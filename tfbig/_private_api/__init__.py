@@ -6,6 +6,7 @@ checks that each still is what is described here.
 
 from tfbig._private_api.cluster import (
     abort_collectives,
+    has_started,
     leave_health_to_others,
     make_own_initial_values,
 )
@@ -107,6 +108,7 @@ __all__ = [
     "initial_value",
     "is_decayed",
     "is_overwritten_by_gradient",
+    "has_started",
     "is_plain_functional",
     "is_recorded",
     "keras_mask",

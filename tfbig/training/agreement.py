@@ -50,11 +50,13 @@ class Plan(NamedTuple):
 
     Attributes:
         need_epochs, may_stop: as of its CallbackRunner.
+        guarded: whether a loss that is NaN ends the run in an error.
         jit: whether the step is compiled; the chief measures.
     """
 
     need_epochs: bool
     may_stop: bool
+    guarded: bool
     jit: bool
 
 

@@ -19,15 +19,15 @@ def write_state(folder: str, variables: dict, trackables: dict) -> None:
         trackables: name to any other object that tf.train.Checkpoint can save.
     """
     prefix = os.path.join(folder, "state")
-    sliced = {n: v for n, v in variables.items() if not isinstance(v, tf.Variable)}
-    whole = {n: v for n, v in variables.items() if n not in sliced}
+    in_slices = sliced(variables)
+    whole = {n: v for n, v in variables.items() if n not in in_slices}
     root = tf.train.Checkpoint(variables=whole, **trackables)
-    if not sliced:
+    if not in_slices:
         root.write(prefix)
         return
     parts = os.path.join(folder, "parts")
     prefixes = [root.write(os.path.join(parts, "whole"))]
-    for name, value in full_values(sliced):
+    for name, value in full_values(in_slices):
         prefixes.append(os.path.join(parts, str(len(prefixes))))
         tf.raw_ops.SaveV2(
             prefix=prefixes[-1], tensor_names=[key_of(name)], shape_and_slices=[""], tensors=[value]
@@ -36,6 +36,11 @@ def write_state(folder: str, variables: dict, trackables: dict) -> None:
         checkpoint_prefixes=prefixes, destination_prefix=prefix, delete_old_dirs=False
     )
     shutil.rmtree(parts)
+
+
+def sliced(variables: dict) -> dict:
+    """Those variables that have their values in slices."""
+    return {n: v for n, v in variables.items() if not isinstance(v, tf.Variable)}
 
 
 def full_values(sliced: dict) -> Iterator[tuple[str, np.ndarray]]:

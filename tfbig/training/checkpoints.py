@@ -18,7 +18,13 @@ import numpy as np
 import tensorflow as tf
 
 from tfbig.errors import CheckpointError, UserError
-from tfbig.training.checkpoint_state import first_line, read_state, write_state
+from tfbig.training.checkpoint_state import (
+    first_line,
+    full_values,
+    read_state,
+    sliced,
+    write_state,
+)
 
 log = logging.getLogger("tfbig")
 
@@ -119,6 +125,8 @@ class Checkpoints:
             CheckpointError: it cannot be written; those there before are untouched.
         """
         if not self._writes:
+            for _ in full_values(sliced(variables)):  # gathered by all tasks together
+                pass
             return None
         path = self._path(step)
         temporary = os.path.join(self.directory, f".tmp-{os.getpid()}-{step}")

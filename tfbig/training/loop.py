@@ -120,12 +120,12 @@ class Loop:
             with self._placement.scope():
                 callbacks.begin(self._run_info, kept, arrays)
                 self._begin_epoch_again()
-            decision = self._train(preemption)
-            signal = decision.signal  # one that comes later finds a run that has ended
+            signal = self._train(preemption).signal  # a later one finds a run that has ended
             if signal is None:
                 self._finish()
             else:
                 self._save()
+            self._agreement.before_run(None)  # the last epoch's end may have changed something
             self._agreement.after_run(weights=callbacks.may_stop)
             with self._placement.scope():
                 callbacks.end(self._last_logs())

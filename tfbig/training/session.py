@@ -16,7 +16,7 @@ from tfbig.data.dataset_feed import DatasetFeed
 from tfbig.data.feed import Feed
 from tfbig.data.source import Source
 from tfbig.data.source_feed import SourceFeed
-from tfbig.errors import CheckpointError, UserError
+from tfbig.errors import CheckpointError, NotBuiltError, UserError
 from tfbig.placement.owner import make_updates
 from tfbig.placement.placement import Placement
 from tfbig.placement.preflight import compare
@@ -165,12 +165,21 @@ class TrainingSession:
         else:  # callbacks run on the chief; that a loss is NaN, every task sees
             callbacks = [callback for callback in callbacks if isinstance(callback, NaNGuard)]
         runner = CallbackRunner(callbacks, self._program.callback_model())
+        if self._peers.count > 1 and runner.guard is not None and runner.guard.find_op:
+            raise NotBuiltError(
+                'NaNGuard(find_op=True) is not built yet for strategy="multi_worker"; leave '
+                "find_op out, or go on with this model_dir on one device, which does the same "
+                "steps."
+            )
         agreement = Agreement(self._program, self._placement, callbacks)
         restored = self._restore()
         mine = None
         if self._peers.is_chief:
-            mine = Plan(runner.need_epochs, runner.may_stop, self._choose_jit(restored))
+            guarded, jit = runner.guard is not None, self._choose_jit(restored)
+            mine = Plan(runner.need_epochs, runner.may_stop, guarded, jit)
         plan = Plan(*agreement.share(mine))
+        if not plan.guarded:
+            runner.guard = None
         schedule, passes = self._schedule(plan.need_epochs)
         jit = plan.jit
         make_calls = functools.partial(
