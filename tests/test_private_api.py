@@ -521,6 +521,17 @@ def test_observed_checkpoint_initializers(tmp_path):
     assert found is variable and rest == [path, "old/v", ""]
 
 
+def test_observed_synchronization():
+    seen = []
+    layer = keras.layers.BatchNormalization(synchronized=True)
+    with _private_api.observed_synchronization(lambda: seen.append(True)):
+        layer(np.ones((2, 3), "float32"), training=True)
+        assert seen == [True]
+        keras.layers.BatchNormalization()(np.ones((2, 3), "float32"), training=True)
+    layer(np.ones((2, 3), "float32"), training=True)
+    assert seen == [True]
+
+
 def test_tables_outside_graph():
     made = []
 

@@ -1,5 +1,6 @@
 """Model_fns of TensorFlow 1 train as TensorFlow 1 itself trains them."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -433,3 +434,27 @@ def test_the_loss_of_a_batch_is_what_model_fn_says():
 
     expected = session.run(session.spec.loss, x(4), classes())
     np.testing.assert_allclose(trace()[0], expected, rtol=1e-6)
+
+
+def synchronized_on_two_replicas() -> str:
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+    def logits(features, mode):
+        layer = keras.layers.BatchNormalization(synchronized=True)
+        return dense(layer(features, training=mode == TRAIN), 3, "out")
+
+    def input_fn():
+        return tf.data.Dataset.from_tensor_slices((x(4), classes())).batch(4)
+
+    model_fn = trained_by(minimize(OPTIMIZERS["adam"]), logits)
+    try:
+        tfbig.train_distributed(model_fn, input_fn, strategy="mirrored", devices=2)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def test_statistics_over_replicas_need_a_keras_optimizer(in_process):
+    message = in_process(synchronized_on_two_replicas)
+    assert message.startswith("model_fn has a layer with synchronized=True and returns a train_op")

@@ -14,6 +14,7 @@ from tfbig._private_api.graphs import (
     alone,
     observed_checkpoint_initializers,
     observed_gradients,
+    observed_synchronization,
     tables_outside_graph,
 )
 from tfbig._private_api.hooks import hook_settings, saver_max_to_keep
@@ -127,6 +128,7 @@ __all__ = [
     "next_scale",
     "observed_checkpoint_initializers",
     "observed_gradients",
+    "observed_synchronization",
     "output_spec",
     "overrides",
     "put_averages_in_place",

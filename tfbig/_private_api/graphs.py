@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
+from keras.src.backend.tensorflow import nn as keras_nn
 from tensorflow.python.framework import ops
 from tensorflow.python.ops import gradients_util, lookup_ops
 from tensorflow.python.training import checkpoint_utils
@@ -53,6 +54,26 @@ def observed_checkpoint_initializers(
         yield
     finally:
         checkpoint_utils._set_checkpoint_initializer = original
+
+
+@contextlib.contextmanager
+def observed_synchronization(observe: Callable[[], None]) -> Iterator[None]:
+    """Calls `observe()` when a Keras layer asks for statistics over all replicas.
+
+    Reason: where no replica is being traced, Keras computes those of one replica and says
+    nothing. Guard: test_observed_synchronization.
+    """
+    original = keras_nn._compute_moments_sync
+
+    def observing(*args, **kwargs):
+        observe()
+        return original(*args, **kwargs)
+
+    keras_nn._compute_moments_sync = observing
+    try:
+        yield
+    finally:
+        keras_nn._compute_moments_sync = original
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """One trace of a model_fn in a graph of its own, and what can be put to work of it."""
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -81,6 +82,7 @@ class ModelFnTrace:
         initials: what init_from_checkpoint was asked for.
         tables: lookup tables that were made, filled.
         once: what of the loss is no sum over examples, if it was to be found and there is any.
+        synchronized: a layer asks for statistics over all replicas.
         summaries: how many tf.compat.v1.summary operations there are.
     """
 
@@ -100,6 +102,7 @@ class ModelFnTrace:
         self.tables: list = []
         self.once: Once | None = None
         self.summaries = 0
+        self.synchronized = False
         self.names: list[str] = []
         specs = [tf.TensorSpec(s.shape, s.dtype, name=f"batch_{i}") for i, s in enumerate(specs)]
         self._function = run_apart(lambda: self._trace(call, specs, mode, precision, apart))
@@ -151,11 +154,17 @@ class ModelFnTrace:
                 )
             self.initials.append(Initial(self._store.name_of(variable), checkpoint, tensor))
 
+        def synchronization():
+            self.synchronized = True
+
         with (
             _private_api.observed_gradients(gradients),
             _private_api.observed_checkpoint_initializers(initializer),
             _private_api.tables_outside_graph(self.tables),
+            _private_api.observed_synchronization(synchronization),
+            warnings.catch_warnings(),
         ):
+            warnings.filterwarnings("ignore", message=".*TF1 summary ops")
             yield
 
     def _counted_once(self, loss: tf.Tensor, batch: tuple) -> Once | None:
