@@ -22,7 +22,7 @@ from tfbig.training.look import Look
 from tfbig.training.meters import DataWait, Meters, Stopwatch
 from tfbig.training.preemption import Preemption
 from tfbig.training.result import TrainResult, note, validation
-from tfbig.training.schedule import Schedule
+from tfbig.training.schedule import Schedule, power_of_two
 
 log = logging.getLogger("tfbig")
 
@@ -184,7 +184,7 @@ class Loop:
             self._boundary()
             if not first:  # the first call's time is the compiler's
                 self._data_wait.add(waiting.seconds, seconds)
-                target = _power_of_two(min(_CALL_SECONDS / seconds, 8) * stack.steps)
+                target = power_of_two(min(_CALL_SECONDS / seconds, 8) * stack.steps)
             decided = self._decide(preemption, target, seconds_saved)
             target = decided.target
             if decided.save:
@@ -400,8 +400,3 @@ class Loop:
             preempted=signal,
             data_wait=self._data_wait.share,
         )
-
-
-def _power_of_two(steps: float) -> int:
-    """The largest power of two that is not above; sizes so do not change with every call."""
-    return 1 << max(int(steps), 1).bit_length() - 1
