@@ -1,9 +1,11 @@
 """What model_distribution="owner" takes and gives: slot bytes, peak memory and steps a second.
 
-$ python benchmarks/owner.py --rounds=3 --jit=true
+$ python benchmarks/owner.py --rounds=3
+$ python benchmarks/owner.py --rounds=3 --placement=mirrored --jit=true
 
 An MLP of 33.6 million parameters (4096-4096-4096-10) is trained with Adam on two replicas, owner
-and replicated in turns, each time in a process of its own.
+and replicated in turns, in new processes each time: two workers, each kept on a core of its own, or
+two logical devices of one process.
 """
 
 import json
@@ -12,6 +14,8 @@ import subprocess
 import sys
 from typing import Any
 
+import clusters
+import contestants
 from absl import app, flags
 
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "How often each of both is measured.")
@@ -19,6 +23,7 @@ _STEPS = flags.DEFINE_integer("steps", 40, "Steps of a run; the first half is no
 _BATCH = flags.DEFINE_integer("batch", 64, "Examples of a global batch.")
 _JIT = flags.DEFINE_bool("jit", False, "jit_compile.")
 _WIDTH = flags.DEFINE_integer("width", 4096, "Of the inputs and the two hidden layers.")
+_PLACEMENT = flags.DEFINE_enum("placement", "workers", ["workers", "mirrored"], "Of replicas.")
 _ONLY = flags.DEFINE_string("only", None, "Measure this one in this process: owner, replicated.")
 
 _DISTRIBUTIONS = ("replicated", "owner")
@@ -70,7 +75,7 @@ def measure(model_distribution: str, strategy: Any, devices: int | None, **sizes
         ),
     )
     found = {
-        "peak_mb": round(_peak_mb()),
+        "peak_mb": round(clusters.peak_mb()),
         "steps_per_sec": result.history[-1]["steps_per_sec"],
         "slot_mb": _slot_bytes(result.model.optimizer) / 1e6,
         "loss": result.history[-1]["loss"],
@@ -90,17 +95,17 @@ def _slot_bytes(optimizer: Any) -> int:
     return sum(bytes_of.values())
 
 
-def _peak_mb() -> float:
-    """The most memory that this process has had so far."""
-    with open("/proc/self/status") as status:
-        line = next(line for line in status if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
-
-
-def _in_new_process(model_distribution: str) -> dict:
-    flags_given = [f"--{n}={flags.FLAGS[n].value}" for n in ("steps", "batch", "width", "jit")]
+def _measured(model_distribution: str) -> dict:
+    """What the replicas tell: of workers, the most memory that one of them has had."""
+    words = [
+        f"--{n}={flags.FLAGS[n].value}" for n in ("steps", "batch", "width", "jit", "placement")
+    ]
+    words.append(f"--only={model_distribution}")
+    if _PLACEMENT.value == "workers":
+        first, *others = clusters.run_workers(__file__, words, 2)
+        return {**first, "peak_mb": max(found["peak_mb"] for found in (first, *others))}
     done = subprocess.run(
-        [sys.executable, __file__, f"--only={model_distribution}", *flags_given],
+        [sys.executable, __file__, *words],
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -112,12 +117,17 @@ def main(argv: list[str]) -> None:
     del argv
     if _ONLY.value:
         sizes = {n: flags.FLAGS[n].value for n in ("steps", "batch", "width", "jit")}
-        measure(_ONLY.value, "mirrored", 2, **sizes)
+        if _PLACEMENT.value == "workers":
+            clusters.use_own_cores()
+            measure(_ONLY.value, "multi_worker", None, **sizes)
+        else:
+            measure(_ONLY.value, "mirrored", 2, **sizes)
         return
+    print(f"machine: {contestants.machine()}")
     measured: dict[str, list[dict]] = {name: [] for name in _DISTRIBUTIONS}
     for _ in range(_ROUNDS.value):
         for name in _DISTRIBUTIONS:
-            measured[name].append(_in_new_process(name))
+            measured[name].append(_measured(name))
     print(f"{'':12}{'slots, MB':>12}{'peak, MB':>12}{'steps/s':>12}{'loss':>12}")
     for name, runs in measured.items():
         median = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
@@ -125,6 +135,14 @@ def main(argv: list[str]) -> None:
             f"{name:12}{median['slot_mb']:12.1f}{median['peak_mb']:12.0f}"
             f"{median['steps_per_sec']:12.3f}{median['loss']:12.6f}"
         )
+    replicated, owner = measured["replicated"], measured["owner"]
+    saved = statistics.median(
+        r["peak_mb"] - o["peak_mb"] for r, o in zip(replicated, owner, strict=True)
+    )
+    pace = statistics.median(
+        o["steps_per_sec"] / r["steps_per_sec"] for r, o in zip(replicated, owner, strict=True)
+    )
+    print(f"owner takes {saved:.0f} MB less at its peak, at {pace:.2f} times the steps a second")
 
 
 if __name__ == "__main__":

@@ -11,9 +11,13 @@ import pathlib
 import signal
 import subprocess
 import sys
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+from tests import nursery
+from tfbig.launch.ports import free_ports
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -80,7 +84,73 @@ def call(
     return json.loads((folder / "result.json").read_text())
 
 
-def _main(name: str, folder: str) -> int:
+def call_workers(
+    function: Callable,
+    folder: pathlib.Path,
+    *arguments: Any,
+    workers: int = 2,
+    timeout: float,
+    **environment: str,
+) -> list:
+    """Calls a module's function in every task of a cluster on this machine, with one thread each.
+
+    Args:
+        function, arguments: as for `call`; the same for all tasks.
+        folder: for the processes' files; an empty one.
+        workers: how many.
+        timeout: seconds; after them all are killed.
+        environment: variables that are set besides the present ones.
+
+    Returns:
+        What the function has returned in each task, the chief first.
+
+    Raises:
+        ProcessFailed: one of them has failed, or the time was up; all have been killed.
+    """
+    processes = [
+        nursery.start(function, folder / f"worker{index}", arguments, **environment, TF_CONFIG=text)
+        for index, text in enumerate(tf_configs(free_addresses(workers)))
+    ]
+    until, failed = time.monotonic() + timeout, False
+    try:
+        while None in (codes := [process.code for process in processes]):
+            if any(codes) and not failed:  # the others may have something to say about it
+                until, failed = min(until, time.monotonic() + 5), True
+            if time.monotonic() > until:
+                break
+            time.sleep(0.02)
+    finally:
+        for process in processes:
+            process.send(signal.SIGKILL)
+    if any(codes) or None in codes:
+        told = [
+            f"worker {i}: {'killed' if code is None else f'exit code {code}'}; it printed:\n"
+            f"{process.out}{process.err}"
+            for i, (code, process) in enumerate(zip(codes, processes, strict=True))
+        ]
+        raise ProcessFailed(
+            f"of {workers} workers, after {timeout:g} s at most:\n" + "\n".join(told)
+        )
+    return [process.result() for process in processes]
+
+
+def free_addresses(count: int) -> list[str]:
+    """Addresses on loopback at which nobody listens."""
+    return [f"127.0.0.1:{port}" for port in free_ports(count, set())]
+
+
+def tf_configs(addresses: Sequence[str]) -> list[str]:
+    """The TF_CONFIG of each worker of a cluster."""
+    return [
+        json.dumps(
+            {"cluster": {"worker": list(addresses)}, "task": {"type": "worker", "index": index}}
+        )
+        for index in range(len(addresses))
+    ]
+
+
+def main(name: str, folder: str) -> int:
+    """Calls a function as the process of its own that this is; returns the exit code."""
     module, _, function = name.partition(":")
     arguments = json.loads(pathlib.Path(folder, "arguments.json").read_text())
     try:
@@ -93,4 +163,4 @@ def _main(name: str, folder: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_main(*sys.argv[1:]))
+    sys.exit(main(*sys.argv[1:]))

@@ -277,7 +277,8 @@ def test_help_lists_the_flags(command):
     assert result.out[0] == "usage: tfbig train --config=FILE [flags]"
     listed = {line.split()[0] for line in result.out if line.startswith("  --")}
     assert {
-        "--config", "--strategy", "--devices", "--model_dir", "--max_steps", "--epochs"
+        "--config", "--strategy", "--devices", "--model_dir", "--max_steps", "--epochs",
+        "--cluster_timeout",
     } == listed  # fmt: skip
     assert max(map(len, result.out)) <= 100
 

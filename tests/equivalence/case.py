@@ -4,11 +4,21 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 SEED = 7
+
+
+class Where(NamedTuple):
+    """A placement: "one_device", "mirrored" or "workers", and its number of replicas."""
+
+    kind: str
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.kind}{self.count}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,12 +35,14 @@ class Case:
         model_fn: what train_distributed is given instead of `build`. Its weights are compared by
             the path that they have in the checkpoint and in the model; metrics are those of the
             evaluation alone.
+        reference: trains in the place of tests.equivalence.reference.train: (case, parts).
         read: from the tf.data.Dataset of `arrays` to the one that train_distributed is given.
         parts: whether the reference treats each replica's part of a batch separately.
         evaluates: whether the run ends with an evaluation on all examples.
         weights, losses, metrics: the largest differences allowed. Losses and metrics are
             compared relative to their size.
-        replicas: the numbers of replicas that the case is run on.
+        replicas: the numbers of replicas, in one process, that the case is run on.
+        workers: the numbers of workers, each a process with one replica.
     """
 
     build: Callable[[], Any] | None
@@ -40,6 +52,7 @@ class Case:
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     reference_build: Callable[[], Any] | None = None
     model_fn: Callable | None = None
+    reference: Callable | None = None
     read: Callable | None = None
     parts: bool = False
     evaluates: bool = False
@@ -47,10 +60,18 @@ class Case:
     losses: float = 1e-5
     metrics: float = 1e-6
     replicas: tuple[int, ...] = (1, 2)
+    workers: tuple[int, ...] = ()
 
     def __post_init__(self):
-        if self.model_fn is not None:
+        if self.model_fn is not None and self.reference is None:
             object.__setattr__(self, "build", self.model_fn.as_keras)
+
+    @property
+    def placements(self) -> tuple["Where", ...]:
+        return (
+            *(Where("one_device" if n == 1 else "mirrored", n) for n in self.replicas),
+            *(Where("workers", n) for n in self.workers),
+        )
 
     @property
     def log_every(self) -> int:

@@ -7,9 +7,10 @@ import keras
 from keras.optimizers import SGD, Adam, AdamW, schedules
 
 import tfbig
-from tests.equivalence import models
+from tests.equivalence import models, tf1_model_fns, tf1_reference
 from tests.equivalence.case import Case
 from tests.equivalence.model_fns import ModelFn
+from tests.equivalence.tf1_model_fns import TF1ModelFn
 
 # 230 examples in batches of 64: the last has 38, which 4 replicas cannot share evenly.
 UNEVEN = partial(models.digits, 230)
@@ -43,10 +44,11 @@ def _binary(optimizer) -> keras.Model:
     """Odd or even, with metrics that are more than one sum."""
     model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(1, activation="sigmoid")])
     precision = keras.metrics.Precision(name="precision")
+    hits = keras.metrics.TruePositives(name="hits")  # a count, where others are ratios
     model.compile(
         optimizer(),
         "binary_crossentropy",
-        metrics=["accuracy", keras.metrics.AUC(name="auc"), precision],
+        metrics=["accuracy", keras.metrics.AUC(name="auc"), precision, hits],
         weighted_metrics=[
             keras.metrics.AUC(name="weighted_auc"),
             keras.metrics.MeanSquaredError(name="weighted_mse"),
@@ -70,6 +72,19 @@ def _with_class_weight(data):
 
 def _loss_scaled() -> keras.optimizers.Optimizer:
     return keras.optimizers.LossScaleOptimizer(SGD(0.1, momentum=0.9))
+
+
+def _tf1(optimizer, rate: float, *, data=UNEVEN, config=None, parts=False, **arguments) -> Case:
+    """A case of a model_fn of TensorFlow 1 code, against TensorFlow 1 itself."""
+    return Case(
+        None,
+        data,
+        model_fn=TF1ModelFn(optimizer, rate, **arguments),
+        reference=tf1_reference.train,
+        config=config or {},
+        parts=parts,
+        evaluates=True,
+    )
 
 
 def _mlp_reduced_by(optimizer, reduction: str, **arguments) -> keras.Model:
@@ -252,6 +267,23 @@ CASES = {
         weights=2e-2,
         losses=1e-2,
     ),
+    # Of TensorFlow 1 code.
+    "tf1_momentum": _tf1(tf1_model_fns.momentum, 0.1),
+    "tf1_adam_last_of_one": _tf1(tf1_model_fns.adam, 0.01, data=partial(models.digits, 193)),
+    "tf1_ftrl_accumulation_2": _tf1(tf1_model_fns.ftrl, 0.1, config={"accumulation_steps": 2}),
+    "tf1_clipped": _tf1(tf1_model_fns.momentum, 0.5, clip=0.05),
+    "tf1_clipped_accumulation_2": _tf1(
+        tf1_model_fns.adam, 0.01, clip=0.05, config={"accumulation_steps": 2}
+    ),
+    "tf1_batch_norm": _tf1(tf1_model_fns.momentum, 0.1, normalize=True, parts=True),
+    "tf1_batch_norm_accumulation_2": _tf1(
+        tf1_model_fns.momentum,
+        0.1,
+        data=partial(models.digits, 193),
+        normalize=True,
+        parts=True,
+        config={"accumulation_steps": 2},
+    ),
     # Precision.
     "bfloat16": Case(
         _mlp(sgd), UNEVEN, config={"precision": "mixed_bfloat16"}, weights=5e-3, losses=1e-2
@@ -301,6 +333,14 @@ CASES |= {
         CASES[name], config={**CASES[name].config, "jit_compile": True}
     )
     for name in _COMPILED
+}
+
+# XLA compiles a model_fn for one device alone.
+CASES |= {
+    f"{name}_jit": dataclasses.replace(
+        CASES[name], config={**CASES[name].config, "jit_compile": True}, replicas=(1,)
+    )
+    for name in ("tf1_momentum", "tf1_clipped_accumulation_2")
 }
 
 # Activations recomputed by block. Masks, seeds, statistics and added losses are what could differ.
@@ -404,3 +444,85 @@ _ON_FOUR = (
     "uneven_jit",
 )
 CASES |= {name: dataclasses.replace(CASES[name], replicas=(1, 2, 4)) for name in _ON_FOUR}
+
+# Workers are replicas in processes of their own, each with its share of the data.
+_ON_TWO_WORKERS = (
+    "even",
+    "uneven",
+    "last_batch_of_one",
+    "batch_not_divisible",
+    "steps_per_loop_7",
+    "sample_weights",
+    "mean_with_sample_weight",
+    "gradient_aggregation_sum",
+    "regularizers",
+    "clipnorm",
+    "global_clipnorm",
+    "ema_overwriting",
+    "schedule",
+    "partly_trained",
+    "accumulation_2",
+    "accumulation_3_clipped",
+    "accumulation_2_batch_norm",
+    "synchronized_batch_norm",
+    "synchronized_batch_norm_last_of_one",
+    "batch_norm_last_of_one",
+    "two_inputs_two_losses",
+    "masked_tokens",
+    "masked_mean",
+    "batches_of_other_lengths",
+    "random_state",
+    "dropout_accumulated",
+    "counting_layer",
+    "metrics",
+    "model_fn",
+    "model_fn_batch_norm_last_of_one",
+    "model_fn_float16",
+    "bfloat16",
+    "float16_infinite_gradient",
+    "mlp_100_steps",
+    "cnn_100_steps",
+    "uneven_jit",
+    "synchronized_batch_norm_remat",
+    "dropout_accumulated_remat",
+    "even_owner",
+    "uneven_owner",
+    "last_batch_of_one_owner",
+    "clipnorm_owner",
+    "global_clipnorm_owner",
+    "ema_overwriting_constrained_owner",
+    "accumulation_3_clipped_owner",
+    "synchronized_batch_norm_owner",
+    "metrics_owner",
+    "model_fn_owner",
+    "bfloat16_owner",
+    "float16_infinite_gradient_owner",
+    "mlp_100_steps_owner",
+    "cnn_100_steps_jit_owner",
+)
+_ON_THREE_WORKERS = (
+    "even",
+    "uneven",
+    "last_batch_of_one",
+    "last_batch_of_three",
+    "sample_weights",
+    "clipnorm",
+    "global_clipnorm",
+    "accumulation_2",
+    "synchronized_batch_norm_last_of_one",
+    "batch_norm_last_of_one",
+    "masked_tokens",
+    "dropout",
+    "metrics",
+    "model_fn",
+    "bfloat16",
+    "float16_infinite_gradient",
+    "mlp_100_steps",
+    "uneven_owner",
+    "float16_infinite_gradient_jit_owner",
+)
+for _workers, _names in ((2, _ON_TWO_WORKERS), (3, _ON_THREE_WORKERS)):
+    CASES |= {
+        name: dataclasses.replace(CASES[name], workers=(*CASES[name].workers, _workers))
+        for name in _names
+    }

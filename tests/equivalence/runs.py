@@ -1,6 +1,9 @@
 """What runs in the process of one placement: its cases, one after the other."""
 
+import contextlib
 import glob
+import json
+import os
 import pathlib
 import tempfile
 import traceback
@@ -46,11 +49,27 @@ def run_on_gpus(folder: str, gpus: int, names: list[str]) -> None:
         _save(pathlib.Path(folder, name), lambda: train(CASES[name], strategy))  # noqa: B023
 
 
+def run_on_workers(folder: str, names: list[str]) -> None:
+    """The same in the process of one worker of a cluster, which TF_CONFIG describes.
+
+    After an error the workers are not together any more, and the cases that follow are not run.
+    """
+    index = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+    for name in names:
+        path = pathlib.Path(folder, f"{name}-of-worker{index}")
+        # A model_fn's weights are compared as the chief's checkpoint has them.
+        shared = pathlib.Path(folder, f"{name}-model_dir")
+        _save(path, lambda: train(CASES[name], "multi_worker", str(shared)))  # noqa: B023
+        if path.with_suffix(".txt").exists():
+            return
+
+
 def run_references(folder: str, cases: list[tuple[str, int]]) -> None:
     """Trains (name, parts) with the plain loop."""
     for name, parts in cases:
         path = pathlib.Path(folder, reference_name(name, parts))
-        _save(path, lambda: reference.train(CASES[name], parts))  # noqa: B023
+        run = CASES[name].reference or reference.train
+        _save(path, lambda: run(CASES[name], parts))  # noqa: B023
 
 
 def reference_name(name: str, parts: int) -> str:
@@ -65,15 +84,16 @@ def parts_of(case: Case, replicas: int) -> int:
     return replicas * case.config.get("accumulation_steps", 1) if case.parts else 1
 
 
-def train(case: Case, strategy: str | tf.distribute.Strategy) -> Outcome:
-    """Trains a case with train_distributed."""
+def train(case: Case, strategy: str | tf.distribute.Strategy, shared: str | None = None) -> Outcome:
+    """Trains a case with train_distributed; `shared` is a folder that all its tasks see."""
 
     def input_fn():
         data = tf.data.Dataset.from_tensor_slices(case.arrays()).batch(case.batch_size)
         return data if case.read is None else case.read(data)
 
     config = {"jit_compile": False, "log_step_count_steps": case.log_every, **case.config}
-    with tempfile.TemporaryDirectory() as model_dir:
+    with contextlib.ExitStack() as stack:
+        model_dir = shared or stack.enter_context(tempfile.TemporaryDirectory())
         result = tfbig.train_distributed(
             case.model_fn or case.build,
             input_fn,

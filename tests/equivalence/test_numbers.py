@@ -1,4 +1,4 @@
-"""Where the work runs does not change what it computes: one device and mirrored, case by case."""
+"""Where the work runs does not change what it computes: each placement, case by case."""
 
 import numpy as np
 import pytest
@@ -6,36 +6,33 @@ import pytest
 from tests.equivalence.cases import CASES
 
 RUNS = [
-    pytest.param(
-        replicas, name, id=f"{'one_device' if replicas == 1 else 'mirrored'}{replicas}-{name}"
-    )
-    for replicas in (1, 2, 4)
+    pytest.param(where, name, id=f"{where}-{name}")
     for name, case in CASES.items()
-    if replicas in case.replicas
+    for where in case.placements
 ]
 pytestmark = pytest.mark.slow
-every_run = pytest.mark.parametrize("replicas, name", RUNS)
+every_run = pytest.mark.parametrize("where, name", RUNS)
 
 
 @every_run
-def test_weights_are_those_of_a_plain_loop(outcomes, replicas, name):
-    expected, got = outcomes.expected(replicas, name), outcomes.of(replicas, name)
+def test_weights_are_those_of_a_plain_loop(outcomes, where, name):
+    expected, got = outcomes.expected(where, name), outcomes.of(where, name)
 
     assert len(got.weights) == len(expected.weights) > 0
     assert largest_difference(got.weights, expected.weights) <= CASES[name].weights
 
 
 @every_run
-def test_optimizer_state_is_that_of_a_plain_loop(outcomes, replicas, name):
-    expected, got = outcomes.expected(replicas, name), outcomes.of(replicas, name)
+def test_optimizer_state_is_that_of_a_plain_loop(outcomes, where, name):
+    expected, got = outcomes.expected(where, name), outcomes.of(where, name)
 
     assert len(got.optimizer) == len(expected.optimizer) > 0
     assert largest_difference(got.optimizer, expected.optimizer) <= CASES[name].weights
 
 
 @every_run
-def test_losses_and_metrics_are_those_of_the_whole_batches(outcomes, replicas, name):
-    expected, got = outcomes.expected(replicas, name), outcomes.of(replicas, name)
+def test_losses_and_metrics_are_those_of_the_whole_batches(outcomes, where, name):
+    expected, got = outcomes.expected(where, name), outcomes.of(where, name)
 
     assert [at["step"] for at in got.history] == [at["step"] for at in expected.history]
     for mine, plain in zip(
@@ -48,20 +45,33 @@ def test_losses_and_metrics_are_those_of_the_whole_batches(outcomes, replicas, n
 
 
 @every_run
-def test_replicas_end_with_the_same_variables(outcomes, replicas, name):
-    assert outcomes.of(replicas, name).copies == 0
+def test_replicas_end_with_the_same_variables(outcomes, where, name):
+    assert outcomes.of(where, name).copies == 0
+
+
+@every_run
+def test_workers_end_with_the_same_results(outcomes, where, name):
+    first, *others = outcomes.of_all(where, name)
+
+    assert len(others) == (where.count - 1 if where.kind == "workers" else 0)
+    for other in others:
+        assert largest_difference(other.weights, first.weights) == 0
+        assert largest_difference(other.optimizer, first.optimizer) == 0
+        assert other.history == first.history
+        assert other.evaluation == first.evaluation
 
 
 @pytest.mark.parametrize(
-    "replicas, name",
+    "where, name",
     [
-        *((replicas, "float16_infinite_gradient") for replicas in (1, 2, 4)),
-        (2, "float16_infinite_gradient_owner"),
-        (4, "float16_infinite_gradient_jit_owner"),
+        pytest.param(where, name, id=f"{where}-{name}")
+        for name in CASES
+        for where in CASES[name].placements
+        if name.startswith("float16_infinite_gradient")
     ],
 )
-def test_an_infinite_gradient_on_one_replica_skips_the_step_on_all(outcomes, replicas, name):
-    wrapped_iterations, _, good_steps, scale, iterations, *_ = outcomes.of(replicas, name).optimizer
+def test_an_infinite_gradient_on_one_replica_skips_the_step_on_all(outcomes, where, name):
+    wrapped_iterations, _, good_steps, scale, iterations, *_ = outcomes.of(where, name).optimizer
 
     # 12 steps; in each of the 3 passes one has the huge example, 2 steps before the pass's end.
     assert iterations == 12 - 3

@@ -117,6 +117,18 @@ def test_two_replicas_give_what_one_device_gives(path, tmp_path):
         np.testing.assert_allclose(np.array(one), other, atol=1e-5)
 
 
+def test_two_workers_give_what_one_device_gives(path, tmp_path):
+    first, second = harness.call_workers(
+        tuned_runs.weights_on_workers, tmp_path, path, str(tmp_path), workers=2, timeout=240
+    )
+    assert first == second
+    lora = tfbig.Recipe(head=5, lora_rank=4, learning_rate=0.05)
+    for name, recipe in {"staged": tfbig.Recipe(**STAGED), "lora": lora}.items():
+        for one, other in zip(first[name], tune(path, recipe).model.get_weights(), strict=True):
+            np.testing.assert_allclose(np.array(one), other, atol=1e-5)
+    assert (tmp_path / "lora" / "adapters.npz").exists()
+
+
 def test_the_log_has_a_table_of_what_is_trained(path, caplog):
     caplog.set_level("INFO", "tfbig")
     tune(path, tfbig.Recipe(**STAGED), steps=1)

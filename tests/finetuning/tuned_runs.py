@@ -68,3 +68,14 @@ STAGED = dict(
 def weights_on_two_replicas(path: str) -> list:
     result = tune(path, tfbig.Recipe(**STAGED), strategy="mirrored", devices=2)
     return [weight.tolist() for weight in result.model.get_weights()]
+
+
+def weights_on_workers(path: str, model_dir: str) -> dict[str, list]:
+    """By recipe the weights that one of several workers ends with."""
+    recipes = {"staged": STAGED, "lora": dict(head=5, lora_rank=4, learning_rate=0.05)}
+    found = {}
+    for name, recipe in recipes.items():
+        recipe = tfbig.Recipe(**recipe)
+        result = tune(path, recipe, strategy="multi_worker", model_dir=f"{model_dir}/{name}")
+        found[name] = [weight.tolist() for weight in result.model.get_weights()]
+    return found

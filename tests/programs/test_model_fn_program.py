@@ -257,7 +257,7 @@ def test_metrics_are_evaluation_s_and_add_up_over_batches():
 
 def test_a_metric_made_in_evaluation_alone_is_no_new_weight():
     def model_fn(features, labels, mode):
-        output = layers.Dense(3, activation="sigmoid")(features)
+        output = layers.Dense(3, activation="sigmoid", bias_initializer="ones")(features)
         metrics = None
         if mode == EVAL:
             f1 = keras.metrics.F1Score(threshold=0.5)  # one value for each class

@@ -6,6 +6,7 @@ checks that each still is what is described here.
 
 from tfbig._private_api.cluster import (
     abort_collectives,
+    has_started,
     leave_health_to_others,
     make_own_initial_values,
 )
@@ -13,6 +14,7 @@ from tfbig._private_api.graphs import (
     alone,
     observed_checkpoint_initializers,
     observed_gradients,
+    observed_synchronization,
     tables_outside_graph,
 )
 from tfbig._private_api.hooks import hook_settings, saver_max_to_keep
@@ -111,6 +113,7 @@ __all__ = [
     "initial_value",
     "is_decayed",
     "is_overwritten_by_gradient",
+    "has_started",
     "is_plain_functional",
     "is_recorded",
     "keras_mask",
@@ -125,6 +128,7 @@ __all__ = [
     "next_scale",
     "observed_checkpoint_initializers",
     "observed_gradients",
+    "observed_synchronization",
     "output_spec",
     "overrides",
     "put_averages_in_place",

@@ -15,6 +15,15 @@ def abort_collectives(message: str) -> None:
     context.context().abort_collective_ops(tf.errors.UNAVAILABLE, message)
 
 
+def has_started() -> bool:
+    """Whether TensorFlow's runtime has started in this process.
+
+    Reason: a strategy of several tasks cannot be made then, which TensorFlow says in one task
+    alone, while the others wait for it for ever. Guard: tests/cluster/test_bad_clusters.py.
+    """
+    return context.context()._context_handle is not None
+
+
 def make_own_initial_values(strategy: tf.distribute.MultiWorkerMirroredStrategy) -> None:
     """Makes every task compute its variables' initial values itself.
 

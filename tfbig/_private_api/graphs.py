@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
+from keras.src.backend.tensorflow import nn as keras_nn
 from tensorflow.python.framework import ops
 from tensorflow.python.ops import gradients_util, lookup_ops
 from tensorflow.python.training import checkpoint_utils
@@ -56,6 +57,26 @@ def observed_checkpoint_initializers(
 
 
 @contextlib.contextmanager
+def observed_synchronization(observe: Callable[[], None]) -> Iterator[None]:
+    """Calls `observe()` when a Keras layer asks for statistics over all replicas.
+
+    Reason: where no replica is being traced, Keras computes those of one replica and says
+    nothing. Guard: test_observed_synchronization.
+    """
+    original = keras_nn._compute_moments_sync
+
+    def observing(*args, **kwargs):
+        observe()
+        return original(*args, **kwargs)
+
+    keras_nn._compute_moments_sync = observing
+    try:
+        yield
+    finally:
+        keras_nn._compute_moments_sync = original
+
+
+@contextlib.contextmanager
 def tables_outside_graph(made: list) -> Iterator[None]:
     """Makes the lookup tables of a graph's code outside of it, filled; appends them to `made`.
 
@@ -69,7 +90,9 @@ def tables_outside_graph(made: list) -> Iterator[None]:
             made.append(next_creator(_outside(initializer), *args, **kwargs))
         return made[-1]
 
-    with ops.resource_creator_scope("StaticHashTable", create):
+    with contextlib.ExitStack() as stack:
+        for kind in ("StaticHashTable", "StaticHashTableV1", "HashTable"):
+            stack.enter_context(ops.resource_creator_scope(kind, create))
         yield
 
 

@@ -17,6 +17,7 @@ from tfbig.evaluation.curves import read_history
 from tfbig.evaluation.holdout import evaluate_model
 from tfbig.finetuning.loading import load_model
 from tfbig.placement.peers import Peers
+from tfbig.placement.placement import Placement
 from tfbig.placement.preflight import compare
 from tfbig.placement.strategies import make_placement
 from tfbig.placement.together import together
@@ -84,11 +85,11 @@ def evaluate(
     check_count("intervals", samples)
     model_dir = checked_model_dir(model_dir)
     placement = make_placement(strategy, devices)  # before TensorFlow settles its devices
-    model = _given_model("evaluate", model_or_path, base_model_fn, params)
-    data = call_input_fn(input_fn, ModeKeys.EVAL, params, RunConfig())
-    feed = make_feed(data, seed=None, multiple=placement.num_replicas, order="own", training=False)
-    given = model is model_or_path
+    given = isinstance(model_or_path, keras.Model)
     with together(placement.peers):
+        model = _given_model("evaluate", model_or_path, base_model_fn, params)
+        data = call_input_fn(input_fn, ModeKeys.EVAL, params, RunConfig())
+        feed = _make_feed(data, placement)
         compare(placement.peers, _facts(model, feed))
         report = evaluate_model(
             model,
@@ -143,10 +144,10 @@ def predict(
     """
     check_callable("input_fn", input_fn)
     placement = make_placement(strategy, devices)  # before TensorFlow settles its devices
-    model = _given_model("predict", model_or_path, base_model_fn, params)
-    data = call_input_fn(input_fn, ModeKeys.PREDICT, params, RunConfig())
-    feed = make_feed(data, seed=None, multiple=placement.num_replicas, order="own", training=False)
     with together(placement.peers):
+        model = _given_model("predict", model_or_path, base_model_fn, params)
+        data = call_input_fn(input_fn, ModeKeys.PREDICT, params, RunConfig())
+        feed = _make_feed(data, placement)
         compare(placement.peers, _facts(model, feed))
         predictor = Predictor(model, placement, feed)
     return _one_by_one(predictor, feed, placement.peers)
@@ -225,6 +226,11 @@ def _without_optimizer(base_model_fn: Callable) -> Callable:
         return model
 
     return builder
+
+
+def _make_feed(data: Any, placement: Placement) -> Feed:
+    replicas = placement.num_replicas
+    return make_feed(data, seed=None, multiple=replicas, order="own", training=False)
 
 
 def _facts(model: keras.Model, feed: Feed) -> dict[str, str]:

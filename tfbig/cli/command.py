@@ -176,7 +176,7 @@ class Command:
         lines = [f"usage: tfbig {self.verb} {''.join(needed)}--config=FILE [flags]", ""]
         for name, text in [("config", _CONFIG_HELP), *((f.name, f.help) for f in self.flags)]:
             lines += textwrap.wrap(
-                text, 96, initial_indent=f"  --{name:<11}", subsequent_indent=" " * 15
+                text, 96, initial_indent=f"  --{name:<15} ", subsequent_indent=" " * 20
             )
         if config_path is None:
             more = f"tfbig {self.verb} --config=FILE --helpfull lists the fields of a config too."

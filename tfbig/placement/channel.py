@@ -242,7 +242,7 @@ class Channel(Peers):
         if not self.is_chief:
             waited_for = [i for i in self._links.by_index[0].awaits if i != self.index] or [0]
         tasks = ", ".join(self.describe(i) for i in waited_for)
-        log.info("waiting for %s in %s (%.0f s)", tasks, name, seconds)
+        log.warning("waiting for %s in %s (%.0f s)", tasks, name, seconds)
 
 
 def _as_json(value: Any) -> Any:

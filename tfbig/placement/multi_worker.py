@@ -1,10 +1,13 @@
 """Replicas on many machines, or in many processes of one: MultiWorkerMirroredStrategy."""
 
 import atexit
+import faulthandler
 import functools
 import logging
 import os
 import platform
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -19,7 +22,9 @@ from tfbig.placement.preflight import join
 
 log = logging.getLogger("tfbig")
 
+_PACK_BYTES = 16 * 2**20
 _DEFAULT_TIMEOUT = 300.0  # seconds in which all tasks have to be there
+_STRATEGY_SECONDS = 45  # from then on; it takes them one, or a few where they start slowly
 
 
 class MultiWorker(Mirrored):
@@ -37,9 +42,48 @@ class MultiWorker(Mirrored):
         self.peers = peers
         self.first_replica = peers.index * self.local_replicas
 
+    def reduce_sum(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
+        """Sums tensors over all replicas, a pack after the other.
+
+        A collective operation copies its pack several times (to one buffer, into messages, out of
+        them), so what is under way at once is memory. The last tensors come first: those are the
+        gradients that the backward pass has ready while it goes on.
+        """
+        context, sums = tf.distribute.get_replica_context(), list(tensors)
+        before: list[tf.Tensor] = []
+        for places in packs(tensors, _PACK_BYTES):
+            with tf.control_dependencies(before):
+                ready = [tf.identity(tensors[i]) for i in places]
+            before = context.all_reduce(tf.distribute.ReduceOp.SUM, ready)
+            for i, total in zip(places, before, strict=True):
+                sums[i] = total
+        return sums
+
     def describe(self) -> str:
         each = "" if self.local_replicas == 1 else f", {self.local_replicas} replicas each"
         return f"{self.peers.count} workers{each}; this is {self.peers.describe(self.peers.index)}"
+
+
+def packs(tensors: Sequence[Any], most: int) -> list[list[int]]:
+    """Places of tensors that are reduced together, the last first; of one dtype each.
+
+    Args:
+        tensors: with shape and dtype.
+        most: bytes of a pack; a larger tensor is alone.
+    """
+    found: list[list[int]] = []
+    open_packs: dict[Any, tuple[list[int], int]] = {}
+    for i in reversed(range(len(tensors))):
+        tensor = tensors[i]
+        size = (tensor.shape.num_elements() or 1) * tensor.dtype.size
+        places, used = open_packs.get(tensor.dtype, ([], 0))
+        if places and used + size <= most:
+            places.append(i)
+        else:
+            places, used = [i], 0
+            found.append(places)
+        open_packs[tensor.dtype] = (places, used + size)
+    return found
 
 
 @functools.cache
@@ -71,25 +115,42 @@ def multi_worker(workers: tuple[str, ...], index: int) -> MultiWorker:
     channel.on_lost(_stop_collectives)
     channel.enforce()
     atexit.register(channel.leave)
-    _private_api.leave_health_to_others(channel.count)
+    _check_not_started(channel)
+    return MultiWorker(_strategy(workers, index), channel)
+
+
+def _check_not_started(channel: Channel) -> None:
+    """Checks that TensorFlow has started in no task, or none of them could make the strategy."""
+    started = channel.gather(_private_api.has_started())
+    if not any(started):
+        return
+    channel.leave()  # the others raise the same
+    tasks = ", ".join(channel.describe(index) for index, is_one in enumerate(started) if is_one)
+    raise UserError(
+        f"TensorFlow has started before the cluster was joined (in {tasks}), and its collective "
+        "operations can only be set up before; call train_distributed before any other TensorFlow "
+        "operation (pass a function that builds the model, not a model)."
+    )
+
+
+def _strategy(workers: tuple[str, ...], index: int) -> tf.distribute.MultiWorkerMirroredStrategy:
+    """The strategy of a task; it returns when all tasks make it."""
+    _private_api.leave_health_to_others(len(workers))
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec({"worker": list(workers)}),
         task_type="worker",
         task_id=index,
         rpc_layer="grpc",
     )
+    # TensorFlow waits for the other tasks and holds Python's lock meanwhile, so that no other
+    # thread can end this process if one of them dies now. The fault handler can.
+    faulthandler.dump_traceback_later(_STRATEGY_SECONDS, exit=True, file=2)
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
-    except RuntimeError as error:
-        if "program startup" not in str(error):
-            raise
-        raise UserError(
-            "TensorFlow has started before the cluster was joined, and its collective operations "
-            "can only be set up before; call train_distributed before any other TensorFlow "
-            "operation (pass a function that builds the model, not a model)."
-        ) from None
+    finally:
+        faulthandler.cancel_dump_traceback_later()
     _private_api.make_own_initial_values(strategy)
-    return MultiWorker(strategy, channel)
+    return strategy
 
 
 def _stop_collectives(lost: PeerLost) -> None:

@@ -55,16 +55,23 @@ class OwnerStep:
         for gradient, variable in zip(gradients, variables, strict=True):
             whole[place[id(variable)]] = gradient
         touched = [any(whole[i] is not None for i in p.members) for p in self._pieces]
+        # All of them at once and first: no whole gradient then waits for its turn. And copied: a
+        # slice shares its tensor's memory, which a slot that is computed in its place would keep.
+        slices = [
+            tf.raw_ops.DeepCopy(x=self._slice(piece, whole)) if has else None
+            for piece, has in zip(self._pieces, touched, strict=True)
+        ]
+        missing = {i for i, gradient in enumerate(whole) if gradient is None}
         averaged = bool(self._inner.use_ema)
         overwrites = averaged and bool(self._inner.ema_overwrite_frequency)
         # Those with a gradient first: they tell the scalars that the others may need.
         order = [i for i, t in enumerate(touched) if t]
         if averaged:
             order += [i for i, t in enumerate(touched) if not t]
-        done: list = []
+        done = [gradient for gradient in slices if gradient is not None]
         for pack in self._packs(order):
             with tf.control_dependencies(done):  # one pack at a time: its temporaries are freed
-                done = self._update(pack, whole, divisor, touched, overwrites)
+                done = self._update(pack, slices, missing, divisor, overwrites)
         with tf.control_dependencies(done):
             self._finish()
 
@@ -92,19 +99,19 @@ class OwnerStep:
         clipped = iter(_private_api.clipped(self._inner, present))
         return [None if g is None else next(clipped) for g in gradients], None
 
-    def _update(self, pack: list[int], gradients, divisor, touched, overwrites) -> list:
+    def _update(self, pack: list[int], gradients, missing, divisor, overwrites) -> list:
         """Updates the slices of a pack of pieces; returns what the next pack is to wait for."""
         mine, writes = [], []
         for i in pack:
             weights = self._slice(self._pieces[i], self._variables)
-            new, new_slots = self._update_slice(i, weights, gradients, divisor, touched[i])
+            new, new_slots = self._update_slice(i, weights, gradients[i], missing, divisor)
             for stored, value in zip(self._stored[i], new_slots, strict=True):
                 writes.append(_private_api.assign_in_replica(stored.variable, value))
             if overwrites:
                 place = self._rule_of(self._pieces[i])[0].place_of_average
                 new = tf.where(self._is_due(), new_slots[place], new)
             mine.append(new)
-        if not overwrites and not any(touched[i] for i in pack):
+        if not overwrites and all(gradients[i] is None for i in pack):
             return writes  # averages of weights that stay as they are
         together = mine[0] if len(mine) == 1 else tf.concat(mine, 0)
         context = tf.distribute.get_replica_context()
@@ -116,7 +123,7 @@ class OwnerStep:
             flat = tf.reshape(gathered[:, start : start + piece.per], [-1])
             start += piece.per
             for member, first, size in zip(piece.members, piece.starts, piece.sizes, strict=True):
-                changed = gradients[member] is not None
+                changed = member not in missing
                 if not (changed or overwrites):
                     continue
                 variable = self._variables[member]
@@ -125,22 +132,19 @@ class OwnerStep:
                 writes.append(_private_api.assign_in_replica(variable, value))
         return writes
 
-    def _update_slice(self, i: int, weights, gradients, divisor, touched: bool) -> tuple[Any, list]:
+    def _update_slice(self, i: int, weights, gradient, missing, divisor) -> tuple[Any, list]:
         piece, stored = self._pieces[i], self._stored[i]
         rule, update = self._rule_of(piece)
         slots = [tf.convert_to_tensor(slot.variable) for slot in stored]
         scalars = [tf.convert_to_tensor(variable) for variable in rule.scalars]
-        gradient = mask = None
-        if touched:
-            # A slice shares its tensor's memory, which would be kept as long as a slot that is
-            # computed in its place: for ever. A copy also lets go of the whole gradient now.
-            gradient = tf.raw_ops.DeepCopy(x=self._slice(piece, gradients))
+        mask = None
+        if gradient is not None:
             if divisor is not None:
                 gradient = _divided(gradient, divisor)
-            if any(gradients[member] is None for member in piece.members):
-                mask = self._mask(piece, gradients)
+            if not missing.isdisjoint(piece.members):
+                mask = self._mask(piece, missing)
         new, new_slots, new_scalars = update(weights, gradient, slots, scalars, self._updated, mask)
-        if touched and self._scalars is None:
+        if gradient is not None and self._scalars is None:
             self._scalars = new_scalars
             self._rule = rule
         return new, new_slots
@@ -189,10 +193,10 @@ class OwnerStep:
             parts.append(tf.zeros([piece.per - size], dtype))
         return parts[0] if len(parts) == 1 else tf.concat(parts, 0)
 
-    def _mask(self, piece: Piece, gradients: list) -> tf.Tensor:
+    def _mask(self, piece: Piece, missing: set[int]) -> tf.Tensor:
         """Where this replica's slice has gradients."""
         parts = [
-            tf.fill([stop - start], gradients[member] is not None)
+            tf.fill([stop - start], member not in missing)
             for member, start, stop in piece.cut(self._replica)
         ]
         left = piece.per - sum(stop - start for _, start, stop in piece.cut(self._replica))

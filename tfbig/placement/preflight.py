@@ -19,7 +19,7 @@ def join(
     *,
     wait_seconds: float = 300.0,
     patience: float | None = None,
-    say: Callable[[str], None] = log.info,
+    say: Callable[[str], None] = log.warning,
 ) -> Channel:
     """Waits for all tasks of a cluster, checks that they fit, and returns the channel.
 

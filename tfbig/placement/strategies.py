@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 from typing import Any
 
 import tensorflow as tf
@@ -97,6 +98,8 @@ def _mirrored_strategy(names: tuple[str, ...]) -> tf.distribute.MirroredStrategy
     A second one would number its collective operations from the start again, and TensorFlow
     would take them for the first one's ("Shape mismatch in the collective instance").
     """
+    if not os.environ.get("TF_CONFIG", "{}").strip():
+        del os.environ["TF_CONFIG"]  # TensorFlow takes one that is empty for bad JSON
     return tf.distribute.MirroredStrategy(list(names))
 
 

@@ -170,13 +170,10 @@ class SplitGraph:
             todo += [c for c in self._controls[name] if waits and c not in without]
         return found
 
-    def after(self, gradients: set[str]) -> set[str]:
-        """The operations that belong to the update: they follow gradients, not the batch."""
-        return self._following(gradients) - self.computed_from(self._batch, gradients)
-
-    def of_batch(self, gradients: set[str]) -> set[str]:
-        """The operations that are computed from the batch other than through gradients."""
-        return self.computed_from(self._batch, gradients)
+    def left_to_update(self, gradients: set[str], split: Split) -> set[str]:
+        """What computing a batch does not wait for: it follows gradients, or is done once."""
+        after = self._following(gradients) - self.computed_from(self._batch, gradients)
+        return after | {name for name in split.update if self._changes_something(name)}
 
     def part(self, names: set[str]) -> tf.compat.v1.GraphDef:
         """The definition of some operations, without the placement they were traced with."""

@@ -51,7 +51,7 @@ class TrainingGraph:
                 "apply_gradients of a tf.compat.v1.train optimizer, or pass "
                 "optimizer=<a Keras optimizer>."
             )
-        after = graph.after(tensors)
+        after = graph.left_to_update(tensors, split)
         self.trained = [n for n in dict.fromkeys(trace.names) if n in self._gradients]
         self._loss = trace.spec.loss.name
         self._once = trace.once

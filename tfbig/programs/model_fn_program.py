@@ -1,6 +1,5 @@
-"""Estimator-style model_fns, in the Keras dialect, as programs."""
+"""Estimator-style model_fns, of Keras objects or of TensorFlow 1 code, as programs."""
 
-import inspect
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -12,8 +11,10 @@ from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.programs import program
 from tfbig.programs.keras_checks import explain_numbers
+from tfbig.programs.model_fn_call import call_model_fn, checked, is_estimator_style
 from tfbig.programs.model_fn_graphs import EvaluationGraph, PredictionGraph, TrainingGraph
 from tfbig.programs.model_fn_trace import Initial, ModelFnTrace
+from tfbig.programs.model_stand_in import ModelStandIn
 from tfbig.programs.program import Batch, Forward, Program, Term, Values
 from tfbig.programs.spec import EstimatorSpec, ModeKeys, keras_metrics
 from tfbig.programs.train_op import TrainOp, check_train_op
@@ -22,6 +23,8 @@ from tfbig.programs.variable_store import STEP, VariableStore
 log = logging.getLogger("tfbig")
 
 _NAMES = {ModeKeys.TRAIN: "TRAIN", ModeKeys.EVAL: "EVAL", ModeKeys.PREDICT: "PREDICT"}
+__all__ = ["ModelFnProgram", "ModelStandIn", "is_estimator_style"]
+
 _CONVOLUTIONS = {
     *("Conv2D", "Conv3D", "DepthwiseConv2dNative", "MaxPool", "MaxPool3D"),
     *("Conv2DBackpropInput", "Conv3DBackpropInputV2"),
@@ -33,6 +36,10 @@ class ModelFnProgram(Program):
 
     Its layers find their variables by name through a VariableStore. It reads and changes
     variables as it runs, so it is not pure.
+
+    Each mode is traced in a graph of its own first. Where Keras's optimizer trains, a step then
+    runs model_fn as it is. Where a train_op does, the step is given the halves of that graph, cut
+    at the gradients; so is an evaluation with the variables or metrics of TensorFlow 1.
 
     Args:
         model_fn: returns an EstimatorSpec.
@@ -391,79 +398,6 @@ class ModelFnProgram(Program):
 
     def explain_batch(self, features: Any, labels: Any) -> str | None:
         return explain_numbers("features", features) or explain_numbers("labels", labels)
-
-
-def checked(spec: Any, mode: str) -> EstimatorSpec:
-    """What a model_fn returned, if it is the spec of its mode."""
-    if not isinstance(spec, EstimatorSpec):
-        raise UserError(
-            f"model_fn returned {type(spec).__name__} in mode {mode!r}; return "
-            "tfbig.EstimatorSpec(mode, loss=…, optimizer=…)."
-        )
-    if spec.mode != mode:
-        raise UserError(
-            f"model_fn was called with mode {mode!r} and returned a spec for {spec.mode!r}; "
-            "pass its mode argument on to EstimatorSpec."
-        )
-    return spec
-
-
-class ModelStandIn:
-    """What callbacks see where there is no keras.Model: `optimizer` and `stop_training`."""
-
-    def __init__(self, program: ModelFnProgram):
-        self._program = program
-        self.stop_training = False
-
-    @property
-    def optimizer(self) -> keras.optimizers.Optimizer:
-        return self._program.optimizer
-
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(
-            f"a callback asked for model.{name}, but an estimator-style model_fn has no "
-            "keras.Model; such callbacks need a Keras builder. There are model.optimizer and "
-            "model.stop_training."
-        )
-
-
-def is_estimator_style(model_fn: Any) -> bool:
-    """Whether a callable is a model_fn(features, …) and not a builder of a Keras model."""
-    return (
-        callable(model_fn)
-        and not isinstance(model_fn, keras.Model)
-        and "features" in inspect.signature(model_fn).parameters
-    )
-
-
-def call_model_fn(model_fn, batch: Batch, mode, params, config) -> EstimatorSpec:
-    """Calls a model_fn with those of labels, mode, params and config that it asks for.
-
-    Raises:
-        UserError: it would not see all that input_fn gives, or asks for something else.
-    """
-    given = {"labels": batch.labels, "mode": mode, "params": params, "config": config}
-    takes = inspect.signature(model_fn).parameters
-    if batch.labels is not None and "labels" not in takes:
-        raise UserError(
-            "input_fn returns labels, but model_fn takes none; write "
-            "def model_fn(features, labels, mode)."
-        )
-    if batch.sample_weight is not None:
-        raise UserError(
-            "input_fn returns sample weights, which an estimator-style model_fn is not given; put "
-            "them into the features, and the weighted loss into EstimatorSpec(loss=…)."
-        )
-    for name, p in takes.items():
-        known = name in ("features", *given) or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-        if p.default is p.empty and not known:
-            raise UserError(
-                f"model_fn asks for an argument {name!r}; it can ask for features, labels, mode, "
-                "params and config by name. Give other arguments a default, or use "
-                "functools.partial."
-            )
-    keywords = {k: v for k, v in given.items() if k in takes}
-    return model_fn(features=batch.features, **keywords)
 
 
 def _term(loss: tf.Tensor) -> Term:

@@ -1,6 +1,7 @@
 """One trace of a model_fn in a graph of its own, and what can be put to work of it."""
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -81,6 +82,7 @@ class ModelFnTrace:
         initials: what init_from_checkpoint was asked for.
         tables: lookup tables that were made, filled.
         once: what of the loss is no sum over examples, if it was to be found and there is any.
+        synchronized: a layer asks for statistics over all replicas.
         summaries: how many tf.compat.v1.summary operations there are.
     """
 
@@ -100,6 +102,7 @@ class ModelFnTrace:
         self.tables: list = []
         self.once: Once | None = None
         self.summaries = 0
+        self.synchronized = False
         self.names: list[str] = []
         specs = [tf.TensorSpec(s.shape, s.dtype, name=f"batch_{i}") for i, s in enumerate(specs)]
         self._function = run_apart(lambda: self._trace(call, specs, mode, precision, apart))
@@ -151,11 +154,17 @@ class ModelFnTrace:
                 )
             self.initials.append(Initial(self._store.name_of(variable), checkpoint, tensor))
 
+        def synchronization():
+            self.synchronized = True
+
         with (
             _private_api.observed_gradients(gradients),
             _private_api.observed_checkpoint_initializers(initializer),
             _private_api.tables_outside_graph(self.tables),
+            _private_api.observed_synchronization(synchronization),
+            warnings.catch_warnings(),
         ):
+            warnings.filterwarnings("ignore", message=".*TF1 summary ops")
             yield
 
     def _counted_once(self, loss: tf.Tensor, batch: tuple) -> Once | None:
@@ -270,20 +279,20 @@ class _Dependence:
     """Whether tensors are computed from some others."""
 
     def __init__(self, sources: tuple):
-        self._known = {id(tensor): True for tensor in sources}
+        self._known = {tensor.name: True for tensor in sources}
 
     def __call__(self, tensor: tf.Tensor) -> bool:
         todo = [tensor]
         while todo:
             at = todo[-1]
             inputs = at.op.inputs
-            left = [t for t in inputs if id(t) not in self._known]
-            if id(at) in self._known or not left:
-                self._known.setdefault(id(at), any(self._known[id(t)] for t in inputs))
+            left = [t for t in inputs if t.name not in self._known]
+            if at.name in self._known or not left:
+                self._known.setdefault(at.name, any(self._known[t.name] for t in inputs))
                 todo.pop()
             else:
                 todo += left
-        return self._known[id(tensor)]
+        return self._known[tensor.name]
 
 
 def _op(tensor: str) -> str:

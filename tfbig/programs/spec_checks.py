@@ -137,4 +137,4 @@ def _dict(spec: Any, field: str) -> Mapping[str, Any]:
 
 
 def _kind(value: Any) -> str:
-    return type(value).__name__
+    return "Tensor" if isinstance(value, tf.Tensor) else type(value).__name__

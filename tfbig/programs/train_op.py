@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import tensorflow as tf
+
 from tfbig.errors import UserError
 from tfbig.programs.updates import Updates
 
@@ -17,6 +19,12 @@ def check_train_op(traced: Any, store: Any, updates: Updates, precision: str) ->
             'RunConfig(model_distribution="owner") divides the state of a Keras optimizer, and '
             "model_fn returns a train_op; pass optimizer=<a Keras optimizer> to EstimatorSpec, or "
             'write model_distribution="replicated".'
+        )
+    if traced.synchronized and tf.distribute.get_strategy().num_replicas_in_sync > 1:
+        raise UserError(
+            "model_fn has a layer with synchronized=True and returns a train_op, whose graph is "
+            "that of one replica; pass optimizer=<a Keras optimizer> to EstimatorSpec, or leave "
+            "synchronized out."
         )
     if precision == "mixed_float16":
         raise UserError(

@@ -50,12 +50,14 @@ class Plan(NamedTuple):
 
     Attributes:
         need_epochs, may_stop: as of its CallbackRunner.
+        guarded: whether a loss that is NaN ends the run in an error.
         jit: whether the step is compiled; the chief measures.
         stops: of its CallbackRunner.
     """
 
     need_epochs: bool
     may_stop: bool
+    guarded: bool
     jit: bool
     stops: list[int]
 

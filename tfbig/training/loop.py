@@ -73,8 +73,7 @@ class Loop:
         jit: bool,
     ):
         self._program, self._placement, self._feed = program, placement, feed
-        self._make_calls, self._calls = make_calls, make_calls(jit=jit)
-        self._look = look
+        self._make_calls, self._calls, self._look = make_calls, make_calls(jit=jit), look
         self._evaluator = evaluator
         self._checkpoints, self._callbacks = checkpoints, callbacks
         self._schedule, self._passes, self._run_info = schedule, passes, run
@@ -126,12 +125,12 @@ class Loop:
             with self._placement.scope():
                 callbacks.begin(self._run_info, kept, arrays)
                 self._begin_epoch_again()
-            decision = self._train(preemption)
-            signal = decision.signal  # one that comes later finds a run that has ended
+            signal = self._train(preemption).signal  # a later one finds a run that has ended
             if signal is None:
                 self._finish()
             else:
                 self._save()
+            self._agreement.before_run(None)  # the last epoch's end may have changed something
             self._agreement.after_run(weights=callbacks.may_stop)
             with self._placement.scope():
                 callbacks.end(self._last_logs())
@@ -209,8 +208,9 @@ class Loop:
 
     def _save_is_due(self, seconds_saved: float) -> bool:
         every = self._config.save_checkpoints_secs
-        late = every is not None and time.monotonic() - seconds_saved >= every
-        return late or self._callbacks.save_now
+        return self._callbacks.save_now or (
+            every is not None and time.monotonic() - seconds_saved >= every
+        )
 
     def _say_if_short(self) -> None:
         if self._run_info.max_steps is not None:

@@ -16,7 +16,7 @@ import tensorflow as tf
 from tfbig.data.feed import Feed
 from tfbig.data.source import Source
 from tfbig.data.source_feed import SourceFeed
-from tfbig.errors import UserError
+from tfbig.errors import NotBuiltError, UserError
 from tfbig.placement.owner import make_updates
 from tfbig.placement.placement import Placement
 from tfbig.placement.preflight import compare
@@ -186,6 +186,12 @@ class TrainingSession:
         else:  # callbacks run on the chief; that a loss is NaN, every task sees
             callbacks = [callback for callback in callbacks if isinstance(callback, NaNGuard)]
         runner = CallbackRunner(callbacks, self._program.callback_model())
+        if self._peers.count > 1 and runner.guard is not None and runner.guard.find_op:
+            raise NotBuiltError(
+                'NaNGuard(find_op=True) is not built yet for strategy="multi_worker"; leave '
+                "find_op out, or go on with this model_dir on one device, which does the same "
+                "steps."
+            )
         agreement = Agreement(self._program, self._placement, callbacks)
         start = resume(
             self._program, self._checkpoints, self._peers, self._feed, repeats=self._repeats
@@ -194,9 +200,11 @@ class TrainingSession:
             self._initialize()
         mine = None
         if self._peers.is_chief:
-            jit = self._choose_jit(start.last)
-            mine = Plan(runner.need_epochs, runner.may_stop, jit, runner.stops)
+            guarded, jit = runner.guard is not None, self._choose_jit(start.last)
+            mine = Plan(runner.need_epochs, runner.may_stop, guarded, jit, runner.stops)
         plan = Plan(*agreement.share(mine))
+        if not plan.guarded:
+            runner.guard = None
         schedule, passes = self._schedule(plan, start)
         done = start.last is not None and self._is_done(start, schedule, plan)
         jit = plan.jit

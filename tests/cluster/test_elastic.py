@@ -1,0 +1,71 @@
+"""A run goes on with another number of workers, or on one machine, with the same batches."""
+
+import pathlib
+import shutil
+
+import pytest
+
+from tests import harness
+from tests.cluster import resumed_runs
+from tests.cluster.conftest import Cluster
+from tests.cluster.numbers import difference
+
+KIND = "augmented"  # a mixture, augmentation, dropout by the example's place
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory) -> dict:
+    """What an uninterrupted run on two workers leaves."""
+    folder = tmp_path_factory.mktemp("straight")
+    return harness.call_workers(resumed_runs.run, folder, KIND, str(folder / "run"), timeout=90)[0]
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory) -> pathlib.Path:
+    """The model_dir of a run on two workers that was stopped in the middle."""
+    folder = tmp_path_factory.mktemp("stopped")
+    for left in harness.call_workers(
+        resumed_runs.run, folder, KIND, str(folder / "run"), "auto", None, 23, timeout=90
+    ):
+        assert left["preempted"] == "SIGTERM" and 23 <= left["step"] < 40
+    return folder / "run"
+
+
+def goes_on(cluster: Cluster, model_dir: pathlib.Path, *arguments, workers: int = 1) -> dict:
+    """Goes on with a run on so many workers; with none, in a process that knows no cluster."""
+    arguments = (KIND, str(model_dir), *arguments)
+    if workers:
+        cluster.start(resumed_runs.run, *arguments, workers=workers)
+    else:
+        cluster.add(0, resumed_runs.run, arguments, TF_CONFIG="")
+    results = cluster.results(90)
+    assert all(result == results[0] for result in results)
+    return results[0]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_run_of_two_workers_goes_on_with_another_number(
+    workers, cluster, tmp_path, stopped, straight
+):
+    shutil.copytree(stopped, tmp_path / "run")
+    check_same(goes_on(cluster, tmp_path / "run", workers=workers), straight)
+
+
+@pytest.mark.parametrize("strategy, devices", [("one_device", None), ("mirrored", 2)])
+def test_a_run_of_two_workers_goes_on_on_one_machine(
+    strategy, devices, cluster, tmp_path, stopped, straight
+):
+    shutil.copytree(stopped, tmp_path / "run")
+    check_same(goes_on(cluster, tmp_path / "run", strategy, devices, workers=0), straight)
+
+
+def test_a_run_of_one_device_goes_on_with_two_workers(cluster, tmp_path, straight):
+    left = goes_on(cluster, tmp_path / "run", "one_device", None, 23, workers=0)
+    assert left["preempted"] == "SIGTERM" and 23 <= left["step"] < 40
+    check_same(goes_on(cluster, tmp_path / "run", workers=2), straight)
+
+
+def check_same(result: dict, straight: dict) -> None:
+    assert result["step"] == straight["step"] == 60 and result["preempted"] is None
+    assert difference(result["model"], straight["model"]) <= 1e-5
+    assert difference(result["saved"], straight["saved"]) <= 1e-5
