@@ -61,7 +61,7 @@ def fit(
             model_dir=estimator.model_dir,
             placement=placement,
             params=params,
-            limit=steps if steps is not None else given.num_steps,
+            limit=_nearest(steps, given.num_steps),
             repeats=True,
         )
         read_eval = evaluation and (

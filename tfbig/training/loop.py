@@ -22,7 +22,7 @@ from tfbig.training.look import Look
 from tfbig.training.meters import DataWait, Meters, Stopwatch
 from tfbig.training.preemption import Preemption
 from tfbig.training.result import TrainResult, note, validation
-from tfbig.training.schedule import Schedule
+from tfbig.training.schedule import Schedule, power_of_two
 
 log = logging.getLogger("tfbig")
 
@@ -73,8 +73,7 @@ class Loop:
         jit: bool,
     ):
         self._program, self._placement, self._feed = program, placement, feed
-        self._make_calls, self._calls = make_calls, make_calls(jit=jit)
-        self._look = look
+        self._make_calls, self._calls, self._look = make_calls, make_calls(jit=jit), look
         self._evaluator = evaluator
         self._checkpoints, self._callbacks = checkpoints, callbacks
         self._schedule, self._passes, self._run_info = schedule, passes, run
@@ -184,7 +183,7 @@ class Loop:
             self._boundary()
             if not first:  # the first call's time is the compiler's
                 self._data_wait.add(waiting.seconds, seconds)
-                target = _power_of_two(min(_CALL_SECONDS / seconds, 8) * stack.steps)
+                target = power_of_two(min(_CALL_SECONDS / seconds, 8) * stack.steps)
             decided = self._decide(preemption, target, seconds_saved)
             target = decided.target
             if decided.save:
@@ -209,8 +208,9 @@ class Loop:
 
     def _save_is_due(self, seconds_saved: float) -> bool:
         every = self._config.save_checkpoints_secs
-        late = every is not None and time.monotonic() - seconds_saved >= every
-        return late or self._callbacks.save_now
+        return self._callbacks.save_now or (
+            every is not None and time.monotonic() - seconds_saved >= every
+        )
 
     def _say_if_short(self) -> None:
         if self._run_info.max_steps is not None:
@@ -400,8 +400,3 @@ class Loop:
             preempted=signal,
             data_wait=self._data_wait.share,
         )
-
-
-def _power_of_two(steps: float) -> int:
-    """The largest power of two that is not above; sizes so do not change with every call."""
-    return 1 << max(int(steps), 1).bit_length() - 1

@@ -59,3 +59,8 @@ def end_of(
     if not repeats:
         return max_steps, epochs or 1
     return (max_steps if max_steps is not None else (epochs or 1) * steps_per_pass), None
+
+
+def power_of_two(steps: float) -> int:
+    """The largest power of two that is not above; sizes so do not change with every call."""
+    return 1 << max(int(steps), 1).bit_length() - 1
