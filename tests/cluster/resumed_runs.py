@@ -12,9 +12,9 @@ import time
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 import tfbig
+from tests.checkpoint_values import saved_values
 from tests.training import resumed_runs
 from tests.training.resumed_runs import KINDS, MAX_STEPS, newest
 from tfbig.training.calls import Calls
@@ -87,12 +87,8 @@ def run(
 
 def saved(model_dir: str) -> dict[str, list]:
     """All variables of the newest checkpoint, the optimizer's too."""
-    checkpoint = tf.train.load_checkpoint(newest(model_dir))
-    return {
-        name: np.asarray(checkpoint.get_tensor(name)).ravel().astype(float).tolist()
-        for name in sorted(checkpoint.get_variable_to_shape_map())
-        if name.startswith("variables/")
-    }
+    values = saved_values(os.path.dirname(newest(model_dir)))
+    return {n: np.asarray(v).ravel().astype(float).tolist() for n, v in values.items()}
 
 
 def _announce_steps(pause: float) -> None:
