@@ -53,6 +53,7 @@ def check_no_trace(kind: str, tmp_path: pathlib.Path, kills: list, timeout: floa
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["source", "dataset"])
 def test_each_worker_is_killed_five_times_and_the_weights_are_the_same(kind, tmp_path):
     choose = random.Random(kind)
@@ -67,6 +68,7 @@ def test_a_worker_is_killed_and_the_weights_are_the_same(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_ten_launches_in_a_row_end_well_and_leave_nothing(tmp_path):
     for i in range(10):
         mark = f"{tmp_path.name} {i}"
