@@ -93,8 +93,13 @@ ARGUMENTS = {
             dict(strategy=name),
             [f"strategy='{name}' is not built yet; write strategy=\"auto\" or"],
         )
-        for name in ("multi_worker", "parameter_server", "tpu")
+        for name in ("parameter_server", "tpu")
     },
+    "workers without a cluster": (
+        UserError,
+        dict(strategy="multi_worker"),
+        ['strategy="multi_worker", but no cluster is described: set TF_CONFIG'],
+    ),
     "a strategy that is not built": (
         NotBuiltError,
         dict(strategy=tf.distribute.experimental.CentralStorageStrategy),
