@@ -2,13 +2,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow lint bench
+.PHONY: help setup train test test-slow test-long lint bench
 
 help:
 	@echo 'make setup   make .venv and install tfbig in it (PYTHON=python3.12 picks the interpreter)'
 	@echo 'make train   train a classifier on handwritten digits'
 	@echo 'make test    run the tests, about 20 minutes on two cores'
-	@echo 'make test-slow   run those that take long'
+	@echo 'make test-slow   run those that take long; make test-long those that take longest'
 	@echo 'make lint    check style and formatting'
 	@echo 'make bench   compare the speed with Keras fit on one device'
 
@@ -31,7 +31,10 @@ test: setup
 	@$(BIN)/python -m pytest -q -m 'not slow'
 
 test-slow: setup
-	@$(BIN)/python -m pytest -q -m slow
+	@$(BIN)/python -m pytest -q -m 'slow and not long'
+
+test-long: setup
+	@$(BIN)/python -m pytest -q -m long
 
 lint: setup
 	@$(BIN)/ruff check

@@ -3,8 +3,9 @@
 $ python benchmarks/contestants.py mlp tfbig
 $ python benchmarks/contestants.py mlp tfbig '{"steps_per_loop": 1}'
 
-The last argument is, for tfbig: fields of RunConfig, `strategy`, `devices`, `batch`; for tune: the
-fields of Recipe; for fit: {"freeze": "backbone"}, or nothing.
+The last argument is, for tfbig, and for model_fn, which is tfbig with the model as a TF1 model_fn:
+fields of RunConfig, `strategy`, `devices`, `batch`; for tune: the fields of Recipe; for fit:
+{"freeze": "backbone"}, or nothing.
 Prints one JSON object: steps_per_sec, ms_per_step, first_step_sec (from the call to the end of
 the first step, building the model included), peak_mib of the whole process.
 """
@@ -26,6 +27,7 @@ DESCRIPTIONS = {
 # (steps to measure, steps before that)
 _STEPS = {
     ("mlp", "tfbig"): (20_000, 1_000),
+    ("mlp", "model_fn"): (20_000, 1_000),
     ("mlp", "fit"): (1_150, 46),
     ("mlp", "fit_32"): (1_150, 46),
     ("mlp", "xla_loop"): (20_000, 100),
@@ -48,7 +50,13 @@ def main(work: str, name: str, options: str = "{}") -> None:
     arrays, build, batch = _WORKS[work]()
     steps, warm_up = _STEPS[work, name]
     options = json.loads(options)
-    if name == "tfbig":
+    if name == "model_fn":
+        import mlp_model_fn
+
+        from tfbig.compat import v1
+
+        build = mlp_model_fn.build(v1)
+    if name in ("tfbig", "model_fn"):
         result = _tfbig(arrays, build, steps, warm_up, **{"batch": batch, **options})
     elif name == "tune":
         result = _tune(arrays, build, batch, steps, warm_up, **options)
@@ -82,7 +90,8 @@ def machine() -> str:
     return f"{os.cpu_count()} cores, {names[0]}, Python {platform.python_version()}"
 
 
-def _mlp(times=1):
+def mlp(times=1):
+    """The work "mlp": its arrays, what builds its compiled model, its batch size."""
     from tfbig.models import mlp
 
     images, labels = _digits(times)
@@ -231,7 +240,7 @@ def _xla_loop(arrays, build, batch, steps):
     return {"steps_per_sec": steps / (time.perf_counter() - begin), "first_step_sec": first}
 
 
-_WORKS = {"mlp": _mlp, "mlp_long": lambda: _mlp(times=20), "cnn": _cnn, "lm": _lm}
+_WORKS = {"mlp": mlp, "mlp_long": lambda: mlp(times=20), "cnn": _cnn, "lm": _lm}
 
 if __name__ == "__main__":
     main(*sys.argv[1:])

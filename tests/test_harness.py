@@ -1,5 +1,6 @@
 """The harness that the tests with processes of their own rely on."""
 
+import json
 import os
 import time
 
@@ -27,6 +28,45 @@ def test_a_function_runs_in_a_process_of_its_own_and_returns_its_result(in_proce
 def test_an_error_in_the_process_is_an_error_here_with_what_was_printed(in_process):
     with pytest.raises(harness.ProcessFailed, match="(?s)before the error.*this went wrong"):
         in_process(fail, timeout=60)
+
+
+def place(fails: int | None = None, waits: bool = False) -> list:
+    task = json.loads(os.environ["TF_CONFIG"])
+    index = task["task"]["index"]
+    if index == fails:
+        fail()
+    if waits or fails is not None:
+        print("waiting", flush=True)
+        time.sleep(600)
+    return [index, task["cluster"]["worker"], os.getpid()]
+
+
+def test_workers_are_processes_that_know_each_others_addresses(tmp_path):
+    first, second, third = harness.call_workers(place, tmp_path, workers=3, timeout=60)
+
+    assert [first[0], second[0], third[0]] == [0, 1, 2]
+    assert first[1] == second[1] == third[1] and len(set(first[1])) == 3
+    assert len({first[2], second[2], third[2], os.getpid()}) == 4
+
+
+def test_workers_are_killed_if_one_fails_and_all_that_was_printed_is_told(tmp_path):
+    with pytest.raises(harness.ProcessFailed) as failure:
+        harness.call_workers(place, tmp_path, 1, timeout=60)
+
+    text = str(failure.value)
+    assert "worker 0: killed" in text and "waiting" in text
+    assert "worker 1: exit code 1" in text and "this went wrong" in text
+    for index in (0, 1):
+        for _ in range(100):
+            if (tmp_path / f"worker{index}" / "exit").exists():
+                break
+            time.sleep(0.1)
+    assert (tmp_path / "worker0" / "exit").read_text() == "-9"
+
+
+def test_workers_are_killed_at_their_deadline(tmp_path):
+    with pytest.raises(harness.ProcessFailed, match="(?s)worker 0: killed.*worker 1: killed"):
+        harness.call_workers(place, tmp_path, None, True, timeout=3)
 
 
 def test_a_process_is_killed_at_its_deadline_and_its_children_with_it(tmp_path):

@@ -7,16 +7,14 @@ import sys
 import pytest
 
 import tfbig
-from tfbig.errors import NotBuiltError
 
 API = """
     train_distributed fine_tune evaluate predict cross_validate export TrainResult RunConfig Recipe
     Estimator EstimatorSpec ModeKeys TrainSpec EvalSpec train_and_evaluate LatestExporter
     FinalExporter BestExporter WarmStartSettings stop_if_higher_hook stop_if_lower_hook
-    stop_if_no_decrease_hook stop_if_no_increase_hook callbacks data datasets errors estimator
-    layers models
+    stop_if_no_decrease_hook stop_if_no_increase_hook callbacks compat data datasets errors
+    estimator layers models
 """.split()
-LATER = ["compat"]
 HEAVY = ("tensorflow", "keras", "tensorflow_datasets", "sklearn", "numpy", "rich", "absl")
 
 
@@ -54,13 +52,6 @@ def test_the_public_functions_and_classes_have_a_docstring_with_an_example():
         assert value.__name__ == name
         assert value.__doc__ and len(value.__doc__.splitlines()[0]) > 20, name
     assert "Example" in tfbig.train_distributed.__doc__
-
-
-@pytest.mark.parametrize("name", LATER)
-def test_a_name_for_later_says_that_it_is_not_built(name):
-    with pytest.raises(NotBuiltError, match=rf"^tfbig\.{name} is not built yet in tfbig \d"):
-        getattr(tfbig, name)
-    assert name not in dir(tfbig)
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -47,6 +47,7 @@ _PUBLIC = {
 }
 _MODULES = {
     "callbacks": "tfbig.callbacks",
+    "compat": "tfbig.compat",
     "data": "tfbig.data",
     "datasets": "tfbig.datasets",
     "errors": "tfbig.errors",
@@ -55,7 +56,6 @@ _MODULES = {
     "layers": "tfbig.layers",
     "models": "tfbig.models",
 }
-_NOT_BUILT = ("compat",)
 
 __all__ = ["__version__", *_PUBLIC, *_MODULES]
 
@@ -65,13 +65,6 @@ def __getattr__(name: str):
         value = getattr(importlib.import_module(_PUBLIC[name]), name)
     elif name in _MODULES:
         value = importlib.import_module(_MODULES[name])
-    elif name in _NOT_BUILT:
-        from tfbig.errors import NotBuiltError
-
-        raise NotBuiltError(
-            f"tfbig.{name} is not built yet in tfbig {__version__}; "
-            "what is built: " + ", ".join(_PUBLIC) + "."
-        )
     else:
         raise AttributeError(f"module 'tfbig' has no attribute {name!r}")
     globals()[name] = value

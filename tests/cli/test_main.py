@@ -7,7 +7,7 @@ import pytest
 
 import tfbig
 
-VERBS = "train, finetune, evaluate, launch"
+VERBS = "train, finetune, evaluate, launch, migrate"
 
 
 def test_help_lists_the_verbs(command):

@@ -11,14 +11,14 @@ from tests.cluster.numbers import difference
 def workers(tmp_path_factory) -> list[dict]:
     """What the kinds have left on each of two workers."""
     folder = tmp_path_factory.mktemp("workers")
-    return harness.call_workers(callback_runs.run_all, folder, str(folder / "written"), timeout=100)
+    return harness.call_workers(callback_runs.run_all, folder, str(folder / "written"), timeout=200)
 
 
 @pytest.fixture(scope="module")
 def one_device(tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp("one")
     return harness.call(
-        callback_runs.run_all, folder, str(folder / "written"), timeout=100, TF_CONFIG=""
+        callback_runs.run_all, folder, str(folder / "written"), timeout=200, TF_CONFIG=""
     )
 
 

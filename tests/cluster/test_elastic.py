@@ -17,7 +17,7 @@ KIND = "augmented"  # a mixture, augmentation, dropout by the example's place
 def straight(tmp_path_factory) -> dict:
     """What an uninterrupted run on two workers leaves."""
     folder = tmp_path_factory.mktemp("straight")
-    return harness.call_workers(resumed_runs.run, folder, KIND, str(folder / "run"), timeout=90)[0]
+    return harness.call_workers(resumed_runs.run, folder, KIND, str(folder / "run"), timeout=150)[0]
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def stopped(tmp_path_factory) -> pathlib.Path:
     """The model_dir of a run on two workers that was stopped in the middle."""
     folder = tmp_path_factory.mktemp("stopped")
     for left in harness.call_workers(
-        resumed_runs.run, folder, KIND, str(folder / "run"), "auto", None, 23, timeout=90
+        resumed_runs.run, folder, KIND, str(folder / "run"), "auto", None, 23, timeout=150
     ):
         assert left["preempted"] == "SIGTERM" and 23 <= left["step"] < 40
     return folder / "run"

@@ -3,19 +3,21 @@
 import json
 import pathlib
 import random
-import subprocess
 import sys
 
 import pytest
 
 from tests import harness
 from tests.cluster import resumed_runs
+from tests.cluster.conftest import marked
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 WAITS = {"pause": 0.1, "longest_pause": 0.1}
 
 
-def launched(kind: str, folder: pathlib.Path, kills: list, timeout: float) -> str:
+def launched(
+    kind: str, folder: pathlib.Path, kills: list, timeout: float, **environment: str
+) -> str:
     """Runs a launch in which workers are killed; returns what it printed."""
     command = [
         sys.executable,
@@ -29,13 +31,14 @@ def launched(kind: str, folder: pathlib.Path, kills: list, timeout: float) -> st
     return harness.run_python(
         "-m", "tests.launch.launcher", json.dumps(arguments), timeout=timeout, TF_CONFIG="",
         TF_NUM_INTRAOP_THREADS="1",
+        **environment,
     )  # fmt: skip
 
 
 def check_no_trace(kind: str, tmp_path: pathlib.Path, kills: list, timeout: float) -> None:
     (tmp_path / "straight").mkdir()
     straight, _ = harness.call_workers(
-        resumed_runs.run, tmp_path / "straight", kind, str(tmp_path / "run0"), timeout=60
+        resumed_runs.run, tmp_path / "straight", kind, str(tmp_path / "run0"), timeout=120
     )
     out = launched(kind, tmp_path / "run1", kills, timeout)
 
@@ -44,12 +47,13 @@ def check_no_trace(kind: str, tmp_path: pathlib.Path, kills: list, timeout: floa
         assert f"worker {worker} was killed by SIGKILL; restart {attempt} of" in out, out
     for worker in (0, 1):
         assert f"[worker {worker}] finished at step 60" in out, out
-    saved = harness.call(resumed_runs.saved, tmp_path, str(tmp_path / "run1"), timeout=60)
+    saved = harness.call(resumed_runs.saved, tmp_path, str(tmp_path / "run1"), timeout=120)
     assert len(saved) >= 8  # the optimizer's among them
     assert saved == straight["saved"]  # every bit
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["source", "dataset"])
 def test_each_worker_is_killed_five_times_and_the_weights_are_the_same(kind, tmp_path):
     choose = random.Random(kind)
@@ -64,8 +68,10 @@ def test_a_worker_is_killed_and_the_weights_are_the_same(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_ten_launches_in_a_row_end_well_and_leave_nothing(tmp_path):
     for i in range(10):
-        launched("source", tmp_path / str(i), [], timeout=60)
-        still = subprocess.run(["pgrep", "-f", f"{tmp_path}/{i} "], capture_output=True, text=True)
-        assert still.stdout == ""
+        mark = f"{tmp_path.name} {i}"
+        out = launched("source", tmp_path / str(i), [], timeout=120, TFBIG_TEST_MARK=mark)
+        assert out.count("finished at step 60") == 2
+        assert marked(mark) == []

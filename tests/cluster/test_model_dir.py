@@ -15,7 +15,7 @@ def straight(tmp_path_factory) -> dict:
     """What a run leaves that was not stopped."""
     folder = tmp_path_factory.mktemp("straight")
     run = str(folder / "run")
-    chief, worker = harness.call_workers(model_dir_runs.run, folder, [run, run], 30, timeout=60)
+    chief, worker = harness.call_workers(model_dir_runs.run, folder, [run, run], 30, timeout=120)
     assert chief == worker | {"began": [0]}
     return chief
 
@@ -31,12 +31,12 @@ def test_a_task_with_a_folder_of_its_own_is_sent_the_checkpoint_and_writes_nothi
 ):
     folders = [tmp_path / "chief", tmp_path / "worker"]
     names = [str(folder) for folder in folders]
-    harness.call_workers(model_dir_runs.run, tmp_path / "first", names, 20, timeout=60)
+    harness.call_workers(model_dir_runs.run, tmp_path / "first", names, 20, timeout=120)
     assert not folders[1].exists()
     folders[1].mkdir()
     (folders[1] / "mine").write_text("x")
 
-    results = harness.call_workers(model_dir_runs.run, tmp_path / "again", names, 30, timeout=60)
+    results = harness.call_workers(model_dir_runs.run, tmp_path / "again", names, 30, timeout=120)
 
     assert results[0]["began"] == [20]
     check_ends_as(straight, results)
@@ -45,12 +45,12 @@ def test_a_task_with_a_folder_of_its_own_is_sent_the_checkpoint_and_writes_nothi
 
 def test_a_task_that_has_an_older_checkpoint_goes_on_from_the_chiefs(tmp_path, straight):
     names = [str(tmp_path / "chief"), str(tmp_path / "worker")]
-    harness.call_workers(model_dir_runs.run, tmp_path / "first", names, 20, timeout=60)
+    harness.call_workers(model_dir_runs.run, tmp_path / "first", names, 20, timeout=120)
     shutil.copytree(names[0], names[1])
     shutil.rmtree(tmp_path / "worker" / "checkpoints" / "ckpt-00000020")
     before = sorted(path for path in (tmp_path / "worker").rglob("*"))
 
-    results = harness.call_workers(model_dir_runs.run, tmp_path / "again", names, 30, timeout=60)
+    results = harness.call_workers(model_dir_runs.run, tmp_path / "again", names, 30, timeout=120)
 
     assert results[0]["began"] == [20]
     check_ends_as(straight, results)
@@ -59,8 +59,10 @@ def test_a_task_that_has_an_older_checkpoint_goes_on_from_the_chiefs(tmp_path, s
 
 def test_a_shared_folder_may_be_read_only_for_all_but_the_chief(tmp_path, straight):
     names = [str(tmp_path / "run")] * 2
-    harness.call_workers(model_dir_runs.run, tmp_path / "first", names, 20, 1, timeout=60)
-    results = harness.call_workers(model_dir_runs.run, tmp_path / "again", names, 30, 1, timeout=60)
+    harness.call_workers(model_dir_runs.run, tmp_path / "first", names, 20, 1, timeout=120)
+    results = harness.call_workers(
+        model_dir_runs.run, tmp_path / "again", names, 30, 1, timeout=120
+    )
 
     assert results[0]["began"] == [20]
     check_ends_as(straight, results)

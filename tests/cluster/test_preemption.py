@@ -1,7 +1,6 @@
 """A signal to any one task stops all of them at the same step, from which they go on later."""
 
 import os
-import pathlib
 import signal
 import sys
 import uuid
@@ -10,54 +9,54 @@ import pytest
 
 from tests import harness
 from tests.cluster import resumed_runs
-from tests.cluster.conftest import Cluster
-
-KIND = "source"
+from tests.cluster.conftest import Cluster, marked
 
 
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory) -> dict:
-    """What a run leaves that was never stopped."""
-    folder = tmp_path_factory.mktemp("straight")
-    chief, worker = harness.call_workers(
-        resumed_runs.run, folder, KIND, str(folder / "run"), timeout=60
-    )
-    assert chief["model"] == worker["model"]
-    return chief
+def straight(tmp_path_factory) -> dict[str, dict]:
+    """By kind, what a run leaves that was never stopped."""
+    folder, left = tmp_path_factory.mktemp("straight"), {}
+    for kind in ("source", "dataset"):
+        chief, worker = harness.call_workers(
+            resumed_runs.run, folder / kind, kind, str(folder / "run" / kind), timeout=120
+        )
+        assert chief["model"] == worker["model"]
+        left[kind] = chief
+    return left
 
 
-def check_stops_and_goes_on(cluster: Cluster, model_dir: str, straight: dict) -> int:
+def check_stops_and_goes_on(cluster: Cluster, kind: str, model_dir: str, straight: dict) -> int:
     """Checks what tasks leave of which one was sent a signal; returns their step."""
     chief, worker = cluster.results(60)
     assert chief == worker
     assert chief["preempted"] == "SIGTERM"
     step = chief["step"]
-    chief, worker = cluster.start(resumed_runs.run, KIND, model_dir).results(60)
+    chief, worker = cluster.start(resumed_runs.run, kind, model_dir).results(60)
     assert chief["step"] == worker["step"] == straight["step"]
     assert chief["saved"] == straight["saved"]  # every bit
     assert chief["model"] == worker["model"] == straight["model"]
     return step
 
 
-@pytest.mark.parametrize("index", [0, 1])
-def test_a_signal_to_one_task_stops_all_at_one_step(index, cluster, tmp_path, straight):
+@pytest.mark.parametrize("index, kind", [(0, "source"), (1, "dataset")])
+def test_a_signal_to_one_task_stops_all_at_one_step(index, kind, cluster, tmp_path, straight):
     model_dir = str(tmp_path / "run")
-    cluster.start(resumed_runs.run, KIND, model_dir, "auto", None, None, 0.2)
+    cluster.start(resumed_runs.run, kind, model_dir, "auto", None, None, 0.2)
     cluster.wait_for(f"{resumed_runs.STEPS} 20", index)
     cluster.tasks[index].send(signal.SIGTERM)
 
-    assert 20 <= check_stops_and_goes_on(cluster, model_dir, straight) < 60
+    assert 20 <= check_stops_and_goes_on(cluster, kind, model_dir, straight[kind]) < 60
 
 
 @pytest.mark.parametrize("index", [0, 1])
 def test_a_signal_before_the_first_step_stops_all_too(index, cluster, tmp_path, straight):
     model_dir = str(tmp_path / "run")
-    cluster.start(resumed_runs.run, KIND, model_dir, "auto", None, None, 0.0, 1.0)
+    cluster.start(resumed_runs.run, "source", model_dir, "auto", None, None, 0.0, 1.0)
     cluster.wait_for("builds the model", index)
     cluster.tasks[index].send(signal.SIGTERM)
 
     # The batches of a call that have been read are trained on.
-    assert check_stops_and_goes_on(cluster, model_dir, straight) <= 7
+    assert check_stops_and_goes_on(cluster, "source", model_dir, straight["source"]) <= 7
 
 
 TRAIN = ["-m", "tfbig", "train", "--config=tests/cluster/lost_runs.py"]
@@ -91,16 +90,3 @@ def test_a_signal_to_the_launcher_is_all_tasks(number, cluster, tmp_path):
     assert f"[worker 0] stopped by {number.name} at step" in launcher.out
     assert marked(mark) == []
     assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 1
-
-
-def marked(mark: str) -> list[int]:
-    """The processes that have a mark in their environment."""
-    found = []
-    for path in pathlib.Path("/proc").iterdir():
-        if path.name.isdigit():
-            try:
-                if mark in (path / "environ").read_text(errors="replace"):
-                    found.append(int(path.name))
-            except OSError:  # it has ended meanwhile, or is another user's
-                continue
-    return found

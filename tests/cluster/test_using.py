@@ -15,20 +15,20 @@ PLACES = [2, 3]
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("model")
-    harness.call(using_runs.save_models, folder, str(folder), timeout=60, TF_CONFIG="")
+    harness.call(using_runs.save_models, folder, str(folder), timeout=120, TF_CONFIG="")
     return str(folder)
 
 
 @pytest.fixture(scope="module")
 def one_device(saved, tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp("one")
-    return harness.call(using_runs.use, folder, saved, timeout=100, TF_CONFIG="")
+    return harness.call(using_runs.use, folder, saved, timeout=200, TF_CONFIG="")
 
 
 @pytest.fixture(scope="module", params=PLACES)
 def workers(request, saved, tmp_path_factory) -> list[dict]:
     folder = tmp_path_factory.mktemp("workers")
-    return harness.call_workers(using_runs.use, folder, saved, workers=request.param, timeout=100)
+    return harness.call_workers(using_runs.use, folder, saved, workers=request.param, timeout=200)
 
 
 @pytest.mark.parametrize("kind", ["dataset", "source"])
@@ -81,9 +81,9 @@ def on_bad(tmp_path_factory) -> tuple[dict, list[dict], pathlib.Path]:
     using_runs.write_records(str(path))
     (folder / "one").mkdir()
     one = harness.call(
-        using_runs.train_on_bad, folder / "one", str(path), timeout=100, TF_CONFIG=""
+        using_runs.train_on_bad, folder / "one", str(path), timeout=200, TF_CONFIG=""
     )
-    two = harness.call_workers(using_runs.train_on_bad, folder / "two", str(path), timeout=100)
+    two = harness.call_workers(using_runs.train_on_bad, folder / "two", str(path), timeout=200)
     return one, two, folder
 
 

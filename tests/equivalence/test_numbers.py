@@ -6,7 +6,12 @@ import pytest
 from tests.equivalence.cases import CASES
 
 RUNS = [
-    pytest.param(where, name, id=f"{where}-{name}")
+    pytest.param(
+        where,
+        name,
+        id=f"{where}-{name}",
+        marks=[pytest.mark.long] if where == ("workers", 3) else [],
+    )
     for name, case in CASES.items()
     for where in case.placements
 ]
@@ -63,12 +68,7 @@ def test_workers_end_with_the_same_results(outcomes, where, name):
 
 @pytest.mark.parametrize(
     "where, name",
-    [
-        pytest.param(where, name, id=f"{where}-{name}")
-        for name in CASES
-        for where in CASES[name].placements
-        if name.startswith("float16_infinite_gradient")
-    ],
+    [run for run in RUNS if run.values[1].startswith("float16_infinite_gradient")],
 )
 def test_an_infinite_gradient_on_one_replica_skips_the_step_on_all(outcomes, where, name):
     wrapped_iterations, _, good_steps, scale, iterations, *_ = outcomes.of(where, name).optimizer

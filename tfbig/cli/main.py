@@ -11,6 +11,7 @@ _VERBS = {
     "finetune": "adapt a saved model by a recipe, or a function, from a config file",
     "evaluate": "tell how good a saved model is on a config's held-out data",
     "launch": "run a command as the tasks of a cluster on this machine",
+    "migrate": "say what must change in a script of TF1 or tf.estimator, and change part of it",
 }
 _NOT_BUILT = ("predict", "export", "plan")
 _HELP_WORDS = ("-h", "--h", "-help", "--help", "help")

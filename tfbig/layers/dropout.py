@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
@@ -68,23 +69,41 @@ class Dropout(keras.layers.Dropout):
             return super().call(inputs, training=training)
         if self.rate == 1:
             return tf.zeros_like(inputs)
-        kept = self._bits(inputs, place) >= tf.constant(int(self.rate * 2**32), tf.uint32)
+        kept = kept_units(inputs, self.rate, self.noise_shape, self._key, place)
         return tf.where(kept, inputs / (1 - self.rate), tf.zeros_like(inputs))
 
-    def _bits(self, inputs: tf.Tensor, place: Place) -> tf.Tensor:
-        """uint32 of the mask's shape; a row's depend on nothing but its place."""
-        asked = self.noise_shape or [None] * inputs.shape.rank
-        there = [tf.shape(inputs)[i] if n is None else n for i, n in enumerate(inputs.shape)]
-        rows, *row = [there[i] if n is None else n for i, n in enumerate(asked)]
-        known = all(isinstance(n, int) for n in row)
-        units = math.prod(row) if known else tf.reduce_prod(row)
-        counts = -(-units // _LANES)  # whole values of the counter, so that rows do not share one
-        first = tf.cast(place.first_of(rows), tf.uint64) * tf.cast(counts, tf.uint64)
-        bits = tf.raw_ops.StatelessRandomUniformFullIntV2(
-            shape=[rows, counts * _LANES],
-            key=tf.cast(tf.reshape(self._key, [1]), tf.uint64),
-            counter=tf.stack([first, tf.cast(place.step, tf.uint64)]),
-            alg=_PHILOX,
-            dtype=tf.uint32,
-        )
-        return tf.reshape(bits[:, :units], [rows, *row])
+
+def kept_units(
+    inputs: tf.Tensor,
+    rate: float,
+    noise_shape: Sequence[int | None] | None,
+    key: tf.Tensor,
+    place: Place,
+) -> tf.Tensor:
+    """Which units dropout keeps: bools of the mask's shape; a row's depend on its place alone.
+
+    Example: `kept = kept_units(inputs, 0.5, None, tf.constant(7, tf.int64), place)`.
+
+    Args:
+        inputs: of shape [rows, …].
+        rate: share of the units that is dropped, from 0 to below 1.
+        noise_shape: the mask's shape, None where it is that of the inputs, and first; or None.
+        key: int64 scalar; two layers of one key drop the same units.
+        place: where the rows stand.
+    """
+    asked = noise_shape or [None] * inputs.shape.rank
+    there = [tf.shape(inputs)[i] if n is None else n for i, n in enumerate(inputs.shape)]
+    rows, *row = [there[i] if n is None else n for i, n in enumerate(asked)]
+    known = all(isinstance(n, int) for n in row)
+    units = math.prod(row) if known else tf.reduce_prod(row)
+    counts = -(-units // _LANES)  # whole values of the counter, so that rows do not share one
+    first = tf.cast(place.first_of(rows), tf.uint64) * tf.cast(counts, tf.uint64)
+    bits = tf.raw_ops.StatelessRandomUniformFullIntV2(
+        shape=[rows, counts * _LANES],
+        key=tf.cast(tf.reshape(key, [1]), tf.uint64),
+        counter=tf.stack([first, tf.cast(place.step, tf.uint64)]),
+        alg=_PHILOX,
+        dtype=tf.uint32,
+    )
+    bits = tf.reshape(bits[:, :units], [rows, *row])
+    return bits >= tf.constant(int(rate * 2**32), tf.uint32)

@@ -1,6 +1,5 @@
 """Slots of which each replica holds a slice, and what saves and loads them as wholes."""
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import tensorflow as tf
 from tfbig import _private_api
 from tfbig.placement.owner_layout import Piece
 from tfbig.placement.placement import Placement
+from tfbig.programs.apart import run_apart
 
 
 class PieceSlot:
@@ -35,7 +35,7 @@ class PieceSlot:
                     aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
                 )
 
-        self.variable = _outside(make)
+        self.variable = run_apart(make)
         self.bytes = piece.per * self.variable.dtype.size
         # Traced for any range of the piece, so once for all the variables of a bucket.
         bound = tf.TensorSpec([], tf.int64)
@@ -109,21 +109,3 @@ class SlicedSlot:
     def assign(self, value: Any) -> None:
         """Sets the whole value."""
         self.slot.write(self._start, np.reshape(value, -1))
-
-
-def _outside(make: Callable) -> Any:
-    """Calls `make` in a thread of its own: outside of any trace, replica and scope."""
-    made: dict = {}
-
-    def call():
-        try:
-            made["value"] = make()
-        except BaseException as error:  # raised below, in the caller's thread
-            made["error"] = error
-
-    thread = threading.Thread(target=call)
-    thread.start()
-    thread.join()
-    if "error" in made:
-        raise made["error"]
-    return made["value"]

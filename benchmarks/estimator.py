@@ -1,0 +1,95 @@
+"""A TF1 model_fn trained by tfbig, by tf.estimator on TF 2.15, and the same model in Keras.
+
+$ python benchmarks/estimator.py --estimator-python=/tmp/tf215/bin/python --rounds=5
+
+tf.estimator needs an environment of its own, whose Python is named here:
+
+$ python3.11 -m venv /tmp/tf215
+$ /tmp/tf215/bin/pip install 'tensorflow-cpu==2.15.*' 'tensorflow-estimator==2.15.*'
+
+Each measurement is a process of its own, in which nothing is kept on disk and all settings are
+the defaults. The contestants take turns, round by round; the table shows medians, and the median
+of the rounds' ratios. Nothing else should run meanwhile.
+"""
+
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+
+import contestants
+from absl import app, flags
+
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "How often each contestant is measured.")
+_PYTHON = flags.DEFINE_string(
+    "estimator-python", None, "The Python of an environment with TF 2.15.", required=True
+)
+
+_OLD, _SAME, _KERAS = "tf.estimator 2.15", "tfbig, same model_fn", "tfbig, Keras"
+# the other one, the smallest ratio of tfbig's steps/s with the model_fn to its
+_TARGETS = ((_OLD, 5.0), (_KERAS, 0.9))
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    print(f"machine: {contestants.machine()}")
+    with tempfile.TemporaryDirectory() as folder:
+        arrays = pathlib.Path(folder, "digits.npz")
+        _write_digits(arrays)
+        rounds = [_measure_in_turns(number, arrays) for number in range(_ROUNDS.value)]
+    print(f"\n{contestants.DESCRIPTIONS['mlp']}")
+    print(f"{'':22}{'steps/s':>10}{'ms/step':>10}{'first step s':>14}{'peak MiB':>10}")
+    for name in (_OLD, _SAME, _KERAS):
+        median = {
+            figure: statistics.median(turn[name][figure] for turn in rounds)
+            for figure in ("steps_per_sec", "ms_per_step", "first_step_sec", "peak_mib")
+        }
+        print(
+            f"{name:22}{median['steps_per_sec']:10.1f}{median['ms_per_step']:10.3f}"
+            f"{median['first_step_sec']:14.2f}{median['peak_mib']:10.0f}"
+        )
+    print("\nsteps/s of tfbig with the model_fn to the others, medians over the rounds")
+    for other, bound in _TARGETS:
+        ratios = [turn[_SAME]["steps_per_sec"] / turn[other]["steps_per_sec"] for turn in rounds]
+        ratio = statistics.median(ratios)
+        print(
+            f"{_SAME} / {other}: {ratio:.2f}  (from {min(ratios):.2f} to {max(ratios):.2f}; "
+            f"target >= {bound}: {'reached' if ratio >= bound else 'missed'})"
+        )
+
+
+def _write_digits(path: pathlib.Path) -> None:
+    """Leaves the examples that tfbig's contestants train on, for another Python."""
+    import numpy as np
+
+    (features, labels), _, _ = contestants.mlp()
+    np.savez(path, features=features, labels=labels)
+
+
+def _measure_in_turns(number: int, arrays: pathlib.Path) -> dict[str, dict[str, float]]:
+    contests = {
+        _OLD: lambda: _old_estimator(arrays),
+        _SAME: lambda: contestants.measure("mlp", "model_fn"),
+        _KERAS: lambda: contestants.measure("mlp", "tfbig"),
+    }
+    turn = {}
+    for name, measure in contests.items():
+        turn[name] = measure()
+        print(f"  round {number + 1}: {name} {turn[name]}", file=sys.stderr)
+    return turn
+
+
+def _old_estimator(arrays: pathlib.Path) -> dict[str, float]:
+    script = pathlib.Path(__file__).with_name("estimator_215.py")
+    done = subprocess.run(
+        [_PYTHON.value, str(script), str(arrays)], capture_output=True, text=True, timeout=600
+    )
+    if done.returncode:
+        raise RuntimeError(f"tf.estimator failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,41 @@
+"""The names of tf.estimator and tf.layers that exist here; knows no TensorFlow."""
+
+# By that name in tfbig and in tfbig.estimator.
+OURS = (
+    *("BestExporter", "Estimator", "EstimatorSpec", "EvalSpec", "FinalExporter", "LatestExporter"),
+    *("ModeKeys", "RunConfig", "TrainSpec", "WarmStartSettings", "train_and_evaluate"),
+)
+# In tfbig.estimator alone.
+IN_ESTIMATOR = (
+    *("CheckpointSaverHook", "CheckpointSaverListener", "Exporter", "FinalOpsHook"),
+    *("LoggingTensorHook", "NanTensorHook", "StepCounterHook", "StopAtStepHook"),
+    "SummarySaverHook",
+)
+# Those that tf.estimator only passed on from tf.compat.v1.train.
+FROM_TRAIN = (
+    *("FeedFnHook", "GlobalStepWaiterHook", "NanLossDuringTrainingError", "ProfilerHook"),
+    *("SecondOrStepTimer", "SessionRunArgs", "SessionRunContext", "SessionRunHook"),
+    *("SessionRunValues", "VocabInfo"),
+)
+STOPPING = (
+    "make_early_stopping_hook",
+    "stop_if_higher_hook",
+    "stop_if_lower_hook",
+    "stop_if_no_decrease_hook",
+    "stop_if_no_increase_hook",
+)
+# By function the module of tfbig.compat.v1.layers that defines it.
+LAYERS = {
+    "average_pooling1d": "pooling",
+    "average_pooling2d": "pooling",
+    "batch_normalization": "normalization",
+    "conv1d": "convolution",
+    "conv2d": "convolution",
+    "conv2d_transpose": "convolution",
+    "dense": "core",
+    "dropout": "core",
+    "flatten": "core",
+    "max_pooling1d": "pooling",
+    "max_pooling2d": "pooling",
+    "separable_conv2d": "convolution",
+}

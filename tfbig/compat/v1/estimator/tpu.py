@@ -1,0 +1,11 @@
+"""`tf.estimator.tpu`: nothing of it exists, and each name says what to write instead."""
+
+from tfbig.compat.gone import gone_estimator
+from tfbig.errors import UserError
+
+
+def __getattr__(name: str):
+    instead = gone_estimator(f"tpu.{name}")
+    if instead is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    raise UserError(f"tf.estimator.tpu.{name} does not exist in tfbig; {instead}.")

@@ -1,0 +1,1 @@
+"""From a script of TF1 or tf.estimator to one of tfbig: what `tfbig migrate` does."""

@@ -1,0 +1,155 @@
+"""Names of TF1 that a person has to think about, and what they are told."""
+
+from collections.abc import Sequence
+
+from tfbig.compat.gone import gone_estimator, gone_rnn
+from tfbig.run_config import NOT_HONOURED
+
+_SESSION = (
+    "there are no sessions: tfbig.train_distributed, or tfbig.Estimator's train, evaluate and "
+    "predict, run the model_fn"
+)
+_QUEUE = "there are no queues: read with a tf.data.Dataset, or a tfbig.data.Source, in input_fn"
+_ITERATOR = "return the Dataset itself from input_fn, without iterator and get_next()"
+_INITIALIZE = "leave it out: variables and tables are initialized when they are made"
+_PARTITIONER = (
+    "leave partitioners out: a variable is one piece; RunConfig(model_distribution='owner') "
+    "spreads the optimizer's state"
+)
+_STRATEGY = 'leave it out, and pass strategy= ("mirrored", "multi_worker") and devices='
+_SAVER = "leave it out: RunConfig(save_checkpoints_steps=, keep_checkpoint_max=) says it"
+_MERGED = "leave it out: RunConfig(save_summary_steps=) writes all summaries of the model_fn"
+_V1 = "leave it out: tfbig needs TensorFlow 2's behaviour, and TF1 code works in model_fn"
+
+_ADVICE = {
+    **dict.fromkeys(("Session", "InteractiveSession", "get_default_session"), _SESSION),
+    **dict.fromkeys(
+        (
+            *("train.MonitoredTrainingSession", "train.MonitoredSession", "train.Supervisor"),
+            *("train.SingularMonitoredSession", "train.ChiefSessionCreator"),
+            *("train.WorkerSessionCreator", "train.SessionManager", "train.basic_train_loop"),
+        ),
+        _SESSION,
+    ),
+    **dict.fromkeys(("ConfigProto", "GPUOptions", "OptimizerOptions", "GraphOptions"),
+        "leave it out: devices= chooses the devices, RunConfig(jit_compile=) XLA"),
+    **dict.fromkeys(
+        ("placeholder", "placeholder_with_default", "sparse_placeholder"),
+        "there is nothing to feed: take tensors from features, which input_fn's Dataset gives; in "
+        "a serving_input_receiver_fn write tf.TensorSpec(shape, dtype)",
+    ),
+    **dict.fromkeys(
+        (
+            *("global_variables_initializer", "local_variables_initializer", "tables_initializer"),
+            *("initialize_all_variables", "initialize_local_variables", "initialize_all_tables"),
+            *("variables_initializer", "report_uninitialized_variables"),
+        ),
+        _INITIALIZE,
+    ),
+    **dict.fromkeys(
+        (
+            *("FIFOQueue", "PaddingFIFOQueue", "RandomShuffleQueue", "PriorityQueue", "QueueBase"),
+            *("queue", "TextLineReader", "TFRecordReader", "WholeFileReader", "IdentityReader"),
+            *("FixedLengthRecordReader", "LMDBReader", "train.batch", "train.batch_join"),
+            *("train.maybe_batch", "train.shuffle_batch", "train.shuffle_batch_join"),
+            *("train.string_input_producer", "train.slice_input_producer"),
+            *("train.range_input_producer", "train.input_producer", "train.limit_epochs"),
+            *("train.QueueRunner", "train.add_queue_runner", "train.queue_runner"),
+            *("train.start_queue_runners", "train.Coordinator", "train.match_filenames_once"),
+        ),
+        _QUEUE,
+    ),
+    **dict.fromkeys(("data.make_one_shot_iterator", "data.make_initializable_iterator"), _ITERATOR),
+    **dict.fromkeys(
+        (
+            *("fixed_size_partitioner", "variable_axis_size_partitioner"),
+            *("min_max_variable_partitioner", "create_partitioned_variables"),
+        ),
+        _PARTITIONER,
+    ),
+    **dict.fromkeys(
+        ("train.SyncReplicasOptimizer", "train.replica_device_setter", "train.Server",
+         "train.ClusterSpec", "tpu.CrossShardOptimizer"),
+        _STRATEGY,
+    ),
+    "distribute": _STRATEGY,
+    "train.Saver": _SAVER,
+    "summary.FileWriter": _MERGED,
+    "summary.merge": _MERGED,
+    "summary.merge_all": _MERGED,
+    **dict.fromkeys(
+        ("disable_v2_behavior", "disable_eager_execution", "disable_resource_variables",
+         "disable_v2_tensorshape", "disable_control_flow_v2", "disable_tensor_equality"),
+        _V1,
+    ),
+    "enable_eager_execution": "leave it out: it is TensorFlow 2's own way",
+    "enable_v2_behavior": "leave it out: it is TensorFlow 2's own way",
+    "keras.estimator.model_to_estimator": (
+        "pass the compiled keras.Model to tfbig.train_distributed as it is"
+    ),
+    "train.FeedFnHook": "leave it out: input_fn gives all values",
+    "train.GlobalStepWaiterHook": "leave it out: workers start together",
+    "train.ProfilerHook": "write keras.callbacks.TensorBoard(profile_batch=…)",
+    "py_func": "write tf.numpy_function(…) in input_fn; in model_fn use TensorFlow's operations",
+    "examples": "write keras.datasets, tfbig.datasets or tfbig.data.TfdsSource",
+    "python": "TensorFlow's private modules change with each version; use a public name",
+    "contrib.layers.xavier_initializer": "write tf.compat.v1.glorot_uniform_initializer()",
+    "contrib.layers.l1_regularizer": "write keras.regularizers.L1(scale)",
+    "contrib.layers.l2_regularizer": "write keras.regularizers.L2(scale / 2)",
+    "contrib.layers.optimize_loss": "write optimizer.minimize(loss, global_step)",
+    "contrib.layers.fully_connected": (
+        "write tfbig.compat.v1.layers.dense(…, activation=tf.nn.relu), relu being the default of "
+        "contrib"
+    ),
+    "contrib.layers": "write the function of tfbig.compat.v1.layers, or a Keras layer",
+    "contrib.slim": (
+        "slim needs TF1's layers: write tfbig.compat.v1.layers, or take a model of "
+        "keras.applications and tfbig.fine_tune"
+    ),
+    "contrib.data": "write the method of tf.data.Dataset: shuffle, map, batch(drop_remainder=)",
+    "contrib.learn.datasets": "write keras.datasets, tfbig.datasets or tfbig.data.TfdsSource",
+    "contrib.learn": "write tfbig.Estimator, tfbig.RunConfig and tfbig.train_and_evaluate",
+    "contrib.lookup": "write tf.lookup.StaticHashTable, or keras.layers.StringLookup",
+    "contrib.distribute": _STRATEGY,
+    "contrib.metrics": "write tf.compat.v1.metrics, or a Keras metric",
+    "contrib.training.HParams": "write a dict, or an ml_collections.ConfigDict, as params=",
+    "contrib.predictor": "write tf.saved_model.load(path).signatures[…]",
+    "contrib.opt": "write an optimizer of keras.optimizers: AdamW, Lamb, Nadam",
+    "contrib.rnn": "TensorFlow 2.21 has no RNN cells of TF1; write keras.layers.LSTM in model_fn",
+    "contrib": "tf.contrib was removed with TensorFlow 2.0; write what took its place",
+}  # fmt: skip
+_REMOVABLE = frozenset(
+    name for name, text in _ADVICE.items() if text == _V1 or text.endswith("TensorFlow 2's own way")
+)
+RUN_CONFIG = {name: f"leave it out; use {text}" for name, text in NOT_HONOURED.items()}
+SESSION_HOOK = (
+    "a hook that uses the session cannot work: fetch tensors in before_run "
+    "(SessionRunArgs), or write a keras.callbacks.Callback"
+)
+PARTITIONER = _PARTITIONER
+ITERATOR = _ITERATOR
+
+
+def advice(names: Sequence[str]) -> str | None:
+    """What to do about `tf.<names>`, or None: nothing by hand.
+
+    Example: `advice(["contrib", "slim", "conv2d"])`.
+    """
+    if names[0] == "estimator" and len(names) > 1:
+        told = gone_estimator(".".join(names[1:3])) or gone_estimator(names[1])
+        return told or _ADVICE.get(f"train.{names[1]}")
+    if tuple(names[:2]) == ("contrib", "tpu"):
+        name = f"tpu.{names[-1]}"
+        return gone_estimator(name) or _ADVICE.get(name, _ADVICE["contrib"])
+    if names[0] == "nn" and len(names) > 1:
+        return gone_rnn(".".join(names[1:3]))
+    for length in range(len(names), 0, -1):
+        found = _ADVICE.get(".".join(names[:length]))
+        if found is not None:
+            return found
+    return None
+
+
+def is_left_out(names: Sequence[str]) -> bool:
+    """Whether a statement that only calls `tf.<names>` can be left out."""
+    return ".".join(names) in _REMOVABLE

@@ -1,0 +1,228 @@
+"""Reads a file's tree: where TensorFlow's names stand, and the patterns that need a person."""
+
+import dataclasses
+
+import libcst as cst
+
+from tfbig.migration import tensorflow_names
+from tfbig.migration.by_hand import ITERATOR, PARTITIONER, RUN_CONFIG, SESSION_HOOK, is_left_out
+from tfbig.migration.findings import Edit, Finding
+from tfbig.migration.renames import Name, decide
+from tfbig.migration.source import Source, Span
+
+_ITERATORS = ("make_one_shot_iterator", "make_initializable_iterator")
+
+
+@dataclasses.dataclass(frozen=True)
+class Use:
+    """A name of TensorFlow in an expression.
+
+    Args:
+        chain: the nodes of `tf`, `tf.train`, `tf.train.Saver`.
+        name: what it is.
+        given: how many of the name's parts the first node stands for: 0 for `tf`.
+        either: whether the module is imported now as tf, now as tf.compat.v1.
+        call: the call of it, if it is called.
+    """
+
+    chain: list[cst.BaseExpression]
+    name: Name
+    given: int
+    either: bool
+    call: cst.Call | None
+
+    @property
+    def skipped(self) -> int:
+        """How many nodes stand before the name's own parts: `tf.compat.v1` are three."""
+        return len(self.chain) - (len(self.name.parts) - self.given)
+
+
+class Finder(cst.CSTVisitor):
+    """Collects what there is in a file: `uses`, `imports`, and `findings` of its own.
+
+    Example: `finder = Finder(source); source.tree.visit(finder)`.
+    """
+
+    def __init__(self, source: Source):
+        super().__init__()
+        self._source = source
+        self._calls: dict[int, cst.Call] = {}
+        self._left_out: set[int] = set()
+        self.uses: list[Use] = []
+        self.imports: list[tuple[cst.SimpleStatementLine, cst.Import | cst.ImportFrom]] = []
+        self.findings: list[Finding] = []
+
+    def visit_Module(self, node: cst.Module) -> None:
+        self._leave_out(node.body)
+
+    def visit_IndentedBlock(self, node: cst.IndentedBlock) -> None:
+        self._leave_out(node.body)
+
+    def _leave_out(self, body) -> None:
+        """Lines such as `tf.disable_v2_behavior()`, unless a block would be empty without them."""
+        if len(body) < 2:
+            return
+        for line in body:
+            match line:
+                case cst.SimpleStatementLine(
+                    body=[cst.Expr(value=cst.Call(func=cst.Attribute() as function, args=[]))],
+                    trailing_whitespace=cst.TrailingWhitespace(comment=None),
+                ):
+                    use = self._use(function)
+                    if use and is_left_out(use.name.parts):
+                        self._left_out.add(id(function))
+                        span = self._source.span(line)
+                        start = span.start - self._source.place(line)[1] + 1
+                        whole = Span(start, self._source.line_end(span.start))
+                        self._add(line, "leave it out", Edit(whole, ""))
+
+    def visit_SimpleStatementLine(self, node: cst.SimpleStatementLine) -> None:
+        for small in node.body:
+            if isinstance(small, cst.Import | cst.ImportFrom):
+                self.imports.append((node, small))
+
+    def visit_Import(self, node: cst.Import) -> bool:
+        return False
+
+    def visit_ImportFrom(self, node: cst.ImportFrom) -> bool:
+        return False
+
+    def visit_Call(self, node: cst.Call) -> None:
+        self._calls[id(node.func)] = node
+        use = self._use(node.func)
+        if use is not None:
+            self._look_at_arguments(node, use.name.parts)
+
+    def _look_at_arguments(self, node: cst.Call, parts: tuple[str, ...]) -> None:
+        for index, argument in enumerate(node.args):
+            keyword = argument.keyword.value if argument.keyword else None
+            if keyword == "partitioner" and parts[-1] in ("get_variable", "variable_scope"):
+                self._add(argument, PARTITIONER)
+            if parts == ("estimator", "RunConfig"):
+                if keyword in RUN_CONFIG:
+                    self._add(argument, RUN_CONFIG[keyword])
+                elif keyword is None and not argument.star:
+                    field = "model_dir" if index == 0 else "all fields"
+                    self._add(argument, f"pass {field} by name; tfbig.RunConfig has another order")
+
+    def visit_Return(self, node: cst.Return) -> None:
+        match node.value:
+            case (
+                cst.Call(
+                    func=cst.Attribute(
+                        value=cst.Call(
+                            func=cst.Attribute(
+                                value=dataset, attr=cst.Name("make_one_shot_iterator")
+                            ),
+                            args=[],
+                        ),
+                        attr=cst.Name("get_next"),
+                    ),
+                    args=[],
+                ) as value
+            ):
+                if self._is_tensorflow(dataset):
+                    return
+                self._left_out.add(id(value.func.value.func))
+                end = self._source.span(dataset).end
+                edit = self._edit_without_comments(Span(end, self._source.span(value).end))
+                self._add(node, "return the Dataset itself", *edit)
+
+    def _is_tensorflow(self, node: cst.BaseExpression) -> bool:
+        return isinstance(node, cst.Name | cst.Attribute) and self._use(node) is not None
+
+    def _edit_without_comments(self, span: Span) -> list[Edit]:
+        return [] if "#" in self._source.text[span.start : span.end] else [Edit(span, "")]
+
+    def visit_Attribute(self, node: cst.Attribute) -> bool:
+        use = self._use(node)
+        if use is not None:
+            if id(node) not in self._left_out:
+                self.uses.append(use)
+            return False
+        match node:
+            case cst.Attribute(attr=cst.Name(name)) if name in _ITERATORS:
+                if id(node) not in self._left_out:
+                    self._add(node, ITERATOR)
+            case cst.Attribute(
+                value=cst.Subscript(
+                    value=cst.Attribute(attr=cst.Name("shape"))
+                    | cst.Call(func=cst.Attribute(attr=cst.Name("get_shape")), args=[])
+                ) as size,
+                attr=cst.Name("value"),
+            ):  # a number in TensorFlow 2, which has no value
+                span = Span(self._source.span(size).end, self._source.span(node).end)
+                self._add(node, "leave .value out", *self._edit_without_comments(span))
+        return True
+
+    def visit_ClassDef(self, node: cst.ClassDef) -> None:
+        for base in node.bases:
+            use = self._use(base.value)
+            names = use.name.parts if use else ()
+            if names in (("train", "SessionRunHook"), ("estimator", "SessionRunHook")):
+                found = _SessionUse()
+                node.body.visit(found)
+                if found.node is not None:
+                    self._add(found.node, SESSION_HOOK)
+
+    def _add(self, node: cst.CSTNode, instead: str, *edits: Edit) -> None:
+        text = " ".join(self._source.tree.code_for_node(node).split()).rstrip(" ,")
+        line, column = self._source.place(node)
+        self.findings.append(Finding(line, column, text, instead, edits))
+
+    def _use(self, node: cst.BaseExpression) -> Use | None:
+        """The use of TensorFlow that a dotted name is, or None."""
+        chain = [node]
+        while isinstance(chain[0], cst.Attribute):
+            chain.insert(0, chain[0].value)
+        root = chain[0]
+        full = self._source.imported_as(root) if isinstance(root, cst.Name) else None
+        if not full:
+            return None
+        rest = [each.attr.value for each in chain[1:]]
+        # `import tensorflow.compat.v1` binds `tensorflow` alone.
+        heads = {root.value if each.startswith(f"{root.value}.") else each for each in full}
+        names = {Name.of(".".join([head, *rest])) for head in heads}
+        if None in names or len({name.parts for name in names}) > 1:
+            return None
+        given = {len(Name.of(head).parts) if Name.of(head) else 0 for head in heads}
+        name = max(names, key=lambda each: each.v1)
+        if len(given) > 1 or not name.parts:
+            return None
+        return Use(chain, name, given.pop(), len(names) > 1, self._calls.get(id(node)))
+
+
+class _SessionUse(cst.CSTVisitor):
+    """The first place where a hook takes the session."""
+
+    def __init__(self):
+        super().__init__()
+        self.node: cst.CSTNode | None = None
+
+    def visit_Attribute(self, node: cst.Attribute) -> None:
+        if node.attr.value == "session":
+            self.node = self.node or node
+
+    def visit_FunctionDef(self, node: cst.FunctionDef) -> None:
+        if node.name.value == "after_create_session":
+            self.node = self.node or node.name
+
+
+def is_tf1(uses: list[Use]) -> bool:
+    """Whether a file is written for TF1: it uses, without compat.v1, what only TF1 has."""
+    return any(
+        not use.name.v1
+        and use.name.parts[0] != "estimator"
+        and not tensorflow_names.exists(use.name.parts, v1=False)
+        for use in uses
+    )
+
+
+def is_other_call(use: Use) -> bool:
+    """Whether a call meant another thing in TF1 than it does today."""
+    if use.name.v1 or use.call is None or decide(use.name) is not None:
+        return False
+    if use.name.parts[0] in ("Variable", "data", "keras") or any(a.star for a in use.call.args):
+        return False
+    keywords = [a.keyword.value for a in use.call.args if a.keyword]
+    return tensorflow_names.differs(use.name.parts, len(use.call.args) - len(keywords), keywords)
