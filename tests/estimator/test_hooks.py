@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import re
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,6 +13,7 @@ import tfbig
 from tests.estimator import iris
 from tfbig import estimator as est
 from tfbig.errors import TrainingDiverged, UserError
+from tfbig.estimator.hooks.session_run_hook import SessionRunHookAdapter
 
 v1 = tf.compat.v1.train
 
@@ -71,6 +73,11 @@ def test_stop_at_step_works_in_the_spec(tmp_path):
     assert result.global_step == 3
 
 
+class Fetches(v1.SessionRunHook):
+    def before_run(self, run_context):
+        return v1.SessionRunArgs(["probabilities", "loss"])
+
+
 class Listener(est.CheckpointSaverListener):
     def __init__(self, stop=None):
         self.told, self._stop = [], stop
@@ -122,10 +129,32 @@ def test_logging_tensor_shows_a_steps_own_values(tmp_path, kind, caplog):
     assert caplog.text.count("mine") == 3
 
 
-def test_looking_changes_nothing(tmp_path):
+def with_state(features, labels, mode, params):
+    """Moving statistics and a random stream, which a look must leave as they are."""
+    x = keras.layers.Dense(params["units"], name="hidden")(features["x"])
+    x = keras.layers.BatchNormalization()(x, training=mode == "train")
+    x = keras.layers.Dropout(0.5)(x, training=mode == "train")
+    logits = keras.layers.Dense(3, name="logits")(x)
+    optimizer = {"optimizer": keras.optimizers.SGD(0.1)}
+    return iris.spec_of(mode, logits, labels, lambda loss: optimizer)
+
+
+def counting(features, labels, mode, params):
+    """A variable that is changed whenever the probabilities are computed."""
+    count = iris.v1.get_variable(
+        "count", [], initializer=iris.v1.zeros_initializer(), trainable=False
+    )
+    with tf.control_dependencies([count.assign_add(1.0)]):
+        logits = tf.identity(iris.dense(features["x"], 3, "logits"))
+    return iris.spec_of(mode, logits, labels, iris.adam)
+
+
+@pytest.mark.parametrize("model_fn", [iris.model_fn, with_state, counting])
+def test_looking_changes_nothing(tmp_path, model_fn):
     hook = est.LoggingTensorHook(["loss"], every_n_iter=3, at_end=True)
-    looked = run(tmp_path / "looked", hook)
-    plain = run(tmp_path / "plain")
+    adapted = SessionRunHookAdapter(Fetches())
+    looked = run(tmp_path / "looked", hook, adapted, model_fn=model_fn)
+    plain = run(tmp_path / "plain", model_fn=model_fn)
     np.testing.assert_equal(iris.values(looked.model_dir), iris.values(plain.model_dir))
 
 

@@ -315,15 +315,23 @@ class ModelFnProgram(Program):
     ) -> dict[str, tf.Tensor]:
         """Tensors of model_fn's graph of a mode, computed on a batch; nothing else is run.
 
+        What their computation changes is put back, but for the local variables of metrics.
+
         Args:
             batch: of the present replica.
             find: tells the tensors' names in the trace that it is given.
         """
         traced = self._traced(mode, batch)
         names = find(traced)
-        part = traced.graph.part(traced.graph.needed(name.rsplit(":", 1)[0] for name in names))
-        flat = tf.nest.flatten(_fed(batch))
-        return dict(zip(names, traced.run(part, flat, names), strict=True))
+        needed = traced.graph.needed(name.rsplit(":", 1)[0] for name in names)
+        changed = traced.graph.written(needed, traced.resources)
+        kept = [self._store.variables[n] for n in changed if not self._store.is_local(n)]
+        before = [tf.convert_to_tensor(variable) for variable in kept]
+        found = traced.run(traced.graph.part(needed), tf.nest.flatten(_fed(batch)), names)
+        found = [tf.identity(tensor) for tensor in found]
+        for variable, value in zip(kept, before, strict=True):
+            variable.assign(value)
+        return dict(zip(names, found, strict=True))
 
     def prediction_spec(self, features: Any) -> EstimatorSpec:
         """The EstimatorSpec in PREDICT mode, computed in the graph that is being traced."""

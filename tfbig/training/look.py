@@ -84,17 +84,11 @@ class Look:
 
         def inside(tensors, first, step):
             element = tf.nest.pack_sequence_as(structure, tensors)
-            before = program.read()
             with placed(step, first, tf.shape(tensors[0])[0]):
-                found = self._found(flat, element, step)
-            variables = [*program.state, *program.metric_variables]
-            for variable, value in zip(variables, [*before.state, *before.metrics], strict=True):
-                variable.assign(value)
-            return found
+                return self._found(flat, element, step)
 
         def looked(*arguments):
             *tensors, first, step = arguments
-            program.select(self._mode == ModeKeys.TRAIN)
             with program.tracing():
                 return self._placement.run(inside, (list(tensors), first, step))
 
