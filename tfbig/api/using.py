@@ -90,7 +90,8 @@ def evaluate(
         model = _given_model("evaluate", model_or_path, base_model_fn, params)
         data = call_input_fn(input_fn, ModeKeys.EVAL, params, RunConfig())
         feed = _make_feed(data, placement)
-        compare(placement.peers, _facts(model, feed))
+        if placement.peers.count > 1:
+            compare(placement.peers, _facts(model, feed))
         report = evaluate_model(
             model,
             placement,
@@ -148,7 +149,8 @@ def predict(
         model = _given_model("predict", model_or_path, base_model_fn, params)
         data = call_input_fn(input_fn, ModeKeys.PREDICT, params, RunConfig())
         feed = _make_feed(data, placement)
-        compare(placement.peers, _facts(model, feed))
+        if placement.peers.count > 1:
+            compare(placement.peers, _facts(model, feed))
         predictor = Predictor(model, placement, feed)
     return _one_by_one(predictor, feed, placement.peers)
 

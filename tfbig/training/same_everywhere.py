@@ -35,10 +35,11 @@ def restored_alike(
         peers: the tasks.
     """
     restored = checkpoints.restore(variables, trackables) if peers.is_chief else None
-    told = [restored.path, _contents(restored.path)] if restored else None
-    told = peers.broadcast(told)
-    if peers.count == 1 or told is None:
+    if peers.count == 1:
         return restored
+    told = peers.broadcast([restored.path, _contents(restored.path)] if restored else None)
+    if told is None:
+        return None
     path, contents = told
     wanted = not peers.is_chief and _contents(path) != contents
     with tempfile.TemporaryDirectory(prefix="tfbig-checkpoint-") as folder:
