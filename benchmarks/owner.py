@@ -88,8 +88,8 @@ def _slot_bytes(optimizer: Any) -> int:
     bytes_of = {}
     for variable in optimizer.variables:
         value = variable.value
-        if hasattr(value, "slot"):
-            bytes_of[id(value.slot)] = value.slot.bytes
+        if hasattr(value, "parts"):
+            bytes_of.update({id(part.slot): part.slot.bytes for part in value.parts})
         else:
             bytes_of[id(value)] = value.shape.num_elements() * value.dtype.size
     return sum(bytes_of.values())

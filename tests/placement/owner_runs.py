@@ -1,6 +1,8 @@
 """Small trainings, replicated and by owners, of every kind that the update of slices knows."""
 
 import functools
+import json
+import os
 import pathlib
 from collections.abc import Callable
 
@@ -10,6 +12,7 @@ import tensorflow as tf
 from keras import optimizers
 
 import tfbig
+from tfbig.placement import owner_layout
 from tfbig.placement.owner_slots import SlicedSlot
 from tfbig.programs.tuning import Tuning, attach
 
@@ -98,6 +101,7 @@ _KINDS = {
     ),
     "signed": p(Signed, 1e-2),
     "loss_scaled": lambda: _scaled(optimizers.RMSprop(1e-3), 100.0),
+    "clipped": p(optimizers.Adam, 1e-2, global_clipnorm=0.05),
     "loss_scaled_clipped": lambda: _scaled(optimizers.Nadam(1e-2, clipnorm=0.1), 96.0),
     "loss_scaled_ema": lambda: _scaled(
         optimizers.Adam(1e-2, use_ema=True, ema_momentum=0.8, ema_overwrite_frequency=3), 64.0
@@ -123,19 +127,19 @@ def arrays(unused: bool = False) -> tuple:
     return x, {"value": y} if unused else y
 
 
-def train(name: str, replicas: int, jit: bool, model_dir: str | None = None, **config):
-    """Trains one of BUILDS on one device, or by so many owners."""
+def train(name: str, replicas: int | None, jit: bool, model_dir: str | None = None, **config):
+    """Trains one of BUILDS on one device, or by so many owners; None: those of the cluster."""
     x, y = arrays(name.startswith("no_gradient"))
     return tfbig.train_distributed(
         BUILDS[name],
         lambda: tf.data.Dataset.from_tensor_slices((x, y)).batch(32).repeat(),
-        strategy="mirrored" if replicas > 1 else "one_device",
+        strategy={None: "multi_worker", 1: "one_device"}.get(replicas, "mirrored"),
         devices=replicas,
         max_steps=STEPS,
         model_dir=model_dir,
         config=tfbig.RunConfig(
             **{
-                "model_distribution": "owner" if replicas > 1 else "replicated",
+                "model_distribution": "replicated" if replicas == 1 else "owner",
                 "jit_compile": jit,
                 "tf_random_seed": 5,
                 **config,
@@ -144,10 +148,19 @@ def train(name: str, replicas: int, jit: bool, model_dir: str | None = None, **c
     )
 
 
-def train_all(folder: str, replicas: int, jit: bool) -> None:
-    """Leaves what each of BUILDS ends with in `<name>.npz`."""
+def train_all(folder: str, replicas: int | None, jit: bool, bucket: int | None = None) -> None:
+    """Leaves what each of BUILDS ends with in `<name>.npz`, as each task has it.
+
+    Args:
+        bucket: bytes from which on variables are cut by rows, into pieces of that size.
+    """
+    if bucket is not None:
+        owner_layout._LARGE = owner_layout._BUCKET = owner_layout._GATHER = bucket
+    index = 0 if replicas else json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+    pathlib.Path(folder, str(index)).mkdir()
     for name in BUILDS:
-        np.savez(pathlib.Path(folder, f"{name}.npz"), **_state(train(name, replicas, jit).model))
+        state = _state(train(name, replicas, jit).model)
+        np.savez(pathlib.Path(folder, str(index), f"{name}.npz"), **state)
 
 
 def _state(model: keras.Model) -> dict[str, np.ndarray]:
@@ -187,7 +200,7 @@ def slot_bytes(replicas: int) -> dict[str, float]:
         config=tfbig.RunConfig(model_distribution="owner", tf_random_seed=0),
     )
     slots = [v.value for v in result.model.optimizer.variables if isinstance(v.value, SlicedSlot)]
-    stored = {id(slot.slot): slot.slot.variable for slot in slots}
+    stored = {id(part.slot): part.slot.variable for slot in slots for part in slot.parts}
     held = [0] * replicas
     for variable in stored.values():
         for replica, own in enumerate(variable.values):

@@ -1,5 +1,6 @@
 """Owners update slices by Keras's own rules, and keep what a replicated run would keep."""
 
+import functools
 import logging
 import warnings
 
@@ -22,24 +23,31 @@ from tfbig.programs.updates import Updates
 # Every optimizer, on one device and by owners.
 
 
+# All variables in one bucket; or cut by rows, the larger kernels into two pieces.
+_RUNS = {"one": (1, False), "2": (2, False), "4": (4, True), "workers": (None, False, 256)}
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The folders with what all runs end with, by number of replicas and jit."""
-    folders = {}
-    for replicas, jit in ((1, False), (2, False), (4, True)):
-        folder, files = tmp_path_factory.mktemp("trained"), tmp_path_factory.mktemp("files")
-        harness.call(owner_runs.train_all, files, str(folder), replicas, jit, timeout=400)
-        folders[replicas] = folder
-    return folders
+    """Gives the folder with what all runs at a place end with."""
+
+    @functools.cache
+    def folder(place):
+        ended, files = tmp_path_factory.mktemp("trained"), tmp_path_factory.mktemp("files")
+        call = harness.call_workers if place == "workers" else harness.call
+        call(owner_runs.train_all, files, str(ended), *_RUNS[place], timeout=400)
+        return ended
+
+    return folder
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("replicas", [2, 4])
+@pytest.mark.parametrize("place", ["2", "4", "workers"])
 @pytest.mark.parametrize("name", owner_runs.BUILDS)
-def test_owners_end_with_the_weights_and_slots_of_one_device(trained, name, replicas):
+def test_owners_end_with_the_weights_and_slots_of_one_device(trained, name, place):
     with (
-        np.load(trained[1] / f"{name}.npz") as expected,
-        np.load(trained[replicas] / f"{name}.npz") as got,
+        np.load(trained("one") / "0" / f"{name}.npz") as expected,
+        np.load(trained(place) / "0" / f"{name}.npz") as got,
     ):
         assert list(got) == list(expected)
         for key, value in expected.items():
@@ -48,9 +56,19 @@ def test_owners_end_with_the_weights_and_slots_of_one_device(trained, name, repl
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", owner_runs.BUILDS)
+def test_owners_in_two_processes_end_with_the_same_bits(trained, name):
+    first, second = (trained("workers") / index / f"{name}.npz" for index in "01")
+    with np.load(first) as expected, np.load(second) as got:
+        assert list(got) == list(expected)
+        for key, value in expected.items():
+            np.testing.assert_array_equal(got[key], value, err_msg=key)
+
+
+@pytest.mark.slow
 def test_what_the_runs_are_about_happens_in_them(trained):
     def values(name):
-        with np.load(trained[1] / f"{name}.npz") as file:
+        with np.load(trained("one") / "0" / f"{name}.npz") as file:
             return dict(file)
 
     weights = values("no_gradient")  # those of the first two layers, then those of the heads
@@ -99,9 +117,16 @@ def test_each_replica_holds_its_share_of_the_slots_within_a_hundredth(in_process
 
 @pytest.mark.parametrize("replicas", [1, 2, 3, 4, 7])
 def test_the_slices_of_a_layout_are_every_element_once(replicas):
-    sizes = [3, 1 << 20, 5, 1, 2_000_000, 10, 700_000, 700_000, 7]
-    kinds = ["a", "a", "b", "a", "b", "a", "a", "a", "b"]
-    pieces = lay_out(sizes, kinds, [4] * len(sizes), replicas)
+    sizes = [3, 1 << 20, 5, 1, 6_000_000, 10, 700_000, 700_000, 7, 3_300_000]
+    kinds = ["a", "a", "b", "a", "b", "a", "a", "a", "b", "a"]
+    rows = [3, 1 << 10, 5, 1, 6_000, 10, 1, 7, 7, 11]
+    pieces = lay_out(sizes, rows, kinds, [4] * len(sizes), replicas)
+    assert [(p.offsets, p.sizes) for p in pieces if p.members == (4,)] == [
+        ((0,), (2_000_000,)), ((2_000_000,), (2_000_000,)), ((4_000_000,), (2_000_000,)),
+    ]  # fmt: skip
+    assert [(p.offsets, p.sizes) for p in pieces if p.members == (9,)] == [
+        ((0,), (1_800_000,)), ((1_800_000,), (1_500_000,)),
+    ]  # fmt: skip
     seen = [np.zeros(size, int) for size in sizes]
     for piece in pieces:
         assert len({kinds[i] for i in piece.members}) == 1
@@ -115,17 +140,20 @@ def test_the_slices_of_a_layout_are_every_element_once(replicas):
 
 def test_large_variables_are_alone_and_small_ones_share_a_piece():
     sizes = [1 << 20, *[100] * 500, 1 << 21]
-    pieces = lay_out(sizes, ["k"] * len(sizes), [4] * len(sizes), 2)
+    pieces = lay_out(sizes, [1] * len(sizes), ["k"] * len(sizes), [4] * len(sizes), 2)
     assert [len(piece.members) for piece in pieces] == [1, 500, 1]
-    assert packed(pieces, ["f"] * 3, [4] * 3) == [[0, 1, 2]]
+    assert packed(pieces, ["f"] * 3, [4] * 3) == [[0, 1], [2]]  # of 8 MB at most
     assert packed(pieces, ["f", "h", "f"], [4, 2, 4]) == [[0], [1], [2]]
-    pieces = lay_out([1 << 22] * 4, ["k"] * 4, [4] * 4, 2)  # of 16 MB
-    assert packed(pieces, ["f"] * 4, [4] * 4) == [[0, 1], [2, 3]]
+
+
+def test_a_large_variable_that_cannot_be_cut_is_one_piece():
+    (piece,) = lay_out([1 << 24], [1], ["k"], [4], 2)  # of 64 MB
+    assert (piece.offsets, piece.sizes, piece.per) == ((0,), (1 << 24,), 1 << 23)
 
 
 def test_a_bucket_ends_before_it_is_too_large_to_be_copied():
-    pieces = lay_out([1 << 19] * 20, ["k"] * 20, [4] * 20, 2)  # of 2 MB
-    assert [len(piece.members) for piece in pieces] == [8, 8, 4]
+    pieces = lay_out([1 << 19] * 10, [1] * 10, ["k"] * 10, [4] * 10, 2)  # of 2 MB
+    assert [len(piece.members) for piece in pieces] == [4, 4, 2]
 
 
 # What is refused, and what is not.

@@ -69,6 +69,7 @@ from tfbig._private_api.saved_models import set_signature_methods
 from tfbig._private_api.slices import (
     SliceRule,
     assign_in_replica,
+    assign_rows_in_replica,
     averages,
     built_without_slots,
     check_gradients,
@@ -94,6 +95,7 @@ __all__ = [
     "alone",
     "as_not_compiled",
     "assign_in_replica",
+    "assign_rows_in_replica",
     "automatic_names",
     "averages",
     "build_compiled",

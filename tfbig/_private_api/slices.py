@@ -146,11 +146,31 @@ def assign_in_replica(variable, value) -> tf.Operation:
     Reason: `variable.assign` reduces over the replicas as the variable's aggregation says. Guard:
     test_assign_in_replica.
     """
+    variable = _of_replica(variable)
+    return variable.assign(tf.cast(value, variable.dtype), read_value=False)
+
+
+def assign_rows_in_replica(variable, first: int, rows: tf.Tensor) -> tf.Operation:
+    """Like `assign_in_replica`, of some rows, in their place.
+
+    Reason: the same; and `variable[a:b].assign` returns the whole value. Guard: the same.
+    """
+    variable = _of_replica(variable)
+    return tf.raw_ops.ResourceStridedSliceAssign(
+        ref=variable.handle,
+        begin=[first],
+        end=[first + rows.shape[0]],
+        strides=[1],
+        value=tf.cast(rows, variable.dtype),
+    )
+
+
+def _of_replica(variable) -> tf.Variable:
     if isinstance(variable, keras.Variable):
         variable = variable.value
     if isinstance(variable, tf.distribute.DistributedValues):
         variable = variable._get_on_device_or_primary()
-    return variable.assign(tf.cast(value, variable.dtype), read_value=False)
+    return variable
 
 
 class _Pure(TFOptimizer):

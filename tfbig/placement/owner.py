@@ -15,7 +15,7 @@ import tensorflow as tf
 from tfbig import _private_api
 from tfbig.placement.owner_checks import check_optimizer, check_slots
 from tfbig.placement.owner_layout import Piece, lay_out
-from tfbig.placement.owner_slots import PieceSlot, SlicedSlot
+from tfbig.placement.owner_slots import Exchange, Part, PieceSlot, SlicedSlot
 from tfbig.placement.owner_step import OwnerStep
 from tfbig.placement.placement import Placement
 from tfbig.programs.updates import Updates
@@ -46,8 +46,10 @@ class OwnerUpdates(Updates):
         placement: of two or more replicas.
     """
 
+    reduces = True
+
     def __init__(self, placement: Placement):
-        self._placement = placement
+        self._placement, self._exchange = placement, Exchange(placement)
         self._pieces: list[Piece] = []
         self._stored: list[list[PieceSlot]] = []  # by piece, in the order in which Keras makes them
         self._slots: dict[str, SlicedSlot] = {}
@@ -71,6 +73,7 @@ class OwnerUpdates(Updates):
         if not self._pieces:
             self._pieces = lay_out(
                 [v.shape.num_elements() for v in variables],
+                [_rows(v) for v in variables],
                 kinds,
                 [tf.as_dtype(dtype).size for dtype, _, _ in kinds],
                 self._placement.num_replicas,
@@ -105,6 +108,7 @@ class OwnerUpdates(Updates):
         return [
             PieceSlot(
                 self._placement,
+                self._exchange,
                 piece,
                 lambda slot=slot: _private_api.initial_value(slot, [piece.per]),
                 name=f"slice_of_{slot.name}",
@@ -114,15 +118,14 @@ class OwnerUpdates(Updates):
 
     def _attach(self, slots: list[list]) -> None:
         """Gives an optimizer's slots what they read and assign."""
-        by_variable = {
-            member: (stored, start)
-            for piece, stored in zip(self._pieces, self._stored, strict=True)
-            for member, start in zip(piece.members, piece.starts, strict=True)
-        }
-        for i, own in enumerate(slots):
-            stored, start = by_variable[i]
-            for slot, piece_slot in zip(own, stored, strict=True):
-                whole = self._slots.setdefault(slot.path, SlicedSlot(piece_slot, start, slot.shape))
+        by_variable: list[list] = [[] for _ in slots]
+        for piece, stored in zip(self._pieces, self._stored, strict=True):
+            for member, start, size in zip(piece.members, piece.starts, piece.sizes, strict=True):
+                by_variable[member].append((stored, start, size))
+        for own, places in zip(slots, by_variable, strict=True):
+            for k, slot in enumerate(own):
+                parts = [Part(stored[k], start, size) for stored, start, size in places]
+                whole = self._slots.setdefault(slot.path, SlicedSlot(parts, slot.shape))
                 _private_api.set_value(slot, whole)
 
     def _report(self, slots: list[list], variables: list) -> None:
@@ -135,6 +138,12 @@ class OwnerUpdates(Updates):
             "optimizer state (replicated: %s)",
             replicas, _shown(parameters), _shown(parameters), _shown(sliced), _shown(whole),
         )  # fmt: skip
+
+
+def _rows(variable) -> int:
+    """Into how many parts a variable may be cut: one with a constraint is changed as a whole."""
+    whole = variable.constraint is not None or not variable.shape.rank
+    return 1 if whole else variable.shape[0]
 
 
 def _bytes(variable) -> int:

@@ -1,4 +1,7 @@
-"""How variables are cut into one slice for each replica: large ones alone, small in buckets."""
+"""How variables are cut into one slice for each replica: small ones in buckets, large ones in rows.
+
+An update works through piece after piece, so a piece's size is what an update needs of memory.
+"""
 
 from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple
@@ -6,21 +9,23 @@ from typing import NamedTuple
 # So many small variables are one bucket that neither the operations nor the collectives of a step
 # grow with their number; a large one would only be copied on its way through a bucket.
 _LARGE = 1 << 22  # bytes
-_BUCKET = 1 << 24
-_GATHER = 1 << 25
+_BUCKET = 1 << 23
+_GATHER = 1 << 23
 
 
 class Piece(NamedTuple):
-    """Variables laid one after the other, flat, and cut into equal slices.
+    """Variables, or rows of one, laid one after the other, flat, and cut into equal slices.
 
     Attributes:
         members: the variables' places in the list that was laid out.
-        sizes: how many elements each has.
+        offsets: at which of its elements each begins: 0, or where the piece's rows begin.
+        sizes: how many elements of each are in the piece.
         per: how many elements a slice has; the last slices are filled up.
         kind: what the members have in common.
     """
 
     members: tuple[int, ...]
+    offsets: tuple[int, ...]
     sizes: tuple[int, ...]
     per: int
     kind: Hashable
@@ -33,40 +38,47 @@ class Piece(NamedTuple):
     def cut(self, replica: int) -> Iterator[tuple[int, int, int]]:
         """What of which members a replica's slice is made of: (member, start, stop)."""
         begin, end = replica * self.per, (replica + 1) * self.per
-        for member, start, size in zip(self.members, self.starts, self.sizes, strict=True):
+        for member, offset, start, size in zip(
+            self.members, self.offsets, self.starts, self.sizes, strict=True
+        ):
             first, last = max(begin, start), min(end, start + size)
             if first < last:
-                yield member, first - start, last - start
+                yield member, offset + first - start, offset + last - start
 
 
 def lay_out(
-    sizes: Sequence[int], kinds: Sequence[Hashable], itemsizes: Sequence[int], replicas: int
+    sizes: Sequence[int],
+    rows: Sequence[int],
+    kinds: Sequence[Hashable],
+    itemsizes: Sequence[int],
+    replicas: int,
 ) -> list[Piece]:
     """Lays out variables of several sizes and kinds.
 
     Args:
         sizes: the variables' numbers of elements.
+        rows: into how many parts each may be cut at most.
         kinds: variables of different kinds are in different pieces.
         itemsizes: bytes of an element.
         replicas: how many slices a piece is cut into.
     """
-    groups: list[list[int]] = []
-    open_groups: dict[Hashable, list[int]] = {}
+    groups: list[list[tuple[int, int, int]]] = []  # of (variable, offset, size)
+    open_groups: dict[Hashable, list[tuple[int, int, int]]] = {}
     for i, (size, kind, itemsize) in enumerate(zip(sizes, kinds, itemsizes, strict=True)):
         if size * itemsize >= _LARGE:
-            groups.append([i])
+            step = size // rows[i] * -(-rows[i] // -(-size * itemsize // _BUCKET))
+            groups += [[(i, at, min(step, size - at))] for at in range(0, size, step)]
             continue
         group = open_groups.get(kind)
-        if group is None or (sum(sizes[j] for j in group) + size) * itemsize > _BUCKET:
+        if group is None or (sum(part[2] for part in group) + size) * itemsize > _BUCKET:
             group = open_groups[kind] = []
             groups.append(group)
-        group.append(i)
+        group.append((i, 0, size))
     return [
         Piece(
-            tuple(group),
-            tuple(sizes[i] for i in group),
-            -(-sum(sizes[i] for i in group) // replicas),
-            kinds[group[0]],
+            *(tuple(values) for values in zip(*group, strict=True)),
+            -(-sum(size for _, _, size in group) // replicas),
+            kinds[group[0][0]],
         )
         for group in groups
     ]

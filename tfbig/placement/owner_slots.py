@@ -1,15 +1,76 @@
 """Slots of which each replica holds a slice, and what saves and loads them as wholes."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from tfbig import _private_api
 from tfbig.placement.owner_layout import Piece
 from tfbig.placement.placement import Placement
 from tfbig.programs.apart import run_apart
+
+
+class Exchange:
+    """Collects ranges of what replicas hold slices of, and hands them out.
+
+    Traced once for all slices, however many there are.
+
+    Args:
+        placement: where the replicas are.
+    """
+
+    def __init__(self, placement: Placement):
+        self._placement = placement
+        self._gather = tf.function(
+            lambda *arguments: placement.run(self._gathered, arguments),
+            autograph=False,
+            reduce_retracing=True,  # slices have many sizes
+        )
+        self._cut = tf.function(
+            lambda *arguments: placement.run_each(self._replaced, arguments),
+            autograph=False,
+            reduce_retracing=True,
+        )
+
+    def read(self, variable: tf.Variable, start: int, stop: int) -> np.ndarray:
+        """A range of the whole, from wherever it is: all processes call this together."""
+        bounds = (tf.constant(at, tf.int64) for at in (start, stop))
+        return self._gather(self._values(variable), *bounds).numpy()
+
+    def write(self, variable: tf.Variable, start: int, values: np.ndarray) -> None:
+        """Sets a range of the whole; each replica keeps what is in its slice."""
+        values = tf.convert_to_tensor(values, variable.dtype)
+        new = self._cut(self._values(variable), values, tf.constant(start, tf.int64))
+        for local, value in zip(self._locals(variable), new, strict=True):
+            local.assign(value)
+
+    def _locals(self, variable: tf.Variable) -> tuple[tf.Variable, ...]:
+        return self._placement.strategy.experimental_local_results(variable)
+
+    def _values(self, variable: tf.Variable) -> Any:
+        """The slices that this process holds, as an argument of `run`."""
+        held, first = self._locals(variable), self._placement.first_replica
+        return self._placement.strategy.experimental_distribute_values_from_function(
+            lambda context: held[context.replica_id_in_sync_group - first].read_value()
+        )
+
+    def _gathered(self, held: tf.Tensor, start: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
+        begin, end = self._inside(held, start), self._inside(held, stop)
+        return tf.distribute.get_replica_context().all_gather(held[begin:end], axis=0)
+
+    def _replaced(self, held: tf.Tensor, values: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
+        stop = start + tf.size(values, tf.int64)
+        begin, end = self._inside(held, start), self._inside(held, stop)
+        skipped = self._begin(held) + begin - start
+        new = [held[:begin], values[skipped : skipped + end - begin], held[end:]]
+        return tf.concat(new, 0)
+
+    def _begin(self, held: tf.Tensor) -> tf.Tensor:
+        return tf.cast(self._placement.replica(), tf.int64) * tf.size(held, tf.int64)
+
+    def _inside(self, held: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+        return tf.clip_by_value(place - self._begin(held), 0, tf.size(held, tf.int64))
 
 
 class PieceSlot:
@@ -17,13 +78,16 @@ class PieceSlot:
 
     Args:
         placement: where.
+        exchange: between its replicas.
         piece: how it is cut.
         initial: returns the first value of a slice, a tensor of shape [piece.per].
         name: the variable's.
     """
 
-    def __init__(self, placement: Placement, piece: Piece, initial: Callable, name: str):
-        self._placement, self._per = placement, piece.per
+    def __init__(
+        self, placement: Placement, exchange: Exchange, piece: Piece, initial: Callable, name: str
+    ):
+        self._exchange = exchange
 
         def make() -> tf.Variable:
             with placement.scope():
@@ -37,70 +101,44 @@ class PieceSlot:
 
         self.variable = run_apart(make)
         self.bytes = piece.per * self.variable.dtype.size
-        # Traced for any range of the piece, so once for all the variables of a bucket.
-        bound = tf.TensorSpec([], tf.int64)
-        self._gather = tf.function(
-            lambda *range_: placement.run(self._gathered, range_),
-            input_signature=[bound, bound],
-            autograph=False,
-        )
-        values = tf.TensorSpec([None], self.variable.dtype)
-        self._put = tf.function(
-            lambda *values_at: placement.run(self._put_in, values_at),
-            input_signature=[values, bound],
-            autograph=False,
-        )
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """A part of the whole piece, from wherever it is: all processes call this together."""
-        return self._gather(start, stop).numpy()
+        return self._exchange.read(self.variable, start, stop)
 
     def write(self, start: int, values: np.ndarray) -> None:
         """Sets a part of the whole piece; each replica keeps what is in its slice."""
-        self._put(tf.convert_to_tensor(values, self.variable.dtype), start)
+        self._exchange.write(self.variable, start, values)
 
-    def _gathered(self, start: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
-        first, last = self._inside(start), self._inside(stop)
-        part = tf.convert_to_tensor(self.variable)[first:last]
-        return tf.distribute.get_replica_context().all_gather(part, axis=0)
 
-    def _put_in(self, values: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
-        stop = start + tf.size(values, tf.int64)
-        first, last = self._inside(start), self._inside(stop)
-        skipped = self._begin() + first - start
-        old = tf.convert_to_tensor(self.variable)
-        new = [old[:first], values[skipped : skipped + last - first], old[last:]]
-        value = tf.ensure_shape(tf.concat(new, 0), [self._per])
-        with tf.control_dependencies([_private_api.assign_in_replica(self.variable, value)]):
-            return tf.constant(0)
+class Part(NamedTuple):
+    """What a variable has of a piece's slot: `size` elements from `start` on."""
 
-    def _begin(self) -> tf.Tensor:
-        return tf.cast(self._placement.replica(), tf.int64) * self._per
-
-    def _inside(self, place: tf.Tensor) -> tf.Tensor:
-        return tf.clip_by_value(place - self._begin(), 0, self._per)
+    slot: PieceSlot
+    start: int
+    size: int
 
 
 class SlicedSlot:
-    """One variable's part of a PieceSlot, with the face of a whole variable.
+    """One variable's parts of PieceSlots, with the face of a whole variable.
 
     `numpy` gathers it: where replicas are in several processes, all of them call it for the same
     slots in the same order. `assign` takes the whole value.
 
     Args:
-        slot: of the piece.
-        start: where the variable begins in the piece.
+        parts: in their order.
         shape: the variable's.
     """
 
-    def __init__(self, slot: PieceSlot, start: int, shape: tf.TensorShape):
-        self.slot, self._start, self.shape = slot, start, tf.TensorShape(shape)
-        self.dtype = slot.variable.dtype
+    def __init__(self, parts: list[Part], shape: tf.TensorShape):
+        self.parts, self.shape = parts, tf.TensorShape(shape)
+        self.dtype = parts[0].slot.variable.dtype
 
     def numpy(self) -> np.ndarray:
         """The whole value."""
-        stop = self._start + self.shape.num_elements()
-        return self.slot.read(self._start, stop).reshape(tuple(self.shape))
+        values = [slot.read(start, start + size) for slot, start, size in self.parts]
+        flat = values[0] if len(values) == 1 else np.concatenate(values)
+        return flat.reshape(tuple(self.shape))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         del copy  # it is a new array in any case
@@ -108,4 +146,7 @@ class SlicedSlot:
 
     def assign(self, value: Any) -> None:
         """Sets the whole value."""
-        self.slot.write(self._start, np.reshape(value, -1))
+        flat, at = np.reshape(value, -1), 0
+        for slot, start, size in self.parts:
+            slot.write(start, flat[at : at + size])
+            at += size

@@ -1,4 +1,4 @@
-"""One update by owners: slice, update by Keras's rule, gather. All of it is traced in a replica."""
+"""One update by owners: sum into slices, update by Keras's rule, gather; traced in a replica."""
 
 from collections.abc import Callable
 from typing import Any
@@ -35,6 +35,7 @@ class OwnerStep:
         *,
         compiled: bool,
     ):
+        self._placement = placement
         self._optimizer, self._inner = optimizer, _private_api.unwrapped(optimizer)
         self._variables, self._slots, self._stored = variables, slots, stored
         self._compiled = compiled
@@ -47,30 +48,37 @@ class OwnerStep:
         self._due: Any = None  # whether averages overwrite the weights now; None: never
 
     def apply(self, gradients: list, variables: list) -> None:
-        """Updates variables by gradients that are whole and equal on all replicas."""
+        """Updates variables by gradients that are what this replica adds to the sum of all."""
         _private_api.check_gradients(self._optimizer, gradients, variables)
-        gradients, divisor = self._prepared(gradients)
         place = {id(variable): i for i, variable in enumerate(self._variables)}
         whole: list = [None] * len(self._variables)
         for gradient, variable in zip(gradients, variables, strict=True):
             whole[place[id(variable)]] = gradient
-        touched = [any(whole[i] is not None for i in p.members) for p in self._pieces]
-        # All of them at once and first: no whole gradient then waits for its turn. And copied: a
-        # slice shares its tensor's memory, which a slot that is computed in its place would keep.
-        slices = [
-            tf.raw_ops.DeepCopy(x=self._slice(piece, whole)) if has else None
-            for piece, has in zip(self._pieces, touched, strict=True)
-        ]
         missing = {i for i, gradient in enumerate(whole) if gradient is None}
+        touched = [i for i, p in enumerate(self._pieces) if not missing.issuperset(p.members)]
         averaged = bool(self._inner.use_ema)
         overwrites = averaged and bool(self._inner.ema_overwrite_frequency)
         # Those with a gradient first: they tell the scalars that the others may need.
-        order = [i for i, t in enumerate(touched) if t]
+        order = list(touched)
         if averaged:
-            order += [i for i, t in enumerate(touched) if not t]
-        done = [gradient for gradient in slices if gradient is not None]
+            order += [i for i in range(len(self._pieces)) if i not in set(touched)]
+        decide = self._optimizer is not self._inner or _private_api.clips(self._inner)
+        slices: list = [None] * len(self._pieces)
+        divisor = self._inner.loss_scale_factor
+        # Rows are changed in their place, which would take a copy of the whole variable while the
+        # backward pass still reads it.
+        done = [gradient for gradient in gradients if gradient is not None]
+        if decide:  # by the whole gradient, so no piece can be updated before all are there
+            for i in order:
+                with tf.control_dependencies(done):
+                    slices[i] = self._sum(self._pieces[i], whole)
+                done = [s for s in slices[i : i + 1] if s is not None]
+            slices, divisor = self._prepared(slices, missing)
         for pack in self._packs(order):
             with tf.control_dependencies(done):  # one pack at a time: its temporaries are freed
+                if not decide:
+                    for i in pack:
+                        slices[i] = self._sum(self._pieces[i], whole)
                 done = self._update(pack, slices, missing, divisor, overwrites)
         with tf.control_dependencies(done):
             self._finish()
@@ -81,23 +89,80 @@ class OwnerStep:
         sizes = [tf.as_dtype(dtype).size for dtype in dtypes]
         return [[order[i] for i in pack] for pack in packed(pieces, dtypes, sizes)]
 
-    def _prepared(self, gradients: list) -> tuple[list, Any]:
+    def _sum(self, piece: Piece, gradients: list) -> tf.Tensor | None:
+        """This replica's slice of the gradients' sum; None if there is no gradient."""
+        if all(gradients[member] is None for member in piece.members):
+            return None
+        dtype, parts = piece.kind[0], []
+        for member, offset, size in zip(piece.members, piece.offsets, piece.sizes, strict=True):
+            if gradients[member] is None:
+                parts.append(tf.zeros([size], dtype))
+            else:
+                parts.append(tf.reshape(gradients[member], [-1])[offset : offset + size])
+        lacking = piece.per * self._replicas - sum(piece.sizes)
+        if lacking:
+            parts.append(tf.zeros([lacking], dtype))
+        rows = parts[0] if len(parts) == 1 else tf.concat(parts, 0)
+        return self._placement.scatter_sum(tf.reshape(rows, [self._replicas, piece.per]))
+
+    def _prepared(self, slices: list, missing: set[int]) -> tuple[list, Any]:
         """Decides whether to update, and clips.
 
         Returns:
-            Gradients, and what their slices are still to be divided by, or None.
+            Slices of gradients, and what they are still to be divided by, or None.
         """
+        present = [i for i, gradient in enumerate(slices) if gradient is not None]
         divisor = self._inner.loss_scale_factor
         if self._optimizer is not self._inner:
-            self._updated = self._optimizer.check_finite(gradients)
+            finite = self._optimizer.check_finite([slices[i] for i in present])
+            (bad,) = self._placement.reduce_sum([tf.cast(~finite, tf.float32)])
+            self._updated = tf.equal(bad, 0.0)
             divisor = tf.convert_to_tensor(self._optimizer.dynamic_scale)
         if not _private_api.clips(self._inner):
-            return gradients, divisor
-        if divisor is not None:
-            gradients = [None if g is None else _divided(g, divisor) for g in gradients]
-        present = [g for g in gradients if g is not None]
-        clipped = iter(_private_api.clipped(self._inner, present))
-        return [None if g is None else next(clipped) for g in gradients], None
+            return slices, divisor
+        slices = list(slices)
+        for i in present:
+            if divisor is not None:
+                slices[i] = _divided(slices[i], divisor)
+        if self._inner.clipvalue:
+            clipped = _private_api.clipped(self._inner, [slices[i] for i in present])
+        else:
+            factors = self._factors(slices, present, missing)
+            clipped = [slices[i] * self._spread(self._pieces[i], factors) for i in present]
+        for i, gradient in zip(present, clipped, strict=True):
+            slices[i] = gradient
+        return slices, None
+
+    def _factors(self, slices: list, present: list[int], missing: set[int]) -> dict:
+        """What clipping by norms multiplies each variable's gradient by.
+
+        It depends on the gradients' norms alone, so Keras is asked what it would make of gradients
+        that are single numbers, those norms.
+        """
+        members = [m for i in present for m in self._pieces[i].members if m not in missing]
+        squares = dict.fromkeys(members, tf.zeros([]))
+        for i in present:
+            at = 0
+            for member, start, stop in self._pieces[i].cut(self._replica):
+                part = tf.cast(slices[i][at : at + stop - start], tf.float32)
+                at += stop - start
+                if member not in missing:
+                    squares[member] += tf.reduce_sum(tf.square(part))
+        (total,) = self._placement.reduce_sum([tf.stack(list(squares.values()))])
+        norms = tf.unstack(tf.sqrt(total))
+        clipped = _private_api.clipped(self._inner, norms)
+        factors = [tf.math.divide_no_nan(c, n) for c, n in zip(clipped, norms, strict=True)]
+        return dict(zip(squares, factors, strict=True))
+
+    def _spread(self, piece: Piece, factors: dict) -> tf.Tensor:
+        """The factor of each element of this replica's slice of a piece, or of all of them."""
+        if len(piece.members) == 1:
+            return tf.cast(factors[piece.members[0]], piece.kind[0])
+        parts, left = [], piece.per
+        for member, start, stop in piece.cut(self._replica):
+            left -= stop - start
+            parts.append(tf.fill([stop - start], factors.get(member, tf.zeros([]))))
+        return tf.cast(tf.concat([*parts, tf.zeros([left])], 0), piece.kind[0])
 
     def _update(self, pack: list[int], gradients, missing, divisor, overwrites) -> list:
         """Updates the slices of a pack of pieces; returns what the next pack is to wait for."""
@@ -114,22 +179,30 @@ class OwnerStep:
         if not overwrites and all(gradients[i] is None for i in pack):
             return writes  # averages of weights that stay as they are
         together = mine[0] if len(mine) == 1 else tf.concat(mine, 0)
-        context = tf.distribute.get_replica_context()
-        gathered = context.all_gather(together, axis=0)
+        gathered = self._placement.gather_rows(together)
         gathered = tf.reshape(gathered, [self._replicas, -1])
         start = 0
         for i in pack:
             piece = self._pieces[i]
             flat = tf.reshape(gathered[:, start : start + piece.per], [-1])
             start += piece.per
-            for member, first, size in zip(piece.members, piece.starts, piece.sizes, strict=True):
+            for member, offset, first, size in zip(
+                piece.members, piece.offsets, piece.starts, piece.sizes, strict=True
+            ):
                 changed = member not in missing
                 if not (changed or overwrites):
                     continue
                 variable = self._variables[member]
-                value = tf.reshape(flat[first : first + size], variable.shape)
-                value = self._constrained(variable, value, changed)
-                writes.append(_private_api.assign_in_replica(variable, value))
+                value, whole = flat[first : first + size], variable.shape.num_elements()
+                if size == whole:
+                    value = tf.reshape(value, variable.shape)
+                    value = self._constrained(variable, value, changed)
+                    writes.append(_private_api.assign_in_replica(variable, value))
+                else:
+                    width = whole // variable.shape[0]
+                    value = tf.reshape(value, [size // width, *variable.shape[1:]])
+                    row = offset // width
+                    writes.append(_private_api.assign_rows_in_replica(variable, row, value))
         return writes
 
     def _update_slice(self, i: int, weights, gradient, missing, divisor) -> tuple[Any, list]:

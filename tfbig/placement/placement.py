@@ -60,6 +60,10 @@ class Placement:
         """Sums tensors over the replicas, inside `run`; every replica gets the sums."""
         return tensors
 
+    def scatter_sum(self, rows: tf.Tensor) -> tf.Tensor:
+        """Sums [num_replicas, n] over the replicas, inside `run`; each gets its row of the sum."""
+        return rows[0]
+
     def gather_rows(self, tensor: tf.Tensor) -> tf.Tensor:
         """The rows of all replicas in their order, inside `run`; each has equally many."""
         return tensor
@@ -127,6 +131,11 @@ class Mirrored(Placement):
             for i, total in zip(places, reduced, strict=True):
                 sums[i] = total
         return sums
+
+    def scatter_sum(self, rows: tf.Tensor) -> tf.Tensor:
+        sums = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, rows)
+        # A row shares its tensor's memory, which a slot that is computed in its place would keep.
+        return tf.raw_ops.DeepCopy(x=sums[int(tf.get_static_value(self.replica()))])
 
     def gather_rows(self, tensor: tf.Tensor) -> tf.Tensor:
         return tf.distribute.get_replica_context().all_gather(tensor, axis=0)

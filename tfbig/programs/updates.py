@@ -14,9 +14,11 @@ class Updates:
     Attributes:
         compiled: whether what is pure in an update may be compiled with XLA; set before a step
             is traced.
+        reduces: whether `apply` itself sums gradients over the replicas.
     """
 
     compiled: bool = False
+    reduces: bool = False
 
     def build(self, optimizer: Any, variables: list) -> None:
         """Makes an optimizer's variables.
@@ -33,7 +35,8 @@ class Updates:
 
         Args:
             optimizer: built by `build`.
-            gradients: one a variable, equal on all replicas, or None.
+            gradients: one a variable, or None; equal on all replicas, or where `reduces` is true
+                what each replica adds to their sum.
             variables: those trained now.
         """
         optimizer.apply(gradients, variables)

@@ -214,22 +214,29 @@ class Step:
         return [v for v, is_float, kept in flags if not is_float and not kept]
 
     def _reduce(self, sums: Sums) -> Sums:
-        """Sums over the replicas; what is no float is equal on all of them."""
-        kept = sums._replace(other=[])
+        """Sums over the replicas, gradients only if the update does not do it itself.
+
+        What is no float is equal on all of them.
+        """
+        kept, own = sums._replace(other=[]), None
+        if self._training and self._program.updates.reduces:
+            if self._find_nan:  # the totals tell all replicas what one has found
+                poison = tf.where(_have_nan(sums), float("nan"), 0.0)
+                kept = kept._replace(totals=[total + poison for total in sums.totals])
+            kept, own = kept._replace(gradients=[]), sums.gradients
         reduced = self._placement.reduce_sum(_flat_sums(kept))
-        return self._unflatten(reduced, others=sums.other)
+        return self._unflatten(reduced, others=sums.other, own=own)
 
     def _update(self, sums: Sums, loss: tf.Tensor) -> tf.Tensor:
         """The half of the step that changes the weights; returns the loss to be reported."""
         total = gradients.aggregate(
             sums.gradients, sums.denominators, self._shape, whole=self._parts == 1
         )
-        if self._find_nan:
+        if self._find_nan and not self._program.updates.reduces:
             # Of the sums, not of `total`: only the first replica's loss is reported, and where the
             # check reads what the optimizer multiplies next, TensorFlow optimizes that replica's
             # update in another way than the others', whose weights then differ in the last bit.
-            parts = [g for group in sums.gradients for g in group]
-            loss = tf.where(gradients.have_nan(parts), float("nan"), loss)
+            loss = tf.where(_have_nan(sums), float("nan"), loss)
         self._program.updates.compiled = self._compiled
         self._program.apply(total)
         self._assign(self._moving(self._program.state), sums.moving)
@@ -255,12 +262,16 @@ class Step:
         tf.function(trace, autograph=False).get_concrete_function()
         return specs
 
-    def _unflatten(self, flat: list, others: list | None = None) -> Sums:
-        """The inverse of `_flat_sums`, by what the trace of a part has shown."""
+    def _unflatten(self, flat: list, others: list | None = None, own: list | None = None) -> Sums:
+        """The inverse of `_flat_sums`, by what the trace of a part has shown.
+
+        Args:
+            others, own: Sums.other and Sums.gradients, if they are not in `flat`.
+        """
         left = iter(flat)
         trainable = len(self._program.trainable) if self._training else 0
         groups = len(self._shape.nominal)
-        sums = [
+        sums = own or [
             [None if i in missing else next(left) for i in range(trainable)]
             for missing in self._missing
         ]
@@ -277,6 +288,10 @@ class _VariableKind:
         self.dtype_is_float = tf.as_dtype(variable.dtype).is_floating
         name = getattr(variable, "path", None) or variable.name
         self.is_seed = "seed_generator_state" in name
+
+
+def _have_nan(sums: Sums) -> tf.Tensor:
+    return gradients.have_nan([g for group in sums.gradients for g in group])
 
 
 def _flat_sums(sums: Sums) -> list[tf.Tensor]:
