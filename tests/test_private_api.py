@@ -290,6 +290,24 @@ def test_assign_in_replica(in_process):
     assert in_process(assigned_in_replicas) == [[1.0, 2.0], [1.0, 2.0]]  # nothing is reduced
 
 
+def rows_assigned_in_replicas() -> list:
+    strategy = mirrored()
+    with strategy.scope():
+        variable = keras.Variable(np.zeros([4, 2], "float32"), aggregation="mean")
+
+    def replica():
+        number = tf.distribute.get_replica_context().replica_id_in_sync_group
+        value = tf.fill([2, 2], tf.cast(number, tf.float32) + 1)
+        _private_api.assign_rows_in_replica(variable, 1, value)
+
+    tf.function(lambda: strategy.run(replica), autograph=False)()
+    return [v.numpy()[:, 0].tolist() for v in variable.value.values]
+
+
+def test_assign_rows_in_replica(in_process):
+    assert in_process(rows_assigned_in_replicas) == [[0, 1, 1, 0], [0, 2, 2, 0]]
+
+
 # Losses.
 
 

@@ -153,7 +153,8 @@ def assign_in_replica(variable, value) -> tf.Operation:
 def assign_rows_in_replica(variable, first: int, rows: tf.Tensor) -> tf.Operation:
     """Like `assign_in_replica`, of some rows, in their place.
 
-    Reason: the same; and `variable[a:b].assign` returns the whole value. Guard: the same.
+    Reason: the same; and `variable[a:b].assign` returns the whole value. Guard:
+    test_assign_rows_in_replica.
     """
     variable = _of_replica(variable)
     return tf.raw_ops.ResourceStridedSliceAssign(
