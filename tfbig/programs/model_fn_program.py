@@ -1,6 +1,5 @@
 """Estimator-style model_fns, of Keras objects or of TensorFlow 1 code, as programs."""
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -21,8 +20,6 @@ from tfbig.programs.program import Batch, Forward, Program, Term, Values
 from tfbig.programs.spec import EstimatorSpec, ModeKeys, keras_metrics
 from tfbig.programs.train_op import TrainOp, check_train_op
 from tfbig.programs.variable_store import STEP, VariableStore
-
-log = logging.getLogger("tfbig")
 
 _NAMES = {ModeKeys.TRAIN: "TRAIN", ModeKeys.EVAL: "EVAL", ModeKeys.PREDICT: "PREDICT"}
 __all__ = ["ModelFnProgram", "ModelStandIn", "is_estimator_style"]
@@ -138,6 +135,7 @@ class ModelFnProgram(Program):
         return Batch(*program.split_element(element), None, tf.constant(1.0))
 
     def _build_training(self, traced: ModelFnTrace, batch: Batch) -> None:
+        self.summaries = traced.summaries
         if traced.spec.train_op is None:
             self._initials = traced.initials
             self._build_keras_training(batch)
@@ -145,12 +143,6 @@ class ModelFnProgram(Program):
         check_train_op(traced, self._store, self.updates, self._precision)
         graph = self._training = self._traces.graph(TrainingGraph, traced)
         self.optimizer = TrainOp(graph)
-        if traced.summaries:
-            log.info(
-                "model_fn makes %d tf.compat.v1.summary operations, which are not run: the "
-                "summaries have the loss, the rates and what is evaluated",
-                traced.summaries,
-            )
         self._trainable_keys, self._state_keys = graph.trained, graph.state
         self._optimizer_keys = graph.updated
         taken = {*graph.trained, *graph.state, *graph.updated, *traced.metric_keys}
@@ -351,7 +343,8 @@ class ModelFnProgram(Program):
 
     def named_variables(self) -> dict[str, tf.Variable]:
         variables, slots = self._store.variables, self.updates.slots()
-        model = [*self._trainable_keys, *self._frozen_keys, *self._state_keys]
+        state = [n for n in self._state_keys if not self._store.is_local(n)]
+        model = [*self._trainable_keys, *self._frozen_keys, *state]
         return {
             **{f"model/{name}": variables[name] for name in model},
             **{f"optimizer/{name}": variables[name] for name in self._optimizer_keys},

@@ -30,10 +30,8 @@ from tfbig.run_config import RunConfig
 from tfbig.training.agreement import Agreement, Plan, take_values_of_chief
 from tfbig.training.build import build_program
 from tfbig.training.callbacks.callback import RunInfo
-from tfbig.training.callbacks.nan_guard import NaNGuard
-from tfbig.training.callbacks.progress import Progress
+from tfbig.training.callbacks.choice import callbacks_of
 from tfbig.training.callbacks.runner import CallbackRunner
-from tfbig.training.callbacks.summaries import Summaries
 from tfbig.training.calls import Calls
 from tfbig.training.checkpoints import Checkpoints, Restored
 from tfbig.training.compile_choice import choose_jit
@@ -178,13 +176,7 @@ class TrainingSession:
                     feed.close()
 
     def _train(self, callbacks: Iterable[keras.callbacks.Callback]) -> TrainResult:
-        callbacks = keras.tree.flatten([] if callbacks is None else callbacks)
-        if self._peers.is_chief:
-            for kind in (Summaries, Progress):
-                if not any(isinstance(callback, kind) for callback in callbacks):
-                    callbacks.append(kind())
-        else:  # callbacks run on the chief; that a loss is NaN, every task sees
-            callbacks = [callback for callback in callbacks if isinstance(callback, NaNGuard)]
+        callbacks = callbacks_of(callbacks, self._program, self._peers.is_chief)
         runner = CallbackRunner(callbacks, self._program.callback_model())
         if self._peers.count > 1 and runner.guard is not None and runner.guard.find_op:
             raise NotBuiltError(
