@@ -66,9 +66,13 @@ def test_stop_at_step_ends_the_run(tmp_path, kind):
 
 def test_stop_at_step_works_in_the_spec(tmp_path):
     model_fn = with_fields(training_hooks=[est.StopAtStepHook(last_step=3)])
-    assert run(tmp_path, model_fn=model_fn).get_variable_value("global_step") == 3
+    assert run(tmp_path, model_fn=model_fn, steps=None).get_variable_value("global_step") == 3
     result = tfbig.train_distributed(
-        model_fn, iris.input_fn, strategy="one_device", config=iris.config(), params=iris.PARAMS
+        model_fn,
+        iris.endless_input_fn,
+        strategy="one_device",
+        config=iris.config(),
+        params=iris.PARAMS,
     )
     assert result.global_step == 3
 
