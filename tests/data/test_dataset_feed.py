@@ -64,6 +64,21 @@ def test_a_stack_has_rows_for_equal_parts_and_every_component_the_same_examples(
     np.testing.assert_array_equal(stack.values[0]["x"] * 10, np.stack([stack.values[1]] * 2, -1))
 
 
+@pytest.mark.parametrize(("length", "odd"), [(23, 3), (25, None), (5 * 256 + 1, None)])
+def test_the_size_of_the_last_batch_is_known_after_a_pass_and_kept(length, odd):
+    feed = feed_of(numbered(length))
+    read_pass(feed)
+    assert feed.odd is None
+    at_the_end = feed_of(numbered(length))
+    at_the_end.go_to(feed.position())
+    for each in (feed, at_the_end):
+        each.next_pass()
+        assert each.odd == odd
+    later = feed_of(numbered(length))
+    later.go_to(feed.position())
+    assert later.odd == odd
+
+
 def test_a_pull_takes_no_more_batches_than_it_is_asked_for():
     taken = []
 

@@ -52,6 +52,13 @@ def test_the_order_depends_on_seed_and_step_alone():
     assert labels_of(again.pull(7, 2)) == forwards[7:9]
 
 
+@pytest.mark.parametrize(
+    ("length", "odd"), [(23, 3), (25, None), (4, 4), (5 * 255 + 1, 1), (5 * 256 + 1, None)]
+)
+def test_the_size_of_the_last_batch_is_known_where_it_comes_often(length, odd):
+    assert feed_of(numbered(length, 5)).odd == odd
+
+
 def test_the_last_batch_of_a_pass_is_smaller_and_the_next_pass_follows():
     feed = feed_of()
     assert feed.steps_per_pass == 5

@@ -74,16 +74,15 @@ def _loss_scaled() -> keras.optimizers.Optimizer:
     return keras.optimizers.LossScaleOptimizer(SGD(0.1, momentum=0.9))
 
 
-def _tf1(optimizer, rate: float, *, data=UNEVEN, config=None, parts=False, **arguments) -> Case:
+def _tf1(optimizer, rate: float, *, data=UNEVEN, model_fn=None, **fields) -> Case:
     """A case of a model_fn of TensorFlow 1 code, against TensorFlow 1 itself."""
     return Case(
         None,
         data,
-        model_fn=TF1ModelFn(optimizer, rate, **arguments),
+        model_fn=TF1ModelFn(optimizer, rate, **(model_fn or {})),
         reference=tf1_reference.train,
-        config=config or {},
-        parts=parts,
         evaluates=True,
+        **fields,
     )
 
 
@@ -271,18 +270,35 @@ CASES = {
     "tf1_momentum": _tf1(tf1_model_fns.momentum, 0.1),
     "tf1_adam_last_of_one": _tf1(tf1_model_fns.adam, 0.01, data=partial(models.digits, 193)),
     "tf1_ftrl_accumulation_2": _tf1(tf1_model_fns.ftrl, 0.1, config={"accumulation_steps": 2}),
-    "tf1_clipped": _tf1(tf1_model_fns.momentum, 0.5, clip=0.05),
+    "tf1_clipped": _tf1(tf1_model_fns.momentum, 0.5, model_fn={"clip": 0.05}),
     "tf1_clipped_accumulation_2": _tf1(
-        tf1_model_fns.adam, 0.01, clip=0.05, config={"accumulation_steps": 2}
+        tf1_model_fns.adam, 0.01, model_fn={"clip": 0.05}, config={"accumulation_steps": 2}
     ),
-    "tf1_batch_norm": _tf1(tf1_model_fns.momentum, 0.1, normalize=True, parts=True),
+    "tf1_batch_norm": _tf1(tf1_model_fns.momentum, 0.1, model_fn={"normalize": True}, parts=True),
     "tf1_batch_norm_accumulation_2": _tf1(
         tf1_model_fns.momentum,
         0.1,
         data=partial(models.digits, 193),
-        normalize=True,
+        model_fn={"normalize": True},
         parts=True,
         config={"accumulation_steps": 2},
+    ),
+    # Both dialects at length: 20 passes of 15 batches, the last of 6.
+    "model_fn_300_steps": Case(
+        None,
+        UNEVEN,
+        batch_size=16,
+        epochs=20,
+        model_fn=ModelFn(adam),
+        config={"log_step_count_steps": 50},
+        evaluates=True,
+    ),
+    "tf1_300_steps": _tf1(
+        tf1_model_fns.adam,
+        0.01,
+        batch_size=16,
+        epochs=20,
+        config={"log_step_count_steps": 50},
     ),
     # Precision.
     "bfloat16": Case(
@@ -340,7 +356,10 @@ CASES |= {
     f"{name}_jit": dataclasses.replace(
         CASES[name], config={**CASES[name].config, "jit_compile": True}, replicas=(1,)
     )
-    for name in ("tf1_momentum", "tf1_clipped_accumulation_2")
+    for name in (
+        *("tf1_momentum", "tf1_clipped_accumulation_2", "tf1_300_steps"),
+        *("model_fn_300_steps", "model_fn_batch_norm_last_of_one"),
+    )
 }
 
 # Activations recomputed by block. Masks, seeds, statistics and added losses are what could differ.
@@ -482,6 +501,8 @@ _ON_TWO_WORKERS = (
     "tf1_adam_last_of_one",
     "tf1_clipped_accumulation_2",
     "tf1_batch_norm",
+    "model_fn_300_steps",
+    "tf1_300_steps",
     "bfloat16",
     "float16_infinite_gradient",
     "mlp_100_steps",

@@ -1,5 +1,7 @@
 """A model_fn in both dialects on iris, and what the tests of the Estimator train it with."""
 
+import inspect
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -79,7 +81,9 @@ def config(**fields) -> tfbig.RunConfig:
 
 
 def estimator(model_dir, fn=model_fn, **keywords) -> tfbig.Estimator:
-    keywords = {"params": PARAMS, "config": config(), "strategy": "one_device", **keywords}
+    if "params" in inspect.signature(fn).parameters:
+        keywords = {"params": PARAMS, **keywords}
+    keywords = {"config": config(), "strategy": "one_device", **keywords}
     return tfbig.Estimator(fn, model_dir, **keywords)
 
 

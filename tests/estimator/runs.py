@@ -37,6 +37,12 @@ def train_killed(kind: str, model_dir: str) -> None:
 def train_and_use(kind: str, model_dir: str, strategy: str, devices: int) -> dict:
     estimator = iris.estimator(model_dir, KINDS[kind], strategy=strategy, devices=devices)
     estimator.train(iris.endless_input_fn, steps=100)
+    return use(kind, model_dir, strategy, devices)
+
+
+def use(kind: str, model_dir: str, strategy: str, devices: int) -> dict:
+    """Evaluates and predicts by the newest checkpoint."""
+    estimator = iris.estimator(model_dir, KINDS[kind], strategy=strategy, devices=devices)
     predictions = estimator.predict(iris.features_input_fn)
     names = ("hidden/kernel", "hidden/bias", "logits/kernel", "logits/bias")
     if estimator.latest_checkpoint() is None:  # in a cluster, the chief has written it elsewhere

@@ -23,6 +23,13 @@ def trained(tmp_path_factory):
     return iris.estimator(folder).train(iris.endless_input_fn, steps=60)
 
 
+@pytest.fixture(scope="module")
+def trained_by_keras(tmp_path_factory):
+    """The same in the other dialect."""
+    folder = tmp_path_factory.mktemp("trained_by_keras")
+    return iris.estimator(folder, iris.keras_model_fn).train(iris.endless_input_fn, steps=60)
+
+
 def copied(estimator, tmp_path):
     """The same in a model_dir of its own."""
     tf.io.gfile.makedirs(str(tmp_path / "run"))
@@ -34,7 +41,9 @@ def copied(estimator, tmp_path):
     return iris.estimator(tmp_path / "run")
 
 
-def test_evaluate_equals_a_numpy_evaluation_of_predicts_output(trained):
+@pytest.mark.parametrize("dialect", ["trained", "trained_by_keras"])
+def test_evaluate_equals_a_numpy_evaluation_of_predicts_output(dialect, request):
+    trained = request.getfixturevalue(dialect)
     result = trained.evaluate(iris.eval_input_fn)
     predictions = list(trained.predict(iris.features_input_fn))
     p = np.stack([one["probabilities"] for one in predictions])
@@ -159,6 +168,14 @@ def no_features(labels, mode):
     del labels, mode
 
 
+def no_labels(features, mode):
+    del features, mode
+
+
+def more_arguments(features, labels, mode, width, depth):
+    del features, labels, mode, width, depth
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -175,6 +192,18 @@ def no_features(labels, mode):
         (lambda e: e.train(iris.input_fn, hooks=[3]), "has 3, which is no hook"),
         (lambda e: e.train(iris.input_fn, hooks=3), "expected a list of hooks"),
         (lambda e: tfbig.Estimator(no_features), "must take features as its first argument"),
+        (
+            lambda e: tfbig.Estimator(more_arguments),
+            r"model_fn \(more_arguments\) has following not expected args: \['width', 'depth'\]",
+        ),
+        (
+            lambda e: tfbig.Estimator(no_labels, params={"units": 1}),
+            r"model_fn \(no_labels\) does not include params argument, but params \({'units': 1}\)",
+        ),
+        (
+            lambda e: tfbig.Estimator(no_labels, e.model_dir).train(iris.input_fn),
+            "model_fn does not take labels, but input_fn returns labels",
+        ),
         (lambda e: tfbig.Estimator(iris.model_fn, config={}), "expected a tfbig.RunConfig"),
         (lambda e: tfbig.Estimator(iris.model_fn, warm_start_from=3), "expected a path"),
         (lambda e: e.evaluate(iris.input_fn, checkpoint_path="/nowhere"), "there is no checkpoint"),
@@ -197,6 +226,14 @@ def test_params_reach_input_fn_and_labels_may_be_a_dict(tmp_path):
     params = {**iris.PARAMS, "batch_size": 50}
     estimator = iris.estimator(tmp_path, model_fn, params=params).train(input_fn)
     assert estimator.get_variable_value("global_step") == 3
+
+
+@pytest.mark.parametrize("kind", ["tf1", "keras"])
+def test_a_new_process_evaluates_and_predicts_the_same_bits(kind, tmp_path, in_process):
+    first = in_process(runs.train_and_use, kind, str(tmp_path), "one_device", 1)
+    again = in_process(runs.use, kind, str(tmp_path), "one_device", 1)
+    assert again["result"]["global_step"] == 100
+    assert again == first
 
 
 @pytest.mark.parametrize("kind", ["tf1", "keras"])

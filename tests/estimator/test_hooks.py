@@ -66,9 +66,13 @@ def test_stop_at_step_ends_the_run(tmp_path, kind):
 
 def test_stop_at_step_works_in_the_spec(tmp_path):
     model_fn = with_fields(training_hooks=[est.StopAtStepHook(last_step=3)])
-    assert run(tmp_path, model_fn=model_fn).get_variable_value("global_step") == 3
+    assert run(tmp_path, model_fn=model_fn, steps=None).get_variable_value("global_step") == 3
     result = tfbig.train_distributed(
-        model_fn, iris.input_fn, strategy="one_device", config=iris.config(), params=iris.PARAMS
+        model_fn,
+        iris.endless_input_fn,
+        strategy="one_device",
+        config=iris.config(),
+        params=iris.PARAMS,
     )
     assert result.global_step == 3
 
@@ -210,6 +214,35 @@ def test_summaries_of_tensorflow_1_are_written(tmp_path):
     assert {s: list(m.values())[0] for s, m in found.items()} == pytest.approx(
         {step: 2 * losses[step - 1] for step in (1, 5, 9)}, abs=1e-5
     )
+
+
+def with_summaries(fn):
+    """A model_fn that also makes summaries, one of them of a metric's update."""
+
+    def model_fn(features, labels, mode, params):
+        spec = fn(features, labels, mode, params)
+        if mode == tfbig.ModeKeys.TRAIN:
+            tf.compat.v1.summary.scalar("twice", 2 * spec.loss)
+            accuracy = tf.compat.v1.metrics.accuracy(labels, spec.predictions["class_ids"])
+            tf.compat.v1.summary.scalar("right", accuracy[1])
+        return spec
+
+    return model_fn
+
+
+@pytest.mark.parametrize("dialect", [iris.model_fn, iris.keras_model_fn])
+def test_summaries_of_model_fn_are_written_when_they_are_due_and_change_nothing(tmp_path, dialect):
+    without = run(tmp_path / "without", model_fn=dialect)
+    estimator = run(tmp_path / "run", model_fn=with_summaries(dialect), save_summary_steps=4)
+    found = est.read_eval_metrics(str(tmp_path / "run" / "summaries"))
+    written = {step: m for step, m in found.items() if "twice" in m}
+    assert list(written) == [1, 5, 9]
+    assert all(0 <= m["right"] <= 1 for m in written.values())
+    np.testing.assert_equal(iris.values(estimator.model_dir), iris.values(without.model_dir))
+    if dialect is iris.model_fn:
+        losses = plain_losses(tmp_path, 10)
+        for step, m in written.items():
+            assert m["twice"] == pytest.approx(2 * losses[step - 1], abs=1e-5)
 
 
 def test_final_ops_are_computed_at_the_end(tmp_path):

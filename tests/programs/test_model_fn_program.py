@@ -222,8 +222,9 @@ def loss_is(make):
         (keras.ops.mean, (), kinds.SCALAR, 1.0),
         (lambda each: each, (5,), kinds.EXAMPLES, 5.0),
         (lambda each: tf.cast(tf.reduce_mean(each), tf.float16), (), kinds.SCALAR, 1.0),
+        (lambda each: tf.reduce_mean(each, keepdims=True), (), kinds.SCALAR, 1.0),
     ],
-    ids=["[n]", "[n, 1]", "a scalar", "[n, tokens]", "a float16"],
+    ids=["[n]", "[n, 1]", "a scalar", "[n, tokens]", "a float16", "[1]"],
 )
 def test_a_loss_is_its_mean_over_the_batch(make, shape, kind, per_row):
     program = built(loss_is(make), (x(*shape, 4), classes(*shape)))
@@ -236,6 +237,20 @@ def test_a_loss_is_its_mean_over_the_batch(make, shape, kind, per_row):
         classes(*shape), x(*shape, 4) @ kernel.numpy() + bias.numpy()
     )
     np.testing.assert_allclose(loss_of([term]), expected, rtol=2e-3)
+
+
+WRONG_LOSSES = {
+    "of another axis": lambda each: tf.reduce_mean(tf.stack([each, each, each], 1), 0),
+    "of some examples": lambda each: tf.boolean_mask(each, tf.range(tf.size(each)) > 1),
+}
+
+
+@pytest.mark.parametrize("of", WRONG_LOSSES)
+def test_a_loss_with_another_number_of_rows_than_the_batch_is_refused(of):
+    program = built(loss_is(WRONG_LOSSES[of]), (x(4), classes()))
+    message = "Loss must be scalar, or have a value for each example of the batch, given"
+    with pytest.raises((UserError, tf.errors.InvalidArgumentError), match=message):
+        forward(program, batch(x(4), classes()))
 
 
 # Metrics.
@@ -304,7 +319,7 @@ def test_model_fn_need_not_take_labels_where_there_are_none():
         return tfbig.EstimatorSpec(mode, loss=loss, optimizer=keras.optimizers.SGD(0.1))
 
     assert len(built(model_fn, (x(4),)).trainable) == 2
-    with pytest.raises(UserError, match="^input_fn returns labels, but model_fn takes none; write"):
+    with pytest.raises(UserError, match="^model_fn does not take labels, but input_fn returns la"):
         built(model_fn)
 
 
@@ -346,11 +361,11 @@ REFUSED = {
     ),
     "a number as a metric": (
         returning(lambda mode: spec(mode, eval_metric_ops={"m": 3.0})),
-        r"^eval_metric_ops\['m'\] is float; pass a Keras metric that has been updated",
+        r"^Values of eval_metric_ops must be .* tuples or Keras metrics, given: float for key: m",
     ),
     "an argument": (
         lambda features, labels, mode, width: None,
-        "^model_fn asks for an argument 'width'; it can ask for features, labels, mode, params",
+        r"^model_fn \(<lambda>\) has following not expected args: \['width'\]; it can ask for feat",
     ),
 }
 

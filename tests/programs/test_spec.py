@@ -86,6 +86,11 @@ CASES = {
         lambda: {"loss": tf.ones([3]), "train_op": tf.no_op()},
         "Loss must be scalar, given: ",
     ),
+    "a loss of two numbers in a row": (
+        TRAIN,
+        lambda: {"loss": tf.ones([1, 2]), "train_op": tf.no_op()},
+        "Loss must be scalar, given: ",
+    ),
     "two things that update": (
         TRAIN,
         lambda: {"loss": 1.0, "train_op": tf.no_op(), "optimizer": SGD()},
@@ -107,19 +112,20 @@ CASES = {
     "metrics that are no dict": (
         EVAL,
         lambda: {"loss": 1.0, "eval_metric_ops": [1]},
-        "eval_metric_ops must be a dict, and is list.",
+        "eval_metric_ops must be a dict, given: list.",
     ),
     "a metric that is a tensor": (
         EVAL,
         lambda: {"loss": 1.0, "eval_metric_ops": {"m": tf.zeros([2])}},
-        "eval_metric_ops['m'] is Tensor; pass a Keras metric that has been updated with this "
-        "batch, for example keras.metrics.Mean(), or the (metric_value, update_op) tuple of a "
-        "tf.compat.v1.metrics function.",
+        "Values of eval_metric_ops must be (metric_value, update_op) tuples or Keras metrics, "
+        "given: Tensor for key: m; pass what a tf.compat.v1.metrics function returns, or a Keras "
+        "metric that has been updated with this batch.",
     ),
     "a metric of three": (
         EVAL,
         lambda: {"loss": 1.0, "eval_metric_ops": {"m": (1, 2, 3)}},
-        "eval_metric_ops['m'] is tuple; pass a Keras metric",
+        "Values of eval_metric_ops must be (metric_value, update_op) tuples or Keras metrics, "
+        "given: tuple for key: m; ",
     ),
     "a value that is no tensor": (
         EVAL,

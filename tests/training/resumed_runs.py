@@ -57,6 +57,15 @@ def model_fn(features, labels, mode):
     return tfbig.EstimatorSpec(mode, loss=loss, optimizer=keras.optimizers.Adam(1e-2))
 
 
+def tf1_model_fn(features, labels, mode):
+    hidden = tfbig.compat.v1.layers.dense(features, 16, tf.nn.relu)
+    output = tfbig.compat.v1.layers.dense(hidden, 1)
+    loss = tf.compat.v1.losses.mean_squared_error(labels, output)
+    optimizer = tf.compat.v1.train.AdamOptimizer(1e-2)
+    train_op = optimizer.minimize(loss, tf.compat.v1.train.get_global_step())
+    return tfbig.EstimatorSpec(mode, loss=loss, train_op=train_op)
+
+
 def build_classifier() -> keras.Model:
     """Drops units by the example's place, so that the number of replicas changes nothing."""
     layers = [keras.layers.Flatten(), keras.layers.Dense(16, "relu"), tfbig.layers.Dropout(0.3)]
@@ -115,6 +124,9 @@ KINDS = {
     "passes": dict(model_fn=build_model, input_fn=passes, epochs=4),
     "generator": dict(model_fn=build_model, input_fn=generator),
     "model_fn": dict(model_fn=model_fn, input_fn=source),
+    "model_fn_passes": dict(model_fn=model_fn, input_fn=passes, epochs=4),
+    "tf1": dict(model_fn=tf1_model_fn, input_fn=source),
+    "tf1_passes": dict(model_fn=tf1_model_fn, input_fn=passes, epochs=4),
     "callbacks": dict(model_fn=build_model, input_fn=source, eval_input_fn=source),
     "augmented": dict(model_fn=build_classifier, input_fn=augmented),
     "mirrored": dict(model_fn=build_model, input_fn=source, strategy="mirrored", devices=2),

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tfbig import _private_api
 from tfbig.data.distribution import share_of
-from tfbig.data.feed import Feed, Stack, capacity_for, rows_for
+from tfbig.data.feed import Feed, Stack, capacity_for, odd_for, rows_for
 from tfbig.errors import UserError
 
 log = logging.getLogger("tfbig")
@@ -57,7 +57,7 @@ class DatasetFeed(Feed):
         if cardinality == 0:
             raise _empty()
         self._dataset = dataset.prefetch(tf.data.AUTOTUNE)
-        self._passes, self._in_pass, self._resumed = 0, 0, False
+        self._passes, self._in_pass, self._resumed, self._last = 0, 0, False, 0
         self._start_pass()
         self.keepable = self._find_out_if_keepable()
         self.batch_size = leaves[0].shape[0] or self._first_size()
@@ -81,6 +81,8 @@ class DatasetFeed(Feed):
         except tf.errors.OpError as error:
             raise _explained(error) from error
         self._in_pass += stack.steps
+        if stack.steps:
+            self._last = int(stack.sizes[stack.steps - 1])
         self._kept = self.keepable
         return stack
 
@@ -91,6 +93,8 @@ class DatasetFeed(Feed):
             self._reshuffle_as_after(self._begun)
             self._resumed = False
         self._start_pass()
+        if not self._passes:  # a first pass shows what is to be met in all others
+            self.odd = odd_for(self._last, self.batch_size, self._in_pass)
         self._passes, self._in_pass = self._passes + 1, 0
 
     def trackables(self) -> dict:
@@ -102,6 +106,8 @@ class DatasetFeed(Feed):
             "in_pass": self._in_pass,
             "kept": self._kept,
             "batch_size": self.batch_size,
+            "last": self._last,
+            "odd": self.odd,
         }
 
     def begin_again(self, reason: str) -> None:
@@ -112,6 +118,7 @@ class DatasetFeed(Feed):
         )
         self._start_pass()
         self._passes, self._in_pass, self._kept = 0, 0, self.keepable
+        self._last, self.odd = 0, None
 
     def go_to(self, position: dict) -> None:
         before = position.get("batch_size", "unknown: it was a Source")
@@ -120,6 +127,7 @@ class DatasetFeed(Feed):
             self._kept = False
             return
         passes, in_pass = position["passes"], position["in_pass"]
+        self._last, self.odd = position.get("last", 0), position.get("odd")
         self._kept = position["kept"] and self.keepable
         if self._passes or self._in_pass:  # the checkpoint that was tried before is damaged
             self._start_pass()

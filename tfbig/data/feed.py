@@ -7,6 +7,8 @@ import tensorflow as tf
 
 from tfbig.data.distribution import share_of
 
+_SHORT_PASS = 256  # steps: of more, one that is not compiled is too small a part to matter
+
 
 class Stack(NamedTuple):
     """Consecutive global batches, or one worker's shares of them, stacked for one call of the loop.
@@ -59,6 +61,8 @@ class Feed:
         full: full batches can be cut into equal parts, with no row left over on any worker.
         capacity: K, the largest number of batches in a stack.
         steps_per_pass: batches in one pass over the data, or None: not known.
+        odd: how many examples the last batch of each pass has, if it is known, smaller than the
+            others and comes so often that a step of its own is worth compiling; or None.
         static: all dimensions but the first are known; otherwise stacks hold one batch.
         remedy: what to do when the step waits for data.
     """
@@ -71,6 +75,7 @@ class Feed:
     full: bool
     capacity: int
     steps_per_pass: int | None
+    odd: int | None = None
     static: bool = True
     remedy: str = ""
 
@@ -109,6 +114,11 @@ class Feed:
 def rows_for(batch_size: int, multiple: int) -> int:
     """`batch_size`, rounded up to a multiple of the number of parts."""
     return -(-batch_size // multiple) * multiple
+
+
+def odd_for(last: int, batch_size: int, steps_per_pass: int) -> int | None:
+    """`Feed.odd`, from the size of the last batch of a pass."""
+    return last if 0 < last < batch_size and steps_per_pass <= _SHORT_PASS else None
 
 
 def capacity_for(element_spec: Any, rows: int, steps_per_loop: int | str) -> int:

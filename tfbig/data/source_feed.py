@@ -15,7 +15,7 @@ from tfbig.data.distribution import (
     MixtureDistribution,
     RandomDistribution,
 )
-from tfbig.data.feed import Feed, Stack, capacity_for, rows_for
+from tfbig.data.feed import Feed, Stack, capacity_for, odd_for, rows_for
 from tfbig.data.source import Source
 from tfbig.errors import UserError
 
@@ -76,6 +76,8 @@ class SourceFeed(Feed):
         self.full = self.rows * workers == self.batch_size
         self.capacity = capacity_for(self.element_spec, self.rows, steps_per_loop)
         self.steps_per_pass = self._distribution.steps_per_pass
+        last = int(self._distribution.sizes(self.steps_per_pass - 1, 1)[0])
+        self.odd = odd_for(last, self.batch_size, self.steps_per_pass)
         self._quarantines: set[Quarantine] = set()
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="tfbig-read")
         self._helpers = None

@@ -13,6 +13,7 @@ from tfbig.errors import UserError
 from tfbig.estimator import evaluating, exporting, predicting, training
 from tfbig.estimator.eval_events import eval_dir
 from tfbig.estimator.warm_start import checked_warm_start
+from tfbig.programs.model_fn_call import check_arguments
 from tfbig.programs.model_fn_program import is_estimator_style
 from tfbig.training.named_checkpoint import NamedCheckpoint, latest
 
@@ -66,6 +67,7 @@ class Estimator:
                 f"model_fn(features, labels, mode); received {given!r}. Keras builders and models "
                 "are trained by tfbig.train_distributed."
             )
+        check_arguments(model_fn, params)
         model_dir = checked_model_dir(model_dir)
         if model_dir is None:
             model_dir = tempfile.mkdtemp(prefix="tfbig-")

@@ -1,6 +1,5 @@
 """Estimator-style model_fns, of Keras objects or of TensorFlow 1 code, as programs."""
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -13,14 +12,14 @@ from tfbig.programs import program
 from tfbig.programs.keras_checks import explain_numbers
 from tfbig.programs.model_fn_call import call_model_fn, checked, is_estimator_style
 from tfbig.programs.model_fn_graphs import EvaluationGraph, PredictionGraph, TrainingGraph
+from tfbig.programs.model_fn_loss import loss_term
 from tfbig.programs.model_fn_trace import Initial, ModelFnTrace
+from tfbig.programs.model_fn_traces import ModelFnTraces, fed
 from tfbig.programs.model_stand_in import ModelStandIn
 from tfbig.programs.program import Batch, Forward, Program, Term, Values
 from tfbig.programs.spec import EstimatorSpec, ModeKeys, keras_metrics
 from tfbig.programs.train_op import TrainOp, check_train_op
 from tfbig.programs.variable_store import STEP, VariableStore
-
-log = logging.getLogger("tfbig")
 
 _NAMES = {ModeKeys.TRAIN: "TRAIN", ModeKeys.EVAL: "EVAL", ModeKeys.PREDICT: "PREDICT"}
 __all__ = ["ModelFnProgram", "ModelStandIn", "is_estimator_style"]
@@ -55,13 +54,10 @@ class ModelFnProgram(Program):
         self._model_fn = model_fn
         self._params, self._config = params, config
         self._precision, self._scope = precision, scope
-        # Then each part's loss has all of the regularization, which counts once.
-        self._sums = getattr(config, "gradient_aggregation", "mean") == "sum"
         self._store = VariableStore(scope)
+        self._traces = ModelFnTraces(model_fn, params, config, self._store, precision)
         self._metrics: dict[str, keras.metrics.Metric] = {}
         self._metric_keys: list[str] = []
-        self._traces: dict[tuple, ModelFnTrace] = {}
-        self._graphs: dict[int, Any] = {}
         self._training: TrainingGraph | None = None  # the graph that is trained by, or None
         self._evaluation: EvaluationGraph | None = None
         self._initials: list[Initial] = []
@@ -94,7 +90,7 @@ class ModelFnProgram(Program):
 
         def trace(*flat):
             batch = self._batch_of(spec, flat, mode)
-            traced = self._traced(mode, batch)
+            traced = self._traces.of(mode, batch)
             self._store.closed = True
             if known is not None:
                 self._refuse_new(traced, known, mode)
@@ -104,7 +100,7 @@ class ModelFnProgram(Program):
             elif mode == ModeKeys.EVAL:
                 self._build_evaluation(traced, batch)
             else:
-                self._graph(PredictionGraph, traced)
+                self._traces.graph(PredictionGraph, traced)
                 self._sort_untrained(traced)
             return tf.zeros([])
 
@@ -139,19 +135,14 @@ class ModelFnProgram(Program):
         return Batch(*program.split_element(element), None, tf.constant(1.0))
 
     def _build_training(self, traced: ModelFnTrace, batch: Batch) -> None:
+        self.summaries = traced.summaries
         if traced.spec.train_op is None:
             self._initials = traced.initials
             self._build_keras_training(batch)
             return
         check_train_op(traced, self._store, self.updates, self._precision)
-        graph = self._training = self._graph(TrainingGraph, traced)
+        graph = self._training = self._traces.graph(TrainingGraph, traced)
         self.optimizer = TrainOp(graph)
-        if traced.summaries:
-            log.info(
-                "model_fn makes %d tf.compat.v1.summary operations, which are not run: the "
-                "summaries have the loss, the rates and what is evaluated",
-                traced.summaries,
-            )
         self._trainable_keys, self._state_keys = graph.trained, graph.state
         self._optimizer_keys = graph.updated
         taken = {*graph.trained, *graph.state, *graph.updated, *traced.metric_keys}
@@ -185,7 +176,7 @@ class ModelFnProgram(Program):
         store = self._store
         self._metrics = dict(traced.spec.eval_metric_ops or {})
         if self._training is not None or not self._is_keras(traced):
-            graph = self._evaluation = self._graph(EvaluationGraph, traced)
+            graph = self._evaluation = self._traces.graph(EvaluationGraph, traced)
             self._metric_keys = graph.metrics
         else:
             spec, _ = self._call(batch, ModeKeys.EVAL)
@@ -215,34 +206,6 @@ class ModelFnProgram(Program):
         return all(isinstance(m, keras.metrics.Metric) for m in metrics) and all(
             self._store.is_of_keras(n) or n == STEP for n in traced.names
         )
-
-    def _traced(self, mode: str, batch: Batch) -> ModelFnTrace:
-        """The trace of a mode for batches of these shapes; made if there is none yet."""
-        element = _fed(batch)
-        specs = [tf.TensorSpec(t.shape, t.dtype) for t in tf.nest.flatten(element)]
-        key = (mode, *((tuple(s.shape.as_list()), s.dtype) for s in specs))
-        if key not in self._traces:
-
-            def call(flat):
-                features, labels = (*tf.nest.pack_sequence_as(element, flat), None)[:2]
-                given = batch._replace(features=features, labels=labels)
-                spec = call_model_fn(self._model_fn, given, mode, self._params, self._config)
-                return checked(spec, mode).as_tensors()
-
-            known = STEP in self._store.variables
-            traced = ModelFnTrace(call, specs, self._store, mode, self._precision, apart=self._sums)
-            if not (known or traced.used(STEP) or traced.spec.train_op is not None):
-                self._store.forget(STEP)
-            self._traces[key] = traced
-        return self._traces[key]
-
-    def _graph(self, kind: type, traced: ModelFnTrace) -> Any:
-        if id(traced) not in self._graphs:
-            arguments: tuple = (traced,)
-            if kind is not PredictionGraph:
-                arguments += (self._store,)
-            self._graphs[id(traced)] = kind(*arguments)
-        return self._graphs[id(traced)]
 
     def _call(self, batch: Batch, mode: str) -> tuple[EstimatorSpec, list[str]]:
         policy = keras.config.dtype_policy()
@@ -290,11 +253,12 @@ class ModelFnProgram(Program):
         mode = ModeKeys.TRAIN if training else ModeKeys.EVAL
         by_graph = self._training if training else self._evaluation
         if by_graph is None:
-            return [_term(self._call(batch, mode)[0].loss)]
-        traced, flat = self._traced(mode, batch), tf.nest.flatten(_fed(batch))
+            return [loss_term(self._call(batch, mode)[0].loss, batch.features)]
+        traced, flat = self._traces.of(mode, batch), tf.nest.flatten(fed(batch))
         if training:
-            return self._graph(TrainingGraph, traced).compute(flat, self.trainable)
-        return [_term(self._graph(EvaluationGraph, traced).compute(flat))]
+            return self._traces.graph(TrainingGraph, traced).compute(flat, self.trainable)
+        loss = self._traces.graph(EvaluationGraph, traced).compute(flat)
+        return [loss_term(loss, batch.features)]
 
     def apply(self, gradients: list) -> None:
         step = self._store.variables.get(STEP)
@@ -321,13 +285,13 @@ class ModelFnProgram(Program):
             batch: of the present replica.
             find: tells the tensors' names in the trace that it is given.
         """
-        traced = self._traced(mode, batch)
+        traced = self._traces.of(mode, batch)
         names = find(traced)
         needed = traced.graph.needed(name.rsplit(":", 1)[0] for name in names)
         changed = traced.graph.written(needed, traced.resources)
         kept = [self._store.variables[n] for n in changed if not self._store.is_local(n)]
         before = [tf.convert_to_tensor(variable) for variable in kept]
-        found = traced.run(traced.graph.part(needed), tf.nest.flatten(_fed(batch)), names)
+        found = traced.run(traced.graph.part(needed), tf.nest.flatten(fed(batch)), names)
         found = [tf.identity(tensor) for tensor in found]
         for variable, value in zip(kept, before, strict=True):
             variable.assign(value)
@@ -336,8 +300,8 @@ class ModelFnProgram(Program):
     def prediction_spec(self, features: Any) -> EstimatorSpec:
         """The EstimatorSpec in PREDICT mode, computed in the graph that is being traced."""
         batch = Batch(features, None, None, None, tf.constant(1.0))
-        traced = self._traced(ModeKeys.PREDICT, batch)
-        return self._graph(PredictionGraph, traced).spec(tf.nest.flatten(_fed(batch)))
+        traced = self._traces.of(ModeKeys.PREDICT, batch)
+        return self._traces.graph(PredictionGraph, traced).spec(tf.nest.flatten(fed(batch)))
 
     def predict(self, features: Any) -> Any:
         """The predictions for a batch: a structure of tensors of shape [n, …]."""
@@ -356,13 +320,13 @@ class ModelFnProgram(Program):
         Returns:
             Their twins in the graph that is being traced.
         """
-        traced = self._traced(mode, batch)
-        return traced.twins(tf.nest.flatten(_fed(batch)), find(traced.spec, traced.tf_graph))
+        traced = self._traces.of(mode, batch)
+        return traced.twins(tf.nest.flatten(fed(batch)), find(traced.spec, traced.tf_graph))
 
     @property
     def tables(self) -> list:
         """The lookup tables that traces of model_fn have made, for an export to hold."""
-        return [table for traced in self._traces.values() for table in traced.tables]
+        return self._traces.tables
 
     def learning_rate(self) -> float | None:
         if self._training is not None:
@@ -379,7 +343,8 @@ class ModelFnProgram(Program):
 
     def named_variables(self) -> dict[str, tf.Variable]:
         variables, slots = self._store.variables, self.updates.slots()
-        model = [*self._trainable_keys, *self._frozen_keys, *self._state_keys]
+        state = [n for n in self._state_keys if not self._store.is_local(n)]
+        model = [*self._trainable_keys, *self._frozen_keys, *state]
         return {
             **{f"model/{name}": variables[name] for name in model},
             **{f"optimizer/{name}": variables[name] for name in self._optimizer_keys},
@@ -406,16 +371,3 @@ class ModelFnProgram(Program):
 
     def explain_batch(self, features: Any, labels: Any) -> str | None:
         return explain_numbers("features", features) or explain_numbers("labels", labels)
-
-
-def _term(loss: tf.Tensor) -> Term:
-    loss = tf.cast(loss, tf.float32)
-    if loss.shape.rank == 0:
-        return Term(program.SCALAR, loss)
-    per_row = tf.cast(tf.reduce_prod(tf.shape(loss)[1:]), tf.float32)
-    return Term(program.EXAMPLES, tf.reduce_sum(loss), per_row=per_row)
-
-
-def _fed(batch: Batch) -> tuple:
-    """What of a batch a model_fn is given."""
-    return (batch.features,) if batch.labels is None else (batch.features, batch.labels)

@@ -83,7 +83,7 @@ class ModelFnTrace:
         tables: lookup tables that were made, filled.
         once: what of the loss is no sum over examples, if it was to be found and there is any.
         synchronized: a layer asks for statistics over all replicas.
-        summaries: how many tf.compat.v1.summary operations there are.
+        summaries: names of the tensors of tf.compat.v1.summary operations.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class ModelFnTrace:
         self.initials: list[Initial] = []
         self.tables: list = []
         self.once: Once | None = None
-        self.summaries = 0
+        self.summaries: list[str] = []
         self.synchronized = False
         self.names: list[str] = []
         specs = [tf.TensorSpec(s.shape, s.dtype, name=f"batch_{i}") for i, s in enumerate(specs)]
@@ -130,7 +130,8 @@ class ModelFnTrace:
                 self.spec = call(list(batch))
             if apart and self.spec.train_op is not None:
                 self.once = self._counted_once(self.spec.loss, batch)
-            self.summaries = len(tf.compat.v1.get_collection(tf.compat.v1.GraphKeys.SUMMARIES))
+            summaries = tf.compat.v1.get_collection(tf.compat.v1.GraphKeys.SUMMARIES)
+            self.summaries = list(dict.fromkeys(tensor.name for tensor in summaries))
 
         with self._store.graph_scope(mode) as self.names:
             traced = tf.function(body, input_signature=[*specs, *_PLACE], autograph=False)

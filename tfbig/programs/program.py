@@ -94,6 +94,7 @@ class Program:
         has_convolutions: some layer is a convolution or a maximum over a window, which decides
             how the loop is best compiled.
         per_replica_statistics: some layer normalises over each replica's part of a batch.
+        summaries: names of the tensors of TensorFlow 1's summaries in TRAIN mode.
         named: its variables have names of their own, under which a checkpoint holds them.
     """
 
@@ -111,6 +112,7 @@ class Program:
     has_convolutions: bool = False
     phases: tuple[int, ...] = ()
     tables: Sequence = ()
+    summaries: Sequence[str] = ()
 
     def build(self, spec: Any, run) -> None:
         """Creates all variables. `spec`: the batch's structure; `run` calls a function as the

@@ -95,9 +95,9 @@ def _check_metric(name: str, metric: Any) -> None:
         return
     if isinstance(metric, tf.Tensor) or not isinstance(metric, (tuple, list)) or len(metric) != 2:
         raise UserError(
-            f"eval_metric_ops[{name!r}] is {_kind(metric)}; pass a Keras metric that has been "
-            "updated with this batch, for example keras.metrics.Mean(), or the (metric_value, "
-            "update_op) tuple of a tf.compat.v1.metrics function."
+            "Values of eval_metric_ops must be (metric_value, update_op) tuples or Keras metrics, "
+            f"given: {_kind(metric)} for key: {name}; pass what a tf.compat.v1.metrics function "
+            "returns, or a Keras metric that has been updated with this batch."
         )
     value, update = metric
     for part in tf.nest.flatten(value):
@@ -132,7 +132,7 @@ def _dict(spec: Any, field: str) -> Mapping[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise UserError(f"{field} must be a dict, and is {_kind(value)}.")
+        raise UserError(f"{field} must be a dict, given: {_kind(value)}.")
     return value
 
 

@@ -38,7 +38,8 @@ class Calls:
     """Runs stacks of batches through one mode of a program.
 
     Two functions are traced when they are needed: one for batches of the full size (or padded,
-    where padding is exact), which may be compiled, and one for batches of any size.
+    where padding is exact), which may be compiled, and one for batches of any size. The smaller
+    batch at the end of each pass is compiled too, in the same function, where it is known.
 
     Args:
         program, placement: what and where.
@@ -68,6 +69,7 @@ class Calls:
         self._compiled = False
         self._pads = program.exact_with_padding and feed.static
         self._has_even = feed.static and (self._pads or feed.full)
+        self._traced_odd: int | None = None
 
     def run(self, stack: Stack, first: int) -> Ran:
         """Runs all the batches of a stack; `first` is the global step of its first one."""
@@ -94,7 +96,8 @@ class Calls:
         if stack.steps == 0:
             return
         sizes = stack.sizes[: stack.steps]  # not counts: all workers call the same functions
-        exact = (sizes != self._feed.batch_size) & (not self._pads) | (not self._has_even)
+        fits = np.isin(sizes, [self._feed.batch_size, self._odd() or self._feed.batch_size])
+        exact = ~(fits | self._pads) | (not self._has_even)
         # Of a batch of bad records there is nothing to evaluate; in training there is none such.
         left_out = (sizes == 0) & (not self._training)
         kind = np.where(left_out, 2, exact)
@@ -119,8 +122,20 @@ class Calls:
         if exact:
             self._exact = self._exact or self._concrete(exact=True, jit=False)
             return self._exact
-        self._even = self._even or self._concrete(exact=False, jit=self.jit)
+        if self._even is None or self._traced_odd != self._odd():
+            self._traced_odd, self._compiled = self._odd(), False
+            self._even = self._concrete(exact=False, jit=self.jit)
         return self._even
+
+    def _odd(self) -> int | None:
+        """The size of smaller batches that the compiled function takes besides full ones.
+
+        A function of the data's position, so that a resumed run computes the same bits.
+        """
+        whole = self.jit and self._placement.compiles_whole_loop
+        if not (whole and self._training) or self._pads or not self._has_even:
+            return None
+        return self._feed.odd if self._config.accumulation_steps == 1 else None
 
     def _concrete(self, *, exact: bool, jit: bool):
         """A function of one signature, which is called in a third of the time."""
@@ -148,17 +163,20 @@ class Calls:
 
     def _traced(self, *, exact: bool, jit: bool):
         whole = jit and self._placement.compiles_whole_loop
-        step = Step(
-            self._program,
-            self._placement,
-            training=self._training,
-            aggregation=self._config.gradient_aggregation,
-            micro_batches=self._config.accumulation_steps,
-            rows=-(-self._feed.batch_size // self._feed.workers) if exact else self._feed.rows,
-            exact=exact,
-            compile_part=jit and not whole and not self._program.couples_replicas,
-            find_nan=not jit,
-        )
+        largest = -(-self._feed.batch_size // self._feed.workers)
+        step = self._step(largest if exact else self._feed.rows, exact, jit)
+        odd = None if exact else self._odd()
+        odd_step = odd and self._step(odd, exact, jit)
+
+        def run(values, share, i, number):
+            def full():
+                return self._placement.run(step, (values, share, i, number))
+
+            def smaller():
+                fewer = tf.nest.map_structure(lambda t: t[:, :odd], values)
+                return self._placement.run(odd_step, (fewer, share, i, number))
+
+            return tf.cond(share.size == odd, smaller, full) if odd else full()
 
         def loop(values, shares, start, stop, first):
             self._program.select(self._training)
@@ -169,7 +187,7 @@ class Calls:
             def body(i, loss_sum, examples, nonfinite):
                 number = first + tf.cast(i, tf.int64)
                 share = Share(*(numbers[i] for numbers in shares))
-                loss = self._placement.run(step, (values, share, i, number))
+                loss = run(values, share, i, number)
                 count = tf.cast(share.size, tf.float32)
                 bad = (nonfinite < 0) & ~tf.math.is_finite(loss)
                 return (
@@ -194,6 +212,20 @@ class Calls:
             input_signature=(*signature, scalar, scalar, tf.TensorSpec([], tf.int64)),
             autograph=False,
             jit_compile=True if whole else None,
+        )
+
+    def _step(self, rows: int, exact: bool, jit: bool) -> Step:
+        whole = jit and self._placement.compiles_whole_loop
+        return Step(
+            self._program,
+            self._placement,
+            training=self._training,
+            aggregation=self._config.gradient_aggregation,
+            micro_batches=self._config.accumulation_steps,
+            rows=rows,
+            exact=exact,
+            compile_part=jit and not whole and not self._program.couples_replicas,
+            find_nan=not jit,
         )
 
     def _stack_spec(self):

@@ -21,6 +21,7 @@ from tfbig.training.evaluator import Evaluator
 from tfbig.training.look import Look
 from tfbig.training.meters import DataWait, Meters, Stopwatch
 from tfbig.training.preemption import Preemption
+from tfbig.training.rates import kept_rates
 from tfbig.training.result import TrainResult, note, validation
 from tfbig.training.schedule import Schedule, power_of_two
 
@@ -229,14 +230,8 @@ class Loop:
         every = self._schedule.epoch
         if not every or not self._step % every:
             return
-        rates = [
-            (variable, variable.numpy())
-            for name, variable in self._program.named_variables().items()
-            if name.endswith("learning_rate")
-        ]
-        self._callbacks.epoch_begin(self._step // every)
-        for variable, value in rates:
-            variable.assign(value)
+        with kept_rates(self._program):
+            self._callbacks.epoch_begin(self._step // every)
         self._epoch_begun = True
 
     def _call(self, stack: Stack, waited: float) -> float:

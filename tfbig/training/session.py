@@ -30,10 +30,8 @@ from tfbig.run_config import RunConfig
 from tfbig.training.agreement import Agreement, Plan, take_values_of_chief
 from tfbig.training.build import build_program
 from tfbig.training.callbacks.callback import RunInfo
-from tfbig.training.callbacks.nan_guard import NaNGuard
-from tfbig.training.callbacks.progress import Progress
+from tfbig.training.callbacks.choice import callbacks_of
 from tfbig.training.callbacks.runner import CallbackRunner
-from tfbig.training.callbacks.summaries import Summaries
 from tfbig.training.calls import Calls
 from tfbig.training.checkpoints import Checkpoints, Restored
 from tfbig.training.compile_choice import choose_jit
@@ -102,7 +100,7 @@ class TrainingSession:
         """Calls the input functions and settles when the run ends.
 
         Raises:
-            UserError: the data cannot be used, or never end.
+            UserError: the data cannot be used.
         """
         self._max_steps, self._epochs = max_steps, epochs
         replicas = self._placement.local_replicas
@@ -112,12 +110,6 @@ class TrainingSession:
             data.mapped_after_cleaning or data.augmentation
         )
         self._feed = self._make_feed(data, replicas * self._config.accumulation_steps, True)
-        if getattr(self._feed, "infinite", False) and max_steps is None and self._limit is None:
-            limit = f"epochs={epochs}" if epochs else "neither max_steps nor epochs"
-            raise UserError(
-                f"input_fn returned an infinite Dataset, and {limit} would never end it; give "
-                "max_steps, or leave out .repeat()."
-            )
         if read_eval is not None:
             data = read_eval()
             try:
@@ -169,22 +161,30 @@ class TrainingSession:
             )
 
     def train(self, callbacks: Iterable[keras.callbacks.Callback]) -> TrainResult:
-        """Trains, from the newest checkpoint if there is one."""
+        """Trains, from the newest checkpoint if there is one.
+
+        Raises:
+            UserError: the run would never end.
+        """
         try:
+            self._check_ends()
             return self._train(callbacks)
         finally:  # the loop closes what it trains on, if it comes to run
             for feed in (self._feed, self._eval_feed):
                 if feed is not None:
                     feed.close()
 
+    def _check_ends(self) -> None:
+        limited = self._max_steps is not None or self._limit is not None  # hooks set them too
+        if getattr(self._feed, "infinite", False) and not limited:
+            limit = f"epochs={self._epochs}" if self._epochs else "neither max_steps nor epochs"
+            raise UserError(
+                f"input_fn returned an infinite Dataset, and {limit} would never end it; give "
+                "max_steps, or leave out .repeat()."
+            )
+
     def _train(self, callbacks: Iterable[keras.callbacks.Callback]) -> TrainResult:
-        callbacks = keras.tree.flatten([] if callbacks is None else callbacks)
-        if self._peers.is_chief:
-            for kind in (Summaries, Progress):
-                if not any(isinstance(callback, kind) for callback in callbacks):
-                    callbacks.append(kind())
-        else:  # callbacks run on the chief; that a loss is NaN, every task sees
-            callbacks = [callback for callback in callbacks if isinstance(callback, NaNGuard)]
+        callbacks = callbacks_of(callbacks, self._program, self._peers.is_chief)
         runner = CallbackRunner(callbacks, self._program.callback_model())
         if self._peers.count > 1 and runner.guard is not None and runner.guard.find_op:
             raise NotBuiltError(
