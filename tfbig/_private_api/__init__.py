@@ -65,6 +65,12 @@ from tfbig._private_api.recomputation import (
     set_keras_mask,
     sublayers,
 )
+from tfbig._private_api.rows import (
+    clipped_as_tables,
+    own_copy,
+    rows_updated_alone,
+    update_rows_alone,
+)
 from tfbig._private_api.saved_models import set_signature_methods
 from tfbig._private_api.slices import (
     SliceRule,
@@ -100,6 +106,7 @@ __all__ = [
     "built_without_slots",
     "check_gradients",
     "clipped",
+    "clipped_as_tables",
     "clips",
     "compile_arguments",
     "compiled_losses",
@@ -130,11 +137,13 @@ __all__ = [
     "observed_gradients",
     "observed_synchronization",
     "output_spec",
+    "own_copy",
     "overrides",
     "put_averages_in_place",
     "reduce_no_more",
     "reported_metrics",
     "reproducible_dropout",
+    "rows_updated_alone",
     "same_rank",
     "deserialize_iterator",
     "scale_variables",
@@ -146,6 +155,7 @@ __all__ = [
     "substituted_losses",
     "tables_outside_graph",
     "unwrapped",
+    "update_rows_alone",
     "update_padded_metrics",
     "variables_as_constants",
     "without_weight_decay",
