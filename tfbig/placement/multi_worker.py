@@ -51,24 +51,12 @@ class MultiWorker(Mirrored):
         """
         context, sums = tf.distribute.get_replica_context(), list(tensors)
         before: list[tf.Tensor] = []
-        of_rows = [isinstance(t, tf.IndexedSlices) for t in tensors]
         for places in packs(tensors, _PACK_BYTES):
-            whole = [i for i in places if not of_rows[i]]
-            if not whole:
-                continue
             with tf.control_dependencies(before):
-                ready = [tf.identity(tensors[i]) for i in whole]
+                ready = [tf.identity(tensors[i]) for i in places]
             before = context.all_reduce(tf.distribute.ReduceOp.SUM, ready)
-            for i, total in zip(whole, before, strict=True):
+            for i, total in zip(places, before, strict=True):
                 sums[i] = total
-        for i in [i for i, is_one in enumerate(of_rows) if is_one]:
-            slices = tensors[i]
-            with tf.control_dependencies(before):
-                slices = tf.IndexedSlices(
-                    tf.identity(slices.values), slices.indices, slices.dense_shape
-                )
-            sums[i] = context.all_reduce(tf.distribute.ReduceOp.SUM, slices)
-            before = [sums[i].values, sums[i].indices]
         return sums
 
     def describe(self) -> str:

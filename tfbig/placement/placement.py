@@ -57,11 +57,7 @@ class Placement:
         return [fn(*args)]
 
     def reduce_sum(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
-        """Sums tensors over the replicas, inside `run`; every replica gets the sums.
-
-        Of tf.IndexedSlices (gradients of a ShardedEmbedding) every replica gets all rows, some
-        of them several times.
-        """
+        """Sums tensors over the replicas, inside `run`; every replica gets the sums."""
         return tensors
 
     def gather_rows(self, tensor: tf.Tensor) -> tf.Tensor:
@@ -125,9 +121,8 @@ class Mirrored(Placement):
 
     def reduce_sum(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
         context, sums = tf.distribute.get_replica_context(), list(tensors)
-        kinds = [(isinstance(t, tf.IndexedSlices), t.dtype) for t in tensors]
-        for kind in dict.fromkeys(kinds):  # which are packed together
-            places = [i for i, other in enumerate(kinds) if other == kind]
+        for dtype in dict.fromkeys(t.dtype for t in tensors):  # which are packed together
+            places = [i for i, t in enumerate(tensors) if t.dtype == dtype]
             reduced = context.all_reduce(tf.distribute.ReduceOp.SUM, [tensors[i] for i in places])
             for i, total in zip(places, reduced, strict=True):
                 sums[i] = total

@@ -224,7 +224,9 @@ class Step:
     def _reduce(self, sums: Sums) -> Sums:
         """Sums over the replicas; what is no float is equal on all of them."""
         kept = sums._replace(other=[])
-        reduced = self._placement.reduce_sum(_flat_sums(kept))
+        # TensorFlow's collective operations want one shape in all steps, and slices have none.
+        whole = [tf.convert_to_tensor(t) for t in _flat_sums(kept)]
+        reduced = self._placement.reduce_sum(whole)
         return self._unflatten(reduced, others=sums.other)
 
     def _update(self, sums: Sums, loss: tf.Tensor) -> tf.Tensor:
