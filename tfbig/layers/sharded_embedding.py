@@ -217,10 +217,8 @@ class ShardedEmbedding(keras.layers.Layer):
     def _number_of_shards(self) -> int:
         if self.shards != "auto":
             return self.shards
-        strategy = tf.distribute.get_strategy()
-        if not isinstance(strategy, tf.distribute.ParameterServerStrategy):
-            return 1
-        return min(strategy.cluster_resolver.cluster_spec().num_tasks("ps"), self.input_dim)
+        servers = _private_api.parameter_servers(tf.distribute.get_strategy())
+        return min(max(servers, 1), self.input_dim)
 
     def _initializer(self, index: int, count: int) -> Callable:
         """Draws one shard: of the whole table, or by itself if that is too large."""
