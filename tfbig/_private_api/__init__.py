@@ -70,6 +70,7 @@ from tfbig._private_api.rows import (
     clipped_as_tables,
     own_copy,
     rows_updated_alone,
+    slots_of,
     update_rows_alone,
 )
 from tfbig._private_api.saved_models import set_signature_methods
@@ -153,6 +154,7 @@ __all__ = [
     "set_keras_mask",
     "set_value",
     "shape_only_variable",
+    "slots_of",
     "sublayers",
     "substituted_losses",
     "tables_outside_graph",

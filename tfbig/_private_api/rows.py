@@ -113,10 +113,10 @@ def clipped_as_tables(optimizer, gradients: list, tables: list) -> list:
 def _update_rows(optimizer, gradient: tf.IndexedSlices, variable, learning_rate) -> None:
     """An optimizer's own rule, with some rows of a variable and of its slots as the whole."""
     place = optimizer._get_variable_index(variable)
-    kind = type(optimizer)
+    kind, count = type(optimizer), len(optimizer._trainable_variables)
     twin = object.__new__(type(kind.__name__, (_OfRows, kind), {"_place": place}))
     for name, value in optimizer.__dict__.items():
-        if _is_slots(value, len(optimizer._trainable_variables)):
+        if _is_slots(name, value, count):
             value = list(value)
             value[place] = _Rows(own_copy(value[place]), gradient.indices)
         twin.__dict__[name] = value
@@ -124,9 +124,22 @@ def _update_rows(optimizer, gradient: tf.IndexedSlices, variable, learning_rate)
     kind.update_step(twin, gradient.values, _Rows(variable, gradient.indices), learning_rate)
 
 
-def _is_slots(value: Any, count: int) -> bool:
+def slots_of(optimizer, variables: list) -> list[dict[str, keras.Variable]]:
+    """A built optimizer's slots of each variable, by the name of the list that has them.
+
+    Reason: no public name has them. Guard: test_slots_of.
+    """
+    inner = unwrapped(optimizer)
+    count = len(inner._trainable_variables)
+    lists = {n: v for n, v in inner.__dict__.items() if _is_slots(n, v, count)}
+    places = [inner._get_variable_index(variable) for variable in variables]
+    return [{name: slots[place] for name, slots in lists.items()} for place in places]
+
+
+def _is_slots(name: str, value: Any, count: int) -> bool:
     return (
-        isinstance(value, (list, tuple))
+        name not in ("_variables", "_trainable_variables")
+        and isinstance(value, (list, tuple))
         and len(value) == count
         and all(isinstance(v, keras.Variable) for v in value)
     )

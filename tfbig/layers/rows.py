@@ -38,6 +38,14 @@ def shard_of(variable: Any) -> Shard | None:
     return getattr(variable, _MARK, None)
 
 
+def marked_value(variable: keras.Variable) -> Any:
+    """The tf.Variable of a Keras variable, which says as well if it is a shard."""
+    value, shard = variable.value, shard_of(variable)
+    if shard is not None:
+        mark(value, shard)
+    return value
+
+
 def rows_of_shard(rows: int, index: int, count: int) -> int:
     """How many of a table's rows a shard holds."""
     return -(-(rows - index) // count)

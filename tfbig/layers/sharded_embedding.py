@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfbig import _private_api
-from tfbig.layers.rows import Shard, mark, recut, rows_of_shard, shard_of
+from tfbig.layers.rows import Shard, mark, marked_value, recut, rows_of_shard
 
 _WHOLE = 2**26  # numbers of a table that is drawn as a whole, 256 MB of float32
 _COMBINERS = ("mean", "sum", "sqrtn")
@@ -284,9 +284,7 @@ class ShardedEmbedding(keras.layers.Layer):
 
     def _look_up(self, ids: tf.Tensor) -> tf.Tensor:
         """The rows of ids of any shape; each distinct one is fetched once, and has one gradient."""
-        for table in self.tables:
-            mark(table.value, shard_of(table))
-        tables = [_private_api.own_copy(table.value) for table in self.tables]
+        tables = [_private_api.own_copy(marked_value(table)) for table in self.tables]
         distinct, places = tf.unique(tf.reshape(ids, [-1]))
         rows = tf.compat.v1.nn.embedding_lookup(tables, distinct, partition_strategy="mod")
         rows = tf.gather(rows, tf.reshape(places, tf.shape(ids)))

@@ -10,7 +10,7 @@ from keras import optimizers
 
 from tfbig import _private_api
 from tfbig.errors import UserError
-from tfbig.layers.rows import shard_of
+from tfbig.layers.rows import mark, marked_value, shard_of
 
 log = logging.getLogger("tfbig")
 
@@ -86,6 +86,19 @@ def why_not_by_rows(optimizer: Any, variable: Any) -> str | None:
     if inner.loss_scale_factor is not None:
         return f"{name} has loss_scale_factor={inner.loss_scale_factor}"
     return None
+
+
+def mark_slots(optimizer: Any, variables: list) -> None:
+    """Says of an optimizer's slots of a table's shards that they are shards of a table, too."""
+    kinds: dict = {}
+    shards = [v for v in variables if shard_of(v)]
+    for variable, slots in zip(shards, _private_api.slots_of(optimizer, shards), strict=True):
+        shard = shard_of(variable)
+        for kind, slot in slots.items():
+            if slot.shape == variable.shape:
+                table = kinds.setdefault((id(shard.table), kind), object())
+                mark(slot, shard._replace(table=table))
+                marked_value(slot)
 
 
 def for_optimizer(optimizer: Any, gradients: list, variables: list) -> list:

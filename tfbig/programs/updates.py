@@ -3,7 +3,7 @@
 from typing import Any
 
 from tfbig import _private_api
-from tfbig.programs.row_updates import check_tables, for_optimizer
+from tfbig.programs.row_updates import check_tables, for_optimizer, mark_slots
 
 
 class Updates:
@@ -32,6 +32,7 @@ class Updates:
         check_tables(optimizer, variables)
         if not optimizer.built:  # LossScaleOptimizer would make its variables twice
             optimizer.build(variables)
+        mark_slots(optimizer, variables)
 
     def apply(self, optimizer: Any, gradients: list, variables: list) -> None:
         """Updates variables, inside a replica.
