@@ -36,8 +36,8 @@ class ShardedEmbedding(keras.layers.Layer):
     On one device its numbers are those of keras.layers.Embedding, first values included, for
     any number of shards. Only a table of more than 67 million numbers in several shards begins with
     others: each shard is then drawn by itself, from a seed of its own. It saves, loads and
-    exports as one table: a model that was saved with four shards is loaded with one, and the
-    weights of an Embedding are loaded too.
+    exports as one table: a model that was saved with four shards is loaded with one. To begin with
+    another table, assign it: `layer.embeddings = array`.
 
     There are no embeddings_regularizer and embeddings_constraint, which would go over the whole
     table in every step. XLA does not compile it. In Keras's own `fit`, gradients are sparse as
@@ -176,9 +176,19 @@ class ShardedEmbedding(keras.layers.Layer):
 
     @property
     def embeddings(self) -> np.ndarray:
-        """The whole table as it is now, a copy of shape [input_dim, output_dim]."""
+        """The whole table as it is now, a copy of shape [input_dim, output_dim]; can be set."""
         shards = [table.numpy() for table in self.tables]
         return next(recut(shards.__getitem__, len(shards), self.input_dim, 1))
+
+    @embeddings.setter
+    def embeddings(self, value: Any) -> None:
+        whole = np.asarray(value)
+        if whole.shape != (self.input_dim, self.output_dim):
+            raise ValueError(
+                f"ShardedEmbedding {self.name!r}: embeddings are of shape "
+                f"({self.input_dim}, {self.output_dim}), received {whole.shape}."
+            )
+        self._assign(lambda _: whole, 1)
 
     def get_config(self):
         return {
@@ -197,7 +207,7 @@ class ShardedEmbedding(keras.layers.Layer):
             store[str(index)] = table.numpy()
 
     def load_own_variables(self, store):
-        """Loads what any number of shards has saved, or an Embedding."""
+        """Loads what any number of shards has saved."""
         held = len(store.keys())
         rows = sum(store[str(index)].shape[0] for index in range(held))
         widths = {store[str(index)].shape[1] for index in range(held)}
@@ -208,7 +218,10 @@ class ShardedEmbedding(keras.layers.Layer):
                 f"{', '.join(map(str, sorted(widths))) or 'no'} numbers; give the model the "
                 "input_dim and output_dim that it was saved with."
             )
-        shards = recut(lambda i: store[str(i)], held, self.input_dim, len(self.tables))
+        self._assign(lambda i: store[str(i)], held)
+
+    def _assign(self, read: Callable[[int], Any], held: int) -> None:
+        shards = recut(read, held, self.input_dim, len(self.tables))
         for table, value in zip(self.tables, shards, strict=True):
             table.assign(value)
 
@@ -332,7 +345,7 @@ class ShardedEmbedding(keras.layers.Layer):
 
 
 def hashed(ids: tf.Tensor, rows: int) -> tf.Tensor:
-    """Row numbers for any integers: the last mixing of SplitMix64, then the remainder.
+    """Row numbers for any integers: a step of SplitMix64, then the remainder.
 
     Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014,
     https://doi.org/10.1145/2660193.2660195. Neighbouring ids and multiples of a number fall on
@@ -342,16 +355,20 @@ def hashed(ids: tf.Tensor, rows: int) -> tf.Tensor:
         ids: int32 or int64, of any shape.
         rows: number of rows.
     """
-    mixed = tf.bitcast(tf.cast(ids, tf.int64), tf.uint64)
+    mixed = tf.bitcast(tf.cast(ids, tf.int64), tf.uint64) + _constant(0x9E3779B97F4A7C15)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = tf.bitwise.bitwise_xor(mixed, _shifted(mixed, shift))
-        mixed *= tf.constant(factor, tf.uint64)
+        mixed *= _constant(factor)
     mixed = tf.bitwise.bitwise_xor(mixed, _shifted(mixed, 31))
-    return tf.cast(mixed % tf.constant(rows, tf.uint64), tf.int64)
+    return tf.cast(mixed % _constant(rows), tf.int64)
 
 
 def _shifted(ids: tf.Tensor, bits: int) -> tf.Tensor:
-    return tf.bitwise.right_shift(ids, tf.constant(bits, tf.uint64))
+    return tf.bitwise.right_shift(ids, _constant(bits))
+
+
+def _constant(value: int) -> tf.Tensor:
+    return tf.constant(value, tf.uint64)
 
 
 def _weights(weights, counted, ids: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
