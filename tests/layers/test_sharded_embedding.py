@@ -1,5 +1,8 @@
 """tfbig.layers.ShardedEmbedding: what it looks up, what it begins with, saves and loads."""
 
+import pathlib
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -290,3 +293,15 @@ def test_ids_that_do_not_go_are_refused(layer, ids, weights, message):
 def test_symbolic_strings_are_refused_at_once():
     with pytest.raises(ValueError, match="was given strings as ids"):
         built(11, 4)(keras.Input([None], dtype="string"))
+
+
+# The page.
+
+
+def test_the_pages_example_runs():
+    page = (pathlib.Path(__file__).parents[2] / "docs" / "embeddings.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    given: dict = {}
+    exec(code, given)
+    predictions = given["result"].model.predict(tf.constant(given["items"][:4]), verbose=0)
+    assert (predictions[:, 0] > 0).tolist() == [True, False, True, False]

@@ -45,8 +45,11 @@ class ShardedEmbedding(keras.layers.Layer):
 
     Example:
 
-        clicked = keras.Input([None], dtype="string", ragged=True)
-        x = tfbig.layers.ShardedEmbedding(1_000_000, 32, combiner="mean", hash_ids=True)(clicked)
+        clicked = keras.Input([20], dtype="string")  # up to 20 items, then ""
+        table = tfbig.layers.ShardedEmbedding(
+            1_000_000, 32, combiner="mean", hash_ids=True, mask_value=""
+        )
+        x = table(clicked)  # [batch, 32]
 
     Args:
         input_dim: number of rows; ids are 0 … input_dim - 1.
