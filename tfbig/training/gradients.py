@@ -95,21 +95,15 @@ def targets(groups: Sequence[Group], totals: list[tf.Tensor], scale, whole: bool
     ]
 
 
-def gradient_sums(
-    tape: tf.GradientTape, targets: list[tf.Tensor], sources: list, variables: list
-) -> list[list]:
+def gradient_sums(tape: tf.GradientTape, targets: list[tf.Tensor], sources: list) -> list[list]:
     """The gradient of each group's scaled total, None where there is none.
 
-    Args:
-        tape, targets: what is differentiated.
-        sources: the variables, or their values.
-        variables: of which those of a ShardedEmbedding have gradients that are slices of distinct
-            rows; all others are dense.
+    Those of a ShardedEmbedding's tables are slices of distinct rows, all others are dense.
     """
     return [
         [
-            slices.as_kept(g, v)
-            for g, v in zip(tape.gradient(target, sources), variables, strict=True)
+            slices.as_kept(gradient, source)
+            for gradient, source in zip(tape.gradient(target, sources), sources, strict=True)
         ]
         for target in targets
     ]

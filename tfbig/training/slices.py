@@ -12,14 +12,18 @@ def is_sliced(gradient: Any) -> bool:
     return isinstance(gradient, tf.IndexedSlices)
 
 
-def as_kept(gradient: Any, variable: Any) -> Any:
+def as_kept(gradient: Any, source: Any) -> Any:
     """A gradient as it comes from the tape, in the form that it keeps until it is applied.
 
     That of a table's shard stays slices, of distinct rows; all others are dense.
+
+    Args:
+        gradient: tensor, slices, or None.
+        source: the variable, or its value.
     """
     if gradient is None:
         return None
-    if is_sliced(gradient) and shard_of(variable):
+    if is_sliced(gradient) and shard_of(source):
         return combined(gradient)
     return tf.convert_to_tensor(gradient)
 

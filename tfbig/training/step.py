@@ -183,7 +183,7 @@ class Step:
         sums = []
         if self._training:
             sources = start.trainable if program.pure else program.trainable
-            sums = gradients.gradient_sums(tape, targets, sources, program.trainable)
+            sums = gradients.gradient_sums(tape, targets, sources)
             self._missing = [{i for i, g in enumerate(s) if g is None} for s in sums]
         del tape
         self._kept = [new is old for new, old in zip(forward.state, start.state, strict=True)]
