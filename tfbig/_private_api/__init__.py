@@ -9,6 +9,7 @@ from tfbig._private_api.cluster import (
     has_started,
     leave_health_to_others,
     make_own_initial_values,
+    parameter_servers,
 )
 from tfbig._private_api.graphs import (
     alone,
@@ -65,6 +66,13 @@ from tfbig._private_api.recomputation import (
     set_keras_mask,
     sublayers,
 )
+from tfbig._private_api.rows import (
+    clipped_as_tables,
+    own_copy,
+    rows_updated_alone,
+    slots_of,
+    update_rows_alone,
+)
 from tfbig._private_api.saved_models import set_signature_methods
 from tfbig._private_api.slices import (
     SliceRule,
@@ -102,6 +110,7 @@ __all__ = [
     "built_without_slots",
     "check_gradients",
     "clipped",
+    "clipped_as_tables",
     "clips",
     "compile_arguments",
     "compiled_losses",
@@ -132,11 +141,14 @@ __all__ = [
     "observed_gradients",
     "observed_synchronization",
     "output_spec",
+    "own_copy",
     "overrides",
+    "parameter_servers",
     "put_averages_in_place",
     "reduce_no_more",
     "reported_metrics",
     "reproducible_dropout",
+    "rows_updated_alone",
     "same_rank",
     "deserialize_iterator",
     "scale_variables",
@@ -144,10 +156,12 @@ __all__ = [
     "set_keras_mask",
     "set_value",
     "shape_only_variable",
+    "slots_of",
     "sublayers",
     "substituted_losses",
     "tables_outside_graph",
     "unwrapped",
+    "update_rows_alone",
     "update_padded_metrics",
     "variables_as_constants",
     "without_weight_decay",

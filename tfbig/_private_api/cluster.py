@@ -55,3 +55,13 @@ def leave_health_to_others(workers: int) -> None:
         heartbeat_timeout_in_ms=24 * 3600 * 1000,
         coordinated_jobs=jobs,
     )
+
+
+def parameter_servers(strategy: tf.distribute.Strategy) -> int:
+    """How many tasks a strategy places variables on in turn; 0: it has no parameter servers.
+
+    Reason: the strategy's `cluster_resolver` is None. Guard: test_parameter_servers.
+    """
+    if not isinstance(strategy, tf.distribute.ParameterServerStrategy):
+        return 0
+    return strategy.extended._num_ps

@@ -15,7 +15,9 @@ from tfbig.errors import UserError
 from tfbig.finetuning.archives import kind_of, reason_of
 from tfbig.finetuning.keras_files import WEIGHTS, check_keras, named, opened_hdf5
 from tfbig.programs.keras_program import Renumbering
+from tfbig.programs.row_updates import mark_slots
 from tfbig.training.checkpoint_state import is_named, key_of, own_name
+from tfbig.training.tables import misfits, saved_tables, values_for
 
 log = logging.getLogger("tfbig")
 
@@ -151,6 +153,7 @@ def fill(model: keras.Model, path: str) -> None:
     optimizer = getattr(model, "optimizer", None)
     if optimizer is not None and not optimizer.built:
         optimizer.build(model.trainable_variables)  # so that its state has a place
+        mark_slots(optimizer, model.trainable_variables)
     try:
         _fill(model, path)
     except UserError:
@@ -196,21 +199,22 @@ def _fill_from_tfbig(model: keras.Model, folder: str) -> None:
 
     key = own_name if is_named(folder) else key_of
 
-    missing = [n for n, v in names.items() if shapes.get(key(n)) != list(v.shape)]
-    if missing:
-        found = shapes.get(key(missing[0]))
+    tables = saved_tables(os.path.join(folder, "state"))
+    shape_of = lambda name: shapes.get(key(name))  # noqa: E731
+    wrong = misfits(names, tables, shape_of)
+    if wrong:
+        name, (here, there) = next(iter(wrong.items()))
         raise UserError(
-            f"{folder} is of another model than {model.name!r}: {missing[0]} is "
-            f"{list(names[missing[0]].shape)} here and {'absent' if found is None else found} "
-            f"there ({len(missing)} such weights)."
+            f"{folder} is of another model than {model.name!r}: {name} is {here} here and "
+            f"{'absent' if there is None else there} there ({len(wrong)} such weights)."
         )
     if optimizer is not None:
         slots = _named("optimizer", optimizer.variables, renumber, {})
-        if all(shapes.get(key(n)) == list(v.shape) for n, v in slots.items()):
+        if not misfits(slots, tables, shape_of):
             names |= slots
         else:
             log.info("%s: the optimizer starts anew: its state there is another one's.", folder)
-    values = {n: reader.get_tensor(key(n)) for n in names}
+    values = dict(values_for(names, tables, lambda name: reader.get_tensor(key(name))))
     for name, variable in names.items():
         variable.assign(values[name])
 

@@ -5,7 +5,7 @@ Importing this module is cheap: each name is loaded on its first use.
 
 from tfbig._lazy import lazy
 
-_MODULES = {"Dropout": "dropout"}
+_MODULES = {"Dropout": "dropout", "ShardedEmbedding": "sharded_embedding"}
 
 __all__ = list(_MODULES)
 

@@ -6,6 +6,7 @@ from keras import optimizers
 
 from tfbig import _private_api
 from tfbig.errors import UserError
+from tfbig.layers.rows import shard_of
 
 # What they do to an element of a variable depends on that element's gradient and slots alone.
 ELEMENTWISE = (
@@ -51,6 +52,13 @@ def check_optimizer(optimizer: Any, variables: list) -> None:
             f"tf.distribute; leave it None and write RunConfig(accumulation_steps={steps})."
         )
     for variable in variables:
+        if shard_of(variable):
+            raise UserError(
+                f'model_distribution="owner" updates slices of whole gradients, and '
+                f"{variable.path!r} is a table of a ShardedEmbedding, whose gradient is never "
+                "whole; write "
+                'model_distribution="replicated", or use keras.layers.Embedding.'
+            )
         if _private_api.is_overwritten_by_gradient(inner, variable):
             raise UserError(
                 f'model_distribution="owner": the variable {variable.path!r} is overwritten with '

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tfbig import _private_api
 from tfbig.errors import UserError
+from tfbig.layers.rows import marked_value
 from tfbig.programs import program
 from tfbig.programs.adapters import adapted_layers, factored
 from tfbig.programs.keras_checks import (
@@ -195,7 +196,7 @@ class KerasProgram(Program):
             for variable in variables:
                 name = f"{group}/{renumber(variable.path)}"
                 twins = sum(other.split("#")[0] == name for other in named)
-                named[f"{name}#{twins}" if twins else name] = variable.value
+                named[f"{name}#{twins}" if twins else name] = marked_value(variable)
         return named
 
     def settings(self) -> dict[str, Any]:

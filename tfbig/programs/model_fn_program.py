@@ -17,6 +17,7 @@ from tfbig.programs.model_fn_trace import Initial, ModelFnTrace
 from tfbig.programs.model_fn_traces import ModelFnTraces, fed
 from tfbig.programs.model_stand_in import ModelStandIn
 from tfbig.programs.program import Batch, Forward, Program, Term, Values
+from tfbig.programs.row_updates import table_of
 from tfbig.programs.spec import EstimatorSpec, ModeKeys, keras_metrics
 from tfbig.programs.train_op import TrainOp, check_train_op
 from tfbig.programs.variable_store import STEP, VariableStore
@@ -244,7 +245,8 @@ class ModelFnProgram(Program):
         for variable, value in zip(
             [*self.state, *self.metric_variables], [*values.state, *values.metrics], strict=True
         ):
-            variable.assign(value)
+            if value is not variable:  # a frozen table, which is not read
+                variable.assign(value)
         terms = self._terms(batch, training)
         after = self.read()
         return Forward(terms, after.state, after.metrics)
@@ -266,7 +268,9 @@ class ModelFnProgram(Program):
         if self._training is not None:
             self._training.update(gradients)
         else:
-            _private_api.reduce_no_more(self.optimizer)  # made in this trace, and for it alone
+            # The optimizer was made in this trace, and for it alone.
+            _private_api.reduce_no_more(self.optimizer)
+            _private_api.update_rows_alone(self.optimizer, table_of)
             with self._store.continued():
                 if not self.optimizer.built:  # as in `build`: apply would choose other names
                     self.updates.build(self.optimizer, self.trainable)

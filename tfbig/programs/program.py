@@ -8,6 +8,8 @@ import keras
 import tensorflow as tf
 
 from tfbig import _private_api
+from tfbig.layers.rows import shard_of
+from tfbig.programs.row_updates import table_of
 from tfbig.programs.updates import Updates
 
 # What a loss term is divided by over the global batch when gradient_aggregation="mean".
@@ -56,7 +58,10 @@ class Term(NamedTuple):
 
 
 class Values(NamedTuple):
-    """The values of a program's variables, in the order of the program's lists."""
+    """The values of a program's variables, in the order of the program's lists.
+
+    In the place of a ShardedEmbedding's table stands the variable: it is never read whole.
+    """
 
     trainable: list[tf.Tensor]
     state: list[tf.Tensor]
@@ -160,6 +165,7 @@ class Program:
             _private_api.losses_of_one_replica(),
             _private_api.reproducible_dropout(),
             _private_api.gradients_already_reduced(self.optimizer),
+            _private_api.rows_updated_alone(self.optimizer, table_of),
         ):
             yield
 
@@ -193,10 +199,16 @@ class Program:
     def read(self) -> Values:
         """Reads all variables, in the present replica."""
         return Values(
-            [tf.convert_to_tensor(v) for v in self.trainable],
-            [tf.convert_to_tensor(v) for v in self.state],
-            [tf.convert_to_tensor(v) for v in self.metric_variables],
+            [_value_of(v) for v in self.trainable],
+            [_value_of(v) for v in self.state],
+            [_value_of(v) for v in self.metric_variables],
         )
+
+
+def _value_of(variable: Any) -> Any:
+    if shard_of(variable) is not None:
+        return variable.value if isinstance(variable, keras.Variable) else variable
+    return tf.convert_to_tensor(variable)
 
 
 def split_element(element: Any) -> tuple[Any, Any, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from tfbig import _private_api
+from tfbig.layers.rows import recut_values, shard_of
 from tfbig.programs.adapters import give_same_adapters, merged_weights, without_adapters
 
 CANNOT_BE_REBUILT = (NotImplementedError, TypeError, ValueError)
@@ -47,13 +48,21 @@ def rebuilt_uncompiled(
     if model.built and not copy.built:
         copy.build_from_config(model.get_build_config())
     if model.built and merge_adapters:
-        copy.set_weights(merged_weights(model))
+        _set_weights(copy, merged_weights(model), model)
     elif model.built:
         give_same_adapters(model, copy)
-        copy.set_weights(model.get_weights())
+        _set_weights(copy, model.get_weights(), model)
         if _trained(copy) != _trained(model):
             raise ValueError("its config does not tell which of its weights are trainable")
     return copy
+
+
+def _set_weights(copy: keras.Model, values: list, model: keras.Model) -> None:
+    """Sets all weights; the tables of ShardedEmbeddings may lie in other shards in the copy."""
+    counts = [[shard.count for v in m.weights if (shard := shard_of(v))] for m in (model, copy)]
+    if counts[0] != counts[1]:
+        values = recut_values(values, model.weights, copy.weights)
+    copy.set_weights(values)
 
 
 def _from_config(model: keras.Model, policy: str) -> keras.Model:

@@ -14,6 +14,7 @@ import keras
 
 from tfbig import _private_api
 from tfbig.errors import UserError
+from tfbig.layers.rows import shard_of
 from tfbig.programs.recomputed import Block
 from tfbig.programs.segments import Segment, segments_of
 
@@ -143,6 +144,8 @@ def _is_divided(layer: Any) -> bool:
     """Whether a layer inside a model is no block, but has blocks."""
     if not isinstance(layer, keras.layers.Layer):
         return False
+    if any(shard_of(weight) for weight in layer.weights):
+        return True  # a block is given the values of its variables, which are not read here
     graph = _private_api.functional_graph(layer)
     if graph is not None:
         return len(_private_api.graph_nodes(graph)) > _FEW

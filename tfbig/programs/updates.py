@@ -3,6 +3,7 @@
 from typing import Any
 
 from tfbig import _private_api
+from tfbig.programs.row_updates import check_tables, for_optimizer, mark_slots
 
 
 class Updates:
@@ -26,9 +27,14 @@ class Updates:
         Args:
             optimizer: a Keras optimizer; one that is built already stays as it is.
             variables: all that are ever trained.
+
+        Raises:
+            UserError: it cannot update them.
         """
+        check_tables(optimizer, variables)
         if not optimizer.built:  # LossScaleOptimizer would make its variables twice
             optimizer.build(variables)
+        mark_slots(optimizer, variables)
 
     def apply(self, optimizer: Any, gradients: list, variables: list) -> None:
         """Updates variables, inside a replica.
@@ -36,10 +42,11 @@ class Updates:
         Args:
             optimizer: built by `build`.
             gradients: one a variable, or None; equal on all replicas, or where `reduces` is true
-                what each replica adds to their sum.
+                what each replica adds to their sum; slices of distinct rows for the tables of a
+                ShardedEmbedding.
             variables: those trained now.
         """
-        optimizer.apply(gradients, variables)
+        optimizer.apply(for_optimizer(optimizer, gradients, variables), variables)
         _private_api.put_averages_in_place(optimizer)
 
     def finalize(self, optimizer: Any, variables: list) -> None:

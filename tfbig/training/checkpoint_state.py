@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfbig.training.tables import values_for
+
 
 def write_state(folder: str, variables: dict, trackables: dict) -> None:
     """Writes `<folder>/state.index` and its data, with tf.train.Checkpoint's names.
@@ -82,12 +84,15 @@ def full_values(sliced: dict) -> Iterator[tuple[str, np.ndarray]]:
         yield name, variable.numpy()
 
 
-def read_state(folder: str, variables: dict, trackables: dict) -> str | None:
+def read_state(
+    folder: str, variables: dict, trackables: dict, tables: dict[str, list[str]]
+) -> str | None:
     """Reads the variables, one by one, then the other objects.
 
     Args:
         folder: written by `write_state` or `write_named_state`.
         variables, trackables: as for these.
+        tables: the shards that it has, as tables.tables_of returned them.
 
     Returns:
         Why the other objects cannot be restored, or None.
@@ -95,8 +100,9 @@ def read_state(folder: str, variables: dict, trackables: dict) -> str | None:
     prefix = os.path.join(folder, "state")
     reader = tf.train.load_checkpoint(prefix)
     named = is_named(folder)
-    for name, variable in variables.items():
-        variable.assign(reader.get_tensor(own_name(name) if named else key_of(name)))
+    key = own_name if named else key_of
+    for name, value in values_for(variables, tables, lambda n: reader.get_tensor(key(n))):
+        variables[name].assign(value)
     if named:
         prefix = os.path.join(folder, "data")
         if not os.path.exists(f"{prefix}.index"):

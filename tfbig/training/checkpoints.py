@@ -29,6 +29,7 @@ from tfbig.training.checkpoint_state import (
     write_named_state,
     write_state,
 )
+from tfbig.training.tables import as_wholes, tables_of
 
 log = logging.getLogger("tfbig")
 
@@ -150,7 +151,8 @@ class Checkpoints:
         metadata = {
             "format": _NAMED_FORMAT if named else _FORMAT,
             "step": step,
-            "variables": {n: [list(v.shape), v.dtype.name] for n, v in variables.items()},
+            "variables": _kinds(variables),
+            "tables": tables_of(variables),
             **metadata,
         }
         try:
@@ -199,7 +201,7 @@ class Checkpoints:
             except (OSError, ValueError) as error:
                 damaged.append(_warn_damaged(path, error))
                 continue
-            self._compare(path, metadata["variables"], variables)
+            self._compare(path, metadata, variables)
             others = trackables(metadata)
             try:
                 return _read(path, metadata, variables, others)
@@ -234,8 +236,11 @@ class Checkpoints:
     def _read_metadata(self, step: int) -> dict:
         return _metadata_in(self._path(step))
 
-    def _compare(self, path: str, saved: dict, variables: dict) -> None:
-        present = {n: [list(v.shape), v.dtype.name] for n, v in variables.items()}
+    def _compare(self, path: str, metadata: dict, variables: dict) -> None:
+        there, here = metadata.get("tables", {}), tables_of(variables)
+        both = there.keys() & here.keys()
+        saved = as_wholes(metadata["variables"], {first: there[first] for first in both})
+        present = as_wholes(_kinds(variables), {first: here[first] for first in both})
         differences = [
             f"{name} is {_shown(saved.get(name))} there and {_shown(present.get(name))} here"
             for name in sorted({*saved, *present})
@@ -261,6 +266,10 @@ class Checkpoints:
         )
 
 
+def _kinds(variables: dict) -> dict[str, list]:
+    return {n: [list(v.shape), v.dtype.name] for n, v in variables.items()}
+
+
 def _metadata_in(path: str) -> dict:
     with open(os.path.join(path, "metadata.json")) as file:
         metadata = json.load(file)
@@ -275,7 +284,7 @@ def _metadata_in(path: str) -> dict:
 
 
 def _read(path: str, metadata: dict, variables: dict, trackables: dict) -> Restored:
-    lost = read_state(path, variables, trackables)
+    lost = read_state(path, variables, trackables, metadata.get("tables", {}))
     with np.load(os.path.join(path, "arrays.npz"), allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     return Restored(metadata["step"], metadata, arrays, path, lost)

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tfbig.data.feed import Feed
 from tfbig.errors import UserError
+from tfbig.layers.rows import shard_of
 from tfbig.placement.placement import Placement
 from tfbig.programs.program import Program
 from tfbig.run_config import RunConfig
@@ -50,6 +51,8 @@ def _obstacle(program: Program, placement: Placement, feed: Feed) -> str | None:
         return "the shapes of the batches are not known before they are read"
     if any(spec.dtype == tf.string for spec in tf.nest.flatten(feed.element_spec)):
         return "XLA cannot take strings"
+    if any(shard_of(v) for v in [*program.trainable, *program.state]):
+        return "XLA would make gradients of whole tables, and a ShardedEmbedding has those of rows"
     if program.tables:
         return "XLA cannot compile lookup tables"
     if not (program.exact_with_padding or feed.full):

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tfbig.programs import program
 from tfbig.programs.program import Term
+from tfbig.training import slices
 
 
 class Group(NamedTuple):
@@ -95,8 +96,17 @@ def targets(groups: Sequence[Group], totals: list[tf.Tensor], scale, whole: bool
 
 
 def gradient_sums(tape: tf.GradientTape, targets: list[tf.Tensor], sources: list) -> list[list]:
-    """The gradient of each group's scaled total, dense, None where there is none."""
-    return [[_dense(g) for g in tape.gradient(target, sources)] for target in targets]
+    """The gradient of each group's scaled total, None where there is none.
+
+    Those of a ShardedEmbedding's tables are slices of distinct rows, all others are dense.
+    """
+    return [
+        [
+            slices.as_kept(gradient, source)
+            for gradient, source in zip(tape.gradient(target, sources), sources, strict=True)
+        ]
+        for target in targets
+    ]
 
 
 def aggregate(sums: list[list], denominators: list[tf.Tensor], shape: Shape, whole: bool) -> list:
@@ -113,14 +123,17 @@ def aggregate(sums: list[list], denominators: list[tf.Tensor], shape: Shape, who
         for i, gradient in enumerate(gradients):
             if gradient is not None:
                 if not whole:
-                    gradient *= tf.cast(factor, gradient.dtype)
-                total[i] = gradient if total[i] is None else total[i] + gradient
-    return total
+                    gradient = slices.scaled(gradient, factor)
+                total[i] = gradient if total[i] is None else slices.added(total[i], gradient)
+    if whole and len(sums) == 1:
+        return total  # of distinct rows already
+    return [slices.combined(gradient) for gradient in total]
 
 
 def have_nan(gradients: Sequence) -> tf.Tensor:
     """Whether any gradient has a NaN: one pass over each, as for a norm."""
-    squares = [tf.nn.l2_loss(tf.cast(g, tf.float32)) for g in gradients if g is not None]
+    values = [slices.values_of(g) for g in gradients if g is not None]
+    squares = [tf.nn.l2_loss(tf.cast(v, tf.float32)) for v in values]
     return tf.math.is_nan(tf.add_n(squares)) if squares else tf.constant(False)
 
 
@@ -134,7 +147,3 @@ def global_loss(totals: list[tf.Tensor], denominators: list[tf.Tensor], shape: S
 
 def _if_any(count, value):
     return tf.where(count > 0, value, 0.0)  # the mean over no example is NaN
-
-
-def _dense(gradient):
-    return None if gradient is None else tf.convert_to_tensor(gradient)

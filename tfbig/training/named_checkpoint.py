@@ -8,7 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfbig.errors import CheckpointError, UserError
-from tfbig.training.checkpoint_state import first_line
+from tfbig.training.checkpoint_state import first_line, own_name
+from tfbig.training.tables import misfits, saved_tables, values_for
 
 _OBJECT = re.compile(r"variables/(.+)/\.ATTRIBUTES/VARIABLE_VALUE")
 
@@ -45,6 +46,9 @@ class NamedCheckpoint:
         self._keys = {_name_of(key): key for key in shapes}
         self.shapes = {name: shapes[key] for name, key in self._keys.items() if name}
         self._keys.pop(None, None)
+        # Shards of a table, by own names.
+        tables = saved_tables(self.path)
+        self._tables = {own_name(t): [*map(own_name, names)] for t, names in tables.items()}
 
     @property
     def step(self) -> int:
@@ -75,23 +79,23 @@ class NamedCheckpoint:
         Raises:
             CheckpointError: some are not there, or have another shape.
         """
-        wanted = {name: name.split("/", 1)[1] for name in variables}
-        missing = [own for own in wanted.values() if own not in self.shapes]
+        wanted = {own_name(name): name for name in variables}
+        by_own = {own: variables[name] for own, name in wanted.items()}
+        wrong = misfits(by_own, self._tables, self.shapes.get)
+        missing = [own for own, (_, there) in wrong.items() if there is None]
         if missing:
             raise CheckpointError(
                 f"{self.path} has no {_listed(missing)}; it has {_listed(self.shapes)}. Give the "
                 "model_fn that it was trained with, or another model_dir and warm_start_from= for "
                 "a part of its variables."
             )
-        for name, own in wanted.items():
-            here, there = list(variables[name].shape), list(self.shapes[own])
-            if here != there:
-                raise CheckpointError(
-                    f"{self.path} belongs to another model: {own} has shape {there} there and "
-                    f"{here} here. Give the model_fn that it was trained with, or another "
-                    "model_dir."
-                )
-        return {name: self.value(own) for name, own in wanted.items()}
+        for own, (here, there) in wrong.items():
+            raise CheckpointError(
+                f"{self.path} belongs to another model: {own} has shape {there} there and {here} "
+                "here. Give the model_fn that it was trained with, or another model_dir."
+            )
+        values = values_for(by_own, self._tables, self.value)
+        return {wanted[own]: value for own, value in values}
 
 
 def latest(model_dir: str) -> str | None:

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tfbig.layers.place import placed
 from tfbig.placement.placement import Placement
 from tfbig.programs.program import Program, Values
-from tfbig.training import gradients
+from tfbig.training import gradients, slices
 from tfbig.training.parts import Cut, Share, exact_part, padded_part
 
 
@@ -21,7 +21,8 @@ class Sums(NamedTuple):
     """What the parts of a global batch add up to.
 
     Attributes:
-        gradients: for each group of loss terms, one tensor a trainable variable, or None.
+        gradients: for each group of loss terms, one tensor a trainable variable, or None; slices of
+            rows for the tables of a ShardedEmbedding.
         totals, denominators: one scalar a group.
         moving: new values of the float state, each times its part's share of the examples.
         metrics: what the parts add to the metrics' variables (one part: their new values).
@@ -130,21 +131,28 @@ class Step:
         if self._micro_batches == 1:
             return self._compute(values, element, share, replica, scale, number)
         first = replica * self._micro_batches
-        structure = self._probe(values, element, share, scale, number)
-        zeros = [tf.zeros(s.shape, s.dtype) for s in structure]
+        specs = self._probe(values, element, share, scale, number)
+        sliced = any(isinstance(s, slices.SlicesSpec) for s in specs)
+
+        def put_together(carried):
+            return [slices.put_together(*pair) for pair in zip(specs, carried, strict=True)]
 
         def body(a, *carried):
             sums = self._compute(values, element, share, first + a, scale, number)
-            added = [x + y for x, y in zip(carried, _flat_sums(sums), strict=True)]
-            return (a + 1, *added)
+            pairs = zip(put_together(carried), _flat_sums(sums), strict=True)
+            return (a + 1, *(slices.tensors_of(slices.added(x, y)) for x, y in pairs))
 
         carried = tf.while_loop(
             lambda a, *_: a < self._micro_batches,
             body,
-            (tf.constant(0), *zeros),
+            (tf.constant(0), *map(slices.zeros, specs)),
+            # Rows of slices come to those that are there: so many as one large batch would have.
+            shape_invariants=(tf.TensorShape([]), *map(slices.invariants, specs))
+            if sliced
+            else None,
             parallel_iterations=1,  # one micro-batch at a time: that is what saves memory
         )[1:]
-        sums = self._unflatten(list(carried))
+        sums = self._unflatten(put_together(carried))
         other = [
             old + (total - old * self._micro_batches) // self._micro_batches  # all are equal
             for total, old in zip(sums.other, self._others(values.state), strict=True)
@@ -224,7 +232,9 @@ class Step:
                 poison = tf.where(_have_nan(sums), float("nan"), 0.0)
                 kept = kept._replace(totals=[total + poison for total in sums.totals])
             kept, own = kept._replace(gradients=[]), sums.gradients
-        reduced = self._placement.reduce_sum(_flat_sums(kept))
+        # TensorFlow's collective operations want one shape in all steps, and slices have none.
+        whole = [tf.convert_to_tensor(t) for t in _flat_sums(kept)]
+        reduced = self._placement.reduce_sum(whole)
         return self._unflatten(reduced, others=sums.other, own=own)
 
     def _update(self, sums: Sums, loss: tf.Tensor) -> tf.Tensor:
@@ -247,17 +257,13 @@ class Step:
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
 
-    def _probe(self, values, element, share, scale, number) -> list[tf.TensorSpec]:
+    def _probe(self, values, element, share, scale, number) -> list:
         """Traces one part to learn which sums there are; the trace is thrown away."""
         specs: list = []
 
         def trace():
-            specs.extend(
-                tf.TensorSpec(t.shape, t.dtype)
-                for t in _flat_sums(
-                    self._compute(values, element, share, tf.constant(0), scale, number)
-                )
-            )
+            sums = self._compute(values, element, share, tf.constant(0), scale, number)
+            specs.extend(map(slices.spec_of, _flat_sums(sums)))
 
         tf.function(trace, autograph=False).get_concrete_function()
         return specs

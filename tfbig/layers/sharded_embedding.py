@@ -1,0 +1,384 @@
+"""An embedding whose table lies in shards, of which only the rows of a batch are ever moved."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfbig import _private_api
+from tfbig.layers.rows import Shard, mark, marked_value, recut, rows_of_shard
+
+_WHOLE = 2**26  # numbers of a table that is drawn as a whole, 256 MB of float32
+_COMBINERS = ("mean", "sum", "sqrtn")
+# What they draw does not depend on the shape that they are asked for.
+_OF_ANY_SHAPE = (
+    *(keras.initializers.RandomUniform, keras.initializers.RandomNormal),
+    *(keras.initializers.TruncatedNormal, keras.initializers.Constant),
+    *(keras.initializers.Zeros, keras.initializers.Ones),
+)
+
+
+@keras.saving.register_keras_serializable(package="tfbig")
+class ShardedEmbedding(keras.layers.Layer):
+    """keras.layers.Embedding for tables that are too large for one machine, or for dense updates.
+
+    The rows are divided over `shards` variables (row i is row i // shards of `table_{i % shards}`),
+    which a parameter-server strategy places on its servers in turn, with the optimizer's slots of
+    each beside it. A step looks up each distinct id of the batch once, and its gradient has these
+    rows alone: in tfbig's training no tensor of the table's size is ever made, neither of values
+    nor of gradients, as long as the optimizer can update rows by themselves (keras.optimizers.SGD
+    without momentum and Adagrad, neither with weight_decay nor use_ema). With others, on one
+    device, it trains as an Embedding does, at an Embedding's cost.
+
+    On one device its numbers are those of keras.layers.Embedding, first values included, for
+    any number of shards. Only a table of more than 67 million numbers in several shards begins with
+    others: each shard is then drawn by itself, from a seed of its own. It saves, loads and
+    exports as one table: a model that was saved with four shards is loaded with one. To begin with
+    another table, assign it: `layer.embeddings = array`.
+
+    There are no embeddings_regularizer and embeddings_constraint, which would go over the whole
+    table in every step. XLA does not compile it. In Keras's own `fit`, gradients are sparse as
+    well, but Adagrad's update there goes over the whole table.
+
+    Example:
+
+        clicked = keras.Input([20], dtype="string")  # up to 20 items, then ""
+        table = tfbig.layers.ShardedEmbedding(
+            1_000_000, 32, combiner="mean", hash_ids=True, mask_value=""
+        )
+        x = table(clicked)  # [batch, 32]
+
+    Args:
+        input_dim: number of rows; ids are 0 … input_dim - 1.
+        output_dim: length of a row.
+        shards: number of variables, or "auto": as many as the strategy in whose scope the layer
+            is built has parameter servers, and 1 under any other.
+        embeddings_initializer: of the table, as in keras.layers.Embedding.
+        combiner: None returns a row for each id. "mean", "sum" and "sqrtn" combine the rows of
+            the last dimension of ids into one, by their weighted mean, their weighted sum, or that
+            sum divided by the root of the sum of the squared weights; no id at all gives zeros.
+        mask_value: an id that stands for none. With a combiner it counts for nothing; without,
+            it makes the layer's mask, as mask_zero does in an Embedding for the id 0.
+        hash_ids: ids are any strings or integers, and a hash says which row each has. The same
+            id has the same row everywhere and always. Different ids can fall on one row: of n
+            ids in use, each shares its row with about n / input_dim others, so make input_dim
+            several times n.
+        **keywords: of keras.layers.Layer.
+
+    Call arguments:
+        inputs: ids, integers (or strings, with hash_ids): a tensor of any shape, with a combiner of
+            shape [batch, …, k]; or a tf.RaggedTensor, with a combiner of shape [batch, None].
+        weights: of the ids, of their shape; with a combiner only.
+
+    Returns:
+        Of shape [*ids.shape, output_dim], or with a combiner [*ids.shape[:-1], output_dim].
+
+    Raises:
+        ValueError: an argument is out of range, ids are strings and hash_ids is False, or the
+            initializer cannot draw a large table in shards.
+        tf.errors.InvalidArgumentError: an id is negative, or input_dim or more (on a GPU TensorFlow
+            gives zeros instead). The message counts rows of a shard.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        output_dim: int,
+        shards: int | str = "auto",
+        *,
+        embeddings_initializer: Any = "uniform",
+        combiner: str | None = None,
+        mask_value: int | str | None = None,
+        hash_ids: bool = False,
+        **keywords,
+    ):
+        super().__init__(**keywords)
+        for name, value in (("input_dim", input_dim), ("output_dim", output_dim)):
+            if not _is_count(value):
+                raise ValueError(
+                    f"ShardedEmbedding({name}={value!r}): expected an integer above 0."
+                )
+        if shards != "auto" and not (_is_count(shards) and shards <= input_dim):
+            raise ValueError(
+                f'ShardedEmbedding(shards={shards!r}): expected "auto", or an integer from 1 to '
+                f"input_dim={input_dim}."
+            )
+        if combiner not in (None, *_COMBINERS):
+            raise ValueError(
+                f"ShardedEmbedding(combiner={combiner!r}): expected None or one of "
+                f"{', '.join(map(repr, _COMBINERS))}."
+            )
+        if isinstance(mask_value, str) and not hash_ids:
+            raise ValueError(
+                f"ShardedEmbedding(mask_value={mask_value!r}): ids are integers; write an integer, "
+                "or hash_ids=True for ids that are strings."
+            )
+        self.input_dim, self.output_dim, self.shards = input_dim, output_dim, shards
+        self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
+        self.combiner, self.mask_value, self.hash_ids = combiner, mask_value, hash_ids
+        self.tables: list[keras.Variable] = []
+        self.autocast = False  # ids stay what they are
+        self.supports_masking = True
+        self.supports_jit = False  # XLA would go over the whole table
+
+    def build(self, input_shape=None):
+        del input_shape
+        count = self._number_of_shards()
+        table = object()
+        for index in range(count):
+            variable = self.add_weight(
+                name=f"table_{index}",
+                shape=(rows_of_shard(self.input_dim, index, count), self.output_dim),
+                initializer=self._initializer(index, count),
+                autocast=False,  # which would make a copy of the whole
+            )
+            mark(variable, Shard(table, index, count, self.input_dim))
+            self.tables.append(variable)
+        self.built = True
+
+    def call(self, inputs, weights=None):
+        if weights is not None and self.combiner is None:
+            raise ValueError(
+                "ShardedEmbedding was called with weights and has no combiner; write "
+                'combiner="sum", or multiply the rows that it returns.'
+            )
+        if isinstance(inputs, tf.SparseTensor):
+            raise ValueError(
+                "ShardedEmbedding takes dense or ragged ids and was given a tf.SparseTensor; call "
+                "it with tf.RaggedTensor.from_sparse(ids)."
+            )
+        ids = tf.ragged.map_flat_values(self._rows, inputs)
+        if self.combiner is None:
+            rows = tf.ragged.map_flat_values(self._look_up, ids)
+        elif isinstance(inputs, tf.RaggedTensor):
+            rows = self._combine_ragged(ids, self._counted(inputs.flat_values), weights)
+        else:
+            rows = self._combine_dense(ids, self._counted(inputs), weights)
+        return tf.cast(rows, self.compute_dtype)
+
+    def compute_mask(self, inputs, mask=None):
+        del mask
+        ragged = isinstance(inputs, tf.RaggedTensor) or getattr(inputs, "ragged", False)
+        if self.combiner is not None or self.mask_value is None or ragged:
+            return None
+        return keras.ops.not_equal(inputs, self.mask_value)
+
+    def compute_output_shape(self, input_shape):
+        kept = input_shape if self.combiner is None else input_shape[:-1]
+        return (*kept, self.output_dim)
+
+    def compute_output_spec(self, inputs, weights=None):
+        del weights
+        self._check_ids(inputs)
+        ragged = self.combiner is None and getattr(inputs, "ragged", False)
+        shape = self.compute_output_shape(inputs.shape)
+        return keras.KerasTensor(shape, dtype=self.compute_dtype, ragged=ragged)
+
+    @property
+    def embeddings(self) -> np.ndarray:
+        """The whole table as it is now, a copy of shape [input_dim, output_dim]; can be set."""
+        shards = [table.numpy() for table in self.tables]
+        return next(recut(shards.__getitem__, len(shards), self.input_dim, 1))
+
+    @embeddings.setter
+    def embeddings(self, value: Any) -> None:
+        whole = np.asarray(value)
+        if whole.shape != (self.input_dim, self.output_dim):
+            raise ValueError(
+                f"ShardedEmbedding {self.name!r}: embeddings are of shape "
+                f"({self.input_dim}, {self.output_dim}), received {whole.shape}."
+            )
+        self._assign(lambda _: whole, 1)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "input_dim": self.input_dim,
+            "output_dim": self.output_dim,
+            "shards": self.shards,
+            "embeddings_initializer": keras.initializers.serialize(self.embeddings_initializer),
+            "combiner": self.combiner,
+            "mask_value": self.mask_value,
+            "hash_ids": self.hash_ids,
+        }
+
+    def save_own_variables(self, store):
+        for index, table in enumerate(self.tables):
+            store[str(index)] = table.numpy()
+
+    def load_own_variables(self, store):
+        """Loads what any number of shards has saved."""
+        held = len(store.keys())
+        rows = sum(store[str(index)].shape[0] for index in range(held))
+        widths = {store[str(index)].shape[1] for index in range(held)}
+        if rows != self.input_dim or widths != {self.output_dim}:
+            raise ValueError(
+                f"ShardedEmbedding {self.name!r} has {self.input_dim} rows of {self.output_dim} "
+                f"numbers, and what is to be loaded {rows} rows of "
+                f"{', '.join(map(str, sorted(widths))) or 'no'} numbers; give the model the "
+                "input_dim and output_dim that it was saved with."
+            )
+        self._assign(lambda i: store[str(i)], held)
+
+    def _assign(self, read: Callable[[int], Any], held: int) -> None:
+        shards = recut(read, held, self.input_dim, len(self.tables))
+        for table, value in zip(self.tables, shards, strict=True):
+            table.assign(value)
+
+    # Building.
+
+    def _number_of_shards(self) -> int:
+        if self.shards != "auto":
+            return self.shards
+        servers = _private_api.parameter_servers(tf.distribute.get_strategy())
+        return min(max(servers, 1), self.input_dim)
+
+    def _initializer(self, index: int, count: int) -> Callable:
+        """Draws one shard: of the whole table, or by itself if that is too large."""
+        initializer = self.embeddings_initializer
+        if count == 1:
+            return initializer
+        if isinstance(getattr(initializer, "seed", None), keras.random.SeedGenerator):
+            raise ValueError(
+                f"ShardedEmbedding {self.name!r}: embeddings_initializer has a SeedGenerator, "
+                "which would give each shard another table; give it an integer as seed."
+            )
+        if self.input_dim * self.output_dim > _WHOLE:
+            return self._initializer_by_itself(index)
+        return functools.partial(self._cut_of_whole, index, count)
+
+    def _cut_of_whole(self, index: int, count: int, shape: Any, dtype: Any = None) -> tf.Tensor:
+        del shape
+        whole = self.embeddings_initializer((self.input_dim, self.output_dim), dtype=dtype)
+        return tf.convert_to_tensor(whole)[index::count]
+
+    def _initializer_by_itself(self, index: int) -> Callable:
+        initializer = self.embeddings_initializer
+        if not isinstance(initializer, _OF_ANY_SHAPE):
+            known = ", ".join(kind.__name__ for kind in _OF_ANY_SHAPE)
+            raise ValueError(
+                f"ShardedEmbedding {self.name!r}: a table of {self.input_dim} x {self.output_dim} "
+                "numbers is drawn shard by shard, which embeddings_initializer="
+                f"{type(initializer).__name__} may not be; use one of {known}."
+            )
+        config = initializer.get_config()
+        if "seed" in config:
+            config["seed"] = (initializer.seed + index * 0x9E3779B1) % 2**31
+        return type(initializer).from_config(config)
+
+    # Looking up.
+
+    def _check_ids(self, ids: Any) -> None:
+        if ids.dtype == "string" and not self.hash_ids:
+            raise ValueError(
+                f"ShardedEmbedding {self.name!r} was given strings as ids; write hash_ids=True, or "
+                "look their numbers up first (keras.layers.StringLookup)."
+            )
+        rank = len(ids.shape)
+        if self.combiner is not None and rank < 2:
+            raise ValueError(
+                f"ShardedEmbedding {self.name!r} combines the last dimension of ids of shape "
+                f"[batch, …, k] and was given ids of shape {tuple(ids.shape)}; leave combiner out "
+                "for one id an example."
+            )
+
+    def _rows(self, ids: tf.Tensor) -> tf.Tensor:
+        """The numbers of the rows, for ids as they come."""
+        if ids.dtype == tf.string:
+            self._check_ids(ids[..., tf.newaxis])
+            return tf.strings.to_hash_bucket_fast(ids, self.input_dim)
+        if ids.dtype not in (tf.int32, tf.int64):
+            ids = tf.cast(ids, tf.int64)
+        return hashed(ids, self.input_dim) if self.hash_ids else ids
+
+    def _counted(self, ids: tf.Tensor) -> tf.Tensor | None:
+        """Which ids count, or None: all."""
+        return None if self.mask_value is None else tf.not_equal(ids, self.mask_value)
+
+    def _look_up(self, ids: tf.Tensor) -> tf.Tensor:
+        """The rows of ids of any shape; each distinct one is fetched once, and has one gradient."""
+        tables = [_private_api.own_copy(marked_value(table)) for table in self.tables]
+        distinct, places = tf.unique(tf.reshape(ids, [-1]))
+        rows = tf.compat.v1.nn.embedding_lookup(tables, distinct, partition_strategy="mod")
+        rows = tf.gather(rows, tf.reshape(places, tf.shape(ids)))
+        rows.set_shape([*ids.shape, self.output_dim])
+        return rows
+
+    def _combine_dense(self, ids, counted, weights) -> tf.Tensor:
+        self._check_ids(ids)
+        if counted is not None:
+            ids = tf.where(counted, ids, 0)
+        rows = self._look_up(ids)
+        weights = _weights(weights, counted, ids, rows.dtype)
+        total = tf.reduce_sum(rows * weights[..., tf.newaxis], axis=-2)
+        return self._divided(total, lambda w: tf.reduce_sum(w, axis=-1), weights)
+
+    def _combine_ragged(self, ids: tf.RaggedTensor, counted, weights) -> tf.Tensor:
+        if ids.shape.rank != 2:
+            raise ValueError(
+                f"ShardedEmbedding {self.name!r}: ragged ids with a combiner are of shape "
+                f"[batch, None], and these are of rank {ids.shape.rank}; use ids.merge_dims, or "
+                "combine what the layer returns without a combiner."
+            )
+        if weights is not None and not isinstance(weights, tf.RaggedTensor):
+            raise ValueError(
+                "ShardedEmbedding was called with ragged ids and dense weights; give the weights "
+                "the ids' row lengths, ids.with_values(…)."
+            )
+        flat = ids.values
+        if counted is not None:
+            flat = tf.where(counted, flat, 0)
+        rows = self._look_up(flat)
+        weights = None if weights is None else weights.values
+        weights = _weights(weights, counted, flat, rows.dtype)
+        owners, count = ids.value_rowids(), ids.nrows()
+        sums = lambda t: tf.math.unsorted_segment_sum(t, owners, count)  # noqa: E731
+        total = sums(rows * weights[:, tf.newaxis])
+        total.set_shape([ids.shape[0], self.output_dim])
+        return self._divided(total, sums, weights)
+
+    def _divided(self, total: tf.Tensor, sums: Callable, weights: tf.Tensor) -> tf.Tensor:
+        if self.combiner == "sum":
+            return total
+        norm = sums(weights) if self.combiner == "mean" else tf.sqrt(sums(tf.square(weights)))
+        return tf.math.divide_no_nan(total, norm[..., tf.newaxis])
+
+
+def hashed(ids: tf.Tensor, rows: int) -> tf.Tensor:
+    """Row numbers for any integers: a step of SplitMix64, then the remainder.
+
+    Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014,
+    https://doi.org/10.1145/2660193.2660195. Neighbouring ids and multiples of a number fall on
+    rows as if drawn at random.
+
+    Args:
+        ids: int32 or int64, of any shape.
+        rows: number of rows.
+    """
+    mixed = tf.bitcast(tf.cast(ids, tf.int64), tf.uint64) + _constant(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = tf.bitwise.bitwise_xor(mixed, _shifted(mixed, shift))
+        mixed *= _constant(factor)
+    mixed = tf.bitwise.bitwise_xor(mixed, _shifted(mixed, 31))
+    return tf.cast(mixed % _constant(rows), tf.int64)
+
+
+def _shifted(ids: tf.Tensor, bits: int) -> tf.Tensor:
+    return tf.bitwise.right_shift(ids, _constant(bits))
+
+
+def _constant(value: int) -> tf.Tensor:
+    return tf.constant(value, tf.uint64)
+
+
+def _weights(weights, counted, ids: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """The weight of each id: 0 for one that stands for none."""
+    weights = tf.ones(tf.shape(ids), dtype) if weights is None else tf.cast(weights, dtype)
+    return weights if counted is None else tf.where(counted, weights, tf.zeros([], dtype))
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value > 0
