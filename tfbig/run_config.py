@@ -141,8 +141,8 @@ class RunConfig:
     def _refuse_what_is_not_built(self) -> None:
         if self.max_staleness is not None:
             raise NotBuiltError(
-                f"RunConfig.max_staleness={self.max_staleness!r} belongs to "
-                'strategy="parameter_server", which is not built yet; leave it None.'
+                f"RunConfig.max_staleness={self.max_staleness!r} is not built yet: "
+                'strategy="parameter_server" is asynchronous; leave it None.'
             )
 
 

@@ -55,6 +55,11 @@ from tfbig._private_api.optimizers import (
     reduce_no_more,
     without_weight_decay,
 )
+from tfbig._private_api.parameter_servers import (
+    disconnect,
+    register_python_function,
+    wait_for_closures,
+)
 from tfbig._private_api.recomputation import (
     Node,
     functional_graph,
@@ -106,6 +111,7 @@ __all__ = [
     "compiled_metrics",
     "current_keras_path",
     "flatten_layers",
+    "disconnect",
     "functional_graph",
     "gradients_already_reduced",
     "graph_nodes",
@@ -133,6 +139,7 @@ __all__ = [
     "overrides",
     "put_averages_in_place",
     "reduce_no_more",
+    "register_python_function",
     "reported_metrics",
     "reproducible_dropout",
     "same_rank",
@@ -148,5 +155,6 @@ __all__ = [
     "unwrapped",
     "update_padded_metrics",
     "variables_as_constants",
+    "wait_for_closures",
     "without_weight_decay",
 ]

@@ -4,7 +4,6 @@ import atexit
 import faulthandler
 import functools
 import logging
-import os
 import platform
 from collections.abc import Sequence
 from typing import Any
@@ -16,14 +15,13 @@ import tfbig
 from tfbig import _private_api
 from tfbig.errors import PeerLost, UserError
 from tfbig.placement.channel import Channel
-from tfbig.placement.cluster import TIMEOUT_VARIABLE
+from tfbig.placement.cluster import cluster_timeout
 from tfbig.placement.placement import Mirrored
 from tfbig.placement.preflight import join
 
 log = logging.getLogger("tfbig")
 
 _PACK_BYTES = 16 * 2**20
-_DEFAULT_TIMEOUT = 300.0  # seconds in which all tasks have to be there
 _STRATEGY_SECONDS = 45  # from then on; it takes them one, or a few where they start slowly
 
 
@@ -107,7 +105,7 @@ def multi_worker(workers: tuple[str, ...], index: int) -> MultiWorker:
             "keras": keras.__version__,
             "python": platform.python_version(),
         },
-        wait_seconds=_timeout(),
+        wait_seconds=cluster_timeout(),
     )
     if not channel.is_chief:
         # What the chief says need not be said by every worker.
@@ -155,16 +153,3 @@ def _strategy(workers: tuple[str, ...], index: int) -> tf.distribute.MultiWorker
 
 def _stop_collectives(lost: PeerLost) -> None:
     _private_api.abort_collectives(str(lost))
-
-
-def _timeout() -> float:
-    text = os.environ.get(TIMEOUT_VARIABLE)
-    if text is None:
-        return _DEFAULT_TIMEOUT
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not seconds > 0:
-        raise UserError(f"{TIMEOUT_VARIABLE}={text!r}: expected seconds above 0, for example 300.")
-    return seconds

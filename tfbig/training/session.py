@@ -14,10 +14,11 @@ import numpy as np
 import tensorflow as tf
 
 from tfbig.data.feed import Feed
+from tfbig.data.numbered_feed import NumberedFeed
 from tfbig.data.source import Source
-from tfbig.data.source_feed import SourceFeed
 from tfbig.errors import NotBuiltError, UserError
 from tfbig.placement.owner import make_updates
+from tfbig.placement.parameter_server import ParameterServer
 from tfbig.placement.placement import Placement
 from tfbig.placement.preflight import compare
 from tfbig.programs.keras_builder import KerasBuilder
@@ -34,7 +35,6 @@ from tfbig.training.callbacks.nan_guard import NaNGuard
 from tfbig.training.callbacks.progress import Progress
 from tfbig.training.callbacks.runner import CallbackRunner
 from tfbig.training.callbacks.summaries import Summaries
-from tfbig.training.calls import Calls
 from tfbig.training.checkpoints import Checkpoints, Restored
 from tfbig.training.compile_choice import choose_jit
 from tfbig.training.evaluator import Evaluator
@@ -46,6 +46,9 @@ from tfbig.training.result import TrainResult
 from tfbig.training.resuming import Start, assign_alike, resume
 from tfbig.training.same_everywhere import described_program
 from tfbig.training.schedule import Schedule, end_of
+from tfbig.training.scheduled_calls import calls_for
+from tfbig.training.seeds import set_seed
+from tfbig.training.serving import EVALUATION, TRAINING, order_for
 
 log = logging.getLogger("tfbig")
 
@@ -141,6 +144,11 @@ class TrainingSession:
             precision = keras.config.dtype_policy().name
         self._program: Program
         if is_estimator_style(model_fn):
+            if placement.name == "parameter_server":
+                raise NotBuiltError(
+                    'an estimator-style model_fn is not built yet for strategy="parameter_server"; '
+                    "give a function that builds a compiled keras.Model."
+                )
             if self._config.remat:
                 raise UserError(
                     "remat=True divides a Keras model into blocks, and model_fn is of estimator "
@@ -158,6 +166,7 @@ class TrainingSession:
                 self._program = KerasProgram(model, remat=self._config.remat)
         self._program.updates = make_updates(self._config.model_distribution, placement)
         build_program(self._program, placement, self._feed, training=True)
+        placement.check_owned(self._program.named_variables().values())
         if self._eval_feed is not None:
             self._program.check_evaluation(self._eval_feed.element_spec)
         compare(self._peers, described_program(self._program))
@@ -186,11 +195,12 @@ class TrainingSession:
         else:  # callbacks run on the chief; that a loss is NaN, every task sees
             callbacks = [callback for callback in callbacks if isinstance(callback, NaNGuard)]
         runner = CallbackRunner(callbacks, self._program.callback_model())
-        if self._peers.count > 1 and runner.guard is not None and runner.guard.find_op:
+        alone = self._placement.name not in ("multi_worker", "parameter_server")
+        if not alone and runner.guard is not None and runner.guard.find_op:
             raise NotBuiltError(
-                'NaNGuard(find_op=True) is not built yet for strategy="multi_worker"; leave '
-                "find_op out, or go on with this model_dir on one device, which does the same "
-                "steps."
+                f'NaNGuard(find_op=True) is not built yet for strategy="{self._placement.name}"; '
+                "leave find_op out, or go on with this model_dir on one device, which does the "
+                "same steps."
             )
         agreement = Agreement(self._program, self._placement, callbacks)
         start = resume(
@@ -209,7 +219,7 @@ class TrainingSession:
         done = start.last is not None and self._is_done(start, schedule, plan)
         jit = plan.jit
         make_calls = functools.partial(
-            Calls,
+            calls_for(self._placement),
             self._program,
             self._placement,
             self._feed,
@@ -315,36 +325,45 @@ class TrainingSession:
     def _choose_seed(self) -> int:
         """The config's seed, the checkpoint's, or a new one; sets it before anything is drawn."""
         seed = self._config.tf_random_seed
-        if seed is not None:
-            keras.utils.set_random_seed(seed)
-            return seed
-        if self._peers.is_chief:
-            kept = self._checkpoints.metadata()
-            seed = kept[1]["seed"] if kept else random.randrange(2**31)
-        seed = self._peers.broadcast(seed)
-        tf.random.set_seed(seed)  # a Dataset's shuffles; all else is in the checkpoint
+        if seed is None:
+            if self._peers.is_chief:
+                kept = self._checkpoints.metadata()
+                seed = kept[1]["seed"] if kept else random.randrange(2**31)
+            seed = self._peers.broadcast(seed)
+        set_seed(self._config.tf_random_seed, seed)
+        if isinstance(self._placement, ParameterServer):
+            self._placement.order = order_for(self._placement.run_id, seed)
         return seed
 
     def _make_feed(self, data: tf.data.Dataset | Source, multiple: int, training: bool) -> Feed:
-        return make_feed(
+        steps_per_loop = self._config.steps_per_loop
+        feed = make_feed(
             data,
             seed=self._seed,
             multiple=multiple,
-            steps_per_loop=self._config.steps_per_loop,
+            steps_per_loop=steps_per_loop,
             order=self._config.data_distribution if training else "own",
             training=training,
             worker=self._peers.index,
             workers=self._peers.count,
         )
+        if isinstance(self._placement, ParameterServer):
+            if training and self._config.data_distribution == "block":
+                raise NotBuiltError(
+                    'RunConfig.data_distribution="block" is not built yet for '
+                    'strategy="parameter_server"; write "random".'
+                )
+            name = TRAINING if training else EVALUATION
+            return NumberedFeed(feed, name, self._placement.workers, steps_per_loop)
+        return feed
 
     def _schedule(self, plan: Plan, start: Start) -> tuple[Schedule, int | None]:
         config, length = self._config, self._feed.steps_per_pass
-        repeats = isinstance(self._feed, SourceFeed)
         if self._limit is not None:
             self.limit(None, start.began + self._limit)
         elif self._max_steps is None and self._repeats and length:
             self._max_steps = start.began + length  # one pass
-        end, passes = end_of(self._max_steps, self._epochs, length, repeats)
+        end, passes = end_of(self._max_steps, self._epochs, length, self._feed.repeats)
         evaluate = config.eval_every_steps or length or _EVALUATE_STEPS
         schedule = Schedule(
             end=end,

@@ -74,6 +74,7 @@ class Step:
         self._first_part = self._micro_batches * placement.first_replica
         self._nominal = rows * placement.peers.count
         self._exact = exact
+        self._adds_metrics = self._parts > 1  # else a part's metrics are their new values
         # Loss scaling meets NaN as a matter of course, and skips the step.
         self._find_nan = find_nan and not hasattr(program.optimizer, "inner_optimizer")
         self._shape: gradients.Shape | None = None
@@ -101,6 +102,24 @@ class Step:
         Returns:
             The loss of the global batch, a float32 scalar.
         """
+        loss, metrics, before = self._work(stack, share, i, number)
+        if self._adds_metrics:
+            metrics = [old + part for old, part in zip(before, metrics, strict=True)]
+        self._assign(self._program.metric_variables, metrics)
+        return loss
+
+    def returning_metrics(
+        self, stack: Any, share: Share, i: tf.Tensor, number: tf.Tensor
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Like a call, but what it adds to the metrics is returned, and their variables stay.
+
+        For a step that others run at the same time, on the same variables.
+        """
+        self._adds_metrics = True
+        return self._work(stack, share, i, number)[:2]
+
+    def _work(self, stack, share, i, number) -> tuple[tf.Tensor, list, list]:
+        """Computes and updates; returns the loss, what is new in the metrics, and their values."""
         element = tf.nest.map_structure(lambda t: t[i], stack)
         scale = tf.ones([])
         if self._training:
@@ -119,11 +138,7 @@ class Step:
         loss = gradients.global_loss(sums.totals, sums.denominators, self._shape)
         if self._training:
             loss = self._update(sums, loss)
-        metrics = sums.metrics
-        if self._parts > 1:
-            metrics = [old + part for old, part in zip(values.metrics, metrics, strict=True)]
-        self._assign(self._program.metric_variables, metrics)
-        return loss
+        return loss, sums.metrics, values.metrics
 
     def replica_sums(self, values, element, share, replica, scale, number) -> Sums:
         """Adds up the micro-batches of one replica."""
@@ -159,7 +174,7 @@ class Step:
             element, share, part - self._first_part, self._cut,
             weigh=program.exact_with_padding, keep_empty=program.couples_replicas,
         )  # fmt: skip
-        start = self._started(values, part) if many else values
+        start = self._started(values, part)
         with tf.GradientTape(persistent=True, watch_accessed_variables=not program.pure) as tape:
             if program.pure:
                 tape.watch(start.trainable)
@@ -195,11 +210,15 @@ class Step:
 
     def _started(self, values: Values, part) -> Values:
         """The values a part starts from: metrics at 0, random streams apart from each other."""
+        if self._adds_metrics:
+            values = values._replace(metrics=[tf.zeros_like(v) for v in values.metrics])
+        if self._parts == 1:
+            return values
         state = [
             v + _stream(part, v) if seed else v
             for v, seed in zip(values.state, self._seeds, strict=True)
         ]
-        return values._replace(state=state, metrics=[tf.zeros_like(v) for v in values.metrics])
+        return values._replace(state=state)
 
     def _unshifted(self, other: list, part) -> list:
         seeds = self._others(self._seeds)

@@ -1,0 +1,206 @@
+"""Parameter servers: the chief hands out the work, workers do it, ps hold the variables."""
+
+import contextlib
+import faulthandler
+import functools
+import logging
+import os
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tfbig import _private_api
+from tfbig.errors import PeerLost, UserError
+from tfbig.placement import remote
+from tfbig.placement.addresses import check_port_is_free, parse_address
+from tfbig.placement.cluster import Cluster, cluster_timeout
+from tfbig.placement.peers import Peers
+from tfbig.placement.placement import Placement
+from tfbig.placement.server_updates import ServerUpdates
+from tfbig.placement.serving_task import ServingTask, versions
+from tfbig.placement.tasks_watch import addresses, lost_among, named, wait_for
+from tfbig.placement.variable_places import VariablePlaces
+from tfbig.programs.updates import Updates
+
+log = logging.getLogger("tfbig")
+
+_CONNECT_SECONDS = 120  # once all tasks listen; it takes one or two
+_LOOK_EVERY = 2.0  # seconds, at the workers, while closures run
+
+
+class ParameterServer(Placement):
+    """The chief of a cluster with ps: its variables are on ps, its steps run on workers.
+
+    The strategy gives no more than the connection to the tasks, and the coordinator that sends a
+    closure to a worker, and to another one if the first is lost. Nothing is mirrored or reduced,
+    so a step is traced as on one device: TensorFlow runs it on the worker, reads variables from
+    the ps that has them, and updates them there.
+
+    Args:
+        cluster: with ps; this task is its chief.
+
+    Attributes:
+        workers: how many there are.
+        run_id: of this process's run.
+        order: what a worker has to know of the run before it reads for it, as JSON has it.
+
+    Raises:
+        UserError: the tasks do not go together, or the chief's port is in use.
+        PeerLost: a task has not come in time.
+    """
+
+    name = "parameter_server"
+    compiles_whole_loop = False
+
+    def __init__(self, cluster: Cluster):
+        super().__init__()
+        self.workers = len(cluster.jobs["worker"])
+        self._servers = addresses(cluster.jobs, "ps")
+        self._workers = addresses(cluster.jobs, "worker")
+        self._devices = {
+            f"{job} {i}": f"/job:{job}/replica:0/task:{i}"
+            for job in ("ps", "worker")
+            for i in range(len(cluster.jobs[job]))
+        }
+        self.peers = _Servers(self)
+        self.run_id, self.order = uuid.uuid4().hex, {}
+        check_port_is_free(parse_address(cluster.address))
+        wait_for({**self._servers, **self._workers}, cluster_timeout())
+        self._coordinator = _coordinator(cluster)
+        self._compare_versions()
+        self._places = VariablePlaces(
+            [f"{self._devices[name]}/device:CPU:0" for name in self._servers]
+        )
+
+    @contextlib.contextmanager
+    def scope(self) -> Iterator[None]:
+        with self._places.placing():
+            yield
+
+    def owns(self, variable: tf.Variable) -> bool:
+        return "/job:ps/" in variable.device
+
+    def check_owned(self, variables: Iterable[tf.Variable]) -> None:
+        """Checks that variables are on ps, and says how they are spread.
+
+        Raises:
+            UserError: some are not.
+        """
+        astray = [v.name for v in variables if not self.owns(v)]
+        if astray:
+            raise UserError(
+                f"the variables {', '.join(astray[:5])} are not on a ps; make them in model_fn, "
+                "and not before it is called."
+            )
+        held = ", ".join(
+            f"{name} {size / 1e6:.3g} MB"
+            for name, size in zip(self._servers, self._places.bytes, strict=True)
+        )
+        log.info("variables: %s", held)
+
+    def schedule(self, function: Callable, arguments: Sequence[tf.Tensor]) -> Any:
+        """Has a concrete function run on some worker; its results can be fetched after `join`."""
+        return self._coordinator.schedule(function, args=tuple(arguments))
+
+    def join(self) -> None:
+        """Waits until all that is scheduled has run.
+
+        Raises:
+            tf.errors.OpError: what a closure has failed with.
+            PeerLost: no worker was there to run it, for a long time.
+        """
+        alone, timeout = 0.0, cluster_timeout()
+        while not _private_api.wait_for_closures(self._coordinator, _LOOK_EVERY):
+            gone = lost_among(self._workers)
+            alone = alone + _LOOK_EVERY if len(gone) == self.workers else 0.0
+            if alone > timeout:
+                raise PeerLost(f"{named(gone)}: no worker is left, for {timeout:g} s.")
+
+    def lost_servers(self) -> dict[str, str]:
+        """The ps that cannot be reached now, by name."""
+        return lost_among(self._servers)
+
+    def finish(self, told: dict) -> None:
+        """Tells all tasks that the job is done, and takes leave of them.
+
+        What is on ps and workers cannot be used from then on.
+
+        Args:
+            told: what JSON can hold; every task's `serve` returns it.
+        """
+        there = {**self._servers, **self._workers}
+        for name in lost_among(there):
+            del there[name]
+        for name in there:
+            with contextlib.suppress(tf.errors.OpError):  # it has gone in this moment
+                remote.tell(self._devices[name], remote.END, told)
+        _private_api.disconnect()
+
+    def updates(self) -> Updates:
+        return ServerUpdates(self._places.beside)
+
+    def describe(self) -> str:
+        return f"{self.workers} workers and {len(self._servers)} ps"
+
+    def _compare_versions(self) -> None:
+        mine = versions()
+        for name, device in self._devices.items():
+            theirs = remote.tell(device, remote.HELLO, None)
+            differ = [f"{n}: {theirs.get(n)}, the chief has {v}" for n, v in mine.items()
+                      if theirs.get(n) != v]  # fmt: skip
+            if differ:
+                raise UserError(
+                    f"{name} differs from the chief in {', '.join(differ)}. Run the same program, "
+                    "with the same versions, on all tasks."
+                )
+
+
+class _Servers(Peers):
+    """The chief is alone in what it decides; ps may be lost, and have to hear of its end."""
+
+    def __init__(self, placement: ParameterServer):
+        self._placement = placement
+
+    def lost(self, within: float) -> PeerLost | None:
+        gone = self._placement.lost_servers()
+        if not gone:
+            return None
+        reason = (
+            f"{named(gone)} cannot be reached any more, and the variables there are lost; start "
+            "the job again, it goes on from its last checkpoint."
+        )
+        self.leave(reason)
+        return PeerLost(reason)
+
+    def leave(self, reason: str | None = None) -> None:
+        self._placement.finish({"error": reason or "it has left"})
+
+
+def parameter_server(cluster: Cluster) -> Placement:
+    """The placement of this task; TensorFlow's servers can be started once in a process."""
+    return _of_task(
+        cluster.kind, tuple(cluster.jobs.items()), cluster.task_type, cluster.task_index
+    )
+
+
+@functools.cache
+def _of_task(kind: str, jobs: tuple, task_type: str, task_index: int) -> Placement:
+    cluster = Cluster(kind, dict(jobs), task_type, task_index)
+    return ServingTask(cluster) if task_type in ("worker", "ps") else ParameterServer(cluster)
+
+
+def _coordinator(cluster: Cluster) -> tf.distribute.coordinator.ClusterCoordinator:
+    os.environ.setdefault("GRPC_FAIL_FAST", "use_caller")
+    jobs = {job: list(tasks) for job, tasks in cluster.jobs.items()}
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec(jobs), task_type="chief", task_id=0, rpc_layer="grpc"
+    )
+    # TensorFlow waits for ever for a task that listens and does not answer.
+    faulthandler.dump_traceback_later(_CONNECT_SECONDS, exit=True, file=2)
+    try:
+        strategy = tf.distribute.ParameterServerStrategy(resolver)
+        return tf.distribute.coordinator.ClusterCoordinator(strategy)
+    finally:
+        faulthandler.cancel_dump_traceback_later()

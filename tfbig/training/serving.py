@@ -1,0 +1,97 @@
+"""What a worker or ps does in train_distributed: it serves the chief until the job has ended."""
+
+import dataclasses
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfbig.data.feed import Feed
+from tfbig.data.numbered_feed import NumberedReader, Numbers, as_arrays
+from tfbig.data.source import Source
+from tfbig.placement.parameter_server import ParameterServer
+from tfbig.placement.placement import Placement
+from tfbig.placement.serving_task import ServingTask
+from tfbig.programs.rebuilding import rebuilt
+from tfbig.run_config import RunConfig
+from tfbig.training.feeds import make_feed
+from tfbig.training.result import TrainResult
+from tfbig.training.seeds import set_seed
+
+TRAINING, EVALUATION = "input_fn", "eval_input_fn"
+
+
+def serve(
+    task: ServingTask,
+    config: RunConfig,
+    read: Callable[[], tf.data.Dataset | Source],
+    read_eval: Callable[[], tf.data.Dataset | Source] | None,
+) -> TrainResult:
+    """Serves until the chief says that the job is done, and returns what it has told.
+
+    Args:
+        task: this one.
+        config: as the chief has it.
+        read, read_eval: call the input functions; on a worker, once the chief needs data.
+
+    Raises:
+        PeerLost: the chief is gone or has failed.
+    """
+
+    def make_read(order: dict) -> Callable:
+        set_seed(config.tf_random_seed, order["seed"])
+        readers = {
+            name: NumberedReader(_feed(data(), config, order["seed"], name == TRAINING))
+            for name, data in ((TRAINING, read), (EVALUATION, read_eval))
+            if data is not None
+        }
+
+        def read_batches(name: bytes, passes, position, steps) -> list[np.ndarray]:
+            reader = readers[name.decode()]
+            stack = reader.read(Numbers(int(passes), int(position)), int(steps))
+            return as_arrays(stack, reader.element_spec)
+
+        return read_batches
+
+    told = task.serve(make_read)
+    return TrainResult(**told["result"])
+
+
+def order_for(run: str, seed: int) -> dict:
+    """What a worker has to know before it reads."""
+    return {"run": run, "seed": seed}
+
+
+def bring_home(result: TrainResult, placement: Placement) -> TrainResult:
+    """Ends a job: the chief takes the model from the ps, and all other tasks may leave.
+
+    Under any other placement than ParameterServer, nothing is to be done.
+    """
+    if not isinstance(placement, ParameterServer):
+        return result
+    if result.model is not None:
+        result = dataclasses.replace(result, model=_copied(result.model))
+    fields = ("global_step", "loss", "metrics", "history", "model_dir", "preempted")
+    placement.finish({"result": {name: getattr(result, name) for name in fields}})
+    return result
+
+
+def _copied(model: keras.Model) -> keras.Model:
+    """The same model with variables of this process, the optimizer's too."""
+    copy = rebuilt(model)
+    copy.optimizer.build(copy.trainable_variables)
+    for here, there in zip(copy.optimizer.variables, model.optimizer.variables, strict=True):
+        here.assign(there.numpy())
+    return copy
+
+
+def _feed(data: tf.data.Dataset | Source, config: RunConfig, seed: int, training: bool) -> Feed:
+    return make_feed(
+        data,
+        seed=seed,
+        multiple=config.accumulation_steps if training else 1,
+        steps_per_loop=config.steps_per_loop,
+        order=config.data_distribution if training else "own",
+        training=training,
+    )
