@@ -58,6 +58,7 @@ from tfbig._private_api.optimizers import (
 from tfbig._private_api.parameter_servers import (
     disconnect,
     register_python_function,
+    stop_coordinator,
     wait_for_closures,
 )
 from tfbig._private_api.recomputation import (
@@ -149,6 +150,7 @@ __all__ = [
     "set_keras_mask",
     "set_value",
     "shape_only_variable",
+    "stop_coordinator",
     "sublayers",
     "substituted_losses",
     "tables_outside_graph",

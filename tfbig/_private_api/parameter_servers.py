@@ -7,6 +7,7 @@ from tensorflow.core.protobuf.tensorflow_server_pb2 import ServerDef
 from tensorflow.python.eager import context
 from tensorflow.python.ops import script_ops
 
+_SECONDS_TO_STOP = 60.0  # an attempt to connect takes a second or a few
 _KEPT: dict[str, Callable] = {}  # TensorFlow's registry holds functions weakly
 
 
@@ -39,8 +40,24 @@ def wait_for_closures(
     return coordinator._cluster.closure_queue.wait(timeout=seconds)
 
 
-def disconnect() -> None:
+def stop_coordinator(coordinator: tf.distribute.coordinator.ClusterCoordinator) -> None:
+    """Ends a coordinator's threads; its strategy makes another one when it is asked for.
+
+    Reason: while a worker is gone, one of the threads tries to connect to it all the time; at the
+    end of the process, or together with `disconnect`, that is a segmentation fault. Guard:
+    tests/cluster/test_server_kills.py.
+    """
+    cluster = coordinator._cluster
+    cluster.stop()
+    cluster.failure_handler._preemption_handler_thread.join(_SECONDS_TO_STOP)
+    coordinator.strategy._cluster_coordinator = None
+
+
+def disconnect() -> Callable[[], None]:
     """Takes leave of all other tasks that this process was connected to by a strategy.
+
+    Returns:
+        What connects to them again.
 
     Reason: TensorFlow sends every function that is traced to all tasks that it knows, and says so
     at length if they have ended. Guard: tests/cluster/test_parameter_server.py, whose chief goes
@@ -54,3 +71,4 @@ def disconnect() -> None:
         if job.name == whole.job_name:
             alone.cluster.job.append(job)
     context.context().update_server_def(alone)
+    return lambda: context.context().update_server_def(whole)

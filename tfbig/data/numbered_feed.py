@@ -1,13 +1,14 @@
 """Batches by their numbers: workers read them, wherever they are asked for."""
 
 import logging
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from tfbig.data.dataset_feed import DatasetFeed
-from tfbig.data.feed import Feed, Stack
+from tfbig.data.feed import Feed, Stack, cut_out
 from tfbig.data.source_feed import SourceFeed
 from tfbig.errors import UserError
 
@@ -130,36 +131,58 @@ class NumberedReader:
     lies before, the Dataset is read again from its start.
 
     Args:
-        feed: of the same data as the chief's.
+        make_feed: returns a feed of the same data as the chief's; with part= and parts=, of one
+            part of each batch.
+        parts: how many parts a batch is asked for in; 1: it is asked for as a whole.
 
     Attributes:
         element_spec: the feed's.
     """
 
-    def __init__(self, feed: SourceFeed | DatasetFeed):
-        self._feed, self.element_spec = feed, feed.element_spec
-        self._by_step = isinstance(feed, SourceFeed)
+    def __init__(self, make_feed: Callable[..., SourceFeed | DatasetFeed], parts: int = 1):
+        self._make_feed, self._parts = make_feed, parts
+        self._feed = make_feed()
+        self.element_spec = self._feed.element_spec
+        self._by_step = isinstance(self._feed, SourceFeed)
+        self._of_parts: dict[int, SourceFeed | DatasetFeed] = {}
         self._at = Numbers(0, 0)
+        self._last: tuple[Numbers, Stack] | None = None
 
-    def read(self, numbers: Numbers, steps: int) -> Stack:
+    def read(self, numbers: Numbers, steps: int, part: int = -1) -> Stack:
         """Reads up to `steps` batches; fewer, if the pass ends before.
 
         Args:
             numbers: of the first.
-            steps: at most the feed's capacity.
+            steps: at most the feed's capacity; 1 for a part.
+            part: which part of them; -1: the whole.
         """
-        steps = min(steps, self._feed.capacity)
-        if self._by_step:
-            return self._feed.pull(numbers.position, steps)
+        if not self._by_step:
+            stack = self._read_on(numbers, min(steps, self._feed.capacity))
+            if part < 0 or not stack.steps:
+                return stack
+            return cut_out(stack, -(-self._feed.batch_size // self._parts), part, self._parts)
+        feed = self._feed
+        if part >= 0:
+            if part not in self._of_parts:
+                self._of_parts[part] = self._make_feed(part=part, parts=self._parts)
+            feed = self._of_parts[part]
+        # The next one may go to another worker; a part mostly comes back.
+        return feed.pull(numbers.position, min(steps, feed.capacity), then=int(part >= 0))
+
+    def close(self) -> None:
+        """Stops reading ahead."""
+        for feed in (self._feed, *self._of_parts.values()):
+            feed.close()
+
+    def _read_on(self, numbers: Numbers, steps: int) -> Stack:
+        if self._last is not None and self._last[0] == numbers and self._last[1].steps == steps:
+            return self._last[1]  # another part of it
         if not self._go_to(numbers):
             return self._feed.pull(0, 0)
         stack = self._feed.pull(0, steps)
         self._at = Numbers(numbers.passes, numbers.position + stack.steps)
+        self._last = (numbers, stack)
         return stack
-
-    def close(self) -> None:
-        """Stops reading ahead."""
-        self._feed.close()
 
     def _go_to(self, numbers: Numbers) -> bool:
         """Goes to a batch; returns False if the pass ends before."""

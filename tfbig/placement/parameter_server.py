@@ -43,7 +43,6 @@ class ParameterServer(Placement):
 
     Attributes:
         workers: how many there are.
-        run_id: of this process's run.
         order: what a worker has to know of the run before it reads for it, as JSON has it.
 
     Raises:
@@ -65,11 +64,28 @@ class ParameterServer(Placement):
             for i in range(len(cluster.jobs[job]))
         }
         self.peers = _Servers(self)
-        self.run_id, self.order = uuid.uuid4().hex, {}
+        self.order: dict = {}
+        self._number = 0  # of the run, from 1
+        self._coordinator: tf.distribute.coordinator.ClusterCoordinator | None = None
+        self._away: Callable | None = None
         check_port_is_free(parse_address(cluster.address))
         wait_for({**self._servers, **self._workers}, cluster_timeout())
-        self._coordinator = _coordinator(cluster)
+        self._strategy = _strategy(cluster)
         self._compare_versions()
+
+    def begin(self, **order: Any) -> None:
+        """Begins a run; every `train_distributed` of a script is one.
+
+        Args:
+            order: what a worker has to know before it reads, as JSON has it.
+        """
+        self._number += 1
+        self.order = {"run": uuid.uuid4().hex, "number": self._number, **order}
+        if self._away is not None:  # from the tasks, since the run before has ended
+            wait_for({**self._servers, **self._workers}, cluster_timeout())
+            self._away()
+            self._away = None
+        self._coordinator = tf.distribute.coordinator.ClusterCoordinator(self._strategy)
         self._places = VariablePlaces(
             [f"{self._devices[name]}/device:CPU:0" for name in self._servers]
         )
@@ -99,6 +115,16 @@ class ParameterServer(Placement):
             for name, size in zip(self._servers, self._places.bytes, strict=True)
         )
         log.info("variables: %s", held)
+
+    def made_beside(self, variable: tf.Variable | None, make: Callable) -> tf.Variable:
+        """Calls what makes a variable, which is put on the ps of another one, or on any."""
+        where = contextlib.nullcontext() if variable is None else self._places.beside(variable)
+        with self.scope(), where:
+            return make()
+
+    def on_a_server(self) -> contextlib.AbstractContextManager:
+        """Has a ps run what is called inside and is not placed otherwise."""
+        return tf.device(self._places.devices[0])
 
     def schedule(self, function: Callable, arguments: Sequence[tf.Tensor]) -> Any:
         """Has a concrete function run on some worker; its results can be fetched after `join`."""
@@ -130,13 +156,18 @@ class ParameterServer(Placement):
         Args:
             told: what JSON can hold; every task's `serve` returns it.
         """
+        if self._coordinator is None:  # the run has failed before it began
+            self._number += 1
+        else:
+            _private_api.stop_coordinator(self._coordinator)
+            self._coordinator = None
         there = {**self._servers, **self._workers}
         for name in lost_among(there):
             del there[name]
         for name in there:
             with contextlib.suppress(tf.errors.OpError):  # it has gone in this moment
-                remote.tell(self._devices[name], remote.END, told)
-        _private_api.disconnect()
+                remote.tell(self._devices[name], remote.END, {**told, "number": self._number})
+        self._away = _private_api.disconnect()
 
     def updates(self) -> Updates:
         return ServerUpdates(self._places.beside)
@@ -155,6 +186,23 @@ class ParameterServer(Placement):
                     f"{name} differs from the chief in {', '.join(differ)}. Run the same program, "
                     "with the same versions, on all tasks."
                 )
+
+
+class PartOfBatch(Placement):
+    """One of the parts, each a closure, that the workers cut a global batch into.
+
+    Args:
+        parts: how many there are.
+        part: which, int32 scalar.
+    """
+
+    def __init__(self, parts: int, part: tf.Tensor):
+        super().__init__()
+        self.num_replicas, self.first_replica = parts, part
+
+    @property
+    def local_replicas(self) -> int:
+        return 1
 
 
 class _Servers(Peers):
@@ -191,7 +239,7 @@ def _of_task(kind: str, jobs: tuple, task_type: str, task_index: int) -> Placeme
     return ServingTask(cluster) if task_type in ("worker", "ps") else ParameterServer(cluster)
 
 
-def _coordinator(cluster: Cluster) -> tf.distribute.coordinator.ClusterCoordinator:
+def _strategy(cluster: Cluster) -> tf.distribute.ParameterServerStrategy:
     os.environ.setdefault("GRPC_FAIL_FAST", "use_caller")
     jobs = {job: list(tasks) for job, tasks in cluster.jobs.items()}
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
@@ -200,7 +248,6 @@ def _coordinator(cluster: Cluster) -> tf.distribute.coordinator.ClusterCoordinat
     # TensorFlow waits for ever for a task that listens and does not answer.
     faulthandler.dump_traceback_later(_CONNECT_SECONDS, exit=True, file=2)
     try:
-        strategy = tf.distribute.ParameterServerStrategy(resolver)
-        return tf.distribute.coordinator.ClusterCoordinator(strategy)
+        return tf.distribute.ParameterServerStrategy(resolver)
     finally:
         faulthandler.cancel_dump_traceback_later()

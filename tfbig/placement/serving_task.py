@@ -1,5 +1,6 @@
 """A ps or a worker: it serves the chief, which hands out the work, until the job ends."""
 
+import atexit
 import contextlib
 import json
 import logging
@@ -28,7 +29,7 @@ from tfbig.placement.tasks_watch import is_reachable
 log = logging.getLogger("tfbig")
 
 _LOOK_EVERY = 2.0  # seconds, at the chief
-_LINGER = 2.0  # for the chief to take its leave of this task's server
+_LINGER = 2.0  # before this process ends, for the chief to take its leave of its server
 _SAVING = 20.0  # for the chief to save, after SIGTERM was sent to this task
 
 
@@ -49,7 +50,8 @@ class ServingTask(Placement):
         self.cluster = cluster
         self.peers = _Served(cluster)
         self._changed = threading.Condition()
-        self._told: dict | None = None
+        self._number = 0  # of the run that is served, from 1
+        self._told: dict[int, dict] = {}
         self._order: bytes | None = None
         self._read: Callable | None = None
         self._failed: BaseException | None = None
@@ -74,7 +76,11 @@ class ServingTask(Placement):
         return self.cluster.task_type == "worker"
 
     def serve(self, make_read: Callable[[dict], Callable]) -> dict:
-        """Returns what the chief tells when the job is done.
+        """Returns what the chief tells when the run is done.
+
+        Where a script trains several times, the runs are counted, here and by the chief: this
+        call serves the run of its number. A task that was started again meanwhile has been told
+        nothing of earlier ones; it returns {} from them, and catches up.
 
         Args:
             make_read: called in this thread, with the chief's order, when data are first asked
@@ -83,20 +89,32 @@ class ServingTask(Placement):
         Raises:
             PeerLost: the chief is gone, or did not come, or has failed.
         """
+        self._number += 1
+        with self._changed:
+            self._read = None
         watch = _ChiefWatch(self.cluster)
         with self._signals():
             while True:
                 with self._changed:
-                    self._changed.wait(_LOOK_EVERY)
-                    told, order = self._told, self._order
-                if told is not None:
-                    return self._ended(told)
-                if order is not None and self._read is None and self._failed is None:
-                    self._make(make_read, json.loads(order))
+                    self._changed.wait_for(self._has_news, _LOOK_EVERY)
+                    order = self._order and json.loads(self._order)
+                    last = max([*self._told, order["number"] - 1 if order else 0])
+                if last >= self._number:
+                    return self._ended(self._told.get(self._number, {}))
+                if order is not None:
+                    self._make(make_read, order)
                 watch.look()
                 self._leave_if_signalled(watch)
 
+    def _has_news(self) -> bool:
+        asked = self._order is not None and self._read is None and self._failed is None
+        return asked or max(self._told, default=0) >= self._number
+
     def _make(self, make_read: Callable[[dict], Callable], order: dict) -> None:
+        if order["number"] < self._number:
+            raise PeerLost("the chief was started again from the beginning, so this task has to be")
+        if self._read is not None or self._failed is not None:
+            return
         try:
             read, failed = make_read(order), None
         except Exception as error:  # the chief hears of it, and then all tasks end
@@ -108,23 +126,32 @@ class ServingTask(Placement):
     def _read_when_ready(self, order: bytes, *arguments: np.ndarray) -> list:
         """Called by the chief's closures."""
         with self._changed:
-            if self._order != bytes(order):  # the first, or of a chief that was started again
+            if self._order != bytes(order):  # another run, maybe of a chief that was started again
                 self._order, self._read = bytes(order), None
                 self._changed.notify_all()
             self._changed.wait_for(lambda: self._read or self._failed)
-        if self._failed is not None:
-            raise RuntimeError(f"{self.cluster.task}: {self._failed}") from self._failed
-        return self._read(*arguments)
+        failed = self._failed
+        if failed is None:
+            try:
+                return self._read(*arguments)
+            except Exception as error:
+                failed = error
+        # In this form the chief finds it in what TensorFlow makes of it.
+        raise RuntimeError(f"{self.cluster.task}: {failed}") from failed
 
     def _end(self, told: bytes) -> list:
+        value = json.loads(told)
         with self._changed:
-            self._told = json.loads(told)
+            self._told[value["number"]] = value
             self._changed.notify_all()
         return _answer({})
 
     def _ended(self, told: dict) -> dict:
-        """Leaves once the chief has no more to do with this task's server."""
-        time.sleep(_LINGER)
+        atexit.unregister(time.sleep)
+        atexit.register(time.sleep, _LINGER)
+        with self._changed:
+            if self._order and json.loads(self._order)["number"] <= self._number:
+                self._order = None
         if self._failed is not None:
             raise self._failed
         if told.get("error"):

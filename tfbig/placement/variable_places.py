@@ -13,11 +13,12 @@ class VariablePlaces:
         devices: of the servers.
 
     Attributes:
+        devices: of the servers.
         bytes: what each server holds, in the order of `devices`.
     """
 
     def __init__(self, devices: list[str]):
-        self._devices, self.bytes = devices, [0] * len(devices)
+        self.devices, self.bytes = devices, [0] * len(devices)
         self._beside: str | None = None
         self._entered = 0
 
@@ -42,10 +43,10 @@ class VariablePlaces:
             self._beside = before
 
     def _create(self, next_creator: Callable, **kwargs) -> tf.Variable:
-        device = self._beside or self._devices[self.bytes.index(min(self.bytes))]
+        device = self._beside or self.devices[self.bytes.index(min(self.bytes))]
         with tf.device(device):
             variable = next_creator(**kwargs)
-        if device in self._devices:
+        if device in self.devices:
             size = (variable.shape.num_elements() or 1) * variable.dtype.size
-            self.bytes[self._devices.index(device)] += size
+            self.bytes[self.devices.index(device)] += size
         return variable

@@ -11,7 +11,7 @@ from tfbig.programs.program import Program
 from tfbig.run_config import RunConfig
 from tfbig.training.agreement import settled
 from tfbig.training.build import build_program
-from tfbig.training.scheduled_calls import calls_for
+from tfbig.training.running import calls_for
 
 
 class Evaluator:
@@ -58,7 +58,7 @@ class Evaluator:
         if self._calls is None:
             build_program(self._program, self._placement, self._feed, training=False)
             self._program.select(training=False)
-            self._calls = calls_for(self._placement)(
+            self._calls = calls_for(self._placement, self._config, training=False)(
                 self._program,
                 self._placement,
                 self._feed,

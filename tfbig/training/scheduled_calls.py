@@ -11,10 +11,9 @@ from tfbig.data.numbered_feed import NumberedFeed, array_types
 from tfbig.errors import UserError
 from tfbig.placement import remote
 from tfbig.placement.parameter_server import ParameterServer
-from tfbig.placement.placement import Placement
 from tfbig.programs.program import Program
 from tfbig.run_config import RunConfig
-from tfbig.training.calls import Calls, Ran
+from tfbig.training.calls import Ran
 from tfbig.training.parts import Share
 from tfbig.training.step import Step
 
@@ -65,10 +64,7 @@ class ScheduledCalls:
             arguments = [tf.constant(n, tf.int64) for n in numbers]
             remote_value = self._placement.schedule(self._function(), arguments)
             scheduled.append((start, steps, remote_value))
-        try:
-            self._placement.join()
-        except tf.errors.OpError as error:
-            raise _explained(error) from error
+        self._join()
         loss_sum, examples, nonfinite, done = 0.0, 0.0, -1, 0
         added: list | None = None
         for start, _, value in scheduled:
@@ -77,9 +73,7 @@ class ScheduledCalls:
             if bad >= 0 and nonfinite < 0:
                 nonfinite = start + int(bad)
             added = metrics if added is None else [a + b for a, b in zip(added, metrics)]  # noqa: B905
-        for variable, new in zip(self._program.metric_variables, added or [], strict=True):
-            if new.any():
-                variable.assign(variable + new)  # nobody else writes it
+        self._add_to_metrics(added)
         if done < stack.steps:
             self._feed.ended_after(stack, done)
         return Ran(float(loss_sum), float(examples), nonfinite, done)
@@ -87,6 +81,18 @@ class ScheduledCalls:
     def trace(self, stack: Stack) -> None:
         """Traces what a worker runs, before anything is run."""
         self._function()
+
+    def _join(self) -> None:
+        try:
+            self._placement.join()
+        except tf.errors.OpError as error:
+            raise _explained(error) from error
+
+    def _add_to_metrics(self, added: list | None) -> None:
+        """Adds arrays to the metrics' variables, which nobody but the chief writes."""
+        for variable, new in zip(self._program.metric_variables, added or (), strict=bool(added)):
+            if new.any():
+                variable.assign(variable + new)
 
     def _cut(self, steps: int) -> list[tuple[int, int]]:
         """(start, steps) of closures."""
@@ -112,12 +118,13 @@ class ScheduledCalls:
             rows=self._feed.batch_size,
             exact=True,
             find_nan=True,
+            adds_metrics=True,
         )
         variables = self._program.metric_variables
 
         def closure(passes, position, steps, first):
             self._program.select(self._training)
-            values, shares, stop = self._read(passes, position, steps)
+            values, shares, stop = self._read(passes, position, steps, tf.constant(-1))
 
             def body(i, loss_sum, examples, nonfinite, *metrics):
                 share = Share(*(numbers[i] for numbers in shares))
@@ -145,20 +152,12 @@ class ScheduledCalls:
         function = tf.function(closure, input_signature=[number] * 4, autograph=False)
         return function.get_concrete_function()
 
-    def _read(self, passes, position, steps):
-        """Reads the batches, where the closure runs."""
+    def _read(self, passes, position, steps, part):
+        """Reads the batches, or one part of each (-1: the whole), where the closure runs."""
         spec = self._feed.element_spec
-        *values, counts, sizes, offsets, stop = remote.call(
-            remote.READ,
-            [
-                tf.constant(json.dumps(self._placement.order)),
-                tf.constant(self._feed.name),
-                passes,
-                position,
-                steps,
-            ],
-            array_types(spec),
-        )
+        order = tf.constant(json.dumps(self._placement.order))
+        wanted = [order, tf.constant(self._feed.name), passes, position, steps, part]
+        *values, counts, sizes, offsets, stop = remote.call(remote.READ, wanted, array_types(spec))
         flat = [
             tf.ensure_shape(value, [None, None, *leaf.shape[1:]])
             for value, leaf in zip(values, tf.nest.flatten(spec), strict=True)
@@ -170,9 +169,4 @@ class ScheduledCalls:
 def _explained(error: tf.errors.OpError) -> Exception:
     """What a worker said about its data, if it was that; else the error."""
     said = re.search(r"RuntimeError: (worker \d+: [^\n]*)", error.message)
-    return UserError(f"{said[1]} (raised there by input_fn)") if said else error
-
-
-def calls_for(placement: Placement) -> type:
-    """What runs the loop's stacks: `Calls`, or `ScheduledCalls` under parameter servers."""
-    return ScheduledCalls if isinstance(placement, ParameterServer) else Calls
+    return UserError(f"the data cannot be read: {said[1]}") if said else error

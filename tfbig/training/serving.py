@@ -1,6 +1,7 @@
 """What a worker or ps does in train_distributed: it serves the chief until the job has ended."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import keras
@@ -41,26 +42,22 @@ def serve(
 
     def make_read(order: dict) -> Callable:
         set_seed(config.tf_random_seed, order["seed"])
-        readers = {
-            name: NumberedReader(_feed(data(), config, order["seed"], name == TRAINING))
-            for name, data in ((TRAINING, read), (EVALUATION, read_eval))
-            if data is not None
-        }
+        readers: dict[str, NumberedReader] = {}
+        for name, data in ((TRAINING, read), (EVALUATION, read_eval)):
+            if data is not None:
+                parts = order["parts"] if name == TRAINING else 1
+                feeds = functools.partial(_feed, data(), config, order["seed"], name == TRAINING)
+                readers[name] = NumberedReader(feeds, parts)
 
-        def read_batches(name: bytes, passes, position, steps) -> list[np.ndarray]:
+        def read_batches(name: bytes, passes, position, steps, part) -> list[np.ndarray]:
             reader = readers[name.decode()]
-            stack = reader.read(Numbers(int(passes), int(position)), int(steps))
+            stack = reader.read(Numbers(int(passes), int(position)), int(steps), int(part))
             return as_arrays(stack, reader.element_spec)
 
         return read_batches
 
     told = task.serve(make_read)
-    return TrainResult(**told["result"])
-
-
-def order_for(run: str, seed: int) -> dict:
-    """What a worker has to know before it reads."""
-    return {"run": run, "seed": seed}
+    return TrainResult(**told.get("result", {"global_step": 0}))
 
 
 def bring_home(result: TrainResult, placement: Placement) -> TrainResult:
@@ -86,12 +83,21 @@ def _copied(model: keras.Model) -> keras.Model:
     return copy
 
 
-def _feed(data: tf.data.Dataset | Source, config: RunConfig, seed: int, training: bool) -> Feed:
+def _feed(
+    data: tf.data.Dataset | Source,
+    config: RunConfig,
+    seed: int,
+    training: bool,
+    part: int = 0,
+    parts: int = 1,
+) -> Feed:
     return make_feed(
         data,
         seed=seed,
         multiple=config.accumulation_steps if training else 1,
-        steps_per_loop=config.steps_per_loop,
+        steps_per_loop=config.steps_per_loop if parts == 1 else 1,
         order=config.data_distribution if training else "own",
         training=training,
+        worker=part,
+        workers=parts,
     )

@@ -44,11 +44,11 @@ from tfbig.training.loop import Loop
 from tfbig.training.preemption import Preemption
 from tfbig.training.result import TrainResult
 from tfbig.training.resuming import Start, assign_alike, resume
+from tfbig.training.running import calls_for
 from tfbig.training.same_everywhere import described_program
 from tfbig.training.schedule import Schedule, end_of
-from tfbig.training.scheduled_calls import calls_for
 from tfbig.training.seeds import set_seed
-from tfbig.training.serving import EVALUATION, TRAINING, order_for
+from tfbig.training.serving import EVALUATION, TRAINING
 
 log = logging.getLogger("tfbig")
 
@@ -219,7 +219,7 @@ class TrainingSession:
         done = start.last is not None and self._is_done(start, schedule, plan)
         jit = plan.jit
         make_calls = functools.partial(
-            calls_for(self._placement),
+            calls_for(self._placement, self._config, training=True),
             self._program,
             self._placement,
             self._feed,
@@ -332,7 +332,8 @@ class TrainingSession:
             seed = self._peers.broadcast(seed)
         set_seed(self._config.tf_random_seed, seed)
         if isinstance(self._placement, ParameterServer):
-            self._placement.order = order_for(self._placement.run_id, seed)
+            parts = self._placement.workers if self._config.max_staleness == 0 else 1
+            self._placement.begin(seed=seed, parts=parts)
         return seed
 
     def _make_feed(self, data: tf.data.Dataset | Source, multiple: int, training: bool) -> Feed:

@@ -51,6 +51,8 @@ class Step:
         compile_part: compile the pure computation of one replica's parts.
         find_nan: return NaN as the loss if the gradient has one. A loss can stay finite for ever
             when the weights are NaN: TensorFlow's relu(NaN) is 0 on CPUs. XLA's is NaN.
+        adds_metrics: what is new in the metrics is what the batch adds to them, and not their new
+            values, as where there is but one part.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Step:
         exact: bool,
         compile_part: bool = False,
         find_nan: bool = False,
+        adds_metrics: bool = False,
     ):
         self._program, self._placement = program, placement
         self._training, self._aggregation = training, aggregation
@@ -74,7 +77,7 @@ class Step:
         self._first_part = self._micro_batches * placement.first_replica
         self._nominal = rows * placement.peers.count
         self._exact = exact
-        self._adds_metrics = self._parts > 1  # else a part's metrics are their new values
+        self._adds_metrics = adds_metrics or self._parts > 1
         # Loss scaling meets NaN as a matter of course, and skips the step.
         self._find_nan = find_nan and not hasattr(program.optimizer, "inner_optimizer")
         self._shape: gradients.Shape | None = None
@@ -111,34 +114,41 @@ class Step:
     def returning_metrics(
         self, stack: Any, share: Share, i: tf.Tensor, number: tf.Tensor
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """Like a call, but what it adds to the metrics is returned, and their variables stay.
+        """Like a call, but what is new in the metrics is returned, and their variables stay.
 
-        For a step that others run at the same time, on the same variables.
+        For a step that others run at the same time, on the same variables, with `adds_metrics`.
         """
-        self._adds_metrics = True
         return self._work(stack, share, i, number)[:2]
 
     def _work(self, stack, share, i, number) -> tuple[tf.Tensor, list, list]:
         """Computes and updates; returns the loss, what is new in the metrics, and their values."""
+        values, sums = self.compute(stack, share, i, number, self._placement.replica())
+        if self._placement.num_replicas > 1:
+            sums = self._reduce(sums)
+        loss, metrics = self.finish(sums)
+        return loss, metrics, values.metrics
+
+    def compute(self, stack: Any, share: Share, i, number, replica) -> tuple[Values, Sums]:
+        """The values that are read, and what one replica's parts of batch `i` add up to.
+
+        Args:
+            stack, share, i, number: as for a call.
+            replica: int32 scalar.
+        """
         element = tf.nest.map_structure(lambda t: t[i], stack)
         scale = tf.ones([])
         if self._training:
             scale = tf.cast(self._program.optimizer.scale_loss(scale), tf.float32)
         values = self._program.read()
-        sums = self._sums_of_replica(
-            values,
-            element,
-            share,
-            tf.convert_to_tensor(self._placement.replica()),
-            scale,
-            number,
-        )
-        if self._placement.num_replicas > 1:
-            sums = self._reduce(sums)
+        replica = tf.convert_to_tensor(replica)
+        return values, self._sums_of_replica(values, element, share, replica, scale, number)
+
+    def finish(self, sums: Sums) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Updates by the sums over all parts; returns the loss and what is new in the metrics."""
         loss = gradients.global_loss(sums.totals, sums.denominators, self._shape)
         if self._training:
             loss = self._update(sums, loss)
-        return loss, sums.metrics, values.metrics
+        return loss, sums.metrics
 
     def replica_sums(self, values, element, share, replica, scale, number) -> Sums:
         """Adds up the micro-batches of one replica."""
@@ -150,7 +160,7 @@ class Step:
 
         def body(a, *carried):
             sums = self._compute(values, element, share, first + a, scale, number)
-            added = [x + y for x, y in zip(carried, _flat_sums(sums), strict=True)]
+            added = [x + y for x, y in zip(carried, flat_sums(sums), strict=True)]
             return (a + 1, *added)
 
         carried = tf.while_loop(
@@ -159,7 +169,7 @@ class Step:
             (tf.constant(0), *zeros),
             parallel_iterations=1,  # one micro-batch at a time: that is what saves memory
         )[1:]
-        sums = self._unflatten(list(carried))
+        sums = self.unflatten(list(carried))
         other = [
             old + (total - old * self._micro_batches) // self._micro_batches  # all are equal
             for total, old in zip(sums.other, self._others(values.state), strict=True)
@@ -235,8 +245,8 @@ class Step:
     def _reduce(self, sums: Sums) -> Sums:
         """Sums over the replicas; what is no float is equal on all of them."""
         kept = sums._replace(other=[])
-        reduced = self._placement.reduce_sum(_flat_sums(kept))
-        return self._unflatten(reduced, others=sums.other)
+        reduced = self._placement.reduce_sum(flat_sums(kept))
+        return self.unflatten(reduced, others=sums.other)
 
     def _update(self, sums: Sums, loss: tf.Tensor) -> tf.Tensor:
         """The half of the step that changes the weights; returns the loss to be reported."""
@@ -266,7 +276,7 @@ class Step:
         def trace():
             specs.extend(
                 tf.TensorSpec(t.shape, t.dtype)
-                for t in _flat_sums(
+                for t in flat_sums(
                     self._compute(values, element, share, tf.constant(0), scale, number)
                 )
             )
@@ -274,8 +284,8 @@ class Step:
         tf.function(trace, autograph=False).get_concrete_function()
         return specs
 
-    def _unflatten(self, flat: list, others: list | None = None) -> Sums:
-        """The inverse of `_flat_sums`, by what the trace of a part has shown."""
+    def unflatten(self, flat: list, others: list | None = None) -> Sums:
+        """The inverse of `flat_sums`, by what the trace of a part has shown."""
         left = iter(flat)
         trainable = len(self._program.trainable) if self._training else 0
         groups = len(self._shape.nominal)
@@ -298,7 +308,8 @@ class _VariableKind:
         self.is_seed = "seed_generator_state" in name
 
 
-def _flat_sums(sums: Sums) -> list[tf.Tensor]:
+def flat_sums(sums: Sums) -> list[tf.Tensor]:
+    """All tensors of sums, in one list."""
     return [t for t in tf.nest.flatten(sums) if t is not None]
 
 
