@@ -31,7 +31,7 @@ from tfbig.programs.spec import ModeKeys
 from tfbig.run_config import RunConfig
 from tfbig.training.result import TrainResult
 from tfbig.training.run_length import RunLength
-from tfbig.training.serving import bring_home, serve
+from tfbig.training.serving import serve, tell_end
 from tfbig.training.session import TrainingSession
 
 _FINE_TUNES_OWN = ("model_fn", "recipe", "base_model_fn", "remat")
@@ -132,7 +132,8 @@ def train_distributed(
             session.build_model(model_fn)
             callbacks = keras.tree.flatten([] if callbacks is None else callbacks)
             result = session.train([*callbacks, *hooks_of_spec(session)])
-        return bring_home(result, placement)
+            tell_end(result, placement)
+            return result
 
 
 def fine_tune(

@@ -122,9 +122,21 @@ class ParameterServer(Placement):
         with self.scope(), where:
             return make()
 
-    def on_a_server(self) -> contextlib.AbstractContextManager:
-        """Has a ps run what is called inside and is not placed otherwise."""
-        return tf.device(self._places.devices[0])
+    def on_servers(self) -> contextlib.AbstractContextManager:
+        """Has what is traced inside, for the chief, work on large tensors where they are, on ps.
+
+        The ps do not know each other, so what needs several of them is led by the chief; it gets
+        numbers from them, and no gradients.
+        """
+
+        def device(operation: tf.Operation) -> str:
+            if not operation.device:
+                for tensor in operation.inputs:
+                    if "/job:ps/" in tensor.device and tensor.shape.rank != 0:
+                        return tensor.device
+            return operation.device
+
+        return tf.compat.v1.device(device)
 
     def schedule(self, function: Callable, arguments: Sequence[tf.Tensor]) -> Any:
         """Has a concrete function run on some worker; its results can be fetched after `join`."""

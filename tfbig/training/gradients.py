@@ -96,7 +96,10 @@ def targets(groups: Sequence[Group], totals: list[tf.Tensor], scale, whole: bool
 
 def gradient_sums(tape: tf.GradientTape, targets: list[tf.Tensor], sources: list) -> list[list]:
     """The gradient of each group's scaled total, dense, None where there is none."""
-    return [[_dense(g) for g in tape.gradient(target, sources)] for target in targets]
+    return [
+        [_dense(g, v) for g, v in zip(tape.gradient(target, sources), sources, strict=True)]
+        for target in targets
+    ]
 
 
 def aggregate(sums: list[list], denominators: list[tf.Tensor], shape: Shape, whole: bool) -> list:
@@ -136,5 +139,9 @@ def _if_any(count, value):
     return tf.where(count > 0, value, 0.0)  # the mean over no example is NaN
 
 
-def _dense(gradient):
-    return None if gradient is None else tf.convert_to_tensor(gradient)
+def _dense(gradient, source):
+    if gradient is None:
+        return None
+    gradient = tf.convert_to_tensor(gradient)
+    gradient.set_shape(source.shape)  # which TensorFlow may not have followed
+    return gradient

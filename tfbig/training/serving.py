@@ -1,10 +1,8 @@
 """What a worker or ps does in train_distributed: it serves the chief until the job has ended."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -14,7 +12,6 @@ from tfbig.data.source import Source
 from tfbig.placement.parameter_server import ParameterServer
 from tfbig.placement.placement import Placement
 from tfbig.placement.serving_task import ServingTask
-from tfbig.programs.rebuilding import rebuilt
 from tfbig.run_config import RunConfig
 from tfbig.training.feeds import make_feed
 from tfbig.training.result import TrainResult
@@ -60,27 +57,11 @@ def serve(
     return TrainResult(**told.get("result", {"global_step": 0}))
 
 
-def bring_home(result: TrainResult, placement: Placement) -> TrainResult:
-    """Ends a job: the chief takes the model from the ps, and all other tasks may leave.
-
-    Under any other placement than ParameterServer, nothing is to be done.
-    """
-    if not isinstance(placement, ParameterServer):
-        return result
-    if result.model is not None:
-        result = dataclasses.replace(result, model=_copied(result.model))
-    fields = ("global_step", "loss", "metrics", "history", "model_dir", "preempted")
-    placement.finish({"result": {name: getattr(result, name) for name in fields}})
-    return result
-
-
-def _copied(model: keras.Model) -> keras.Model:
-    """The same model with variables of this process, the optimizer's too."""
-    copy = rebuilt(model)
-    copy.optimizer.build(copy.trainable_variables)
-    for here, there in zip(copy.optimizer.variables, model.optimizer.variables, strict=True):
-        here.assign(there.numpy())
-    return copy
+def tell_end(result: TrainResult, placement: Placement) -> None:
+    """Tells all workers and ps of a run that it has ended, and how."""
+    if isinstance(placement, ParameterServer):
+        fields = ("global_step", "loss", "metrics", "history", "model_dir", "preempted")
+        placement.finish({"result": {name: getattr(result, name) for name in fields}})
 
 
 def _feed(

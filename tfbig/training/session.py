@@ -29,6 +29,7 @@ from tfbig.programs.spec import ModeKeys
 from tfbig.programs.watched import Watched
 from tfbig.run_config import RunConfig
 from tfbig.training.agreement import Agreement, Plan, take_values_of_chief
+from tfbig.training.bringing_home import brought_home
 from tfbig.training.build import build_program
 from tfbig.training.callbacks.callback import RunInfo
 from tfbig.training.callbacks.nan_guard import NaNGuard
@@ -160,9 +161,9 @@ class TrainingSession:
                 self.watched, self._params, self._config, placement.scope, precision
             )
         else:
-            builder = KerasBuilder(model_fn, self._params, precision)
+            self._builder = KerasBuilder(model_fn, self._params, precision)
             with placement.scope():
-                model = builder.build(placement.owns)
+                model = self._builder.build(placement.owns)
                 self._program = KerasProgram(model, remat=self._config.remat)
         self._program.updates = make_updates(self._config.model_distribution, placement)
         build_program(self._program, placement, self._feed, training=True)
@@ -180,7 +181,12 @@ class TrainingSession:
     def train(self, callbacks: Iterable[keras.callbacks.Callback]) -> TrainResult:
         """Trains, from the newest checkpoint if there is one."""
         try:
-            return self._train(callbacks)
+            result = self._train(callbacks)
+            if result.model is not None and isinstance(self._placement, ParameterServer):
+                spec, step = self._feed.element_spec, result.global_step
+                model = brought_home(self._builder, self._program, spec, step)
+                result = dataclasses.replace(result, model=model)
+            return result
         finally:  # the loop closes what it trains on, if it comes to run
             for feed in (self._feed, self._eval_feed):
                 if feed is not None:

@@ -204,6 +204,10 @@ class Step:
             self._missing = [{i for i, g in enumerate(s) if g is None} for s in sums]
         del tape
         self._kept = [new is old for new, old in zip(forward.state, start.state, strict=True)]
+        for new, old in zip(
+            forward.state + forward.metrics, start.state + start.metrics, strict=True
+        ):
+            new.set_shape(old.shape)
         moving, other = self._moving(forward.state), self._others(forward.state)
         metrics = forward.metrics
         if many:

@@ -34,8 +34,7 @@ class SynchronousCalls(ScheduledCalls):
             if not counts[:, 2].any():
                 break
             count, size = int(counts[:, 0].sum()), int(counts[:, 1].max())
-            with self._placement.on_a_server():
-                loss, *metrics = update(tf.constant(size / max(count, 1), tf.float32))
+            loss, *metrics = update(tf.constant(size / max(count, 1), tf.float32))
             loss, metrics = float(loss.numpy()), [m.numpy() for m in metrics]
             loss_sum, examples, done = loss_sum + loss * count, examples + count, done + 1
             if nonfinite < 0 and not np.isfinite(loss):
@@ -98,7 +97,7 @@ class SynchronousCalls(ScheduledCalls):
                 with tf.device(place.device):
                     value = place.read_value()
                     flat.append(tf.reduce_sum(value, 0) if n < added else value[0])
-            with self._program.tracing():
+            with self._placement.on_servers(), self._program.tracing():
                 sums = step.unflatten(flat)
                 # What was left out, bad records, weighs nothing in the statistics either.
                 moving = [m * tf.cast(correction, m.dtype) for m in sums.moving]
@@ -109,10 +108,9 @@ class SynchronousCalls(ScheduledCalls):
         signature = [number, number, number, tf.TensorSpec([], tf.int32)]
         traced = tf.function(part, input_signature=signature, autograph=False)
         of_part = traced.get_concrete_function()
-        with self._placement.on_a_server():
-            signature = [tf.TensorSpec([], tf.float32)]
-            traced = tf.function(update, input_signature=signature, autograph=False)
-            return of_part, traced.get_concrete_function()
+        signature = [tf.TensorSpec([], tf.float32)]
+        traced = tf.function(update, input_signature=signature, autograph=False)
+        return of_part, traced.get_concrete_function()
 
     def _step(self, placement: PartOfBatch) -> Step:
         return Step(
