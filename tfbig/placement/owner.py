@@ -52,6 +52,8 @@ class OwnerUpdates(Updates):
         placement: of two or more replicas.
     """
 
+    whole = False
+
     def __init__(self, placement: Placement):
         self._placement = placement
         self._pieces: list[Piece] = []

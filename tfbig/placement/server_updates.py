@@ -20,6 +20,8 @@ class ServerUpdates(Updates):
         beside: places what is made inside on the ps of a variable.
     """
 
+    concurrent = True
+
     def __init__(self, beside: Callable[[tf.Variable], contextlib.AbstractContextManager]):
         self._beside = beside
 

@@ -1,6 +1,7 @@
 """Which parameter server a variable is on."""
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 
 import tensorflow as tf
@@ -20,18 +21,19 @@ class VariablePlaces:
     def __init__(self, devices: list[str]):
         self.devices, self.bytes = devices, [0] * len(devices)
         self._beside: str | None = None
-        self._entered = 0
+        self._entered = threading.local()  # creator scopes are each thread's own
 
     @contextlib.contextmanager
     def placing(self) -> Iterator[None]:
         """Places the variables that are made inside the block; it may be entered within itself."""
-        self._entered += 1
-        scope = tf.variable_creator_scope(self._create) if self._entered == 1 else None
+        before = getattr(self._entered, "times", 0)
+        self._entered.times = before + 1
+        scope = contextlib.nullcontext() if before else tf.variable_creator_scope(self._create)
         try:
-            with scope or contextlib.nullcontext():
+            with scope:
                 yield
         finally:
-            self._entered -= 1
+            self._entered.times = before
 
     @contextlib.contextmanager
     def beside(self, variable: tf.Variable) -> Iterator[None]:

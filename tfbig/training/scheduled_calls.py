@@ -29,6 +29,9 @@ class ScheduledCalls:
     them there. What a closure adds to the metrics, it returns, and the chief adds it up, so a
     closure that is run again because its worker was lost counts once.
 
+    A model_fn puts what it measures into the metrics' variables, of which there is one set; its
+    evaluation is one closure after the other.
+
     Args:
         program, placement: what and where.
         feed: of numbers.
@@ -58,12 +61,16 @@ class ScheduledCalls:
     def run(self, stack: Stack, first: int) -> Ran:
         """Runs all the batches of a stack; `first` is the global step of its first one."""
         passes, position = stack.values
+        before = [v.numpy() for v in self._program.metric_variables]
+        one_by_one = bool(before) and not self._program.pure
         scheduled = []
         for start, steps in self._cut(stack.steps):
             numbers = (passes, position + start, steps, first + start)
             arguments = [tf.constant(n, tf.int64) for n in numbers]
             remote_value = self._placement.schedule(self._function(), arguments)
             scheduled.append((start, steps, remote_value))
+            if one_by_one:
+                self._join()
         self._join()
         loss_sum, examples, nonfinite, done = 0.0, 0.0, -1, 0
         added: list | None = None
@@ -73,7 +80,9 @@ class ScheduledCalls:
             if bad >= 0 and nonfinite < 0:
                 nonfinite = start + int(bad)
             added = metrics if added is None else [a + b for a, b in zip(added, metrics)]  # noqa: B905
-        self._add_to_metrics(added)
+        self._set_metrics(before, added)
+        if self._training:
+            self._program.count_steps(first + done)
         if done < stack.steps:
             self._feed.ended_after(stack, done)
         return Ran(float(loss_sum), float(examples), nonfinite, done)
@@ -88,11 +97,11 @@ class ScheduledCalls:
         except tf.errors.OpError as error:
             raise _explained(error) from error
 
-    def _add_to_metrics(self, added: list | None) -> None:
-        """Adds arrays to the metrics' variables, which nobody but the chief writes."""
-        for variable, new in zip(self._program.metric_variables, added or (), strict=bool(added)):
-            if new.any():
-                variable.assign(variable + new)
+    def _set_metrics(self, before: list, added: list | None) -> None:
+        """Gives the metrics' variables what they had and what was added to it."""
+        variables = self._program.metric_variables
+        for variable, old, new in zip(variables, before, added or (), strict=bool(added)):
+            variable.assign(old + new)
 
     def _cut(self, steps: int) -> list[tuple[int, int]]:
         """(start, steps) of closures."""

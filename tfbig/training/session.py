@@ -145,11 +145,6 @@ class TrainingSession:
             precision = keras.config.dtype_policy().name
         self._program: Program
         if is_estimator_style(model_fn):
-            if placement.name == "parameter_server":
-                raise NotBuiltError(
-                    'an estimator-style model_fn is not built yet for strategy="parameter_server"; '
-                    "give a function that builds a compiled keras.Model."
-                )
             if self._config.remat:
                 raise UserError(
                     "remat=True divides a Keras model into blocks, and model_fn is of estimator "

@@ -27,6 +27,7 @@ class SynchronousCalls(ScheduledCalls):
         loss_sum, examples, nonfinite, done = 0.0, 0.0, -1, 0
         added: list | None = None
         part, update = self._functions()
+        before = [v.numpy() for v in self._program.metric_variables]
         passes, position = stack.values
         for i in range(stack.steps):
             numbers = (passes, position + i, first + i)
@@ -40,7 +41,8 @@ class SynchronousCalls(ScheduledCalls):
             if nonfinite < 0 and not np.isfinite(loss):
                 nonfinite = i
             added = metrics if added is None else [a + b for a, b in zip(added, metrics)]  # noqa: B905
-        self._add_to_metrics(added)
+        self._set_metrics(before, added)
+        self._program.count_steps(first + done)
         if done < stack.steps:
             self._feed.ended_after(stack, done)
         return Ran(loss_sum, examples, nonfinite, done)
@@ -48,13 +50,19 @@ class SynchronousCalls(ScheduledCalls):
     def trace(self, stack: Stack) -> None:
         self._functions()
 
+    @property
+    def _one_by_one(self) -> bool:
+        """Whether a part changes variables as it runs, of which there is one set for all parts."""
+        return bool(self._program.state) and not self._program.pure
+
     def _parts_of(self, part: Any, numbers: tuple[int, int, int]) -> np.ndarray:
         """Has all parts of a step computed; for each: its examples, the batch's, and 1 if any."""
         arguments = [tf.constant(n, tf.int64) for n in numbers]
-        scheduled = [
-            self._placement.schedule(part, [*arguments, tf.constant(p)])
-            for p in range(self._placement.workers)
-        ]
+        scheduled = []
+        for p in range(self._placement.workers):
+            scheduled.append(self._placement.schedule(part, [*arguments, tf.constant(p)]))
+            if self._one_by_one:
+                self._join()
         self._join()
         return np.array([value.fetch() for value in scheduled])
 
@@ -77,7 +85,7 @@ class SynchronousCalls(ScheduledCalls):
 
             def compute():
                 with self._program.tracing():
-                    sums = step.compute(values, share, i, first, p)[1]
+                    before, sums = step.compute(values, share, i, first, p)
                 flat = flat_sums(sums)
                 if not places:
                     with tf.init_scope():
@@ -85,6 +93,9 @@ class SynchronousCalls(ScheduledCalls):
                     shared.append(len(sums.other))
                 for place, tensor in zip(places, flat, strict=True):
                     place[p].assign(tensor)
+                if self._one_by_one:  # the next part begins with the same
+                    for variable, value in zip(self._program.state, before.state, strict=True):
+                        variable.assign(value)
                 return tf.stack([share.count, share.size, 1])
 
             steps.append(step)
