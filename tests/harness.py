@@ -107,31 +107,74 @@ def call_workers(
     Raises:
         ProcessFailed: one of them has failed, or the time was up; all have been killed.
     """
-    processes = [
-        nursery.start(function, folder / f"worker{index}", arguments, **environment, TF_CONFIG=text)
-        for index, text in enumerate(tf_configs(free_addresses(workers)))
-    ]
+    configs = tf_configs(free_addresses(workers))
+    tasks = {f"worker {index}": text for index, text in enumerate(configs)}
+    return list(_call_tasks(function, folder, arguments, tasks, timeout, environment).values())
+
+
+def call_parameter_server(
+    function: Callable,
+    folder: pathlib.Path,
+    *arguments: Any,
+    workers: int = 2,
+    ps: int = 1,
+    timeout: float,
+    **environment: str,
+) -> dict[str, Any]:
+    """The same in every task of a cluster with a chief, workers and ps.
+
+    Returns:
+        By the tasks' names ("chief", "worker 0", "ps 0") what the function has returned there.
+    """
+    counts = {"chief": 1, "worker": workers, "ps": ps}
+    addresses = iter(free_addresses(1 + workers + ps))
+    jobs = {job: [next(addresses) for _ in range(count)] for job, count in counts.items()}
+    tasks = {
+        job if job == "chief" else f"{job} {i}": json.dumps(
+            {"cluster": jobs, "task": {"type": job, "index": i}}
+        )
+        for job, count in counts.items()
+        for i in range(count)
+    }
+    return _call_tasks(function, folder, arguments, tasks, timeout, environment)
+
+
+def _call_tasks(
+    function: Callable,
+    folder: pathlib.Path,
+    arguments: Sequence[Any],
+    tasks: dict[str, str],
+    timeout: float,
+    environment: dict[str, str],
+) -> dict[str, Any]:
+    """Calls a function in tasks, of which each has its name and TF_CONFIG; returns the results."""
+    processes = {
+        name: nursery.start(
+            function, folder / name.replace(" ", ""), arguments, **environment, TF_CONFIG=text
+        )
+        for name, text in tasks.items()
+    }
     until, failed = time.monotonic() + timeout, False
     try:
-        while None in (codes := [process.code for process in processes]):
+        while None in (codes := [process.code for process in processes.values()]):
             if any(codes) and not failed:  # the others may have something to say about it
                 until, failed = min(until, time.monotonic() + 5), True
             if time.monotonic() > until:
                 break
             time.sleep(0.02)
     finally:
-        for process in processes:
+        for process in processes.values():
             process.send(signal.SIGKILL)
     if any(codes) or None in codes:
         told = [
-            f"worker {i}: {'killed' if code is None else f'exit code {code}'}; it printed:\n"
+            f"{name}: {'killed' if code is None else f'exit code {code}'}; it printed:\n"
             f"{process.out}{process.err}"
-            for i, (code, process) in enumerate(zip(codes, processes, strict=True))
+            for code, (name, process) in zip(codes, processes.items(), strict=True)
         ]
         raise ProcessFailed(
-            f"of {workers} workers, after {timeout:g} s at most:\n" + "\n".join(told)
+            f"of {len(processes)} tasks, after {timeout:g} s at most:\n" + "\n".join(told)
         )
-    return [process.result() for process in processes]
+    return {name: process.result() for name, process in processes.items()}
 
 
 def free_addresses(count: int) -> list[str]:

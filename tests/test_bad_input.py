@@ -93,12 +93,17 @@ ARGUMENTS = {
             dict(strategy=name),
             [f"strategy='{name}' is not built yet; write strategy=\"auto\" or"],
         )
-        for name in ("parameter_server", "tpu")
+        for name in ("tpu",)
     },
     "workers without a cluster": (
         UserError,
         dict(strategy="multi_worker"),
         ['strategy="multi_worker", but no cluster is described: set TF_CONFIG'],
+    ),
+    "parameter servers without a cluster": (
+        UserError,
+        dict(strategy="parameter_server"),
+        ['strategy="parameter_server", but no cluster is described: set TF_CONFIG', "--ps=1"],
     ),
     "a strategy that is not built": (
         NotBuiltError,

@@ -722,3 +722,15 @@ def test_alone(in_process):
         "the other copy": [3.0, 4.0],
         "plain": True,
     }
+
+
+def test_register_python_function():
+    _private_api.register_python_function("tfbig_test", lambda x: [np.float32(2) * x])
+
+    @tf.function
+    def called(x):
+        return tf.raw_ops.PyFunc(input=[x], token="tfbig_test", Tout=[tf.float32])[0]
+
+    assert float(called(tf.constant(4.0))) == 8.0
+    _private_api.register_python_function("tfbig_test", lambda x: [np.float32(3) * x])
+    assert float(called(tf.constant(4.0))) == 12.0  # the name is looked up when it runs

@@ -132,8 +132,7 @@ def test_a_value_it_cannot_have_is_named_with_those_it_can(name, values, expecte
 @pytest.mark.parametrize(
     ("fields", "instead"),
     [
-        (dict(max_staleness=0), 'strategy="parameter_server", which is not built yet; leave it'),
-        (dict(max_staleness=3), 'strategy="parameter_server", which is not built yet; leave it'),
+        (dict(max_staleness=3), "write None for asynchronous or 0 for synchronous training"),
     ],
 )
 def test_what_is_not_built_yet_is_refused_with_what_to_write(fields, instead):

@@ -55,7 +55,9 @@ class RunConfig:
         remat: True: recompute activations in the backward pass, by block (Chen et al. 2016),
             which takes less memory and about a third more time. Keras models only.
         steps_per_loop: "auto" or the largest number of steps inside one traced loop.
-        max_staleness: parameter servers only, hence None for now.
+        max_staleness: for strategy="parameter_server". None: asynchronous; each worker updates
+            the variables as soon as it has a gradient. 0: synchronous; all workers share each
+            global batch, and update once. More is not built yet.
         save_checkpoints_steps: steps between two checkpoints; None: by time only.
         save_checkpoints_secs: seconds between two checkpoints; None: by steps only. When
             neither is given, 600 seconds.
@@ -123,6 +125,11 @@ class RunConfig:
             raise UserError(
                 f"RunConfig.save_checkpoints_secs={seconds!r}: expected seconds above 0, or None."
             )
+        staleness = self.max_staleness
+        if staleness is not None and not (_is_int(staleness) and staleness >= 0):
+            raise UserError(
+                f"RunConfig.max_staleness={staleness!r}: expected an integer of 0 or more, or None."
+            )
         seed = self.tf_random_seed
         if seed is not None and not (_is_int(seed) and 0 <= seed < 2**31):
             raise UserError(
@@ -139,10 +146,10 @@ class RunConfig:
         return dataclasses.replace(self, **fields)
 
     def _refuse_what_is_not_built(self) -> None:
-        if self.max_staleness is not None:
+        if self.max_staleness:
             raise NotBuiltError(
-                f"RunConfig.max_staleness={self.max_staleness!r} belongs to "
-                'strategy="parameter_server", which is not built yet; leave it None.'
+                f"RunConfig.max_staleness={self.max_staleness!r} is not built yet; write None for "
+                "asynchronous or 0 for synchronous training."
             )
 
 

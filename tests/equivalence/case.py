@@ -12,7 +12,7 @@ SEED = 7
 
 
 class Where(NamedTuple):
-    """A placement: "one_device", "mirrored" or "workers", and its number of replicas."""
+    """A placement: "one_device", "mirrored", "workers" or "servers", and its number of replicas."""
 
     kind: str
     count: int
@@ -43,6 +43,8 @@ class Case:
             compared relative to their size.
         replicas: the numbers of replicas, in one process, that the case is run on.
         workers: the numbers of workers, each a process with one replica.
+        servers: the numbers of workers beside a chief and parameter servers, which train with
+            max_staleness=0.
     """
 
     build: Callable[[], Any] | None
@@ -61,6 +63,7 @@ class Case:
     metrics: float = 1e-6
     replicas: tuple[int, ...] = (1, 2)
     workers: tuple[int, ...] = ()
+    servers: tuple[int, ...] = ()
 
     def __post_init__(self):
         if self.model_fn is not None and self.reference is None:
@@ -71,6 +74,7 @@ class Case:
         return (
             *(Where("one_device" if n == 1 else "mirrored", n) for n in self.replicas),
             *(Where("workers", n) for n in self.workers),
+            *(Where("servers", n) for n in self.servers),
         )
 
     @property

@@ -551,3 +551,15 @@ for _workers, _names in ((2, _ON_TWO_WORKERS), (3, _ON_THREE_WORKERS)):
         name: dataclasses.replace(CASES[name], workers=(*CASES[name].workers, _workers))
         for name in _names
     }
+
+# Parameter servers; a sample of two workers goes for what three could do otherwise.
+_ON_SERVERS = [
+    name
+    for name, case in CASES.items()
+    if case.model_fn is None
+    and "synchronized" not in name
+    and not {"jit_compile", "model_distribution"} & set(case.config)
+]
+for name in _ON_SERVERS:
+    three = name in ("uneven", "last_batch_of_one", "accumulation_3_clipped")
+    CASES[name] = dataclasses.replace(CASES[name], servers=(2, 3) if three else (2,))

@@ -11,6 +11,7 @@ from tests.equivalence.runs import (
     parts_of,
     reference_name,
     run_cases,
+    run_on_servers,
     run_on_workers,
     run_references,
 )
@@ -39,7 +40,10 @@ class Outcomes:
         if where.kind == "workers":
             self._run_workers(folder, where.count, names)
             return [self._read(folder, f"{name}-of-worker{i}") for i in range(where.count)]
-        self._run(folder, run_cases, where.count, names)
+        if where.kind == "servers":
+            self._run_servers(folder, where.count, names)
+        else:
+            self._run(folder, run_cases, where.count, names)
         return [self._read(folder, name)]
 
     def expected(self, where: Where, name: str) -> Outcome:
@@ -63,6 +67,18 @@ class Outcomes:
             harness.call(
                 function, folder, str(folder), *arguments, timeout=90 + 20 * len(arguments[-1])
             )
+        except harness.ProcessFailed as error:
+            self._failed[folder] = str(error)
+
+    def _run_servers(self, folder: pathlib.Path, workers: int, names: list[str]) -> None:
+        if folder.exists():
+            return
+        folder.mkdir()
+        try:
+            harness.call_parameter_server(
+                run_on_servers, folder, str(folder), names, workers=workers, ps=2,
+                timeout=120 + 25 * len(names),
+            )  # fmt: skip
         except harness.ProcessFailed as error:
             self._failed[folder] = str(error)
 

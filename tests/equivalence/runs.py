@@ -1,6 +1,7 @@
 """What runs in the process of one placement: its cases, one after the other."""
 
 import contextlib
+import dataclasses
 import glob
 import json
 import os
@@ -17,6 +18,7 @@ from tests.checkpoint_values import saved_values
 from tests.equivalence import reference
 from tests.equivalence.case import SEED, Case, Outcome
 from tests.equivalence.cases import CASES
+from tfbig.errors import PeerLost
 
 
 def run_cases(folder: str, replicas: int, names: list[str]) -> None:
@@ -64,6 +66,17 @@ def run_on_workers(folder: str, names: list[str]) -> None:
             return
 
 
+def run_on_servers(folder: str, names: list[str]) -> None:
+    """The same in the process of one task of a cluster with ps; the chief alone has the model."""
+    chief = json.loads(os.environ["TF_CONFIG"])["task"]["type"] == "chief"
+    for name in names:
+        if chief:
+            _save(pathlib.Path(folder, name), lambda: train(CASES[name], "parameter_server"))  # noqa: B023
+        else:
+            with contextlib.suppress(PeerLost):  # the chief has noted the error, and goes on
+                train(CASES[name], "parameter_server")
+
+
 def run_references(folder: str, cases: list[tuple[str, int]]) -> None:
     """Trains (name, parts) with the plain loop."""
     for name, parts in cases:
@@ -84,13 +97,18 @@ def parts_of(case: Case, replicas: int) -> int:
     return replicas * case.config.get("accumulation_steps", 1) if case.parts else 1
 
 
-def train(case: Case, strategy: str | tf.distribute.Strategy, shared: str | None = None) -> Outcome:
-    """Trains a case with train_distributed; `shared` is a folder that all its tasks see."""
+def train(case: Case, strategy: str | tf.distribute.Strategy, shared: str | None = None):
+    """Trains a case with train_distributed and returns the Outcome.
+
+    `shared` is a folder that all its tasks see.
+    """
 
     def input_fn():
         data = tf.data.Dataset.from_tensor_slices(case.arrays()).batch(case.batch_size)
         return data if case.read is None else case.read(data)
 
+    if strategy == "parameter_server":
+        case = dataclasses.replace(case, config={"max_staleness": 0, **case.config})
     config = {"jit_compile": False, "log_step_count_steps": case.log_every, **case.config}
     with contextlib.ExitStack() as stack:
         model_dir = shared or stack.enter_context(tempfile.TemporaryDirectory())
@@ -112,6 +130,8 @@ def train(case: Case, strategy: str | tf.distribute.Strategy, shared: str | None
         if case.model_fn:
             saved = _checkpoint(model_dir)
             return Outcome(saved["model"], saved["optimizer"], history, result.metrics)
+    if result.model is None:  # a worker or ps
+        return None
     variables = [*result.model.variables, *result.model.optimizer.variables]
     return Outcome(
         [v.numpy() for v in result.model.variables],

@@ -56,6 +56,12 @@ from tfbig._private_api.optimizers import (
     reduce_no_more,
     without_weight_decay,
 )
+from tfbig._private_api.parameter_servers import (
+    disconnect,
+    register_python_function,
+    stop_coordinator,
+    wait_for_closures,
+)
 from tfbig._private_api.recomputation import (
     Node,
     functional_graph,
@@ -117,6 +123,7 @@ __all__ = [
     "compiled_metrics",
     "current_keras_path",
     "flatten_layers",
+    "disconnect",
     "functional_graph",
     "gradients_already_reduced",
     "graph_nodes",
@@ -146,6 +153,7 @@ __all__ = [
     "parameter_servers",
     "put_averages_in_place",
     "reduce_no_more",
+    "register_python_function",
     "reported_metrics",
     "reproducible_dropout",
     "rows_updated_alone",
@@ -157,6 +165,7 @@ __all__ = [
     "set_value",
     "shape_only_variable",
     "slots_of",
+    "stop_coordinator",
     "sublayers",
     "substituted_losses",
     "tables_outside_graph",
@@ -164,5 +173,6 @@ __all__ = [
     "update_rows_alone",
     "update_padded_metrics",
     "variables_as_constants",
+    "wait_for_closures",
     "without_weight_decay",
 ]

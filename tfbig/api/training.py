@@ -24,12 +24,14 @@ from tfbig.finetuning.loading import load_model
 from tfbig.finetuning.lora import save_adapters
 from tfbig.finetuning.recipe import Recipe
 from tfbig.finetuning.tune import tuning_builder
+from tfbig.placement.serving_task import ServingTask
 from tfbig.placement.strategies import make_placement
 from tfbig.placement.together import together
 from tfbig.programs.spec import ModeKeys
 from tfbig.run_config import RunConfig
 from tfbig.training.result import TrainResult
 from tfbig.training.run_length import RunLength
+from tfbig.training.serving import serve, tell_end
 from tfbig.training.session import TrainingSession
 
 _FINE_TUNES_OWN = ("model_fn", "recipe", "base_model_fn", "remat")
@@ -75,8 +77,9 @@ def train_distributed(
             `(features, labels)` or `(features, labels, sample_weight)`, batched to the global
             batch size; takes any of mode, params, config and input_context by name.
         eval_input_fn: like input_fn; read once, in its own order, for each evaluation.
-        strategy: "auto", "one_device", "mirrored", "multi_worker", or a tf.distribute strategy of
-            the first kinds. "auto" is "multi_worker" where the environment describes a cluster.
+        strategy: "auto", "one_device", "mirrored", "multi_worker", "parameter_server", or a
+            tf.distribute strategy of the first kinds. "auto" is "parameter_server" where the
+            environment describes a cluster with ps, and "multi_worker" where it describes another.
         devices: number of devices or their names; on a machine with CPUs only, a number means
             logical CPU devices; None: all GPUs, or the CPU.
         model_dir: where checkpoints and summaries are kept; None keeps nothing.
@@ -88,7 +91,8 @@ def train_distributed(
             are such.
 
     Returns:
-        A TrainResult: global_step, loss, metrics, history, model_dir, model, preempted.
+        A TrainResult: global_step, loss, metrics, history, model_dir, model, preempted. Under
+        "parameter_server" the model is the chief's, and None for workers and ps.
 
     Raises:
         UserError: something given cannot be used; nothing has been written by then.
@@ -107,7 +111,15 @@ def train_distributed(
             f"model_fn={model_fn!r}: expected a function that builds a compiled keras.Model, such "
             "a model, or an estimator-style model_fn(features, labels, mode)."
         )
-    placement = make_placement(strategy, devices)
+    placement = make_placement(strategy, devices, trains=True)
+    read = lambda: call_input_fn(input_fn, ModeKeys.TRAIN, params, config)  # noqa: E731
+    read_eval = None
+    if eval_input_fn is not None:
+        read_eval = lambda: call_input_fn(  # noqa: E731
+            eval_input_fn, ModeKeys.EVAL, params, config, "eval_input_fn"
+        )
+    if isinstance(placement, ServingTask):
+        return serve(placement, config, read, read_eval)
     with together(placement.peers, config):
         session = TrainingSession(
             config=config,
@@ -116,17 +128,12 @@ def train_distributed(
             params=params,
         )
         with session.watching():
-            session.read_data(
-                lambda: call_input_fn(input_fn, ModeKeys.TRAIN, params, config),
-                eval_input_fn
-                and (lambda: call_input_fn(eval_input_fn, ModeKeys.EVAL, params, config,
-                                           "eval_input_fn")),
-                max_steps=max_steps,
-                epochs=epochs,
-            )  # fmt: skip
+            session.read_data(read, read_eval, max_steps=max_steps, epochs=epochs)
             session.build_model(model_fn)
             callbacks = keras.tree.flatten([] if callbacks is None else callbacks)
-            return session.train([*callbacks, *hooks_of_spec(session)])
+            result = session.train([*callbacks, *hooks_of_spec(session)])
+            tell_end(result, placement)
+            return result
 
 
 def fine_tune(
@@ -182,7 +189,9 @@ def fine_tune(
     if remat is not None:
         keywords["config"] = _with_remat(checked_config(keywords.get("config")), remat)
     # The placement settles TensorFlow's devices, which loading a model would do otherwise.
-    peers = make_placement(keywords.get("strategy", "auto"), keywords.get("devices")).peers
+    peers = make_placement(
+        keywords.get("strategy", "auto"), keywords.get("devices"), trains=True
+    ).peers
     with together(peers):
         base = load_model(pretrained, base_model_fn=base_model_fn, params=keywords.get("params"))
         length = RunLength(input_fn, keywords.get("max_steps"), keywords.get("epochs"))

@@ -64,6 +64,8 @@ class Feed:
         odd: how many examples the last batch of each pass has, if it is known, smaller than the
             others and comes so often that a step of its own is worth compiling; or None.
         static: all dimensions but the first are known; otherwise stacks hold one batch.
+        repeats: the data start anew at their end by themselves.
+        least: the smallest number of batches that are worth a call of the loop.
         remedy: what to do when the step waits for data.
     """
 
@@ -77,6 +79,8 @@ class Feed:
     steps_per_pass: int | None
     odd: int | None = None
     static: bool = True
+    repeats: bool = False
+    least: int = 1
     remedy: str = ""
 
     def pull(self, step: int, steps: int, then: int = 0) -> Stack:
@@ -88,6 +92,15 @@ class Feed:
             then: how many the caller will want next; they may be read ahead. 0: do not read
                 ahead, because the position is about to be kept.
         """
+        raise NotImplementedError
+
+    def examples(self, stack: Stack, place: int) -> Any:
+        """The examples of the batch at a place of a stack, arrays; None: they are not here."""
+        count = max(stack.counts[place], 1)  # a share without an example holds another's
+        return tf.nest.map_structure(lambda a: np.asarray(a[place])[:count], stack.values)
+
+    def ended_after(self, stack: Stack, steps: int) -> None:
+        """Tells that of a stack that was pulled, no more than `steps` batches were there."""
         raise NotImplementedError
 
     def next_pass(self) -> None:

@@ -38,6 +38,7 @@ class SourceFeed(Feed):
         worker, workers: which share of every global batch is read, of how many.
     """
 
+    repeats = True
     remedy = (
         "make read() and the functions of map() cheaper, set source.threads where several threads "
         "may call read() at once, or keep the examples ready-made, in a tfbig.data.NpySource"

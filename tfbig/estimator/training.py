@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from tfbig.arguments import call_input_fn
-from tfbig.errors import UserError
+from tfbig.errors import NotBuiltError, UserError
 from tfbig.estimator.hooks.checkpoint_saver import CheckpointSaverHook
 from tfbig.estimator.hooks.translation import ModeHooks, plan_hooks
 from tfbig.estimator.scaffold import plan_scaffold
@@ -54,7 +54,12 @@ def fit(
     """
     config, params = config or estimator.config, estimator.params
     given = plan_hooks(hooks, listeners=listeners or ())  # what is wrong with them is said at once
-    placement = make_placement(estimator.strategy, estimator.devices)
+    placement = make_placement(estimator.strategy, estimator.devices, trains=True)
+    if placement.name == "parameter_server":
+        raise NotBuiltError(
+            'tfbig.Estimator is not built yet for strategy="parameter_server"; give a Keras '
+            "builder to tfbig.train_distributed."
+        )
     with together(placement.peers, config):
         session = TrainingSession(
             config=config,

@@ -33,7 +33,8 @@ def launch(
 
     Each task gets its TF_CONFIG, and the number of earlier starts in TFBIG_LAUNCH_ATTEMPT; what
     it prints is passed on line by line, with its name before it. If a task fails, all are ended
-    and started again; what has a model_dir goes on from its checkpoint. SIGTERM and SIGINT are
+    and started again; what has a model_dir goes on from its checkpoint. With a ps, a worker that
+    fails is started again by itself, and the others go on meanwhile. SIGTERM and SIGINT are
     passed on, once. No process is left behind, also if this one is killed.
 
     Example: `launch(["python", "train.py"], workers=2)`.
@@ -43,7 +44,8 @@ def launch(
         workers: how many; the first is the chief, unless there is a ps.
         ps: parameter servers; with one there is a chief besides the workers.
         evaluator: whether there is one.
-        restarts: how often all tasks are started again.
+        restarts: how often all tasks are started again; with a ps also how often each worker,
+            and the evaluator, is started again by itself.
         threads_per_task: for TensorFlow and OpenMP; None: the cores, shared by the tasks that
             train, unless the environment says how many.
         out: for the tasks' standard output; None: sys.stdout.
@@ -68,7 +70,7 @@ def launch(
             ports = free_ports(listening, taken)
             taken.update(ports)
             variables = environments(tasks, ports, attempt, threads_per_task, os.environ)
-            supervisor = Supervisor(interrupts, notes, waits)
+            supervisor = Supervisor(interrupts, notes, waits, restarts)
             supervisor.run(
                 [
                     functools.partial(

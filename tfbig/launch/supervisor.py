@@ -1,13 +1,16 @@
 """One start of a cluster: watches its tasks until nothing of them is left."""
 
+import collections
 import dataclasses
 import selectors
 import signal
+import time
 from collections.abc import Callable
 
 from tfbig.launch.interrupts import Interrupts
 from tfbig.launch.lines import LinePrinter
 from tfbig.launch.process import TaskProcess
+from tfbig.launch.tasks import Task
 
 _LOOK_EVERY = 0.1  # seconds
 # Bad flags; and what shells say of a command that cannot be run, or is not there.
@@ -24,7 +27,8 @@ class Waits:
         workers: for workers to leave, once the chief has ended; and for all that save, once one
             task has been stopped.
         save: from SIGTERM to SIGKILL.
-        pause: before the first restart; twice as long before each further one.
+        pause: before the first restart, and before that of a single task; twice as long before
+            each further one.
         longest_pause: before a restart.
     """
 
@@ -43,17 +47,22 @@ class Supervisor:
         interrupts: the launcher's signals; the first is passed on, the second one kills.
         notes: for what the launcher itself has to say.
         waits: how long for what.
+        restarts: how often a task is started again by itself, where others can go on meanwhile:
+            a worker or the evaluator, if there are parameter servers.
 
     Attributes:
         failed: the first task that has ended in an error, before any was stopped; or None.
         lost_output: the error with which the launcher's own output took no more; or None.
     """
 
-    def __init__(self, interrupts: Interrupts, notes: LinePrinter, waits: Waits):
+    def __init__(self, interrupts: Interrupts, notes: LinePrinter, waits: Waits, restarts: int = 0):
         self.failed: TaskProcess | None = None
         self.lost_output: OSError | None = None
         self._interrupts, self._notes, self._waits = interrupts, notes, waits
         self._processes: list[TaskProcess] = []
+        self._starts: dict[Task, Callable[[], TaskProcess]] = {}
+        self._restarts: dict[Task, int] = collections.defaultdict(lambda: restarts)
+        self._restart_at: dict[Task, float] = {}
         self._stopped: TaskProcess | None = None
         self._told_of_signal = False
 
@@ -91,6 +100,7 @@ class Supervisor:
             try:
                 for start in starts:
                     process = start()
+                    self._starts[process.task] = start
                     self._processes.append(process)
                     process.watch(selector)
                 self._watch(selector)
@@ -100,7 +110,8 @@ class Supervisor:
                     process.abandon()
 
     def _watch(self, selector: selectors.BaseSelector) -> None:
-        while not all(process.gone for process in self._processes):
+        while not all(process.gone for process in self._processes) or self._restart_at:
+            self._restart_some(selector)
             self._pass_on_signals()  # to those that were being started when it came
             for key, _ in selector.select(_LOOK_EVERY):
                 key.data.read(key.fileobj, selector)
@@ -134,12 +145,44 @@ class Supervisor:
                 continue
             if self._stopped or self._interrupts.received:
                 self._end_others(self._waits.workers, self._waits.workers)
+            elif self._goes_without(process):
+                self._restart_soon(process)
             elif self.is_done:
                 if process.task.trains:
                     self._notes.say(f"{process.ending()}, after the job was done")
             else:
                 self.failed = self.failed or process
                 self._end_others(self._waits.after_failure, self._waits.after_failure)
+
+    def _goes_without(self, process: TaskProcess) -> bool:
+        """Whether the others go on without a task that has failed, until it is there again."""
+        servers = any(other.task.type == "ps" for other in self._processes)
+        return (
+            servers
+            and process.task.type in ("worker", "evaluator")
+            and process.code not in _NEVER_AGAIN
+            and self.chief.code is None
+            and self.failed is None
+            and self._restarts[process.task] > 0
+        )
+
+    def _restart_soon(self, process: TaskProcess) -> None:
+        self._restarts[process.task] -= 1
+        self._restart_at[process.task] = time.monotonic() + self._waits.pause
+        self._notes.say(f"{process.ending()}; it is started again, the others go on")
+
+    def _restart_some(self, selector: selectors.BaseSelector) -> None:
+        """Starts tasks again whose time has come, and of which nothing is left."""
+        if self._restart_at and (
+            self.chief.code is not None or self.failed or self._stopped or self._interrupts.received
+        ):
+            self._restart_at.clear()
+        for place, process in enumerate(self._processes):
+            at = self._restart_at.get(process.task)
+            if at is not None and process.gone and time.monotonic() >= at:
+                del self._restart_at[process.task]
+                self._processes[place] = self._starts[process.task]()
+                self._processes[place].watch(selector)
 
     def _end_others(self, helpers: float, workers: float) -> None:
         for process in self._processes:

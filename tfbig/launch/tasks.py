@@ -74,6 +74,8 @@ def environments(
         "PYTHONUNBUFFERED": "1",
         "TFBIG_LAUNCH_ATTEMPT": str(attempt),
     }
+    if any(task.type == "ps" for task in tasks):  # TensorFlow tells much of how tasks connect
+        common.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     share = max(1, len(os.sched_getaffinity(0)) // sum(task.trains for task in tasks))
     for name in _THREADS:
         if threads is not None or name not in environ:

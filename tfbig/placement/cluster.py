@@ -11,6 +11,8 @@ __all__ = [
     "TIMEOUT_VARIABLE",
     "Cluster",
     "check_multi_worker",
+    "check_parameter_server",
+    "cluster_timeout",
     "environ_outside",
     "find_cluster",
     "is_chief",
@@ -18,6 +20,7 @@ __all__ = [
 ]
 
 TIMEOUT_VARIABLE = "TFBIG_CLUSTER_TIMEOUT"  # seconds in which all tasks have to be there
+_DEFAULT_TIMEOUT = 300.0
 _SIZES = ("TF_CONFIG", "TFBIG_WORKERS", "SLURM_NTASKS")  # set where there is a cluster at all
 
 
@@ -73,3 +76,37 @@ def check_multi_worker(cluster: Cluster) -> None:
             f'({named}), which have no part in it. Write strategy="parameter_server", or leave '
             "ps out of the cluster."
         )
+
+
+def check_parameter_server(cluster: Cluster) -> None:
+    """Checks that strategy="parameter_server" can train on the tasks of a cluster.
+
+    Raises:
+        UserError: it has no chief, no worker or no ps.
+    """
+    for job in ("chief", "worker", "ps"):
+        if not cluster.jobs.get(job):
+            found = ", ".join(f"{len(tasks)} {name}" for name, tasks in cluster.jobs.items())
+            raise UserError(
+                f'strategy="parameter_server" needs a chief, workers and ps, and the cluster of '
+                f"{cluster.kind} has no {job} (it has {found}). Try it on this machine: tfbig "
+                "launch --workers=2 --ps=1 -- python script.py."
+            )
+
+
+def cluster_timeout(environ: Mapping[str, str] = os.environ) -> float:
+    """The seconds in which all tasks have to be there: TFBIG_CLUSTER_TIMEOUT, or 300.
+
+    Raises:
+        UserError: the variable holds no positive number.
+    """
+    text = environ.get(TIMEOUT_VARIABLE)
+    if text is None:
+        return _DEFAULT_TIMEOUT
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise UserError(f"{TIMEOUT_VARIABLE}={text!r}: expected seconds above 0, for example 300.")
+    return seconds

@@ -6,7 +6,6 @@ import faulthandler
 import functools
 import itertools
 import logging
-import os
 import platform
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,7 +17,7 @@ import tfbig
 from tfbig import _private_api
 from tfbig.errors import PeerLost, UserError
 from tfbig.placement.channel import Channel
-from tfbig.placement.cluster import TIMEOUT_VARIABLE
+from tfbig.placement.cluster import cluster_timeout
 from tfbig.placement.placement import Mirrored
 from tfbig.placement.preflight import join
 
@@ -27,7 +26,6 @@ log = logging.getLogger("tfbig")
 _PACK_BYTES = 16 * 2**20
 _GROUP = 1_000_003  # of our own collectives; the strategy counts its groups from 1
 _GATHERED = (tf.float32, tf.float16, tf.float64, tf.int32, tf.int64)  # by CollectiveGatherV2
-_DEFAULT_TIMEOUT = 300.0  # seconds in which all tasks have to be there
 _STRATEGY_SECONDS = 45  # from then on; it takes them one, or a few where they start slowly
 
 
@@ -138,7 +136,7 @@ def multi_worker(workers: tuple[str, ...], index: int) -> MultiWorker:
             "keras": keras.__version__,
             "python": platform.python_version(),
         },
-        wait_seconds=_timeout(),
+        wait_seconds=cluster_timeout(),
     )
     if not channel.is_chief:
         # What the chief says need not be said by every worker.
@@ -186,16 +184,3 @@ def _strategy(workers: tuple[str, ...], index: int) -> tf.distribute.MultiWorker
 
 def _stop_collectives(lost: PeerLost) -> None:
     _private_api.abort_collectives(str(lost))
-
-
-def _timeout() -> float:
-    text = os.environ.get(TIMEOUT_VARIABLE)
-    if text is None:
-        return _DEFAULT_TIMEOUT
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not seconds > 0:
-        raise UserError(f"{TIMEOUT_VARIABLE}={text!r}: expected seconds above 0, for example 300.")
-    return seconds

@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from tfbig import _private_api
+from tfbig.errors import UserError
 from tfbig.placement.owner_checks import check_optimizer, check_slots
 from tfbig.placement.owner_layout import Piece, lay_out
 from tfbig.placement.owner_slots import Exchange, Part, PieceSlot, SlicedSlot
@@ -26,7 +27,12 @@ log = logging.getLogger("tfbig")
 def make_updates(model_distribution: str, placement: Placement) -> Updates:
     """From RunConfig.model_distribution to how updates are carried out."""
     if model_distribution == "replicated":
-        return Updates()
+        return placement.updates()
+    if placement.name == "parameter_server":
+        raise UserError(
+            'model_distribution="owner" with strategy="parameter_server": the state of the '
+            "optimizer is on the ps already, and none is on the workers; leave it out."
+        )
     if placement.num_replicas == 1:
         log.info(
             'model_distribution="owner" on one replica, which owns all: the same as "replicated"'
@@ -47,6 +53,7 @@ class OwnerUpdates(Updates):
     """
 
     reduces = True
+    whole = False
 
     def __init__(self, placement: Placement):
         self._placement, self._exchange = placement, Exchange(placement)

@@ -1,12 +1,13 @@
 """Where work runs and where parameters live: the interface that the loop uses."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import tensorflow as tf
 
 from tfbig.placement.peers import Peers
+from tfbig.programs.updates import Updates
 
 
 class Placement:
@@ -67,6 +68,13 @@ class Placement:
     def gather_rows(self, tensor: tf.Tensor) -> tf.Tensor:
         """The rows of all replicas in their order, inside `run`; each has equally many."""
         return tensor
+
+    def updates(self) -> Updates:
+        """How an optimizer's updates are carried out."""
+        return Updates()
+
+    def check_owned(self, variables: Iterable[tf.Variable]) -> None:
+        """Checks that variables are where this placement has them."""
 
     def describe(self) -> str:
         """The placement in a few words, for the log."""

@@ -8,17 +8,27 @@ from typing import Any
 import tensorflow as tf
 
 from tfbig.errors import NotBuiltError, UserError
-from tfbig.placement.cluster import Cluster, check_multi_worker, find_cluster, is_cluster_of_one
+from tfbig.placement.cluster import (
+    Cluster,
+    check_multi_worker,
+    check_parameter_server,
+    find_cluster,
+    is_cluster_of_one,
+)
 from tfbig.placement.multi_worker import multi_worker
+from tfbig.placement.parameter_server import parameter_server
 from tfbig.placement.placement import Mirrored, Placement
 
 log = logging.getLogger("tfbig")
 
-BUILT = ("auto", "one_device", "mirrored", "multi_worker")
-NOT_BUILT = ("parameter_server", "tpu")
+BUILT = ("auto", "one_device", "mirrored", "multi_worker", "parameter_server")
+NOT_BUILT = ("tpu",)
+_OF_CLUSTERS = ("auto", "multi_worker", "parameter_server")
 
 
-def make_placement(strategy: Any = "auto", devices: Any = None) -> Placement:
+def make_placement(
+    strategy: Any = "auto", devices: Any = None, *, trains: bool = False
+) -> Placement:
     """Makes the placement that a user asks for.
 
     Example: `make_placement("mirrored", 2)`: two GPUs, or two logical CPU devices on a machine
@@ -29,6 +39,8 @@ def make_placement(strategy: Any = "auto", devices: Any = None) -> Placement:
             "auto" is what the cluster's variables ask for, if there are any (TF_CONFIG, SLURM,
             Kubernetes), else mirrored where there are several devices.
         devices: None, a number of devices, or their names ("GPU:0", …).
+        trains: for training; parameter servers do nothing else, and what comes after it in the
+            same script is done by each task that comes to it, on its own devices.
 
     Raises:
         UserError: the strategy is unknown, or the devices do not exist.
@@ -43,12 +55,20 @@ def make_placement(strategy: Any = "auto", devices: Any = None) -> Placement:
             f"strategy={strategy!r}: expected one of {', '.join(BUILT + NOT_BUILT)}, or a "
             "tf.distribute.Strategy."
         )
-    cluster = find_cluster() if strategy in ("auto", "multi_worker") else None
+    if strategy == "parameter_server" and not trains:
+        raise NotBuiltError(
+            'strategy="parameter_server" is built for training only; leave strategy out, to work '
+            "on this task's own devices."
+        )
+    cluster = find_cluster() if strategy in _OF_CLUSTERS else None
     if cluster is not None and strategy == "auto":
-        strategy = cluster.strategy
-        log.info("%s", cluster.explain())
+        if trains or cluster.strategy != "parameter_server":
+            strategy = cluster.strategy
+            log.info("%s", cluster.explain())
     if strategy == "multi_worker":
         return _join(cluster, devices)
+    if strategy == "parameter_server":
+        return _serve_or_lead(cluster, devices)
     if strategy in NOT_BUILT:
         raise _not_built(strategy)
     names = _device_names(devices, most=1 if strategy == "one_device" else None)
@@ -85,10 +105,33 @@ def _join(cluster: Cluster | None, devices: Any) -> Placement:
             "sees, or its CPU; leave devices out, and set CUDA_VISIBLE_DEVICES for each worker."
         )
     if cluster.task_type == "evaluator":
-        raise NotBuiltError(
-            "an evaluator task is not built yet; leave it out, and evaluate with eval_input_fn."
-        )
+        raise _no_evaluator()
     return multi_worker(cluster.workers, cluster.index)
+
+
+def _serve_or_lead(cluster: Cluster | None, devices: Any) -> Placement:
+    """The placement of one task of a cluster with parameter servers."""
+    if cluster is None:
+        raise UserError(
+            'strategy="parameter_server", but no cluster is described: set TF_CONFIG for each '
+            "task (chief, workers and ps), or try it on this machine: tfbig launch --workers=2 "
+            "--ps=1 -- python script.py."
+        )
+    check_parameter_server(cluster)
+    if devices is not None:
+        raise UserError(
+            f'devices={devices!r} with strategy="parameter_server": each worker uses what it '
+            "sees; leave devices out."
+        )
+    if cluster.task_type == "evaluator":
+        raise _no_evaluator()
+    return parameter_server(cluster)
+
+
+def _no_evaluator() -> NotBuiltError:
+    return NotBuiltError(
+        "an evaluator task is not built yet; leave it out, and evaluate with eval_input_fn."
+    )
 
 
 @functools.cache

@@ -265,6 +265,7 @@ class ModelFnProgram(Program):
     def apply(self, gradients: list) -> None:
         step = self._store.variables.get(STEP)
         before = None if step is None else tf.convert_to_tensor(step)
+        counted = self._training is not None and STEP in self._training.updated
         if self._training is not None:
             self._training.update(gradients)
         else:
@@ -275,8 +276,12 @@ class ModelFnProgram(Program):
                 if not self.optimizer.built:  # as in `build`: apply would choose other names
                     self.updates.build(self.optimizer, self.trainable)
                 super().apply(gradients)
-        if step is not None:  # whatever model_fn does, it counts updates
-            step.assign(before + 1)
+        if step is None:
+            return
+        if not self.updates.concurrent:
+            step.assign(before + 1)  # whatever model_fn does, it counts updates
+        elif not counted:
+            step.assign_add(1)  # which loses no update of others; the chief sets it exactly
 
     def look(
         self, batch: Batch, mode: str, find: Callable[[ModelFnTrace], list[str]]
@@ -341,6 +346,11 @@ class ModelFnProgram(Program):
         if self._training is not None:
             return dict(sorted(self._training.update_types.items()))
         return super().optimizer_config()
+
+    def count_steps(self, step: int) -> None:
+        variable = self._store.variables.get(STEP)
+        if variable is not None:
+            variable.assign(step)
 
     def callback_model(self) -> Any:
         return ModelStandIn(self)

@@ -169,6 +169,9 @@ class Program:
         ):
             yield
 
+    def count_steps(self, step: int) -> None:
+        """Sets what counts the steps, where several workers have counted them."""
+
     def enter(self, step: int) -> None:
         """Trains what is trained from a global step on; what was traced before is stale then."""
 

@@ -14,7 +14,7 @@ def check_train_op(traced: Any, store: Any, updates: Updates, precision: str) ->
     Raises:
         UserError: the message says what to write.
     """
-    if type(updates) is not Updates:
+    if not updates.whole:
         raise UserError(
             'RunConfig(model_distribution="owner") divides the state of a Keras optimizer, and '
             "model_fn returns a train_op; pass optimizer=<a Keras optimizer> to EstimatorSpec, or "

@@ -16,10 +16,14 @@ class Updates:
         compiled: whether what is pure in an update may be compiled with XLA; set before a step
             is traced.
         reduces: whether `apply` itself sums gradients over the replicas.
+        whole: whether an optimizer's slots are as they are, and not in slices.
+        concurrent: whether others may update the same variables at the same time.
     """
 
     compiled: bool = False
     reduces: bool = False
+    whole: bool = True
+    concurrent: bool = False
 
     def build(self, optimizer: Any, variables: list) -> None:
         """Makes an optimizer's variables.

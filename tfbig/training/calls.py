@@ -26,12 +26,19 @@ _CANNOT_COMPILE = re.compile(
 
 
 class Ran(NamedTuple):
-    """What a call reports: the sum over its steps of loss times examples, the examples, and
-    the place in the stack of the first loss that is not finite, or -1."""
+    """What a call reports.
+
+    Attributes:
+        loss_sum: the sum over its steps of loss times examples.
+        examples: how many.
+        nonfinite: the place in the stack of the first loss that is not finite, or -1.
+        steps: how many batches there were.
+    """
 
     loss_sum: float
     examples: float
     nonfinite: int
+    steps: int
 
 
 class Calls:
@@ -78,7 +85,7 @@ class Calls:
             ran = self._call(stack, start, stop, exact, first)
             loss_sum, examples = loss_sum + ran[0], examples + ran[1]
             nonfinite = nonfinite if nonfinite >= 0 else ran[2]
-        return Ran(loss_sum, examples, nonfinite)
+        return Ran(loss_sum, examples, nonfinite, stack.steps)
 
     def trace(self, stack: Stack) -> None:
         """Traces what the first batches of a stack need, before anything is run."""

@@ -47,6 +47,8 @@ def choose_jit(program: Program, placement: Placement, feed: Feed, config: RunCo
 
 def _obstacle(program: Program, placement: Placement, feed: Feed) -> str | None:
     """Why no batch could go through XLA, or None."""
+    if placement.name == "parameter_server":
+        return "a step that reads its variables from ps is not compiled"
     if not feed.static:
         return "the shapes of the batches are not known before they are read"
     if any(spec.dtype == tf.string for spec in tf.nest.flatten(feed.element_spec)):

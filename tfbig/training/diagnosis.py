@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from tfbig.data.feed import Stack
+from tfbig.data.feed import Feed, Stack
 from tfbig.errors import UserError
 from tfbig.placement.placement import Placement
 from tfbig.programs.program import Program, split_element
@@ -15,11 +15,11 @@ class Diagnosis:
     """Looks at batches that a program has been given, or is to be given.
 
     Args:
-        program, placement: of the run.
+        program, placement, feed: of the run.
     """
 
-    def __init__(self, program: Program, placement: Placement):
-        self._program, self._placement = program, placement
+    def __init__(self, program: Program, placement: Placement, feed: Feed):
+        self._program, self._placement, self._feed = program, placement, feed
 
     def check(self, stack: Stack, place: int, cause: Exception | None = None) -> None:
         """Raises an error if the values of a batch can be seen to be wrong.
@@ -33,8 +33,9 @@ class Diagnosis:
 
     def explain(self, stack: Stack, place: int) -> str | None:
         """What is wrong with the batch at a place in the stack, or None."""
-        count = max(stack.counts[place], 1)  # a share without an example holds another's
-        batch = tf.nest.map_structure(lambda a: np.asarray(a[place])[:count], stack.values)
+        batch = self._feed.examples(stack, place)
+        if batch is None:
+            return None
         features, labels, _ = split_element(batch)
         return self._program.explain_batch(features, labels)
 

@@ -11,7 +11,7 @@ from tfbig.programs.program import Program
 from tfbig.run_config import RunConfig
 from tfbig.training.agreement import settled
 from tfbig.training.build import build_program
-from tfbig.training.calls import Calls
+from tfbig.training.running import calls_for
 
 
 class Evaluator:
@@ -44,7 +44,7 @@ class Evaluator:
             )
         self._program, self._placement, self._feed = program, placement, feed
         self._config, self._jit, self._steps, self._hooks = config, jit, steps, hooks
-        self._calls: Calls | None = None
+        self._calls: Any = None
 
     def __call__(
         self, on_call: Callable[[int, int, dict[str, float]], None] | None = None
@@ -58,7 +58,7 @@ class Evaluator:
         if self._calls is None:
             build_program(self._program, self._placement, self._feed, training=False)
             self._program.select(training=False)
-            self._calls = Calls(
+            self._calls = calls_for(self._placement, self._config, training=False)(
                 self._program,
                 self._placement,
                 self._feed,
@@ -86,10 +86,12 @@ class Evaluator:
             if listen:
                 self._hooks.before(stack, step)
             ran = self._calls.run(stack, step)
+            if not ran.steps:
+                break
             loss, examples = loss + ran.loss_sum, examples + ran.examples
             if on_call is not None:
-                on_call(step, step + stack.steps - 1, {"loss": loss / max(examples, 1.0)})
-            step += stack.steps
+                on_call(step, step + ran.steps - 1, {"loss": loss / max(examples, 1.0)})
+            step += ran.steps
             if listen:
                 self._hooks.after(step, {"loss": ran.loss_sum / max(ran.examples, 1.0)})
         if listen:

@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfbig.data.feed import Feed, Stack
-from tfbig.errors import UserError
+from tfbig.data.numbered_feed import Numbers
+from tfbig.errors import NotBuiltError, UserError
 from tfbig.layers.place import placed
 from tfbig.placement.placement import Placement
 from tfbig.programs.model_fn_trace import ModelFnTrace
@@ -66,15 +67,26 @@ class Look:
                 "a hook fetches tensors, but the model is a keras.Model, whose callbacks are told "
                 "the loss and the metrics; hooks with tensors need an estimator-style model_fn."
             )
-        count = int(stack.counts[place])
-        batch = tf.nest.map_structure(lambda a: a[place][:count], stack.values)
+        if isinstance(stack.values, Numbers):
+            batch, first = self._feed.examples(stack, place), 0
+            if batch is None:
+                raise NotBuiltError(
+                    "hooks that fetch tensors are not built yet for a Dataset under "
+                    'strategy="parameter_server", whose batches the chief does not read; return '
+                    "a tfbig.data.Source from input_fn."
+                )
+            batch = tf.nest.map_structure(tf.convert_to_tensor, batch)
+            count = int(tf.nest.flatten(batch)[0].shape[0])
+        else:
+            count, first = int(stack.counts[place]), int(stack.offsets[place])
+            batch = tf.nest.map_structure(lambda a: a[place][:count], stack.values)
         if self._mode == ModeKeys.PREDICT:
             batch = split_element(batch)[0]
         key = (count, *(fetch if isinstance(fetch, str) else id(fetch) for fetch in flat))
         if key not in self._functions:
             self._kept += flat
             self._functions[key] = self._traced(flat, batch)
-        arguments = (tf.constant(int(stack.offsets[place])), tf.constant(step, tf.int64))
+        arguments = (tf.constant(first), tf.constant(step, tf.int64))
         values = self._functions[key](*tf.nest.flatten(batch), *arguments)
         return [value.numpy() for value in values]
 

@@ -83,7 +83,7 @@ class Loop:
         listeners = callbacks.may_stop or callbacks.need_epochs or callbacks.need_batch_logs
         self._meters = Meters(program, placement, epochs=listeners)
         self._data_wait = DataWait()
-        self._diagnosis = Diagnosis(program, placement)
+        self._diagnosis = Diagnosis(program, placement, feed)
         self._restored = restored
         self._step = start
         self._first: Stack | None = None
@@ -180,7 +180,9 @@ class Loop:
                     break
                 self._feed.next_pass()
                 continue
-            seconds = self._call(stack, waiting.seconds)
+            stack, seconds = self._call(stack, waiting.seconds)
+            if not stack.steps:
+                continue  # the data had ended, which was not known
             self._boundary()
             if not first:  # the first call's time is the compiler's
                 self._data_wait.add(waiting.seconds, seconds)
@@ -203,7 +205,8 @@ class Loop:
     def _steps_at(self, step: int, target: int) -> int:
         """How many steps a call takes from `step` on: never past a stop; 0 at the end."""
         wanted = self._config.steps_per_loop
-        steps = min(target if wanted == "auto" else wanted, self._feed.capacity)
+        steps = max(target if wanted == "auto" else wanted, self._feed.least)
+        steps = min(steps, self._feed.capacity)
         stop = self._schedule.next_stop(step)
         return steps if stop is None else min(steps, stop - step)
 
@@ -234,8 +237,8 @@ class Loop:
             self._callbacks.epoch_begin(self._step // every)
         self._epoch_begun = True
 
-    def _call(self, stack: Stack, waited: float) -> float:
-        """Runs a stack that was waited for; returns the seconds it took to run."""
+    def _call(self, stack: Stack, waited: float) -> tuple[Stack, float]:
+        """Runs a stack that was waited for; returns what was run, and the seconds it took."""
         callbacks = self._callbacks
         guard = callbacks.guard
         before = self._diagnosis.snapshot() if guard is not None and guard.find_op else []
@@ -253,6 +256,7 @@ class Loop:
                     self._diagnosis.check(stack, place, error)
                 raise
         self._agreement.after_run()
+        stack = stack._replace(steps=ran.steps)
         if ran.nonfinite >= 0 and guard is not None:
             step = self._step
             guard.locate_op = lambda: self._diagnosis.locate(
@@ -267,7 +271,7 @@ class Loop:
         loss = ran.loss_sum / ran.examples if ran.examples else math.nan
         with self._placement.scope():
             callbacks.call_end(self._step, loss, self._meters.epoch)
-        return watch.seconds
+        return stack, watch.seconds
 
     def _boundary(self) -> None:
         """What is due at this step, in its order: log, evaluate, end of epoch, save."""

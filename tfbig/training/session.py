@@ -14,10 +14,11 @@ import numpy as np
 import tensorflow as tf
 
 from tfbig.data.feed import Feed
+from tfbig.data.numbered_feed import NumberedFeed
 from tfbig.data.source import Source
-from tfbig.data.source_feed import SourceFeed
 from tfbig.errors import NotBuiltError, UserError
 from tfbig.placement.owner import make_updates
+from tfbig.placement.parameter_server import ParameterServer
 from tfbig.placement.placement import Placement
 from tfbig.placement.preflight import compare
 from tfbig.programs.keras_builder import KerasBuilder
@@ -28,11 +29,11 @@ from tfbig.programs.spec import ModeKeys
 from tfbig.programs.watched import Watched
 from tfbig.run_config import RunConfig
 from tfbig.training.agreement import Agreement, Plan, take_values_of_chief
+from tfbig.training.bringing_home import brought_home
 from tfbig.training.build import build_program
 from tfbig.training.callbacks.callback import RunInfo
 from tfbig.training.callbacks.choice import callbacks_of
 from tfbig.training.callbacks.runner import CallbackRunner
-from tfbig.training.calls import Calls
 from tfbig.training.checkpoints import Checkpoints, Restored
 from tfbig.training.compile_choice import choose_jit
 from tfbig.training.evaluator import Evaluator
@@ -42,8 +43,11 @@ from tfbig.training.loop import Loop
 from tfbig.training.preemption import Preemption
 from tfbig.training.result import TrainResult
 from tfbig.training.resuming import Start, assign_alike, resume
+from tfbig.training.running import calls_for
 from tfbig.training.same_everywhere import described_program
 from tfbig.training.schedule import Schedule, end_of
+from tfbig.training.seeds import set_seed
+from tfbig.training.serving import EVALUATION, TRAINING
 
 log = logging.getLogger("tfbig")
 
@@ -144,12 +148,13 @@ class TrainingSession:
                 self.watched, self._params, self._config, placement.scope, precision
             )
         else:
-            builder = KerasBuilder(model_fn, self._params, precision)
+            self._builder = KerasBuilder(model_fn, self._params, precision)
             with placement.scope():
-                model = builder.build(placement.owns)
+                model = self._builder.build(placement.owns)
                 self._program = KerasProgram(model, remat=self._config.remat)
         self._program.updates = make_updates(self._config.model_distribution, placement)
         build_program(self._program, placement, self._feed, training=True)
+        placement.check_owned(self._program.named_variables().values())
         if self._eval_feed is not None:
             self._program.check_evaluation(self._eval_feed.element_spec)
         compare(self._peers, described_program(self._program))
@@ -168,7 +173,12 @@ class TrainingSession:
         """
         try:
             self._check_ends()
-            return self._train(callbacks)
+            result = self._train(callbacks)
+            if result.model is not None and isinstance(self._placement, ParameterServer):
+                spec, step = self._feed.element_spec, result.global_step
+                model = brought_home(self._builder, self._program, spec, step)
+                result = dataclasses.replace(result, model=model)
+            return result
         finally:  # the loop closes what it trains on, if it comes to run
             for feed in (self._feed, self._eval_feed):
                 if feed is not None:
@@ -186,11 +196,12 @@ class TrainingSession:
     def _train(self, callbacks: Iterable[keras.callbacks.Callback]) -> TrainResult:
         callbacks = callbacks_of(callbacks, self._program, self._peers.is_chief)
         runner = CallbackRunner(callbacks, self._program.callback_model())
-        if self._peers.count > 1 and runner.guard is not None and runner.guard.find_op:
+        alone = self._placement.name not in ("multi_worker", "parameter_server")
+        if not alone and runner.guard is not None and runner.guard.find_op:
             raise NotBuiltError(
-                'NaNGuard(find_op=True) is not built yet for strategy="multi_worker"; leave '
-                "find_op out, or go on with this model_dir on one device, which does the same "
-                "steps."
+                f'NaNGuard(find_op=True) is not built yet for strategy="{self._placement.name}"; '
+                "leave find_op out, or go on with this model_dir on one device, which does the "
+                "same steps."
             )
         agreement = Agreement(self._program, self._placement, callbacks)
         start = resume(
@@ -209,7 +220,7 @@ class TrainingSession:
         done = start.last is not None and self._is_done(start, schedule, plan)
         jit = plan.jit
         make_calls = functools.partial(
-            Calls,
+            calls_for(self._placement, self._config, training=True),
             self._program,
             self._placement,
             self._feed,
@@ -315,36 +326,46 @@ class TrainingSession:
     def _choose_seed(self) -> int:
         """The config's seed, the checkpoint's, or a new one; sets it before anything is drawn."""
         seed = self._config.tf_random_seed
-        if seed is not None:
-            keras.utils.set_random_seed(seed)
-            return seed
-        if self._peers.is_chief:
-            kept = self._checkpoints.metadata()
-            seed = kept[1]["seed"] if kept else random.randrange(2**31)
-        seed = self._peers.broadcast(seed)
-        tf.random.set_seed(seed)  # a Dataset's shuffles; all else is in the checkpoint
+        if seed is None:
+            if self._peers.is_chief:
+                kept = self._checkpoints.metadata()
+                seed = kept[1]["seed"] if kept else random.randrange(2**31)
+            seed = self._peers.broadcast(seed)
+        set_seed(self._config.tf_random_seed, seed)
+        if isinstance(self._placement, ParameterServer):
+            parts = self._placement.workers if self._config.max_staleness == 0 else 1
+            self._placement.begin(seed=seed, parts=parts)
         return seed
 
     def _make_feed(self, data: tf.data.Dataset | Source, multiple: int, training: bool) -> Feed:
-        return make_feed(
+        steps_per_loop = self._config.steps_per_loop
+        feed = make_feed(
             data,
             seed=self._seed,
             multiple=multiple,
-            steps_per_loop=self._config.steps_per_loop,
+            steps_per_loop=steps_per_loop,
             order=self._config.data_distribution if training else "own",
             training=training,
             worker=self._peers.index,
             workers=self._peers.count,
         )
+        if isinstance(self._placement, ParameterServer):
+            if training and self._config.data_distribution == "block":
+                raise NotBuiltError(
+                    'RunConfig.data_distribution="block" is not built yet for '
+                    'strategy="parameter_server"; write "random".'
+                )
+            name = TRAINING if training else EVALUATION
+            return NumberedFeed(feed, name, self._placement.workers, steps_per_loop)
+        return feed
 
     def _schedule(self, plan: Plan, start: Start) -> tuple[Schedule, int | None]:
         config, length = self._config, self._feed.steps_per_pass
-        repeats = isinstance(self._feed, SourceFeed)
         if self._limit is not None:
             self.limit(None, start.began + self._limit)
         elif self._max_steps is None and self._repeats and length:
             self._max_steps = start.began + length  # one pass
-        end, passes = end_of(self._max_steps, self._epochs, length, repeats)
+        end, passes = end_of(self._max_steps, self._epochs, length, self._feed.repeats)
         evaluate = config.eval_every_steps or length or _EVALUATE_STEPS
         schedule = Schedule(
             end=end,

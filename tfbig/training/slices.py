@@ -25,7 +25,9 @@ def as_kept(gradient: Any, source: Any) -> Any:
         return None
     if is_sliced(gradient) and shard_of(source):
         return combined(gradient)
-    return tf.convert_to_tensor(gradient)
+    gradient = tf.convert_to_tensor(gradient)
+    gradient.set_shape(source.shape)  # which TensorFlow may not have followed
+    return gradient
 
 
 def added(one: Any, other: Any) -> Any:

@@ -52,6 +52,8 @@ class Step:
         compile_part: compile the pure computation of one replica's parts.
         find_nan: return NaN as the loss if the gradient has one. A loss can stay finite for ever
             when the weights are NaN: TensorFlow's relu(NaN) is 0 on CPUs. XLA's is NaN.
+        adds_metrics: what is new in the metrics is what the batch adds to them, and not their new
+            values, as where there is but one part.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Step:
         exact: bool,
         compile_part: bool = False,
         find_nan: bool = False,
+        adds_metrics: bool = False,
     ):
         self._program, self._placement = program, placement
         self._training, self._aggregation = training, aggregation
@@ -75,6 +78,7 @@ class Step:
         self._first_part = self._micro_batches * placement.first_replica
         self._nominal = rows * placement.peers.count
         self._exact = exact
+        self._adds_metrics = adds_metrics or self._parts > 1
         # Loss scaling meets NaN as a matter of course, and skips the step.
         self._find_nan = find_nan and not hasattr(program.optimizer, "inner_optimizer")
         self._shape: gradients.Shape | None = None
@@ -102,29 +106,50 @@ class Step:
         Returns:
             The loss of the global batch, a float32 scalar.
         """
+        loss, metrics, before = self._work(stack, share, i, number)
+        if self._adds_metrics:
+            metrics = [old + part for old, part in zip(before, metrics, strict=True)]
+        self._assign(self._program.metric_variables, metrics)
+        return loss
+
+    def returning_metrics(
+        self, stack: Any, share: Share, i: tf.Tensor, number: tf.Tensor
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Like a call, but what is new in the metrics is returned, and their variables stay.
+
+        For a step that others run at the same time, on the same variables, with `adds_metrics`.
+        """
+        return self._work(stack, share, i, number)[:2]
+
+    def _work(self, stack, share, i, number) -> tuple[tf.Tensor, list, list]:
+        """Computes and updates; returns the loss, what is new in the metrics, and their values."""
+        values, sums = self.compute(stack, share, i, number, self._placement.replica())
+        if self._placement.num_replicas > 1:
+            sums = self._reduce(sums)
+        loss, metrics = self.finish(sums)
+        return loss, metrics, values.metrics
+
+    def compute(self, stack: Any, share: Share, i, number, replica) -> tuple[Values, Sums]:
+        """The values that are read, and what one replica's parts of batch `i` add up to.
+
+        Args:
+            stack, share, i, number: as for a call.
+            replica: int32 scalar.
+        """
         element = tf.nest.map_structure(lambda t: t[i], stack)
         scale = tf.ones([])
         if self._training:
             scale = tf.cast(self._program.optimizer.scale_loss(scale), tf.float32)
         values = self._program.read()
-        sums = self._sums_of_replica(
-            values,
-            element,
-            share,
-            tf.convert_to_tensor(self._placement.replica()),
-            scale,
-            number,
-        )
-        if self._placement.num_replicas > 1:
-            sums = self._reduce(sums)
+        replica = tf.convert_to_tensor(replica)
+        return values, self._sums_of_replica(values, element, share, replica, scale, number)
+
+    def finish(self, sums: Sums) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Updates by the sums over all parts; returns the loss and what is new in the metrics."""
         loss = gradients.global_loss(sums.totals, sums.denominators, self._shape)
         if self._training:
             loss = self._update(sums, loss)
-        metrics = sums.metrics
-        if self._parts > 1:
-            metrics = [old + part for old, part in zip(values.metrics, metrics, strict=True)]
-        self._assign(self._program.metric_variables, metrics)
-        return loss
+        return loss, sums.metrics
 
     def replica_sums(self, values, element, share, replica, scale, number) -> Sums:
         """Adds up the micro-batches of one replica."""
@@ -139,7 +164,7 @@ class Step:
 
         def body(a, *carried):
             sums = self._compute(values, element, share, first + a, scale, number)
-            pairs = zip(put_together(carried), _flat_sums(sums), strict=True)
+            pairs = zip(put_together(carried), flat_sums(sums), strict=True)
             return (a + 1, *(slices.tensors_of(slices.added(x, y)) for x, y in pairs))
 
         carried = tf.while_loop(
@@ -152,7 +177,7 @@ class Step:
             else None,
             parallel_iterations=1,  # one micro-batch at a time: that is what saves memory
         )[1:]
-        sums = self._unflatten(put_together(carried))
+        sums = self.unflatten(put_together(carried))
         other = [
             old + (total - old * self._micro_batches) // self._micro_batches  # all are equal
             for total, old in zip(sums.other, self._others(values.state), strict=True)
@@ -167,7 +192,7 @@ class Step:
             element, share, part - self._first_part, self._cut,
             weigh=program.exact_with_padding, keep_empty=program.couples_replicas,
         )  # fmt: skip
-        start = self._started(values, part) if many else values
+        start = self._started(values, part)
         with tf.GradientTape(persistent=True, watch_accessed_variables=not program.pure) as tape:
             if program.pure:
                 tape.watch(start.trainable)
@@ -187,6 +212,10 @@ class Step:
             self._missing = [{i for i, g in enumerate(s) if g is None} for s in sums]
         del tape
         self._kept = [new is old for new, old in zip(forward.state, start.state, strict=True)]
+        for new, old in zip(
+            forward.state + forward.metrics, start.state + start.metrics, strict=True
+        ):
+            new.set_shape(old.shape)
         moving, other = self._moving(forward.state), self._others(forward.state)
         metrics = forward.metrics
         if many:
@@ -203,11 +232,15 @@ class Step:
 
     def _started(self, values: Values, part) -> Values:
         """The values a part starts from: metrics at 0, random streams apart from each other."""
+        if self._adds_metrics:
+            values = values._replace(metrics=[tf.zeros_like(v) for v in values.metrics])
+        if self._parts == 1:
+            return values
         state = [
             v + _stream(part, v) if seed else v
             for v, seed in zip(values.state, self._seeds, strict=True)
         ]
-        return values._replace(state=state, metrics=[tf.zeros_like(v) for v in values.metrics])
+        return values._replace(state=state)
 
     def _unshifted(self, other: list, part) -> list:
         seeds = self._others(self._seeds)
@@ -233,9 +266,9 @@ class Step:
                 kept = kept._replace(totals=[total + poison for total in sums.totals])
             kept, own = kept._replace(gradients=[]), sums.gradients
         # TensorFlow's collective operations want one shape in all steps, and slices have none.
-        whole = [tf.convert_to_tensor(t) for t in _flat_sums(kept)]
+        whole = [tf.convert_to_tensor(t) for t in flat_sums(kept)]
         reduced = self._placement.reduce_sum(whole)
-        return self._unflatten(reduced, others=sums.other, own=own)
+        return self.unflatten(reduced, others=sums.other, own=own)
 
     def _update(self, sums: Sums, loss: tf.Tensor) -> tf.Tensor:
         """The half of the step that changes the weights; returns the loss to be reported."""
@@ -263,13 +296,13 @@ class Step:
 
         def trace():
             sums = self._compute(values, element, share, tf.constant(0), scale, number)
-            specs.extend(map(slices.spec_of, _flat_sums(sums)))
+            specs.extend(map(slices.spec_of, flat_sums(sums)))
 
         tf.function(trace, autograph=False).get_concrete_function()
         return specs
 
-    def _unflatten(self, flat: list, others: list | None = None, own: list | None = None) -> Sums:
-        """The inverse of `_flat_sums`, by what the trace of a part has shown.
+    def unflatten(self, flat: list, others: list | None = None, own: list | None = None) -> Sums:
+        """The inverse of `flat_sums`, by what the trace of a part has shown.
 
         Args:
             others, own: Sums.other and Sums.gradients, if they are not in `flat`.
@@ -300,7 +333,8 @@ def _have_nan(sums: Sums) -> tf.Tensor:
     return gradients.have_nan([g for group in sums.gradients for g in group])
 
 
-def _flat_sums(sums: Sums) -> list[tf.Tensor]:
+def flat_sums(sums: Sums) -> list[tf.Tensor]:
+    """All tensors of sums, in one list."""
     return [t for t in tf.nest.flatten(sums) if t is not None]
 
 

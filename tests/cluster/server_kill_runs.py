@@ -1,0 +1,69 @@
+"""The program of test_server_kills.py, as every task of a launched cluster with ps.
+
+`python -m tests.cluster.server_kill_runs <folder> <steps> <kills as JSON>`: in the order of the
+kills, [task, step, signal], the chief's callback sends a task a signal once the step is reached.
+A task that is stopped wakes up 3 seconds later, or after as many as a fourth item says.
+"""
+
+import json
+import os
+import pathlib
+import signal
+import sys
+import threading
+
+import keras
+
+import tfbig
+from tests.cluster.parameter_server_runs import build, data
+
+
+class Kills(keras.callbacks.Callback):
+    """Sends the signals, each one once, however often the chief is started."""
+
+    def __init__(self, folder: pathlib.Path, kills: list):
+        super().__init__()
+        self._folder, self._kills = folder, kills
+
+    def on_train_batch_end(self, batch, logs=None):
+        for number, (task, step, name, *seconds) in enumerate(self._kills):
+            mark = self._folder / f"kill{number}"
+            if batch + 1 < step or mark.exists():
+                continue
+            mark.touch()
+            print(f"step {batch + 1}: {name} to {task}", flush=True)
+            for one in ("worker 0", "worker 1") if task == "workers" else (task,):
+                pid = int((self._folder / one).read_text())
+                os.kill(pid, getattr(signal, name))
+                if name == "SIGSTOP":
+                    after = seconds[0] if seconds else 3
+                    threading.Timer(after, os.kill, (pid, signal.SIGCONT)).start()
+            return
+
+
+def main(folder: pathlib.Path, steps: int, kills: list) -> None:
+    task = json.loads(os.environ["TF_CONFIG"])["task"]
+    name = task["type"] if task["type"] == "chief" else f"{task['type']} {task['index']}"
+    (folder / name).write_text(str(os.getpid()))
+    training, held_out = data()
+    result = tfbig.train_distributed(
+        build,
+        lambda: tfbig.data.ArraySource(training).batch(64),
+        eval_input_fn=lambda: tfbig.data.ArraySource(held_out).batch(100),
+        strategy="parameter_server",
+        model_dir=str(folder / "run"),
+        max_steps=steps,
+        callbacks=[Kills(folder, kills)],
+        config=tfbig.RunConfig(
+            tf_random_seed=1,
+            save_checkpoints_steps=50,
+            log_step_count_steps=50,
+            eval_every_steps=1000,
+        ),
+    )
+    accuracy = result.metrics["accuracy"]
+    print(f"finished at step {result.global_step}, accuracy {accuracy:.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    main(pathlib.Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3]))

@@ -1,0 +1,42 @@
+"""Training with parameter servers: what is trained, how often, on what, and where it was read."""
+
+import collections
+
+import pytest
+
+from tests import harness
+from tests.cluster import parameter_server_runs as runs
+from tfbig.data.distribution import RandomDistribution
+
+STEPS = 200
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_every_counter_is_exact_and_every_step_is_read_once_by_a_worker(workers, tmp_path):
+    found = harness.call_parameter_server(
+        runs.train,
+        tmp_path,
+        None,
+        STEPS,
+        {"log_step_count_steps": 50},
+        workers=workers,
+        timeout=120,
+    )
+    chief = found["chief"]
+
+    assert chief["step"] == chief["iterations"] == STEPS
+    assert [entry["step"] for entry in chief["history"] if "loss" in entry] == [50, 100, 150, 200]
+    assert chief["metrics"]["accuracy"] >= 0.95
+    for name, value in chief["here"].items():  # the model that the chief took home
+        assert chief["metrics"][name] == pytest.approx(value, abs=1e-5)
+    readers = [task for name, task in found.items() if name.startswith("worker")]
+    read = collections.Counter(number for task in readers for number in task["read"])
+    expected = RandomDistribution(1440, 64, 1).batches(0, STEPS).numbers
+    assert read == collections.Counter(map(int, expected))
+    assert all(task["read"] for task in readers)
+    assert len({task["pid"] for task in found.values()}) == 2 + workers
+    assert len(chief["read"]) <= 64  # it has looked at the first batch
+    assert found["ps 0"]["read"] == []
+    for task in (*readers, found["ps 0"]):  # all tasks hear of the result
+        assert task["step"] == STEPS and task["metrics"] == chief["metrics"]
+        assert not task["has_model"]

@@ -1,0 +1,74 @@
+"""Tasks of a cluster with ps that are killed or stopped: the run ends where it should."""
+
+import json
+import pathlib
+import re
+import sys
+
+import pytest
+
+from tests import harness
+from tests.cluster.conftest import marked
+
+STEPS = 400
+
+
+def launched(folder: pathlib.Path, kills: list, timeout: float = 150, steps: int = STEPS) -> str:
+    """Runs a launch with 2 workers and 1 ps in which tasks are killed; returns what it printed."""
+    program = [sys.executable, "-m", "tests.cluster.server_kill_runs"]
+    arguments = {
+        "command": [*program, str(folder), str(steps), json.dumps(kills)],
+        "workers": 2,
+        "ps": 1,
+        "restarts": 3,
+        "waits": {"pause": 0.1, "longest_pause": 0.1},
+    }
+    mark = folder.name
+    out = harness.run_python(
+        "-m", "tests.launch.launcher", json.dumps(arguments),
+        timeout=timeout, TF_CONFIG="", TFBIG_TEST_MARK=mark,
+    )  # fmt: skip
+    assert marked(mark) == []  # no process is left
+    return out
+
+
+def check_end(out: str, steps: int = STEPS) -> None:
+    """The last start of all tasks ended at the last step, and well."""
+    for task in ("chief", "worker 0", "worker 1", "ps 0"):
+        found = re.findall(rf"\[{task}\] finished at step (\d+), accuracy ([\d.]+)", out)
+        assert len(found) == 1, out
+        assert int(found[0][0]) == steps and float(found[0][1]) >= 0.95, out
+
+
+def test_a_worker_is_killed_and_the_others_go_on_until_it_is_there_again(tmp_path):
+    out = launched(tmp_path, [["worker 1", 120, "SIGKILL"]])
+
+    assert "worker 1 was killed by SIGKILL; it is started again, the others go on" in out, out
+    assert "restart 1 of" not in out and "resuming" not in out, out
+    check_end(out)
+
+
+@pytest.mark.parametrize("task", ["ps 0", "chief"])
+def test_a_task_that_nobody_can_replace_is_killed_and_all_go_on_from_the_checkpoint(task, tmp_path):
+    out = launched(tmp_path, [[task, 120, "SIGKILL"]])
+
+    assert f"{task} was killed by SIGKILL; restart 1 of 3" in out, out
+    check_end(out)
+
+
+@pytest.mark.slow
+def test_all_workers_are_killed_at_once(tmp_path):
+    out = launched(tmp_path, [["workers", 120, "SIGKILL"]])
+
+    assert out.count("was killed by SIGKILL; it is started again") == 2, out
+    check_end(out)
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.parametrize("task", ["worker 0", "ps 0", "chief"])
+def test_a_task_is_stopped_for_half_a_minute_and_wakes_up_again(task, tmp_path):
+    out = launched(tmp_path, [[task, 120, "SIGSTOP", 30]])
+
+    assert f"SIGSTOP to {task}" in out, out
+    check_end(out)

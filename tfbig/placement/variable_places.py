@@ -1,0 +1,54 @@
+"""Which parameter server a variable is on."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+
+import tensorflow as tf
+
+
+class VariablePlaces:
+    """Puts each variable on the server that holds the fewest bytes, or beside another one.
+
+    Args:
+        devices: of the servers.
+
+    Attributes:
+        devices: of the servers.
+        bytes: what each server holds, in the order of `devices`.
+    """
+
+    def __init__(self, devices: list[str]):
+        self.devices, self.bytes = devices, [0] * len(devices)
+        self._beside: str | None = None
+        self._entered = threading.local()  # creator scopes are each thread's own
+
+    @contextlib.contextmanager
+    def placing(self) -> Iterator[None]:
+        """Places the variables that are made inside the block; it may be entered within itself."""
+        before = getattr(self._entered, "times", 0)
+        self._entered.times = before + 1
+        scope = contextlib.nullcontext() if before else tf.variable_creator_scope(self._create)
+        try:
+            with scope:
+                yield
+        finally:
+            self._entered.times = before
+
+    @contextlib.contextmanager
+    def beside(self, variable: tf.Variable) -> Iterator[None]:
+        """Places what is made inside the block on the server of a variable."""
+        before, self._beside = self._beside, variable.device
+        try:
+            yield
+        finally:
+            self._beside = before
+
+    def _create(self, next_creator: Callable, **kwargs) -> tf.Variable:
+        device = self._beside or self.devices[self.bytes.index(min(self.bytes))]
+        with tf.device(device):
+            variable = next_creator(**kwargs)
+        if device in self.devices:
+            size = (variable.shape.num_elements() or 1) * variable.dtype.size
+            self.bytes[self.devices.index(device)] += size
+        return variable
