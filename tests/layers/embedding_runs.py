@@ -139,17 +139,23 @@ def build_in_model_fn(servers: int) -> dict:
     """Where a model_fn's table and its slots are; the table is built apart from the strategy."""
     strategy = _strategy(servers)
     store = VariableStore(strategy.scope)
-    with store.scope():
-        bias = keras.Variable([0.0], name="bias")
-        layer = tfbig.layers.ShardedEmbedding(ROWS, WIDTH)
-        layer.build()
-        optimizer = keras.optimizers.Adagrad(0.1)
-        optimizer.build([*layer.trainable_variables, bias])
-    slots = _private_api.slots_of(optimizer, [*layer.trainable_variables, bias])
-    return {
-        "weights": [v.value.device for v in [*layer.trainable_variables, bias]],
-        "slots": [slot.value.device for of_one in slots for slot in of_one.values()],
-    }
+    found: dict = {}
+
+    def replica():
+        with store.scope():
+            bias = keras.Variable([0.0], name="bias")
+            layer = tfbig.layers.ShardedEmbedding(ROWS, WIDTH)
+            layer.build()
+            variables = [*layer.trainable_variables, bias]
+            optimizer = keras.optimizers.Adagrad(0.1)
+            optimizer.build(variables)
+        slots = _private_api.slots_of(optimizer, variables)
+        found["weights"] = [v.value.device for v in variables]
+        found["slots"] = [slot.value.device for of_one in slots for slot in of_one.values()]
+
+    with strategy.scope():
+        tf.function(lambda: strategy.run(replica), autograph=False).get_concrete_function()
+    return found
 
 
 def _step_of(model: keras.Model) -> Callable:
