@@ -11,6 +11,7 @@ from tests.harness import free_addresses
 from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.programs.row_updates import check_sparse_optimizer, table_of
+from tfbig.programs.variable_store import VariableStore
 from tfbig.training import slices
 
 ROWS, WIDTH, LENGTH = 23, 4, 5
@@ -132,6 +133,29 @@ def train_on_servers(servers: int) -> dict:
         "difference": difference(alone, model),
         "whole": whole_tensors(concrete.graph, shapes),
     }
+
+
+def build_in_model_fn(servers: int) -> dict:
+    """Where a model_fn's table and its slots are; the table is built apart from the strategy."""
+    strategy = _strategy(servers)
+    store = VariableStore(strategy.scope)
+    found: dict = {}
+
+    def replica():
+        with store.scope():
+            bias = keras.Variable([0.0], name="bias")
+            layer = tfbig.layers.ShardedEmbedding(ROWS, WIDTH)
+            layer.build()
+            variables = [*layer.trainable_variables, bias]
+            optimizer = keras.optimizers.Adagrad(0.1)
+            optimizer.build(variables)
+        slots = _private_api.slots_of(optimizer, variables)
+        found["weights"] = [v.value.device for v in variables]
+        found["slots"] = [slot.value.device for of_one in slots for slot in of_one.values()]
+
+    with strategy.scope():
+        tf.function(lambda: strategy.run(replica), autograph=False).get_concrete_function()
+    return found
 
 
 def _step_of(model: keras.Model) -> Callable:

@@ -99,6 +99,12 @@ def test_on_parameter_servers_it_trains_as_on_one_device(in_process):
     assert found["whole"] == []
 
 
+def test_in_a_model_fn_there_are_as_many_shards_as_parameter_servers(in_process):
+    found = in_process(runs.build_in_model_fn, 3)
+    assert len(set(found["weights"][:3])) == 3
+    assert found["slots"] == found["weights"]  # beside their rows
+
+
 def test_blocks_that_are_recomputed_leave_it_out():
     optimizer = by_rows["adagrad"]
     models = [

@@ -42,9 +42,9 @@ def rows_updated_alone(optimizer, table_of: Callable[[Any], Any]) -> Iterator[No
         yield
     finally:
         inner = unwrapped(optimizer)
-        del inner.update_step, inner._clip_gradients, inner._backend_apply_gradients
-        if inner is not optimizer:
-            del optimizer.check_finite
+        for name in ("update_step", "_clip_gradients", "_backend_apply_gradients"):
+            inner.__dict__.pop(name, None)
+        optimizer.__dict__.pop("check_finite", None)
 
 
 def update_rows_alone(optimizer, table_of: Callable[[Any], Any]) -> bool:

@@ -4,12 +4,15 @@ Neighbours lie on different shards, so ids that are frequent because they are lo
 sorted by frequency) do not all ask the same parameter server.
 """
 
+import contextlib
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
+_now = threading.local()  # replicas are traced in threads of their own
 _MARK = "tfbig_shard"  # an attribute: neither Keras's nor TensorFlow's variables can be hashed
 
 
@@ -26,6 +29,25 @@ class Shard(NamedTuple):
     index: int
     count: int
     rows: int
+
+
+@contextlib.contextmanager
+def for_servers(count: int) -> Iterator[None]:
+    """Tells layers that are built inside how many parameter servers their variables come to.
+
+    For where no strategy's scope is open: a model_fn is traced apart from it.
+    """
+    before = servers()
+    _now.servers = count
+    try:
+        yield
+    finally:
+        _now.servers = before
+
+
+def servers() -> int | None:
+    """What `for_servers` has told, or None: nobody has."""
+    return getattr(_now, "servers", None)
 
 
 def mark(variable: Any, shard: Shard) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfbig import _private_api
-from tfbig.layers.rows import Shard, mark, marked_value, recut, rows_of_shard
+from tfbig.layers.rows import Shard, mark, marked_value, recut, rows_of_shard, servers
 
 _WHOLE = 2**26  # numbers of a table that is drawn as a whole, 256 MB of float32
 _COMBINERS = ("mean", "sum", "sqrtn")
@@ -233,8 +233,10 @@ class ShardedEmbedding(keras.layers.Layer):
     def _number_of_shards(self) -> int:
         if self.shards != "auto":
             return self.shards
-        servers = _private_api.parameter_servers(tf.distribute.get_strategy())
-        return min(max(servers, 1), self.input_dim)
+        count = servers()
+        if count is None:
+            count = _private_api.parameter_servers(tf.distribute.get_strategy())
+        return min(max(count, 1), self.input_dim)
 
     def _initializer(self, index: int, count: int) -> Callable:
         """Draws one shard: of the whole table, or by itself if that is too large."""

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tfbig import _private_api
 from tfbig.errors import UserError
+from tfbig.layers.rows import for_servers
 from tfbig.programs.apart import run_apart
 
 STEP = "global_step"  # every graph has it
@@ -56,6 +57,8 @@ class VariableStore:
         self._of_keras: set[str] = set()
         self.closed = False  # once True, a new name is an error
         self._strategy_scope = strategy_scope
+        with strategy_scope():
+            self._servers = _private_api.parameter_servers(tf.distribute.get_strategy())
         self._local = threading.local()
 
     @contextlib.contextmanager
@@ -69,6 +72,7 @@ class VariableStore:
             own_collections(graph),
             _private_api.automatic_names(),
             tf.variable_creator_scope(self._create),
+            for_servers(self._servers),
         ):
             if STEP in self.variables and graph is not None:
                 tf.compat.v1.train.get_or_create_global_step()
@@ -82,7 +86,11 @@ class VariableStore:
         set by `collect_in`, as TensorFlow 1 did.
         """
         self._begin(mode)
-        with _private_api.automatic_names(), tf.variable_creator_scope(self._create):
+        with (
+            _private_api.automatic_names(),
+            tf.variable_creator_scope(self._create),
+            for_servers(self._servers),
+        ):
             yield self._local.used
 
     def collect_in(self, graph: tf.Graph) -> None:
@@ -152,6 +160,7 @@ class VariableStore:
 
     def _make(self, key: str, kwargs: dict) -> tf.Variable:
         """Makes a variable in a thread of its own: no graph, no replica, no open scope."""
+        beside = kwargs.get("colocate_with") if self._servers else None  # a slot beside its rows
         kwargs = {k: v for k, v in kwargs.items() if k in _KEYWORDS}
         kwargs["name"] = key.removeprefix(_LOCAL)
         if not self.is_of_keras(key):  # what is assigned is equal on all replicas
@@ -168,7 +177,10 @@ class VariableStore:
 
         def make():
             with self._strategy_scope():
-                return tf.Variable(**kwargs)
+                if beside is None:
+                    return tf.Variable(**kwargs)
+                with tf.distribute.get_strategy().extended.colocate_vars_with(beside):
+                    return tf.Variable(**kwargs)
 
         variable = self.variables[key] = run_apart(make)
         self.trainable[key] = kwargs.get("trainable") is not False
