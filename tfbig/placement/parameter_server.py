@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from tfbig import _private_api
 from tfbig.errors import PeerLost, UserError
+from tfbig.layers.rows import for_servers
 from tfbig.placement import remote
 from tfbig.placement.addresses import check_port_is_free, parse_address
 from tfbig.placement.cluster import Cluster, cluster_timeout
@@ -42,7 +43,7 @@ class ParameterServer(Placement):
         cluster: with ps; this task is its chief.
 
     Attributes:
-        workers: how many there are.
+        workers, servers: how many of them and of ps there are.
         order: what a worker has to know of the run before it reads for it, as JSON has it.
 
     Raises:
@@ -57,6 +58,7 @@ class ParameterServer(Placement):
         super().__init__()
         self.workers = len(cluster.jobs["worker"])
         self._servers = addresses(cluster.jobs, "ps")
+        self.servers = len(self._servers)
         self._workers = addresses(cluster.jobs, "worker")
         self._devices = {
             f"{job} {i}": f"/job:{job}/replica:0/task:{i}"
@@ -92,7 +94,7 @@ class ParameterServer(Placement):
 
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:
-        with self._places.placing():
+        with self._places.placing(), for_servers(self.servers):
             yield
 
     def owns(self, variable: tf.Variable) -> bool:

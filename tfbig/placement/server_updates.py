@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfbig.programs.row_updates import check_sparse_optimizer
 from tfbig.programs.updates import Updates
 
 
@@ -26,6 +27,7 @@ class ServerUpdates(Updates):
         self._beside = beside
 
     def build(self, optimizer: Any, variables: list) -> None:
+        check_sparse_optimizer(optimizer, variables)
         inner = getattr(optimizer, "inner_optimizer", optimizer)
         make = inner.add_variable_from_reference
 
@@ -57,8 +59,12 @@ def _tensorflow_variable(variable: Any) -> tf.Variable:
 @contextlib.contextmanager
 def _replaced(owner: Any, name: str, function: Callable) -> Iterator[None]:
     """Gives one object another method inside the block."""
+    before = vars(owner).get(name)
     setattr(owner, name, function)
     try:
         yield
     finally:
-        delattr(owner, name)
+        if before is None:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, before)

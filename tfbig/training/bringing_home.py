@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from tfbig.layers.rows import for_servers
 from tfbig.programs.keras_builder import KerasBuilder
 from tfbig.programs.keras_program import KerasProgram
 from tfbig.programs.program import Program
@@ -15,7 +16,7 @@ _MOST_BYTES = 4 * 2**30  # with the optimizer's state; a model that needs ps may
 
 
 def brought_home(
-    builder: KerasBuilder, program: Program, element_spec: Any, step: int
+    builder: KerasBuilder, program: Program, element_spec: Any, step: int, servers: int
 ) -> keras.Model | None:
     """Builds a model again in this process, with the values of the one that is on ps.
 
@@ -24,6 +25,7 @@ def brought_home(
         program: of the one on ps.
         element_spec: of its batches.
         step: at which training has ended.
+        servers: how many ps there are.
 
     Returns:
         The model with its optimizer's state; None if they are too large to have them here.
@@ -37,9 +39,10 @@ def brought_home(
             size / 1e9,
         )
         return None
-    model = builder.build(lambda variable: True)
-    here = KerasProgram(model)
-    here.build(element_spec, None)
+    with for_servers(servers):  # tables in as many shards
+        model = builder.build(lambda variable: True)
+        here = KerasProgram(model)
+        here.build(element_spec, None)
     here.enter(step)
     # In their order: the names of a subclass's variables tell how many were made before.
     for mine, theirs in zip(here.named_variables().values(), there.values(), strict=True):

@@ -176,7 +176,8 @@ class TrainingSession:
             result = self._train(callbacks)
             if result.model is not None and isinstance(self._placement, ParameterServer):
                 spec, step = self._feed.element_spec, result.global_step
-                model = brought_home(self._builder, self._program, spec, step)
+                servers = self._placement.servers
+                model = brought_home(self._builder, self._program, spec, step, servers)
                 result = dataclasses.replace(result, model=model)
             return result
         finally:  # the loop closes what it trains on, if it comes to run

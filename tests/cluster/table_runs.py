@@ -1,0 +1,57 @@
+"""The runs of test_tables.py: a ShardedEmbedding whose shards are on parameter servers."""
+
+import keras
+import numpy as np
+
+import tfbig
+from tfbig.training.session import TrainingSession
+
+ROWS, WIDTH, EXAMPLES, BATCH = 200, 4, 320, 32
+
+
+def data() -> tuple:
+    random = np.random.default_rng(0)
+    ids = random.integers(0, ROWS - 20, (EXAMPLES, 3))
+    return ids, (ids % 2).sum(1).astype("float32")
+
+
+def build(optimizer: str = "adagrad", shards: int | str = "auto") -> keras.Model:
+    ids = keras.Input((3,), dtype="int64")
+    table = tfbig.layers.ShardedEmbedding(ROWS, WIDTH, shards=shards, combiner="sum", name="table")
+    outputs = keras.layers.Dense(1, name="out")(table(ids))
+    model = keras.Model(ids, keras.ops.squeeze(outputs, -1))
+    model.compile(keras.optimizers.get(optimizer), "mse", metrics=["mae"])
+    return model
+
+
+def train(strategy: str, optimizer: str, fields: dict) -> dict:
+    """Trains; returns the table, what is on which ps, and the metrics."""
+    found: dict = {"where": {}}
+    original = TrainingSession.build_model
+
+    def build_model(self, model_fn):
+        original(self, model_fn)
+        found["where"] = {n: v.device for n, v in self._program.named_variables().items()}
+
+    TrainingSession.build_model = build_model
+    result = tfbig.train_distributed(
+        lambda: build(optimizer),
+        lambda: tfbig.data.ArraySource(data()).batch(BATCH),
+        strategy=strategy,
+        max_steps=60,
+        config=tfbig.RunConfig(tf_random_seed=3, **fields),
+    )
+    if result.model is None:
+        return {"step": result.global_step}
+    layer = result.model.get_layer("table")
+    table = np.empty([ROWS, WIDTH], "float32")
+    for i, shard in enumerate(layer.tables):
+        table[i :: len(layer.tables)] = shard.numpy()
+    return {
+        **found,
+        "step": result.global_step,
+        "shards": len(layer.tables),
+        "table": table.tolist(),
+        "kernel": result.model.get_layer("out").kernel.numpy().tolist(),
+        "loss": result.history[-1]["loss"],
+    }

@@ -1,0 +1,35 @@
+"""A ShardedEmbedding under parameter servers: where its rows are, and what they become."""
+
+import numpy as np
+import pytest
+
+from tests import harness
+from tests.cluster import table_runs as runs
+
+
+def test_one_worker_trains_a_table_on_two_ps_as_one_device_does(tmp_path):
+    alone, cluster = tmp_path / "alone", tmp_path / "cluster"
+    alone.mkdir()
+    cluster.mkdir()
+    expected = harness.call(runs.train, alone, "one_device", "adagrad", {}, timeout=100)
+    found = harness.call_parameter_server(
+        runs.train, cluster, "parameter_server", "adagrad", {"steps_per_loop": 60},
+        workers=1, ps=2, timeout=120,
+    )["chief"]  # fmt: skip
+    assert (expected["shards"], found["shards"]) == (1, 2)
+    np.testing.assert_allclose(found["table"], expected["table"], atol=1e-5)
+    np.testing.assert_allclose(found["kernel"], expected["kernel"], atol=1e-5)
+    devices = {n: d for n, d in found["where"].items() if "table" in n}
+    assert len(devices) == 4  # two shards, each with its accumulator
+    assert all("/job:ps/" in device for device in devices.values())
+    shards = {n: d for n, d in devices.items() if "accumulator" not in n}
+    slots = {n: d for n, d in devices.items() if "accumulator" in n}
+    assert list(shards.values()) == list(slots.values())  # beside its rows
+    assert len(set(shards.values())) == 2
+
+
+def test_an_optimizer_that_goes_over_all_rows_is_refused(tmp_path):
+    with pytest.raises(harness.ProcessFailed, match="would go over all rows of the table"):
+        harness.call_parameter_server(
+            runs.train, tmp_path, "parameter_server", "adam", {}, workers=1, ps=2, timeout=120
+        )
