@@ -65,18 +65,23 @@ def test_a_stack_has_rows_for_equal_parts_and_every_component_the_same_examples(
 
 
 @pytest.mark.parametrize(("length", "odd"), [(23, 3), (25, None), (5 * 256 + 1, None)])
-def test_the_size_of_the_last_batch_is_known_after_a_pass_and_kept(length, odd):
+def test_the_size_of_the_last_batch_is_known_when_it_was_met_and_kept(length, odd):
     feed = feed_of(numbered(length))
+    assert feed.pull(0, 3).steps == 3 and feed.odd is None
     read_pass(feed)
-    assert feed.odd is None
-    at_the_end = feed_of(numbered(length))
-    at_the_end.go_to(feed.position())
-    for each in (feed, at_the_end):
-        each.next_pass()
-        assert each.odd == odd
+    assert feed.odd == odd
     later = feed_of(numbered(length))
     later.go_to(feed.position())
     assert later.odd == odd
+    feed.next_pass()
+    assert feed.odd == odd
+
+
+def test_a_first_smaller_batch_ends_its_stack_and_later_ones_do_not():
+    feed = feed_of(numbered().repeat())  # batches of 5, 5, 5, 5, 3, 5, …
+    first, second = feed.pull(0, 12), feed.pull(5, 12)
+    assert (first.steps, second.steps, feed.odd) == (5, 12, 3)
+    assert labels_of(first) + labels_of(second) == own_batches(numbered().repeat(4))[:17]
 
 
 def test_a_pull_takes_no_more_batches_than_it_is_asked_for():
@@ -321,7 +326,7 @@ FLOATS = tf.TensorSpec([None, 2], tf.float32)
 
 
 def test_a_batch_that_grows_is_refused_with_both_sizes():
-    dataset = generated([np.zeros([n, 2], np.float32) for n in (3, 2, 4)], FLOATS)
+    dataset = generated([np.zeros([n, 2], np.float32) for n in (3, 3, 4)], FLOATS)
     assert error_of(dataset) == (
         "a batch is larger than the first one (4 examples after 3); batches may get smaller, not "
         "larger: batch the Dataset to one global size."

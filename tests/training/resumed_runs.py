@@ -127,6 +127,7 @@ KINDS = {
     "model_fn_passes": dict(model_fn=model_fn, input_fn=passes, epochs=4),
     "tf1": dict(model_fn=tf1_model_fn, input_fn=source),
     "tf1_passes": dict(model_fn=tf1_model_fn, input_fn=passes, epochs=4),
+    "tf1_repeated": dict(model_fn=tf1_model_fn, input_fn=lambda: passes().repeat(10)),
     "callbacks": dict(model_fn=build_model, input_fn=source, eval_input_fn=source),
     "augmented": dict(model_fn=build_classifier, input_fn=augmented),
     "mirrored": dict(model_fn=build_model, input_fn=source, strategy="mirrored", devices=2),

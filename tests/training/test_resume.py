@@ -13,7 +13,7 @@ ONE_DEVICE = [kind for kind in resumed_runs.KINDS if kind not in resumed_runs.ON
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     folder, files = tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("files")
-    results = harness.call(resumed_runs.run_all, files, ONE_DEVICE, str(folder), timeout=240)
+    results = harness.call(resumed_runs.run_all, files, ONE_DEVICE, str(folder), timeout=360)
     files = tmp_path_factory.mktemp("mirrored")
     kinds = list(resumed_runs.ON_TWO_REPLICAS)
     results |= harness.call(resumed_runs.run_all, files, kinds, str(folder), timeout=180)

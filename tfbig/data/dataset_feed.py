@@ -57,7 +57,7 @@ class DatasetFeed(Feed):
         if cardinality == 0:
             raise _empty()
         self._dataset = dataset.prefetch(tf.data.AUTOTUNE)
-        self._passes, self._in_pass, self._resumed, self._last = 0, 0, False, 0
+        self._passes, self._in_pass, self._resumed = 0, 0, False
         self._start_pass()
         self.keepable = self._find_out_if_keepable()
         self.batch_size = leaves[0].shape[0] or self._first_size()
@@ -81,8 +81,9 @@ class DatasetFeed(Feed):
         except tf.errors.OpError as error:
             raise _explained(error) from error
         self._in_pass += stack.steps
-        if stack.steps:
-            self._last = int(stack.sizes[stack.steps - 1])
+        if self.odd is None and stack.steps:
+            last = int(stack.sizes[stack.steps - 1])
+            self.odd = odd_for(last, self.batch_size, self._in_pass)
         self._kept = self.keepable
         return stack
 
@@ -93,8 +94,6 @@ class DatasetFeed(Feed):
             self._reshuffle_as_after(self._begun)
             self._resumed = False
         self._start_pass()
-        if not self._passes:  # a first pass shows what is to be met in all others
-            self.odd = odd_for(self._last, self.batch_size, self._in_pass)
         self._passes, self._in_pass = self._passes + 1, 0
 
     def trackables(self) -> dict:
@@ -106,7 +105,6 @@ class DatasetFeed(Feed):
             "in_pass": self._in_pass,
             "kept": self._kept,
             "batch_size": self.batch_size,
-            "last": self._last,
             "odd": self.odd,
         }
 
@@ -118,7 +116,7 @@ class DatasetFeed(Feed):
         )
         self._start_pass()
         self._passes, self._in_pass, self._kept = 0, 0, self.keepable
-        self._last, self.odd = 0, None
+        self.odd = None
 
     def go_to(self, position: dict) -> None:
         before = position.get("batch_size", "unknown: it was a Source")
@@ -127,7 +125,7 @@ class DatasetFeed(Feed):
             self._kept = False
             return
         passes, in_pass = position["passes"], position["in_pass"]
-        self._last, self.odd = position.get("last", 0), position.get("odd")
+        self.odd = position.get("odd")
         self._kept = position["kept"] and self.keepable
         if self._passes or self._in_pass:  # the checkpoint that was tried before is damaged
             self._start_pass()
@@ -226,7 +224,7 @@ class DatasetFeed(Feed):
         start, stop = share_of(sizes, self.worker, self.workers)
         return Stack(values, stop - start, steps, sizes, start, np.zeros_like(sizes))
 
-    def _pull(self, iterator, steps, first):
+    def _pull(self, iterator, steps, first, to_a_smaller):
         specs = tf.nest.flatten(self.element_spec)
         arrays = [
             tf.TensorArray(s.dtype, self.capacity, element_shape=[self.rows, *s.shape[1:]])
@@ -245,7 +243,8 @@ class DatasetFeed(Feed):
             def write():
                 flat, count = self._padded(optional.get_value())
                 written = [a.write(i, t) for a, t in zip(arrays, flat, strict=True)]
-                return i + 1, True, counts.write(i, count), *written
+                more = ~to_a_smaller | (count == self.batch_size)
+                return i + 1, more, counts.write(i, count), *written
 
             return tf.cond(optional.has_value(), write, lambda: (i, False, counts, *arrays))
 
@@ -257,7 +256,9 @@ class DatasetFeed(Feed):
 
     def _pull_stack(self, steps: int) -> Stack:
         first, self._pending = self._pending, None
-        arguments = (self._iterator, tf.constant(steps), first)
+        # A first smaller batch ends its stack, so that `odd` is known from there on, however
+        # many batches are asked for.
+        arguments = (self._iterator, tf.constant(steps), first, tf.constant(self.odd is None))
         pull = self._pull_traced.get(first is None)
         if pull is None:  # a concrete function: TensorFlow would warn of one feed after the other
             function = tf.function(self._pull, autograph=False)

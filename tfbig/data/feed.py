@@ -61,8 +61,9 @@ class Feed:
         full: full batches can be cut into equal parts, with no row left over on any worker.
         capacity: K, the largest number of batches in a stack.
         steps_per_pass: batches in one pass over the data, or None: not known.
-        odd: how many examples the last batch of each pass has, if it is known, smaller than the
-            others and comes so often that a step of its own is worth compiling; or None.
+        odd: how many examples the last batch of each pass has, if it is smaller than the others
+            and comes so often that a step of its own is worth compiling; or None. A Dataset tells
+            it when such a batch has been pulled.
         static: all dimensions but the first are known; otherwise stacks hold one batch.
         repeats: the data start anew at their end by themselves.
         least: the smallest number of batches that are worth a call of the loop.
