@@ -401,9 +401,9 @@ def test_own_copy(in_process):
     assert _private_api.own_copy(plain) is plain
 
 
-def test_parameter_servers():
+def test_number_of_servers():
     """With such a strategy: tests/layers/test_sharded_embedding_training.py."""
-    assert _private_api.parameter_servers(tf.distribute.get_strategy()) == 0
+    assert _private_api.number_of_servers(tf.distribute.get_strategy()) == 0
 
 
 # Losses.

@@ -9,7 +9,7 @@ from tfbig._private_api.cluster import (
     has_started,
     leave_health_to_others,
     make_own_initial_values,
-    parameter_servers,
+    number_of_servers,
 )
 from tfbig._private_api.graphs import (
     alone,
@@ -141,7 +141,7 @@ __all__ = [
     "output_spec",
     "own_copy",
     "overrides",
-    "parameter_servers",
+    "number_of_servers",
     "put_averages_in_place",
     "reduce_no_more",
     "reported_metrics",

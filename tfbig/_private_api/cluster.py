@@ -57,10 +57,10 @@ def leave_health_to_others(workers: int) -> None:
     )
 
 
-def parameter_servers(strategy: tf.distribute.Strategy) -> int:
+def number_of_servers(strategy: tf.distribute.Strategy) -> int:
     """How many tasks a strategy places variables on in turn; 0: it has no parameter servers.
 
-    Reason: the strategy's `cluster_resolver` is None. Guard: test_parameter_servers.
+    Reason: the strategy's `cluster_resolver` is None. Guard: test_number_of_servers.
     """
     if not isinstance(strategy, tf.distribute.ParameterServerStrategy):
         return 0

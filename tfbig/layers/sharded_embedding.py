@@ -235,7 +235,7 @@ class ShardedEmbedding(keras.layers.Layer):
             return self.shards
         count = servers()
         if count is None:
-            count = _private_api.parameter_servers(tf.distribute.get_strategy())
+            count = _private_api.number_of_servers(tf.distribute.get_strategy())
         return min(max(count, 1), self.input_dim)
 
     def _initializer(self, index: int, count: int) -> Callable:

@@ -58,7 +58,7 @@ class VariableStore:
         self.closed = False  # once True, a new name is an error
         self._strategy_scope = strategy_scope
         with strategy_scope():
-            self._servers = _private_api.parameter_servers(tf.distribute.get_strategy())
+            self._servers = _private_api.number_of_servers(tf.distribute.get_strategy())
         self._local = threading.local()
 
     @contextlib.contextmanager
