@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+import tensorflow as tf
+
+from tfbig import _private_api
 
 _now = threading.local()  # replicas are traced in threads of their own
 _MARK = "tfbig_shard"  # an attribute: neither Keras's nor TensorFlow's variables can be hashed
@@ -35,9 +38,10 @@ class Shard(NamedTuple):
 def for_servers(count: int) -> Iterator[None]:
     """Tells layers that are built inside how many parameter servers their variables come to.
 
-    For where no strategy's scope is open: a model_fn is traced apart from it.
+    For where no strategy's scope is open: a model_fn is traced apart from it, and a placement may
+    place variables by itself.
     """
-    before = servers()
+    before = getattr(_now, "servers", None)
     _now.servers = count
     try:
         yield
@@ -45,9 +49,12 @@ def for_servers(count: int) -> Iterator[None]:
         _now.servers = before
 
 
-def servers() -> int | None:
-    """What `for_servers` has told, or None: nobody has."""
-    return getattr(_now, "servers", None)
+def number_of_servers() -> int:
+    """How many parameter servers the variables come to that are made now; 0: there are none."""
+    told = getattr(_now, "servers", None)
+    if told is not None:
+        return told
+    return _private_api.number_of_servers(tf.distribute.get_strategy())
 
 
 def mark(variable: Any, shard: Shard) -> None:

@@ -9,7 +9,14 @@ import numpy as np
 import tensorflow as tf
 
 from tfbig import _private_api
-from tfbig.layers.rows import Shard, mark, marked_value, recut, rows_of_shard, servers
+from tfbig.layers.rows import (
+    Shard,
+    mark,
+    marked_value,
+    number_of_servers,
+    recut,
+    rows_of_shard,
+)
 
 _WHOLE = 2**26  # numbers of a table that is drawn as a whole, 256 MB of float32
 _COMBINERS = ("mean", "sum", "sqrtn")
@@ -233,10 +240,7 @@ class ShardedEmbedding(keras.layers.Layer):
     def _number_of_shards(self) -> int:
         if self.shards != "auto":
             return self.shards
-        count = servers()
-        if count is None:
-            count = _private_api.number_of_servers(tf.distribute.get_strategy())
-        return min(max(count, 1), self.input_dim)
+        return min(max(number_of_servers(), 1), self.input_dim)
 
     def _initializer(self, index: int, count: int) -> Callable:
         """Draws one shard: of the whole table, or by itself if that is too large."""

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfbig import _private_api
 from tfbig.errors import UserError
-from tfbig.layers.rows import for_servers
+from tfbig.layers.rows import for_servers, number_of_servers
 from tfbig.programs.apart import run_apart
 
 STEP = "global_step"  # every graph has it
@@ -58,7 +58,7 @@ class VariableStore:
         self.closed = False  # once True, a new name is an error
         self._strategy_scope = strategy_scope
         with strategy_scope():
-            self._servers = _private_api.parameter_servers(tf.distribute.get_strategy())
+            self._servers = number_of_servers()
         self._local = threading.local()
 
     @contextlib.contextmanager
