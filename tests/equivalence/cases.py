@@ -535,9 +535,7 @@ for _workers, _names in ((2, _ON_TWO_WORKERS), (3, _ON_THREE_WORKERS)):
 _ON_SERVERS = [
     name
     for name, case in CASES.items()
-    if case.model_fn is None
-    and "synchronized" not in name
-    and not {"jit_compile", "model_distribution"} & set(case.config)
+    if "synchronized" not in name and not {"jit_compile", "model_distribution"} & set(case.config)
 ]
 for name in _ON_SERVERS:
     three = name in ("uneven", "last_batch_of_one", "accumulation_3_clipped")

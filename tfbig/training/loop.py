@@ -271,7 +271,8 @@ class Loop:
                 self._step + ran.nonfinite + 1,
                 lambda: self._diagnosis.explain_all(stack, ran.nonfinite),
             )
-        self._meters.add(ran.loss_sum, ran.examples, stack.steps, waited + watch.seconds)
+        seconds = waited + watch.seconds
+        self._meters.add(ran.loss_sum, ran.examples, stack.steps, seconds, ran.staleness)
         self._step, self._unsaved = self._step + stack.steps, True
         loss = ran.loss_sum / ran.examples if ran.examples else math.nan
         with self._placement.scope():

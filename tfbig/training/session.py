@@ -82,6 +82,11 @@ class TrainingSession:
         self._config, self._model_dir = config, model_dir
         self._placement, self._params = placement, params
         self._peers = placement.peers
+        if config.max_staleness is not None and placement.name != "parameter_server":
+            raise UserError(
+                f"RunConfig.max_staleness={config.max_staleness} is for "
+                f'strategy="parameter_server", and this is "{placement.name}"; leave it None.'
+            )
         self._checkpoints = Checkpoints(
             model_dir, config.keep_checkpoint_max, writes=self._peers.is_chief
         )
