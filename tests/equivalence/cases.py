@@ -531,7 +531,7 @@ for _workers, _names in ((2, _ON_TWO_WORKERS), (3, _ON_THREE_WORKERS)):
         for name in _names
     }
 
-# Parameter servers; a sample of two workers goes for what three could do otherwise.
+# Synchronous parameter servers, which compile nothing and have no slices.
 _ON_SERVERS = [
     name
     for name, case in CASES.items()
