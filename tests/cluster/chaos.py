@@ -58,7 +58,7 @@ def task(folder: pathlib.Path, steps: int) -> None:
         ),
     )
     if name == "chief":
-        accuracy = result.metrics["accuracy"]
+        accuracy = result.metrics.get("accuracy", 0.0)  # none, if it was stopped
         print(f"finished at step {result.global_step}, accuracy {accuracy:.4f}", flush=True)
 
 

@@ -1,9 +1,13 @@
 """Tasks of a cluster with ps that are killed or stopped: the run ends where it should."""
 
 import json
+import os
 import pathlib
 import re
+import signal
+import subprocess
 import sys
+import time
 
 import keras
 import pytest
@@ -100,3 +104,32 @@ def test_an_evaluator_follows_the_checkpoints_keeps_the_best_and_may_be_killed(t
     model = keras.models.load_model(tmp_path / "run" / "best" / "model.keras")
     loss, accuracy = model.evaluate(*data()[1], verbose=0)
     assert [loss, accuracy] == pytest.approx([metrics["loss"], metrics["accuracy"]], abs=1e-5)
+
+
+def test_sigterm_to_the_launcher_saves_what_is_on_the_ps_and_a_new_launch_goes_on(tmp_path):
+    def start(steps: int) -> subprocess.Popen:
+        words = ["-m", "tfbig", "launch", "--workers=2", "--ps=1", "--restarts=0", "--"]
+        task = [sys.executable, "-m", "tests.cluster.chaos", str(tmp_path), str(steps)]
+        return subprocess.Popen(
+            [sys.executable, *words, *task],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "TFBIG_TEST_MARK": tmp_path.name, "PYTHONPATH": os.getcwd()},
+        )
+
+    launcher = start(10**6)
+    checkpoints, until = tmp_path / "run" / "checkpoints", time.monotonic() + 90
+    while not list(checkpoints.glob("ckpt-*")) and time.monotonic() < until:
+        time.sleep(0.1)
+    launcher.send_signal(signal.SIGTERM)
+    out, _ = launcher.communicate(timeout=60)
+    assert launcher.returncode == 0, out  # the chief's: its script goes on to its own end
+    (stopped,) = map(int, re.findall(r"\[chief\] finished at step (\d+)", out))
+    assert max(int(p.name.rpartition("-")[2]) for p in checkpoints.glob("ckpt-*")) == stopped
+    assert marked(tmp_path.name) == []
+
+    launcher = start(stopped + 50)
+    out, _ = launcher.communicate(timeout=90)
+    assert f"[chief] finished at step {stopped + 50}, " in out and "WENT BACK" not in out, out
+    assert launcher.returncode == 0
