@@ -62,12 +62,16 @@ class _QuietLoader(importlib.abc.Loader):
             module.config.list_physical_devices()  # this is when the rest of it is written
         # Its INFO lines tell of every variable that is read under a strategy.
         module.get_logger().setLevel(logging.WARNING)
+        module.get_logger().addFilter(_is_news)
         logging.getLogger("absl").addFilter(_is_news)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """False for the line that each tf.train.Checkpoint logs through absl."""
-    return not str(record.msg).startswith("Sharding callback duration")
+    """False for what is logged each time that tf.train.Checkpoint saves, of one device or many."""
+    message = record.getMessage()
+    return not (
+        message.startswith("Sharding callback duration") or "MultiDeviceSaver.save" in message
+    )
 
 
 @contextlib.contextmanager

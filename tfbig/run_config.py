@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from tfbig.errors import NotBuiltError, UserError
+from tfbig.errors import UserError
 
 DATA_DISTRIBUTIONS = ("auto", "random", "block", "none")
 MODEL_DISTRIBUTIONS = ("replicated", "owner")
@@ -57,7 +57,8 @@ class RunConfig:
         steps_per_loop: "auto" or the largest number of steps inside one traced loop.
         max_staleness: for strategy="parameter_server". None: asynchronous; each worker updates
             the variables as soon as it has a gradient. 0: synchronous; all workers share each
-            global batch, and update once. More is not built yet.
+            global batch, and update once. s: asynchronous, and a gradient is dropped, and
+            counted, if more than s updates were made while it was computed.
         save_checkpoints_steps: steps between two checkpoints; None: by time only.
         save_checkpoints_secs: seconds between two checkpoints; None: by steps only. When
             neither is given, 600 seconds.
@@ -136,7 +137,6 @@ class RunConfig:
                 f"RunConfig.tf_random_seed={seed!r}: expected an integer from 0 to 2**31 - 1, "
                 "or None."
             )
-        self._refuse_what_is_not_built()
 
     def replace(self, **fields) -> "RunConfig":
         """A copy with other values of some fields.
@@ -144,13 +144,6 @@ class RunConfig:
         Example: `config.replace(save_checkpoints_steps=100)`
         """
         return dataclasses.replace(self, **fields)
-
-    def _refuse_what_is_not_built(self) -> None:
-        if self.max_staleness:
-            raise NotBuiltError(
-                f"RunConfig.max_staleness={self.max_staleness!r} is not built yet; write None for "
-                "asynchronous or 0 for synchronous training."
-            )
 
 
 def run_config_from(fields: dict) -> RunConfig:

@@ -43,7 +43,8 @@ class Kills(keras.callbacks.Callback):
 
 def main(folder: pathlib.Path, steps: int, kills: list) -> None:
     task = json.loads(os.environ["TF_CONFIG"])["task"]
-    name = task["type"] if task["type"] == "chief" else f"{task['type']} {task['index']}"
+    alone = task["type"] in ("chief", "evaluator")
+    name = task["type"] if alone else f"{task['type']} {task['index']}"
     (folder / name).write_text(str(os.getpid()))
     training, held_out = data()
     result = tfbig.train_distributed(

@@ -40,3 +40,39 @@ def test_every_counter_is_exact_and_every_step_is_read_once_by_a_worker(workers,
     for task in (*readers, found["ps 0"]):  # all tasks hear of the result
         assert task["step"] == STEPS and task["metrics"] == chief["metrics"]
         assert not task["has_model"]
+
+
+def test_a_gradient_that_is_too_old_is_dropped_and_counted(tmp_path):
+    found = harness.call_parameter_server(
+        runs.train_stale, tmp_path, [None, 1], workers=3, timeout=150
+    )
+    free, bounded = found["chief"]  # two runs of one script
+
+    assert free["step"] == free["iterations"] == bounded["step"] == 120
+    points = [at for at in free["history"] if "loss" in at]
+    assert max(at["staleness_max"] for at in points) > 1
+    assert all(0 < at["staleness"] <= at["staleness_max"] for at in points)
+    assert all(at["gradients_dropped"] == 0 for at in points)
+    dropped = sum(at.get("gradients_dropped", 0) for at in bounded["history"])
+    assert dropped > 0
+    assert bounded["iterations"] == 120 - dropped
+
+
+def test_a_dataset_of_unknown_length_is_read_to_its_end_in_each_epoch(tmp_path):
+    found = harness.call_parameter_server(
+        runs.train_on_dataset, tmp_path, str(tmp_path / "run"), None, 3, timeout=120
+    )
+    chief = found["chief"]
+
+    assert chief["step"] == 3 * 23  # 1440 examples
+    assert chief["metrics"]["accuracy"] == pytest.approx(chief["here"], abs=1e-6)
+
+
+def test_a_dataset_that_is_shorter_than_max_steps_ends_with_a_line(tmp_path):
+    found = harness.call_parameter_server(
+        runs.train_on_dataset, tmp_path, str(tmp_path / "run"), 500, None, timeout=120
+    )
+
+    assert found["chief"]["step"] == 23
+    line = "the data ended after step 23; max_steps=500 was not reached"
+    assert line in found["chief"]["lines"]

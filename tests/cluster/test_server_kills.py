@@ -1,25 +1,39 @@
 """Tasks of a cluster with ps that are killed or stopped: the run ends where it should."""
 
 import json
+import os
 import pathlib
 import re
+import signal
+import subprocess
 import sys
+import time
 
+import keras
 import pytest
 
 from tests import harness
 from tests.cluster.conftest import marked
+from tests.cluster.parameter_server_runs import data
+from tfbig.training.evaluations import Evaluations
 
 STEPS = 400
 
 
-def launched(folder: pathlib.Path, kills: list, timeout: float = 150, steps: int = STEPS) -> str:
+def launched(
+    folder: pathlib.Path,
+    kills: list,
+    timeout: float = 150,
+    steps: int = STEPS,
+    evaluator: bool = False,
+) -> str:
     """Runs a launch with 2 workers and 1 ps in which tasks are killed; returns what it printed."""
     program = [sys.executable, "-m", "tests.cluster.server_kill_runs"]
     arguments = {
         "command": [*program, str(folder), str(steps), json.dumps(kills)],
         "workers": 2,
         "ps": 1,
+        "evaluator": evaluator,
         "restarts": 3,
         "waits": {"pause": 0.1, "longest_pause": 0.1},
     }
@@ -72,3 +86,50 @@ def test_a_task_is_stopped_for_half_a_minute_and_wakes_up_again(task, tmp_path):
 
     assert f"SIGSTOP to {task}" in out, out
     check_end(out)
+
+
+def test_an_evaluator_follows_the_checkpoints_keeps_the_best_and_may_be_killed(tmp_path):
+    out = launched(tmp_path, [["evaluator", 120, "SIGKILL"]], evaluator=True)
+
+    assert "evaluator was killed by SIGKILL; it is started again, the others go on" in out, out
+    check_end(out)
+    assert f"[evaluator] finished at step {STEPS}" in out, out
+    evaluations = Evaluations(str(tmp_path / "run")).read()
+    steps = [step for step, _ in evaluations]
+    assert steps == sorted(set(steps)) and steps[-1] == STEPS
+    assert all(step % 50 == 0 for step in steps)  # where checkpoints were saved
+    best = json.loads((tmp_path / "run" / "best" / "best.json").read_text())
+    step, metrics = min(evaluations, key=lambda found: found[1]["loss"])
+    assert best == {"step": step, "metrics": metrics}
+    model = keras.models.load_model(tmp_path / "run" / "best" / "model.keras")
+    loss, accuracy = model.evaluate(*data()[1], verbose=0)
+    assert [loss, accuracy] == pytest.approx([metrics["loss"], metrics["accuracy"]], abs=1e-5)
+
+
+def test_sigterm_to_the_launcher_saves_what_is_on_the_ps_and_a_new_launch_goes_on(tmp_path):
+    def start(steps: int) -> subprocess.Popen:
+        words = ["-m", "tfbig", "launch", "--workers=2", "--ps=1", "--restarts=0", "--"]
+        task = [sys.executable, "-m", "tests.cluster.chaos", str(tmp_path), str(steps)]
+        return subprocess.Popen(
+            [sys.executable, *words, *task],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "TFBIG_TEST_MARK": tmp_path.name, "PYTHONPATH": os.getcwd()},
+        )
+
+    launcher = start(10**6)
+    checkpoints, until = tmp_path / "run" / "checkpoints", time.monotonic() + 90
+    while not list(checkpoints.glob("ckpt-*")) and time.monotonic() < until:
+        time.sleep(0.1)
+    launcher.send_signal(signal.SIGTERM)
+    out, _ = launcher.communicate(timeout=60)
+    assert launcher.returncode == 0, out  # the chief's: its script goes on to its own end
+    (stopped,) = map(int, re.findall(r"\[chief\] finished at step (\d+)", out))
+    assert max(int(p.name.rpartition("-")[2]) for p in checkpoints.glob("ckpt-*")) == stopped
+    assert marked(tmp_path.name) == []
+
+    launcher = start(stopped + 50)
+    out, _ = launcher.communicate(timeout=90)
+    assert f"[chief] finished at step {stopped + 50}, " in out and "WENT BACK" not in out, out
+    assert launcher.returncode == 0

@@ -552,13 +552,11 @@ for _workers, _names in ((2, _ON_TWO_WORKERS), (3, _ON_THREE_WORKERS)):
         for name in _names
     }
 
-# Parameter servers; a sample of two workers goes for what three could do otherwise.
+# Synchronous parameter servers, which compile nothing and have no slices.
 _ON_SERVERS = [
     name
     for name, case in CASES.items()
-    if case.model_fn is None
-    and "synchronized" not in name
-    and not {"jit_compile", "model_distribution"} & set(case.config)
+    if "synchronized" not in name and not {"jit_compile", "model_distribution"} & set(case.config)
 ]
 for name in _ON_SERVERS:
     three = name in ("uneven", "last_batch_of_one", "accumulation_3_clipped")

@@ -68,13 +68,18 @@ def run_on_workers(folder: str, names: list[str]) -> None:
 
 def run_on_servers(folder: str, names: list[str]) -> None:
     """The same in the process of one task of a cluster with ps; the chief alone has the model."""
-    chief = json.loads(os.environ["TF_CONFIG"])["task"]["type"] == "chief"
     for name in names:
-        if chief:
-            _save(pathlib.Path(folder, name), lambda: train(CASES[name], "parameter_server"))  # noqa: B023
+        if _is_chief():
+            path = pathlib.Path(folder, name)
+            shared = f"{path}-model_dir"
+            _save(path, lambda: train(CASES[name], "parameter_server", shared))  # noqa: B023
         else:
             with contextlib.suppress(PeerLost):  # the chief has noted the error, and goes on
                 train(CASES[name], "parameter_server")
+
+
+def _is_chief() -> bool:
+    return json.loads(os.environ["TF_CONFIG"])["task"]["type"] == "chief"
 
 
 def run_references(folder: str, cases: list[tuple[str, int]]) -> None:
@@ -127,11 +132,11 @@ def train(case: Case, strategy: str | tf.distribute.Strategy, shared: str | None
             for at in result.history
             if "loss" in at  # else an evaluation alone
         ]
+        if strategy == "parameter_server" and not _is_chief():
+            return None
         if case.model_fn:
             saved = _checkpoint(model_dir)
             return Outcome(saved["model"], saved["optimizer"], history, result.metrics)
-    if result.model is None:  # a worker or ps
-        return None
     variables = [*result.model.variables, *result.model.optimizer.variables]
     return Outcome(
         [v.numpy() for v in result.model.variables],

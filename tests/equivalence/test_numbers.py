@@ -5,12 +5,17 @@ import pytest
 
 from tests.equivalence.cases import CASES
 
+# Of the cases on parameter servers, those that are not left to the long runs.
+SAMPLE = ("uneven", "last_batch_of_one", "clipnorm", "batch_norm", "model_fn", "tf1_momentum")
 RUNS = [
     pytest.param(
         where,
         name,
         id=f"{where}-{name}",
-        marks=[pytest.mark.long] if where == ("workers", 3) else [],
+        marks=[pytest.mark.long]
+        if where in (("workers", 3), ("servers", 3))
+        or (where.kind == "servers" and name not in SAMPLE)
+        else [],
     )
     for name, case in CASES.items()
     for where in case.placements

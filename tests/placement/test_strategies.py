@@ -1,5 +1,7 @@
 """From `strategy=` and `devices=` to a placement, or to an error that says what to write."""
 
+import json
+
 import keras
 import pytest
 import tensorflow as tf
@@ -147,7 +149,7 @@ def test_an_unknown_strategy_is_refused(strategy):
     )
 
 
-@pytest.mark.parametrize("strategy", ["parameter_server", "tpu"])
+@pytest.mark.parametrize("strategy", ["tpu"])
 def test_a_strategy_of_the_api_that_is_not_built_says_so(strategy):
     with pytest.raises(NotBuiltError, match=f"^strategy='{strategy}' is not built yet; write "):
         make_placement(strategy)
@@ -268,3 +270,13 @@ def devices_there_already() -> list:
 @without_gpu
 def test_cpus_that_are_there_already_are_used(in_process):
     assert in_process(devices_there_already) == ["Mirrored", "mirrored", 2]
+
+
+def test_parameter_servers_train_and_what_comes_after_is_done_by_each_task(monkeypatch):
+    jobs = {"chief": ["127.0.0.1:1"], "worker": ["127.0.0.1:2"], "ps": ["127.0.0.1:3"]}
+    task = {"type": "chief", "index": 0}
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": jobs, "task": task}))
+
+    assert make_placement("auto").name == "one_device"
+    with pytest.raises(NotBuiltError, match="is built for training only; leave strategy out"):
+        make_placement("parameter_server")

@@ -24,6 +24,7 @@ from tfbig.finetuning.loading import load_model
 from tfbig.finetuning.lora import save_adapters
 from tfbig.finetuning.recipe import Recipe
 from tfbig.finetuning.tune import tuning_builder
+from tfbig.placement.evaluator_task import EvaluatorTask
 from tfbig.placement.serving_task import ServingTask
 from tfbig.placement.strategies import make_placement
 from tfbig.placement.together import together
@@ -130,6 +131,8 @@ def train_distributed(
         with session.watching():
             session.read_data(read, read_eval, max_steps=max_steps, epochs=epochs)
             session.build_model(model_fn)
+            if isinstance(placement, EvaluatorTask):
+                return session.follow(placement)
             callbacks = keras.tree.flatten([] if callbacks is None else callbacks)
             result = session.train([*callbacks, *hooks_of_spec(session)])
             tell_end(result, placement)

@@ -23,9 +23,9 @@ class Waits:
 
     Attributes:
         after_failure: for the others to leave by themselves, once a task has failed.
-        helpers: for ps and evaluator to leave, once the chief has ended.
-        workers: for workers to leave, once the chief has ended; and for all that save, once one
-            task has been stopped.
+        helpers: for ps to leave, once the chief has ended.
+        workers: for workers and the evaluator to leave, once the chief has ended; and for all
+            that save, once one task has been stopped.
         save: from SIGTERM to SIGKILL.
         pause: before the first restart, and before that of a single task; twice as long before
             each further one.
@@ -186,7 +186,8 @@ class Supervisor:
 
     def _end_others(self, helpers: float, workers: float) -> None:
         for process in self._processes:
-            process.end_within(workers if process.task.trains else helpers)
+            # An evaluator has the last checkpoint to evaluate.
+            process.end_within(helpers if process.task.type == "ps" else workers)
 
     def _tell_news(self, told_before: list[TaskProcess]) -> None:
         for process in self._processes:

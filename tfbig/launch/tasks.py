@@ -75,7 +75,10 @@ def environments(
         "TFBIG_LAUNCH_ATTEMPT": str(attempt),
     }
     if any(task.type == "ps" for task in tasks):  # TensorFlow tells much of how tasks connect
-        common.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        if common.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":  # which is what tfbig sets
+            common["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    if any(task.type == "evaluator" for task in tasks):
+        common["TFBIG_EVALUATOR"] = "1"
     share = max(1, len(os.sched_getaffinity(0)) // sum(task.trains for task in tasks))
     for name in _THREADS:
         if threads is not None or name not in environ:

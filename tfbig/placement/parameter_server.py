@@ -70,6 +70,12 @@ class ParameterServer(Placement):
         self._number = 0  # of the run, from 1
         self._coordinator: tf.distribute.coordinator.ClusterCoordinator | None = None
         self._away: Callable | None = None
+        if _private_api.has_started():
+            raise UserError(
+                "TensorFlow has started before the cluster was joined, and what was made before, a "
+                "model say, is lost when it is; call train_distributed before any other TensorFlow "
+                "operation (pass a function that builds the model, not a model)."
+            )
         check_port_is_free(parse_address(cluster.address))
         wait_for({**self._servers, **self._workers}, cluster_timeout())
         self._strategy = _strategy(cluster)

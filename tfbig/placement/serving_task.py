@@ -20,11 +20,10 @@ import tfbig
 from tfbig.errors import PeerLost
 from tfbig.placement import remote
 from tfbig.placement.addresses import check_port_is_free, parse_address
-from tfbig.placement.channel import default_patience
-from tfbig.placement.cluster import Cluster, cluster_timeout
+from tfbig.placement.chief_watch import ChiefWatch
+from tfbig.placement.cluster import Cluster
 from tfbig.placement.peers import Peers
 from tfbig.placement.placement import Placement
-from tfbig.placement.tasks_watch import is_reachable
 
 log = logging.getLogger("tfbig")
 
@@ -92,7 +91,7 @@ class ServingTask(Placement):
         self._number += 1
         with self._changed:
             self._read = None
-        watch = _ChiefWatch(self.cluster)
+        watch = ChiefWatch(self.cluster)
         with self._signals():
             while True:
                 with self._changed:
@@ -178,7 +177,7 @@ class ServingTask(Placement):
         self._signal = number
         self._signalled_at = time.monotonic()
 
-    def _leave_if_signalled(self, watch: "_ChiefWatch") -> None:
+    def _leave_if_signalled(self, watch: "ChiefWatch") -> None:
         if self._signal is None:
             return
         if watch.gone or time.monotonic() - self._signalled_at > _SAVING:
@@ -196,35 +195,6 @@ class _Served(Peers):
 
     def describe(self, index: int) -> str:
         return self._cluster.describe(index)
-
-
-class _ChiefWatch:
-    """Raises an error when the chief is gone for good."""
-
-    def __init__(self, cluster: Cluster):
-        self._address, self._name = cluster.workers[0], cluster.describe(0)
-        self._seen, self._last = False, time.monotonic()
-        self._timeout, self._patience = cluster_timeout(), default_patience()
-
-    @property
-    def gone(self) -> bool:
-        """Whether it cannot be reached at this moment."""
-        return not is_reachable(self._address)
-
-    def look(self) -> None:
-        now = time.monotonic()
-        if is_reachable(self._address):
-            self._seen, self._last = True, now
-        elif self._seen and now - self._last > self._patience:
-            raise PeerLost(
-                f"{self._name} cannot be reached any more; start the job again, it goes on from "
-                "its last checkpoint."
-            )
-        elif now - self._last > self._timeout:
-            raise PeerLost(
-                f"{self._name} did not come within {self._timeout:g} s; look if it was started, "
-                "and what it has said."
-            )
 
 
 def _threads(jobs: dict) -> int:

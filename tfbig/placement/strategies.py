@@ -15,6 +15,7 @@ from tfbig.placement.cluster import (
     find_cluster,
     is_cluster_of_one,
 )
+from tfbig.placement.evaluator_task import EvaluatorTask
 from tfbig.placement.multi_worker import multi_worker
 from tfbig.placement.parameter_server import parameter_server
 from tfbig.placement.placement import Mirrored, Placement
@@ -105,7 +106,10 @@ def _join(cluster: Cluster | None, devices: Any) -> Placement:
             "sees, or its CPU; leave devices out, and set CUDA_VISIBLE_DEVICES for each worker."
         )
     if cluster.task_type == "evaluator":
-        raise _no_evaluator()
+        raise NotBuiltError(
+            "an evaluator task is built for clusters with ps only; leave it out, and evaluate with "
+            "eval_input_fn."
+        )
     return multi_worker(cluster.workers, cluster.index)
 
 
@@ -124,14 +128,8 @@ def _serve_or_lead(cluster: Cluster | None, devices: Any) -> Placement:
             "sees; leave devices out."
         )
     if cluster.task_type == "evaluator":
-        raise _no_evaluator()
+        return EvaluatorTask(cluster, _device_names(None, most=1)[0])
     return parameter_server(cluster)
-
-
-def _no_evaluator() -> NotBuiltError:
-    return NotBuiltError(
-        "an evaluator task is not built yet; leave it out, and evaluate with eval_input_fn."
-    )
 
 
 @functools.cache

@@ -21,6 +21,7 @@ class VariablePlaces:
     def __init__(self, devices: list[str]):
         self.devices, self.bytes = devices, [0] * len(devices)
         self._beside: str | None = None
+        self._by_name: dict[str, str] = {}
         self._entered = threading.local()  # creator scopes are each thread's own
 
     @contextlib.contextmanager
@@ -45,10 +46,14 @@ class VariablePlaces:
             self._beside = before
 
     def _create(self, next_creator: Callable, **kwargs) -> tf.Variable:
-        device = self._beside or self.devices[self.bytes.index(min(self.bytes))]
+        name = kwargs.get("name") or ""
+        least = self.devices[self.bytes.index(min(self.bytes))]
+        # A slot of TensorFlow 1 has the name of its weight before its own: w/Adam.
+        device = self._beside or self._by_name.get(name.rpartition("/")[0], least)
         with tf.device(device):
             variable = next_creator(**kwargs)
         if device in self.devices:
             size = (variable.shape.num_elements() or 1) * variable.dtype.size
             self.bytes[self.devices.index(device)] += size
+        self._by_name[name] = device
         return variable

@@ -347,6 +347,10 @@ class ModelFnProgram(Program):
             return dict(sorted(self._training.update_types.items()))
         return super().optimizer_config()
 
+    @property
+    def synchronizes(self) -> bool:
+        return any(traced.synchronized for traced in self._traces.values())
+
     def count_steps(self, step: int) -> None:
         variable = self._store.variables.get(STEP)
         if variable is not None:

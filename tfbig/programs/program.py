@@ -169,6 +169,11 @@ class Program:
         ):
             yield
 
+    @property
+    def synchronizes(self) -> bool:
+        """Whether a layer asks for statistics over all replicas."""
+        return self.couples_replicas
+
     def count_steps(self, step: int) -> None:
         """Sets what counts the steps, where several workers have counted them."""
 

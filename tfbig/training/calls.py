@@ -15,6 +15,7 @@ from tfbig.placement.placement import Placement
 from tfbig.programs.program import Program
 from tfbig.run_config import RunConfig
 from tfbig.training.parts import Share
+from tfbig.training.staleness import Seen
 from tfbig.training.step import Step
 
 log = logging.getLogger("tfbig")
@@ -33,12 +34,14 @@ class Ran(NamedTuple):
         examples: how many.
         nonfinite: the place in the stack of the first loss that is not finite, or -1.
         steps: how many batches there were.
+        staleness: of asynchronous steps, else None.
     """
 
     loss_sum: float
     examples: float
     nonfinite: int
     steps: int
+    staleness: Seen | None = None
 
 
 class Calls:

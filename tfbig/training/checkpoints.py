@@ -107,6 +107,10 @@ class Checkpoints:
         found = (re.fullmatch(r"ckpt-(\d+)", name) for name in os.listdir(self.directory))
         return sorted(int(match[1]) for match in found if match)
 
+    def saved_at(self, step: int) -> float:
+        """When a checkpoint was written, in seconds as `time.time` has them."""
+        return os.path.getmtime(os.path.join(self._path(step), "metadata.json"))
+
     def metadata(self) -> tuple[int, dict] | None:
         """The step and metadata of the newest checkpoint that can be read, or None."""
         for step in reversed(self.steps()):

@@ -4,9 +4,15 @@ import tensorflow as tf
 
 from tfbig.data.dataset_feed import DatasetFeed
 from tfbig.data.feed import Feed
+from tfbig.data.numbered_feed import NumberedFeed
 from tfbig.data.source import Source
 from tfbig.data.source_feed import SourceFeed
-from tfbig.errors import UserError
+from tfbig.errors import NotBuiltError, UserError
+from tfbig.placement.parameter_server import ParameterServer
+from tfbig.placement.placement import Placement
+from tfbig.run_config import RunConfig
+
+TRAINING, EVALUATION = "input_fn", "eval_input_fn"  # what workers know the data by
 
 
 def make_feed(
@@ -61,3 +67,43 @@ def described_feed(feed: Feed | None) -> str:
         return "none"
     length = "unknown" if feed.steps_per_pass is None else feed.steps_per_pass
     return f"batches of {feed.batch_size}, {length} a pass, of {feed.element_spec}"
+
+
+def feed_of_run(
+    data: tf.data.Dataset | Source,
+    placement: Placement,
+    config: RunConfig,
+    seed: int | None,
+    multiple: int,
+    *,
+    training: bool,
+) -> Feed:
+    """What the loop reads from under a placement.
+
+    Args:
+        data: batched.
+        placement: whose tasks share the batches, or have them read elsewhere.
+        config: steps_per_loop and data_distribution.
+        seed: of the run.
+        multiple: the number of parts that a worker's share of a batch is cut into.
+        training: or evaluation.
+    """
+    feed = make_feed(
+        data,
+        seed=seed,
+        multiple=multiple,
+        steps_per_loop=config.steps_per_loop,
+        order=config.data_distribution if training else "own",
+        training=training,
+        worker=placement.peers.index,
+        workers=placement.peers.count,
+    )
+    if not isinstance(placement, ParameterServer):
+        return feed
+    if training and config.data_distribution == "block":
+        raise NotBuiltError(
+            'RunConfig.data_distribution="block" is not built yet for '
+            'strategy="parameter_server"; write "random".'
+        )
+    name = TRAINING if training else EVALUATION
+    return NumberedFeed(feed, name, placement.workers, config.steps_per_loop)

@@ -17,6 +17,7 @@ from tfbig.training.callbacks.runner import CallbackRunner
 from tfbig.training.calls import Calls
 from tfbig.training.checkpoints import Checkpoints, Restored
 from tfbig.training.diagnosis import Diagnosis
+from tfbig.training.evaluations import Evaluations
 from tfbig.training.evaluator import Evaluator
 from tfbig.training.look import Look
 from tfbig.training.meters import DataWait, Meters, Stopwatch
@@ -39,6 +40,8 @@ class Loop:
             with jit=.
         look: what callbacks see of a step.
         evaluator: or None.
+        elsewhere: what another task finds, which evaluates the checkpoints; this one evaluates
+            at the end alone.
         checkpoints: where the run is kept.
         callbacks: all that take part.
         schedule: when to stop for what; its `end` is the last step, None: the data's end.
@@ -61,6 +64,7 @@ class Loop:
         make_calls: Callable[..., Calls],
         look: Look,
         evaluator: Evaluator | None,
+        elsewhere: Evaluations | None = None,
         checkpoints: Checkpoints,
         callbacks: CallbackRunner,
         schedule: Schedule,
@@ -75,7 +79,8 @@ class Loop:
     ):
         self._program, self._placement, self._feed = program, placement, feed
         self._make_calls, self._calls, self._look = make_calls, make_calls(jit=jit), look
-        self._evaluator = evaluator
+        self._evaluator, self._elsewhere = evaluator, elsewhere
+        self._has_news = False  # of `elsewhere`, in this epoch
         self._checkpoints, self._callbacks = checkpoints, callbacks
         self._schedule, self._passes, self._run_info = schedule, passes, run
         self._agreement = agreement
@@ -266,7 +271,8 @@ class Loop:
                 self._step + ran.nonfinite + 1,
                 lambda: self._diagnosis.explain_all(stack, ran.nonfinite),
             )
-        self._meters.add(ran.loss_sum, ran.examples, stack.steps, waited + watch.seconds)
+        seconds = waited + watch.seconds
+        self._meters.add(ran.loss_sum, ran.examples, stack.steps, seconds, ran.staleness)
         self._step, self._unsaved = self._step + stack.steps, True
         loss = ran.loss_sum / ran.examples if ran.examples else math.nan
         with self._placement.scope():
@@ -295,8 +301,9 @@ class Loop:
         """The last log point, evaluation and end of epoch, unless they have just been."""
         if self._meters.pending:
             self._report()
-        if self._evaluator is not None and self._evaluated_at != self._step:
-            self._evaluate()
+        here = self._evaluated_at == self._step and self._elsewhere is None
+        if self._evaluator is not None and not here:
+            self._evaluate(last=True)
         if self._epoch_begun:
             self._end_epoch()
 
@@ -318,15 +325,28 @@ class Loop:
             if summarized:
                 self._callbacks.summary(step, logs)
 
-    def _evaluate(self) -> None:
+    def _evaluate(self, last: bool = False) -> None:
         if self._evaluator is None:
+            return
+        if self._elsewhere is not None and not last:
+            self._take_news(self._elsewhere)
             return
         with self._placement.scope():
             kept = self._meters.put_aside()
             self._metrics = self._callbacks.evaluate(self._step, self._evaluated)
             self._meters.put_back(kept)
         note(self._history, self._step, validation(self._metrics))
-        self._evaluated_at, self._unsaved = self._step, True
+        self._evaluated_at, self._unsaved, self._has_news = self._step, True, True
+
+    def _take_news(self, elsewhere: Evaluations) -> None:
+        """Lets callbacks know of the last evaluation that another task has made, if it is new."""
+        news = elsewhere.news()
+        if news is None:
+            return
+        with self._placement.scope():
+            self._metrics = self._callbacks.evaluate(self._step, lambda on_call=None: news[1])
+        note(self._history, self._step, validation(self._metrics))
+        self._has_news = self._unsaved = True
 
     def _evaluated(self, on_call: Callable | None = None) -> dict[str, float]:
         self._agreement.before_run(None)  # on_test_begin may have changed the weights
@@ -338,13 +358,17 @@ class Loop:
         epoch = (self._step - 1) // self._schedule.epoch
         logs = self._last_logs()
         self._meters.start_epoch()
-        self._epoch_begun, self._unsaved = False, True
+        self._epoch_begun, self._unsaved, self._has_news = False, True, False
         with self._placement.scope():
             self._callbacks.epoch_end(epoch, logs)
 
     def _last_logs(self) -> dict[str, float]:
-        """The epoch's loss and metrics, and those of the latest evaluation as val_…"""
-        return {**self._meters.epoch(), **validation(self._metrics)}
+        """The epoch's loss and metrics, and those of the latest evaluation as val_…
+
+        Of an evaluator none are told twice: no news is not that nothing has become better.
+        """
+        known = self._elsewhere is None or self._has_news
+        return {**self._meters.epoch(), **(validation(self._metrics) if known else {})}
 
     def _save(self, ended: str | None = None) -> None:
         """Writes a checkpoint, unless nothing has happened since the last one.

@@ -7,6 +7,7 @@ import numpy as np
 
 from tfbig.placement.placement import Placement
 from tfbig.programs.program import Program
+from tfbig.training.staleness import Seen
 
 log = logging.getLogger("tfbig")
 
@@ -32,9 +33,21 @@ class Meters:
         self._epoch_metrics: list[np.ndarray] | None = None
         self._steps, self._seconds = 0, 0.0
         self._examples = 0.0
+        self._staleness: Seen | None = None  # since the last log point
 
-    def add(self, loss_sum: float, examples: float, steps: int, seconds: float) -> None:
+    def add(
+        self,
+        loss_sum: float,
+        examples: float,
+        steps: int,
+        seconds: float,
+        staleness: Seen | None = None,
+    ) -> None:
         """Adds what a call of the loop reported."""
+        if staleness is not None:
+            self._staleness = (
+                staleness if self._staleness is None else self._staleness.with_(staleness)
+            )
         for total in (self._span, self._epoch):
             total[0] += loss_sum
             total[1] += examples
@@ -57,6 +70,10 @@ class Meters:
         if self._span[1]:
             logs["loss"] = self._span[0] / self._span[1]
         logs.update(self._program.metric_results())
+        if self._staleness is not None:
+            logs["staleness"] = self._staleness.total / max(self._steps, 1)
+            logs["staleness_max"] = float(self._staleness.most)
+            logs["gradients_dropped"] = float(self._staleness.dropped)
         seconds = max(self._seconds, 1e-9)
         logs["steps_per_sec"] = self._steps / seconds
         logs["examples_per_sec"] = self._examples / seconds
@@ -66,6 +83,7 @@ class Meters:
                     self._move_to_epoch()
                 self._program.reset_metrics()
             self._span, self._steps, self._seconds, self._examples = [0.0, 0.0], 0, 0.0, 0.0
+            self._staleness = None
         return logs
 
     def put_aside(self) -> list[np.ndarray]:

@@ -15,6 +15,7 @@ from tfbig.programs.program import Program
 from tfbig.run_config import RunConfig
 from tfbig.training.calls import Ran
 from tfbig.training.parts import Share
+from tfbig.training.staleness import Seen, Versions
 from tfbig.training.step import Step
 
 _CALLS = 4  # closures for each worker, so that none waits long for the last ones
@@ -74,8 +75,13 @@ class ScheduledCalls:
         self._join()
         loss_sum, examples, nonfinite, done = 0.0, 0.0, -1, 0
         added: list | None = None
+        seen: Seen | None = None
         for start, _, value in scheduled:
-            loss, count, bad, steps, *metrics = value.fetch()
+            loss, count, bad, steps, *rest = value.fetch()
+            if self._training:
+                new = Seen(*map(int, rest[:3]))
+                seen, rest = new if seen is None else seen.with_(new), rest[3:]
+            metrics = rest
             loss_sum, examples, done = loss_sum + loss, examples + count, done + int(steps)
             if bad >= 0 and nonfinite < 0:
                 nonfinite = start + int(bad)
@@ -85,7 +91,7 @@ class ScheduledCalls:
             self._program.count_steps(first + done)
         if done < stack.steps:
             self._feed.ended_after(stack, done)
-        return Ran(float(loss_sum), float(examples), nonfinite, done)
+        return Ran(float(loss_sum), float(examples), nonfinite, done, seen)
 
     def trace(self, stack: Stack) -> None:
         """Traces what a worker runs, before anything is run."""
@@ -130,15 +136,23 @@ class ScheduledCalls:
             adds_metrics=True,
         )
         variables = self._program.metric_variables
+        versions = self._versions() if self._training else None
 
         def closure(passes, position, steps, first):
             self._program.select(self._training)
             values, shares, stop = self._read(passes, position, steps, tf.constant(-1))
 
-            def body(i, loss_sum, examples, nonfinite, *metrics):
+            def body(i, loss_sum, examples, nonfinite, *rest):
                 share = Share(*(numbers[i] for numbers in shares))
                 number = first + tf.cast(i, tf.int64)
-                loss, added = step.returning_metrics(values, share, i, number)
+                if versions is None:
+                    loss, added = step.returning_metrics(values, share, i, number)
+                    news, metrics = [], rest
+                else:
+                    loss, added, now = step.asynchronous(values, share, i, number, versions)
+                    seen, metrics = Seen(*rest[:3]), rest[3:]
+                    news = [seen.total + now.total, tf.maximum(seen.most, now.most)]
+                    news.append(seen.dropped + now.dropped)
                 count = tf.cast(share.size, tf.float32)
                 bad = (nonfinite < 0) & ~tf.math.is_finite(loss)
                 return (
@@ -146,20 +160,26 @@ class ScheduledCalls:
                     loss_sum + loss * count,
                     examples + count,
                     tf.where(bad, i, nonfinite),
+                    *news,
                     *(a + b for a, b in zip(metrics, added, strict=True)),
                 )
 
             with self._program.tracing():
                 zeros = [tf.zeros(v.shape, v.dtype) for v in variables]
-                start = (tf.constant(0), tf.constant(0.0), tf.constant(0.0), tf.constant(-1))
-                _, loss_sum, examples, nonfinite, *metrics = tf.while_loop(
+                start = [tf.constant(0), tf.constant(0.0), tf.constant(0.0), tf.constant(-1)]
+                start += [tf.constant(0, tf.int64)] * (0 if versions is None else 3)
+                _, loss_sum, examples, nonfinite, *rest = tf.while_loop(
                     lambda i, *_: i < stop, body, (*start, *zeros), parallel_iterations=1
                 )
-            return loss_sum, examples, nonfinite, stop, *metrics
+            return loss_sum, examples, nonfinite, stop, *rest
 
         number = tf.TensorSpec([], tf.int64)
         function = tf.function(closure, input_signature=[number] * 4, autograph=False)
         return function.get_concrete_function()
+
+    def _versions(self) -> Versions:
+        count = self._placement.made_beside(None, lambda: tf.Variable(0, False, dtype=tf.int64))
+        return Versions(count, self._config.max_staleness)
 
     def _read(self, passes, position, steps, part):
         """Reads the batches, or one part of each (-1: the whole), where the closure runs."""

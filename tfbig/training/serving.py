@@ -13,11 +13,9 @@ from tfbig.placement.parameter_server import ParameterServer
 from tfbig.placement.placement import Placement
 from tfbig.placement.serving_task import ServingTask
 from tfbig.run_config import RunConfig
-from tfbig.training.feeds import make_feed
+from tfbig.training.feeds import EVALUATION, TRAINING, make_feed
 from tfbig.training.result import TrainResult
 from tfbig.training.seeds import set_seed
-
-TRAINING, EVALUATION = "input_fn", "eval_input_fn"
 
 
 def serve(

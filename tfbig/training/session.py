@@ -14,9 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfbig.data.feed import Feed
-from tfbig.data.numbered_feed import NumberedFeed
 from tfbig.data.source import Source
 from tfbig.errors import NotBuiltError, UserError
+from tfbig.placement.evaluator_task import EvaluatorTask
 from tfbig.placement.owner import make_updates
 from tfbig.placement.parameter_server import ParameterServer
 from tfbig.placement.placement import Placement
@@ -36,8 +36,10 @@ from tfbig.training.callbacks.choice import callbacks_of
 from tfbig.training.callbacks.runner import CallbackRunner
 from tfbig.training.checkpoints import Checkpoints, Restored
 from tfbig.training.compile_choice import choose_jit
+from tfbig.training.evaluations import evaluations_elsewhere
 from tfbig.training.evaluator import Evaluator
-from tfbig.training.feeds import described_feed, make_feed
+from tfbig.training.feeds import described_feed, feed_of_run
+from tfbig.training.follower import follow
 from tfbig.training.look import Look
 from tfbig.training.loop import Loop
 from tfbig.training.preemption import Preemption
@@ -47,7 +49,6 @@ from tfbig.training.running import calls_for
 from tfbig.training.same_everywhere import described_program
 from tfbig.training.schedule import Schedule, end_of
 from tfbig.training.seeds import set_seed
-from tfbig.training.serving import EVALUATION, TRAINING
 
 log = logging.getLogger("tfbig")
 
@@ -80,6 +81,12 @@ class TrainingSession:
         self._config, self._model_dir = config, model_dir
         self._placement, self._params = placement, params
         self._peers = placement.peers
+        of_servers = placement.name in ("parameter_server", "evaluator")
+        if config.max_staleness is not None and not of_servers:
+            raise UserError(
+                f"RunConfig.max_staleness={config.max_staleness} is for "
+                f'strategy="parameter_server", and this is "{placement.name}"; leave it None.'
+            )
         self._checkpoints = Checkpoints(
             model_dir, config.keep_checkpoint_max, writes=self._peers.is_chief
         )
@@ -248,6 +255,7 @@ class TrainingSession:
             make_calls=make_calls,
             look=Look(self._program, self._placement, self._feed, self.watched),
             evaluator=evaluator,
+            elsewhere=evaluations_elsewhere(self._placement, self._model_dir),
             checkpoints=self._checkpoints,
             callbacks=runner,
             schedule=schedule,
@@ -273,6 +281,15 @@ class TrainingSession:
         log.info("training on %s from step %d", self._placement.describe(), start.step)
         with self._preemption.watching() as preemption:
             return self._with_cleaning(loop.run(preemption))
+
+    def follow(self, task: EvaluatorTask) -> TrainResult:
+        """Evaluates what another task trains, in the place of `train`; see `follow`."""
+        try:
+            return follow(task, self._program, self._eval_feed, self._config, self._checkpoints)
+        finally:
+            for feed in (self._feed, self._eval_feed):
+                if feed is not None:
+                    feed.close()
 
     def limit(self, steps: int | None, last: int | None) -> None:
         """Ends the run after a number of steps, or at a step, unless it ends before."""
@@ -339,26 +356,9 @@ class TrainingSession:
         return seed
 
     def _make_feed(self, data: tf.data.Dataset | Source, multiple: int, training: bool) -> Feed:
-        steps_per_loop = self._config.steps_per_loop
-        feed = make_feed(
-            data,
-            seed=self._seed,
-            multiple=multiple,
-            steps_per_loop=steps_per_loop,
-            order=self._config.data_distribution if training else "own",
-            training=training,
-            worker=self._peers.index,
-            workers=self._peers.count,
+        return feed_of_run(
+            data, self._placement, self._config, self._seed, multiple, training=training
         )
-        if isinstance(self._placement, ParameterServer):
-            if training and self._config.data_distribution == "block":
-                raise NotBuiltError(
-                    'RunConfig.data_distribution="block" is not built yet for '
-                    'strategy="parameter_server"; write "random".'
-                )
-            name = TRAINING if training else EVALUATION
-            return NumberedFeed(feed, name, self._placement.workers, steps_per_loop)
-        return feed
 
     def _schedule(self, plan: Plan, start: Start) -> tuple[Schedule, int | None]:
         config, length = self._config, self._feed.steps_per_pass

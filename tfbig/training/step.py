@@ -15,6 +15,7 @@ from tfbig.placement.placement import Placement
 from tfbig.programs.program import Program, Values
 from tfbig.training import gradients, slices
 from tfbig.training.parts import Cut, Share, exact_part, padded_part
+from tfbig.training.staleness import Seen, Versions
 
 
 class Sums(NamedTuple):
@@ -121,6 +122,42 @@ class Step:
         """
         return self._work(stack, share, i, number)[:2]
 
+    def asynchronous(
+        self, stack: Any, share: Share, i: tf.Tensor, number: tf.Tensor, versions: Versions
+    ) -> tuple[tf.Tensor, list[tf.Tensor], Seen]:
+        """Like `returning_metrics`, where others update the same variables meanwhile.
+
+        Args:
+            stack, share, i, number: as for a call.
+            versions: tells how many updates came between; a gradient that is too old is dropped.
+
+        Returns:
+            The loss, what is new in the metrics, and the staleness: int64 scalars.
+        """
+        before = versions.now()
+        with tf.control_dependencies([before] if versions.most is not None else []):
+            _, sums = self.compute(stack, share, i, number, self._placement.replica())
+        with tf.control_dependencies(flat_sums(sums)):
+            staleness, fresh = versions.arrive(before)
+        if versions.most is None:
+            loss, metrics = self.finish(sums)
+        else:
+            loss, *metrics = tf.cond(
+                fresh,
+                lambda: self._flat(self.finish(sums)),
+                lambda: self._flat((self.loss_of(sums), sums.metrics)),
+            )
+        dropped = tf.cast(~fresh, tf.int64)
+        return loss, metrics, Seen(staleness, staleness, dropped)
+
+    @staticmethod
+    def _flat(finished: tuple[tf.Tensor, list[tf.Tensor]]) -> list[tf.Tensor]:
+        return [tf.identity(t) for t in (finished[0], *finished[1])]
+
+    def loss_of(self, sums: Sums) -> tf.Tensor:
+        """The loss of a global batch, of the sums over all parts."""
+        return gradients.global_loss(sums.totals, sums.denominators, self._shape)
+
     def _work(self, stack, share, i, number) -> tuple[tf.Tensor, list, list]:
         """Computes and updates; returns the loss, what is new in the metrics, and their values."""
         values, sums = self.compute(stack, share, i, number, self._placement.replica())
@@ -146,7 +183,7 @@ class Step:
 
     def finish(self, sums: Sums) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """Updates by the sums over all parts; returns the loss and what is new in the metrics."""
-        loss = gradients.global_loss(sums.totals, sums.denominators, self._shape)
+        loss = self.loss_of(sums)
         if self._training:
             loss = self._update(sums, loss)
         return loss, sums.metrics

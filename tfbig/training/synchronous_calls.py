@@ -6,7 +6,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfbig.data.feed import Stack
-from tfbig.placement.parameter_server import PartOfBatch
+from tfbig.data.numbered_feed import NumberedFeed
+from tfbig.errors import UserError
+from tfbig.placement.parameter_server import ParameterServer, PartOfBatch
+from tfbig.programs.program import Program
 from tfbig.training.calls import Ran
 from tfbig.training.scheduled_calls import ScheduledCalls
 from tfbig.training.step import Step, Sums, flat_sums
@@ -22,6 +25,15 @@ class SynchronousCalls(ScheduledCalls):
 
     Args: those of ScheduledCalls.
     """
+
+    def __init__(self, program: Program, placement: ParameterServer, feed: NumberedFeed, **others):
+        if program.synchronizes and placement.workers > 1:
+            raise UserError(
+                "the model has BatchNormalization(synchronized=True), and the workers of "
+                'strategy="parameter_server" do not talk to each other; leave synchronized out, '
+                'or use strategy="multi_worker".'
+            )
+        super().__init__(program, placement, feed, **others)
 
     def run(self, stack: Stack, first: int) -> Ran:
         loss_sum, examples, nonfinite, done = 0.0, 0.0, -1, 0

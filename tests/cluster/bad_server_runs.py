@@ -1,0 +1,53 @@
+"""The runs of test_bad_server_clusters.py."""
+
+import json
+import os
+
+import keras
+
+import tfbig
+from tests.cluster.parameter_server_runs import build, data
+
+
+class Broken(tfbig.data.ArraySource):
+    """Cannot be read by worker 0, once training goes on."""
+
+    def read(self, indices):
+        task = json.loads(os.environ["TF_CONFIG"])["task"]
+        if len(indices) > 1 and task == {"type": "worker", "index": 0}:
+            raise ValueError("the disk of this task is broken")
+        return super().read(indices)
+
+
+def accumulating() -> keras.Model:
+    model = build()
+    optimizer = keras.optimizers.Adam(gradient_accumulation_steps=2)
+    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+def synchronized() -> keras.Model:
+    layers = keras.layers
+    normalize = layers.BatchNormalization(synchronized=True)
+    model = keras.Sequential([keras.Input((64,)), layers.Dense(8), normalize, layers.Dense(10)])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+def train(kind: str) -> None:
+    training, _ = data()
+    source = Broken if kind == "broken data" else tfbig.data.ArraySource
+    fields = {
+        "synchronized": {"max_staleness": 0},
+        "owner": {"model_distribution": "owner"},
+        "block": {"data_distribution": "block"},
+        "jit": {"jit_compile": True},
+    }.get(kind, {})
+    model = {"accumulates": accumulating, "synchronized": synchronized}.get(kind, build)
+    tfbig.train_distributed(
+        model() if kind == "model" else model,
+        lambda: source(training).batch(64),
+        strategy="parameter_server",
+        max_steps=50,
+        config=tfbig.RunConfig(**fields),
+    )
