@@ -318,6 +318,10 @@ def table_and_bias() -> list:
     ]
 
 
+def table_named(variable) -> str | None:
+    return "table" if variable.name == "table" else None
+
+
 def gradients_of_rows(variables) -> tuple[list, list]:
     """The same gradients, with rows 2 and 0 of the table as slices, and dense."""
     slices = tf.IndexedSlices(tf.constant([[0.3, 0.4], [-1.0, 2.0]]), [2, 0], [3, 2])
@@ -341,7 +345,7 @@ def test_rows_updated_alone(clip, scaled):
 
         @tf.function
         def update():
-            with _private_api.rows_updated_alone(optimizer, lambda variable: None):  # noqa: B023
+            with _private_api.rows_updated_alone(optimizer, table_named):  # noqa: B023
                 for _ in range(2):
                     optimizer.apply(slices if of_rows else dense, variables)  # noqa: B023
 
@@ -358,10 +362,19 @@ def test_rows_updated_alone(clip, scaled):
         np.testing.assert_allclose(ours, keras_own, rtol=1e-6)
 
 
-def test_what_is_no_optimizer_of_keras_is_left_alone():
-    with _private_api.rows_updated_alone(None, lambda variable: None):
+def test_an_optimizer_without_a_table_is_left_as_it_is():
+    with _private_api.rows_updated_alone(None, table_named):
         pass
-    assert not _private_api.update_rows_alone(object(), lambda variable: None)
+    assert not _private_api.update_rows_alone(object(), table_named)
+    kernel, bias = table_and_bias()
+    optimizer = keras.optimizers.Adagrad()
+    assert not _private_api.update_rows_alone(optimizer, table_named)
+    optimizer.build([bias])
+    assert not _private_api.update_rows_alone(optimizer, table_named)
+    assert "update_step" not in vars(optimizer)
+    optimizer = keras.optimizers.Adagrad()
+    optimizer.build([kernel, bias])
+    assert _private_api.update_rows_alone(optimizer, table_named)
 
 
 def test_shards_are_clipped_as_one_table():

@@ -25,14 +25,15 @@ def own_copy(variable):
 
 @contextlib.contextmanager
 def rows_updated_alone(optimizer, table_of: Callable[[Any], Any]) -> Iterator[None]:
-    """Has `optimizer.apply` take gradients that are slices of rows, by the optimizer's own rule.
+    """Has `optimizer.apply` take slices of a table's rows as gradients, by its own rule.
 
     Reason: Keras's own rules make what they compute from slices dense (Adagrad's, the norms and
     limits of clipping, the test for infinities), and clip each shard of a table by itself. Guard:
     test_rows_updated_alone.
 
     Args:
-        optimizer: a Keras optimizer, or anything else, which is left as it is.
+        optimizer: a Keras optimizer that is built; one that trains no table, and anything else, is
+            left as it is.
         table_of: tells what the shards of a table have in common, None for other variables.
     """
     if not update_rows_alone(optimizer, table_of):
@@ -48,13 +49,15 @@ def rows_updated_alone(optimizer, table_of: Callable[[Any], Any]) -> Iterator[No
 
 
 def update_rows_alone(optimizer, table_of: Callable[[Any], Any]) -> bool:
-    """The same from now on; returns whether it is an optimizer of Keras.
+    """The same from now on; returns whether the optimizer was changed.
 
     Reason and guard: as above, for an optimizer that lives for one trace only.
     """
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         return False
     inner = unwrapped(optimizer)
+    if all(table_of(variable) is None for variable in inner._trainable_variables):
+        return False
     kind = type(inner)
 
     def update_step(gradient, variable, learning_rate):

@@ -269,12 +269,11 @@ class ModelFnProgram(Program):
         if self._training is not None:
             self._training.update(gradients)
         else:
-            # The optimizer was made in this trace, and for it alone.
-            _private_api.reduce_no_more(self.optimizer)
-            _private_api.update_rows_alone(self.optimizer, table_of)
+            _private_api.reduce_no_more(self.optimizer)  # made in this trace, and for it alone
             with self._store.continued():
                 if not self.optimizer.built:  # as in `build`: apply would choose other names
                     self.updates.build(self.optimizer, self.trainable)
+                _private_api.update_rows_alone(self.optimizer, table_of)
                 super().apply(gradients)
         if step is None:
             return
