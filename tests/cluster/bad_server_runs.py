@@ -40,7 +40,6 @@ def train(kind: str) -> None:
     fields = {
         "synchronized": {"max_staleness": 0},
         "owner": {"model_distribution": "owner"},
-        "block": {"data_distribution": "block"},
         "jit": {"jit_compile": True},
     }.get(kind, {})
     model = {"accumulates": accumulating, "synchronized": synchronized}.get(kind, build)

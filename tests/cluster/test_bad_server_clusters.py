@@ -52,7 +52,6 @@ def test_a_port_in_use_is_named(tmp_path):
         ("accumulates", "accumulation_steps"),
         ("synchronized", "synchronized=True"),
         ("owner", 'model_distribution="owner"'),
-        ("block", 'data_distribution="block"'),
         ("jit", "jit_compile=True"),
         ("broken data", "the data cannot be read: worker 0: the disk of this task is broken"),
     ],

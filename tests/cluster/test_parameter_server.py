@@ -6,19 +6,21 @@ import pytest
 
 from tests import harness
 from tests.cluster import parameter_server_runs as runs
-from tfbig.data.distribution import RandomDistribution
+from tfbig.data.distribution import RandomDistribution, TurnsDistribution
 
 STEPS = 200
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
-def test_every_counter_is_exact_and_every_step_is_read_once_by_a_worker(workers, tmp_path):
+@pytest.mark.parametrize(
+    ("workers", "order"), [(1, "random"), (2, "random"), (3, "random"), (2, "block")]
+)
+def test_every_counter_is_exact_and_every_step_is_read_once_by_a_worker(workers, order, tmp_path):
     found = harness.call_parameter_server(
         runs.train,
         tmp_path,
         None,
         STEPS,
-        {"log_step_count_steps": 50},
+        {"log_step_count_steps": 50, "data_distribution": order},
         workers=workers,
         timeout=120,
     )
@@ -31,7 +33,10 @@ def test_every_counter_is_exact_and_every_step_is_read_once_by_a_worker(workers,
         assert chief["metrics"][name] == pytest.approx(value, abs=1e-5)
     readers = [task for name, task in found.items() if name.startswith("worker")]
     read = collections.Counter(number for task in readers for number in task["read"])
-    expected = RandomDistribution(1440, 64, 1).batches(0, STEPS).numbers
+    distribution = RandomDistribution(1440, 64, 1)
+    if order == "block":
+        distribution = TurnsDistribution(1440, 64, 1, blocks=workers)
+    expected = distribution.batches(0, STEPS).numbers
     assert read == collections.Counter(map(int, expected))
     assert all(task["read"] for task in readers)
     assert len({task["pid"] for task in found.values()}) == 2 + workers

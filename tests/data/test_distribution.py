@@ -9,6 +9,7 @@ from tfbig.data.distribution import (
     BlockDistribution,
     MixtureDistribution,
     RandomDistribution,
+    TurnsDistribution,
     slots_of,
 )
 from tfbig.errors import UserError
@@ -184,3 +185,26 @@ def test_weights_that_cannot_be_used_are_refused(weights, says):
 def test_a_worker_that_is_none_of_them_is_refused():
     with pytest.raises(UserError, match="worker=2: expected 0 to 1, as workers=2"):
         RandomDistribution(10, 2, 0, worker=2, workers=2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(**SHAPES, number=st.integers(0, 10**6))
+def test_blocks_that_take_turns_have_every_example_once_a_pass(
+    length, batch_size, workers, seed, number
+):
+    turns = TurnsDistribution(length, batch_size, seed, blocks=workers)
+    steps = turns.steps_per_pass
+    batches = turns.batches(number * steps, steps)
+    assert sorted(batches.numbers) == list(range(length))
+    assert batches.counts.tolist() == turns.sizes(0, steps).tolist()
+    one_by_one = [turns.batches(number * steps + i, 1).numbers for i in range(steps)]
+    assert np.concatenate(one_by_one).tolist() == batches.numbers.tolist()
+
+
+def test_a_batch_has_the_examples_of_one_block_alone_and_the_blocks_take_turns():
+    turns = TurnsDistribution(100, 10, seed=3, blocks=3)  # of 4, 3 and 3 batches
+    first, second = (np.split(turns.batches(step, 10).numbers, 10) for step in (0, 10))
+    blocks = [range(0, 40), range(40, 70), range(70, 100)]
+    for batch, (numbers, again) in enumerate(zip(first, second, strict=True)):
+        assert all(n in blocks[batch % 3] for n in [*numbers, *again])
+        assert numbers.tolist() != again.tolist()

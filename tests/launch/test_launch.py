@@ -147,6 +147,47 @@ def test_a_failed_evaluator_starts_all_again(program):
     assert ran.err == ["tfbig launch: evaluator ended with exit code 1; restart 1 of 3"]
 
 
+@pytest.mark.parametrize("failing", ["worker 1", "evaluator 0"])
+def test_with_a_ps_a_worker_or_evaluator_that_fails_is_started_again_by_itself(program, failing):
+    ran = program(
+        f"""
+        print(attempt)
+        if name == "chief 0": wait_for("again"); sys.exit(0)
+        if name == {failing!r}:
+            if (folder / "failed").exists(): note(0, "again")
+            else: note(0, "failed"); os.kill(os.getpid(), 9)
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+        signal.pause()
+        """,
+        ps=1,
+        evaluator=True,
+    )
+    said = failing.removesuffix(" 0") if failing == "evaluator 0" else failing
+    assert ran.code == 0
+    assert f"tfbig launch: {said} was killed by SIGKILL; it is started again, the others go on" in (
+        ran.err
+    )
+    assert ran.said_by(said) == ["0", "0"]  # no other start of all
+    assert ran.said_by("chief") == ran.said_by("ps 0") == ["0"]
+
+
+def test_a_worker_that_fails_again_and_again_starts_all_again(program):
+    ran = program(
+        """
+        print(attempt)
+        if attempt: sys.exit(0)
+        if name == "worker 0": sys.exit(1)
+        signal.pause()
+        """,
+        ps=1,
+        workers=1,
+        restarts=2,
+    )
+    assert ran.code == 0
+    assert ran.said_by("worker 0") == ["0", "0", "0", "1"]
+    assert ran.err[-1] == "tfbig launch: worker 0 ended with exit code 1; restart 1 of 2"
+
+
 def test_tasks_that_stay_after_a_failure_get_sigterm_and_then_sigkill(program, gone):
     # worker 1 leaves at SIGTERM, worker 2 ignores it, worker 3 is frozen.
     ran = program(

@@ -20,7 +20,7 @@ _NUMBERS = (
         3,
         0,
         "how often all tasks are started again when one has failed; a command with a model_dir "
-        "goes on from its checkpoint",
+        "goes on from its checkpoint; with --ps also how often each worker is started by itself",
     ),
     (
         "threads_per_task",

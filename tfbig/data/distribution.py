@@ -122,6 +122,38 @@ class BlockDistribution(Distribution):
         return np.clip(size - worker * self.rows, 0, self.rows)
 
 
+class TurnsDistribution(Distribution):
+    """Whole batches, each of one of several contiguous blocks, which take turns.
+
+    For workers of which each takes a whole batch: step t is batch t div W of block t mod W, in each
+    pass anew, and a block is shuffled inside itself. Nobody is bound to a block.
+
+    Args:
+        blocks: how many.
+        length, batch_size, seed: as for Distribution.
+    """
+
+    def __init__(self, length: int, batch_size: int, seed: int | None, *, blocks: int):
+        super().__init__(length, batch_size, seed)
+        # All of a block's batches are full, but for the last one of the whole pass.
+        batches = [-(-(self.steps_per_pass - b) // blocks) for b in range(blocks)]
+        sizes = [max(count, 0) * batch_size for count in batches]
+        sizes[(self.steps_per_pass - 1) % blocks] -= self.steps_per_pass * batch_size - length
+        self._blocks, self._ends = blocks, np.cumsum(sizes)
+
+    def _share(self, passes, batch, sizes):
+        within = _ranges(np.zeros_like(sizes), sizes)
+        block = np.repeat(batch % self._blocks, sizes)
+        places = np.repeat(batch // self._blocks * self.batch_size, sizes) + within
+        streams = np.repeat(passes, sizes) * self._blocks + block
+        numbers = np.empty_like(places)
+        starts = np.concatenate([[0], self._ends])
+        for b in np.unique(block):
+            mine, length = block == b, int(starts[b + 1] - starts[b])
+            numbers[mine] = starts[b] + permuted(places[mine], self.seed, streams[mine], length)
+        return Batches(numbers, within, sizes.astype(np.int32))
+
+
 class MixtureDistribution(Distribution):
     """Draws from several sources by weights; every source goes through its own passes.
 

@@ -14,6 +14,7 @@ from tfbig.data.distribution import (
     Distribution,
     MixtureDistribution,
     RandomDistribution,
+    TurnsDistribution,
 )
 from tfbig.data.feed import Feed, Stack, capacity_for, odd_for, rows_for
 from tfbig.data.source import Source
@@ -36,6 +37,7 @@ class SourceFeed(Feed):
         order: "random", "block", or "own": the source's own order.
         training: augment the examples; otherwise only what is not random is done to them.
         worker, workers: which share of every global batch is read, of how many.
+        blocks: as for make_distribution.
     """
 
     repeats = True
@@ -55,6 +57,7 @@ class SourceFeed(Feed):
         training: bool = True,
         worker: int = 0,
         workers: int = 1,
+        blocks: int = 1,
     ):
         if source.batch_size is None:
             raise UserError(
@@ -63,7 +66,9 @@ class SourceFeed(Feed):
             )
         self._source, self._seed, self._training = source, seed, training
         self._structure = source.element_spec
-        self._shares = [make_distribution(source, order, seed, w, workers) for w in range(workers)]
+        self._shares = [
+            make_distribution(source, order, seed, w, workers, blocks) for w in range(workers)
+        ]
         self._distribution = self._shares[worker]
         self._augmentation = source.augmentation
         spec = self._structure
@@ -273,7 +278,12 @@ class SourceFeed(Feed):
 
 
 def make_distribution(
-    source: Source, order: str, seed: int | None, worker: int = 0, workers: int = 1
+    source: Source,
+    order: str,
+    seed: int | None,
+    worker: int = 0,
+    workers: int = 1,
+    blocks: int = 1,
 ) -> Distribution:
     """The order in which a source is read, and a worker's share of it.
 
@@ -282,6 +292,7 @@ def make_distribution(
         order: "random", "block" or "own".
         seed: of the shuffle.
         worker, workers: which share, of how many.
+        blocks: how many take turns in "block", where there is one share.
 
     Raises:
         UserError: a mixture is to be read in blocks.
@@ -297,6 +308,8 @@ def make_distribution(
             )
         lengths, weights = source.mixture
         return MixtureDistribution(lengths, weights, seed=seed, **share)
+    if order == "block" and blocks > 1:
+        return TurnsDistribution(len(source), source.batch_size, seed, blocks=blocks)
     kind = BlockDistribution if order == "block" else RandomDistribution
     return kind(len(source), seed=seed, **share)
 

@@ -7,7 +7,7 @@ from tfbig.data.feed import Feed
 from tfbig.data.numbered_feed import NumberedFeed
 from tfbig.data.source import Source
 from tfbig.data.source_feed import SourceFeed
-from tfbig.errors import NotBuiltError, UserError
+from tfbig.errors import UserError
 from tfbig.placement.parameter_server import ParameterServer
 from tfbig.placement.placement import Placement
 from tfbig.run_config import RunConfig
@@ -25,6 +25,7 @@ def make_feed(
     training: bool,
     worker: int = 0,
     workers: int = 1,
+    blocks: int = 1,
 ) -> Feed:
     """What reads global batches from what an input_fn returned.
 
@@ -36,6 +37,7 @@ def make_feed(
         order: RunConfig.data_distribution, or "own".
         training: whether a Source's augmentation is random.
         worker, workers: whose share is read, of how many.
+        blocks: of how many a Source in the order "block" has its whole batches, in turn.
 
     Raises:
         UserError: the data cannot be read in this order.
@@ -50,6 +52,7 @@ def make_feed(
             training=training,
             worker=worker,
             workers=workers,
+            blocks=blocks,
         )
     if order in ("random", "block"):
         raise UserError(
@@ -97,13 +100,9 @@ def feed_of_run(
         training=training,
         worker=placement.peers.index,
         workers=placement.peers.count,
+        blocks=placement.workers if isinstance(placement, ParameterServer) else 1,
     )
     if not isinstance(placement, ParameterServer):
         return feed
-    if training and config.data_distribution == "block":
-        raise NotBuiltError(
-            'RunConfig.data_distribution="block" is not built yet for '
-            'strategy="parameter_server"; write "random".'
-        )
     name = TRAINING if training else EVALUATION
     return NumberedFeed(feed, name, placement.workers, config.steps_per_loop)

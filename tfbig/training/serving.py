@@ -41,7 +41,7 @@ def serve(
         for name, data in ((TRAINING, read), (EVALUATION, read_eval)):
             if data is not None:
                 parts = order["parts"] if name == TRAINING else 1
-                feeds = functools.partial(_feed, data(), config, order["seed"], name == TRAINING)
+                feeds = functools.partial(_feed, data(), config, order, name == TRAINING)
                 readers[name] = NumberedReader(feeds, parts)
 
         def read_batches(name: bytes, passes, position, steps, part) -> list[np.ndarray]:
@@ -65,18 +65,19 @@ def tell_end(result: TrainResult, placement: Placement) -> None:
 def _feed(
     data: tf.data.Dataset | Source,
     config: RunConfig,
-    seed: int,
+    order: dict,
     training: bool,
     part: int = 0,
     parts: int = 1,
 ) -> Feed:
     return make_feed(
         data,
-        seed=seed,
+        seed=order["seed"],
         multiple=config.accumulation_steps if training else 1,
         steps_per_loop=config.steps_per_loop if parts == 1 else 1,
         order=config.data_distribution if training else "own",
         training=training,
         worker=part,
         workers=parts,
+        blocks=order["blocks"],
     )

@@ -352,7 +352,7 @@ class TrainingSession:
         set_seed(self._config.tf_random_seed, seed)
         if isinstance(self._placement, ParameterServer):
             parts = self._placement.workers if self._config.max_staleness == 0 else 1
-            self._placement.begin(seed=seed, parts=parts)
+            self._placement.begin(seed=seed, parts=parts, blocks=self._placement.workers)
         return seed
 
     def _make_feed(self, data: tf.data.Dataset | Source, multiple: int, training: bool) -> Feed:
