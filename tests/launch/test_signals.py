@@ -76,7 +76,10 @@ def test_a_signal_is_passed_on_and_all_save(start, pids, gone, number, code):
     assert launcher.returncode == code
     assert sorted(out.splitlines()) == ["[worker 0] saved", "[worker 1] saved"]
     name = signal.Signals(number).name
-    assert err == f"tfbig launch: {name} is passed on to all tasks; a second one kills them\n"
+    assert err == (
+        f"tfbig launch: {name} is passed on to all tasks, which have 120 s to save; a second one "
+        "kills them\n"
+    )
     gone(*running)
 
 
@@ -134,6 +137,19 @@ def test_a_second_signal_kills(start, pids, gone, second):
     if second == signal.SIGTERM:
         time.sleep(0.7)  # else it is taken for an echo of the first
     launcher.send_signal(second)
+    launcher.communicate(timeout=30)
+    assert launcher.returncode == 137
+    gone(*running)
+
+
+def test_tasks_that_do_not_leave_after_a_signal_are_killed(start, pids, gone):
+    launcher = start(
+        'signal.signal(signal.SIGTERM, lambda *_: print("busy", flush=True))\n',
+        *(CHILD, READY, WAITS),
+        waits=QUICK | {"signal": 1.0},
+    )
+    running = pids("worker 0", "worker 1")
+    launcher.terminate()
     launcher.communicate(timeout=30)
     assert launcher.returncode == 137
     gone(*running)

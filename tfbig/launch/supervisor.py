@@ -26,6 +26,7 @@ class Waits:
         helpers: for ps to leave, once the chief has ended.
         workers: for workers and the evaluator to leave, once the chief has ended; and for all
             that save, once one task has been stopped.
+        signal: for all to leave, once a signal to the launcher was passed on.
         save: from SIGTERM to SIGKILL.
         pause: before the first restart, and before that of a single task; twice as long before
             each further one.
@@ -35,6 +36,7 @@ class Waits:
     after_failure: float = 10.0
     helpers: float = 10.0
     workers: float = 60.0
+    signal: float = 120.0
     save: float = 15.0
     pause: float = 1.0
     longest_pause: float = 30.0
@@ -204,4 +206,8 @@ class Supervisor:
         if self._interrupts.received and not self._told_of_signal:
             self._told_of_signal = True
             name = signal.Signals(self._interrupts.received[0]).name
-            self._notes.say(f"{name} is passed on to all tasks; a second one kills them")
+            self._notes.say(
+                f"{name} is passed on to all tasks, which have {self._waits.signal:g} s to save; a "
+                "second one kills them"
+            )
+            self._end_others(self._waits.signal, self._waits.signal)
