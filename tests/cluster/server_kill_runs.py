@@ -9,8 +9,8 @@ import json
 import os
 import pathlib
 import signal
+import subprocess
 import sys
-import threading
 
 import keras
 
@@ -34,10 +34,10 @@ class Kills(keras.callbacks.Callback):
             print(f"step {batch + 1}: {name} to {task}", flush=True)
             for one in ("worker 0", "worker 1") if task == "workers" else (task,):
                 pid = int((self._folder / one).read_text())
+                if name == "SIGSTOP":  # woken from outside: it may be this process
+                    wake = f"sleep {seconds[0] if seconds else 3}; kill -CONT {pid}"
+                    subprocess.Popen(["sh", "-c", wake], start_new_session=True)
                 os.kill(pid, getattr(signal, name))
-                if name == "SIGSTOP":
-                    after = seconds[0] if seconds else 3
-                    threading.Timer(after, os.kill, (pid, signal.SIGCONT)).start()
             return
 
 

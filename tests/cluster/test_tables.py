@@ -28,8 +28,16 @@ def test_one_worker_trains_a_table_on_two_ps_as_one_device_does(tmp_path):
     assert len(set(shards.values())) == 2
 
 
-def test_an_optimizer_that_goes_over_all_rows_is_refused(tmp_path):
-    with pytest.raises(harness.ProcessFailed, match="would go over all rows of the table"):
+@pytest.mark.parametrize(
+    ("optimizer", "fields", "message"),
+    [
+        ("adam", {}, "would go over all rows of the table"),
+        ("adagrad", {"max_staleness": 0}, "max_staleness=0 is not built yet"),
+    ],
+)
+def test_what_would_make_the_table_dense_is_refused(tmp_path, optimizer, fields, message):
+    with pytest.raises(harness.ProcessFailed, match=message):
         harness.call_parameter_server(
-            runs.train, tmp_path, "parameter_server", "adam", {}, workers=1, ps=2, timeout=120
-        )
+            runs.train, tmp_path, "parameter_server", optimizer, fields,
+            workers=1, ps=2, timeout=120,
+        )  # fmt: skip

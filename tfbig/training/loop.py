@@ -22,8 +22,8 @@ from tfbig.training.evaluator import Evaluator
 from tfbig.training.look import Look
 from tfbig.training.meters import DataWait, Meters, Stopwatch
 from tfbig.training.preemption import Preemption
-from tfbig.training.rates import kept_rates
 from tfbig.training.result import TrainResult, note, validation
+from tfbig.training.resuming import begin_epoch_again
 from tfbig.training.schedule import Schedule, power_of_two
 
 log = logging.getLogger("tfbig")
@@ -130,7 +130,10 @@ class Loop:
             self._agreement.after_run()
             with self._placement.scope():
                 callbacks.begin(self._run_info, kept, arrays)
-                self._begin_epoch_again()
+                every = self._schedule.epoch
+                if every and self._step % every:
+                    begin_epoch_again(self._program, callbacks, self._step // every)
+                    self._epoch_begun = True
             signal = self._train(preemption).signal  # a later one finds a run that has ended
             if signal is None:
                 self._finish()
@@ -228,19 +231,6 @@ class Loop:
                 self._step,
                 self._run_info.max_steps,
             )
-
-    def _begin_epoch_again(self) -> None:
-        """Tells callbacks of an epoch that an earlier process began.
-
-        They set themselves up for it; what one of them does to the learning rate at an epoch's
-        begin is in the checkpoint already, and is not done twice.
-        """
-        every = self._schedule.epoch
-        if not every or not self._step % every:
-            return
-        with kept_rates(self._program):
-            self._callbacks.epoch_begin(self._step // every)
-        self._epoch_begun = True
 
     def _call(self, stack: Stack, waited: float) -> tuple[Stack, float]:
         """Runs a stack that was waited for; returns what was run, and the seconds it took."""

@@ -9,9 +9,12 @@ from tfbig.data.feed import Feed
 from tfbig.errors import CheckpointError
 from tfbig.placement.peers import Peers
 from tfbig.programs.program import Program
+from tfbig.training.callbacks.runner import CallbackRunner
 from tfbig.training.checkpoints import Checkpoints, Restored
 from tfbig.training.named_checkpoint import NamedCheckpoint, latest
+from tfbig.training.rates import kept_rates
 from tfbig.training.same_everywhere import restored_alike
+from tfbig.training.schedule import Schedule
 
 log = logging.getLogger("tfbig")
 
@@ -78,6 +81,45 @@ def assign_alike(program: Program, values: dict[str, np.ndarray] | None, peers: 
     variables = program.named_variables()
     for name, value in peers.broadcast_arrays(values if peers.is_chief else None).items():
         variables[name].assign(value)
+
+
+def is_done(start: Start, schedule: Schedule, may_stop: bool, model_dir: str | None) -> bool:
+    """Whether the run that a checkpoint was restored from has ended, and says so.
+
+    Args:
+        start: with a checkpoint.
+        schedule: of this run.
+        may_stop: whether there are callbacks that may have ended it.
+        model_dir: for the message.
+    """
+    restored = start.last
+    ended = restored.metadata["loop"]["ended"]
+    if schedule.end is not None and restored.step >= schedule.end:
+        log.info(
+            "nothing to train: step %d is reached already in %s; give another model_dir, or "
+            "a higher max_steps",
+            restored.step,
+            model_dir,
+        )
+        return ended is not None  # otherwise the last evaluation is still to come
+    if ended == "callback" and may_stop and not start.ended:
+        log.info(
+            "nothing to train: a callback ended this run at step %d; give another model_dir, "
+            "or leave that callback out to go on",
+            restored.step,
+        )
+        return True
+    return False
+
+
+def begin_epoch_again(program: Program, callbacks: CallbackRunner, epoch: int) -> None:
+    """Tells callbacks of an epoch that an earlier process began.
+
+    They set themselves up for it; what one of them does to the learning rate at an epoch's
+    begin is in the checkpoint already, and is not done twice.
+    """
+    with kept_rates(program):
+        callbacks.epoch_begin(epoch)
 
 
 def _of_estimator(program: Program, checkpoints: Checkpoints, peers: Peers) -> Start:

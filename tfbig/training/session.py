@@ -44,7 +44,7 @@ from tfbig.training.look import Look
 from tfbig.training.loop import Loop
 from tfbig.training.preemption import Preemption
 from tfbig.training.result import TrainResult
-from tfbig.training.resuming import Start, assign_alike, resume
+from tfbig.training.resuming import Start, assign_alike, is_done, resume
 from tfbig.training.running import calls_for
 from tfbig.training.same_everywhere import described_program
 from tfbig.training.schedule import Schedule, end_of
@@ -225,7 +225,7 @@ class TrainingSession:
         if not plan.guarded:
             runner.guard = None
         schedule, passes = self._schedule(plan, start)
-        done = start.last is not None and self._is_done(start, schedule, plan)
+        done = start.last is not None and is_done(start, schedule, plan.may_stop, self._model_dir)
         jit = plan.jit
         make_calls = functools.partial(
             calls_for(self._placement, self._config, training=True),
@@ -398,23 +398,3 @@ class TrainingSession:
         if restored and self._config.jit_compile == "auto":
             return restored.metadata["loop"]["jit"]
         return choose_jit(self._program, self._placement, self._feed, self._config)
-
-    def _is_done(self, start: Start, schedule: Schedule, plan: Plan) -> bool:
-        restored = start.last
-        ended = restored.metadata["loop"]["ended"]
-        if schedule.end is not None and restored.step >= schedule.end:
-            log.info(
-                "nothing to train: step %d is reached already in %s; give another model_dir, or "
-                "a higher max_steps",
-                restored.step,
-                self._model_dir,
-            )
-            return ended is not None  # otherwise the last evaluation is still to come
-        if ended == "callback" and plan.may_stop and not start.ended:
-            log.info(
-                "nothing to train: a callback ended this run at step %d; give another model_dir, "
-                "or leave that callback out to go on",
-                restored.step,
-            )
-            return True
-        return False

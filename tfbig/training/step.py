@@ -252,7 +252,8 @@ class Step:
         for new, old in zip(
             forward.state + forward.metrics, start.state + start.metrics, strict=True
         ):
-            new.set_shape(old.shape)
+            if new is not old:  # which may be a table's variable
+                new.set_shape(old.shape)
         moving, other = self._moving(forward.state), self._others(forward.state)
         metrics = forward.metrics
         if many:

@@ -7,7 +7,8 @@ import tensorflow as tf
 
 from tfbig.data.feed import Stack
 from tfbig.data.numbered_feed import NumberedFeed
-from tfbig.errors import UserError
+from tfbig.errors import NotBuiltError, UserError
+from tfbig.layers.rows import shard_of
 from tfbig.placement.parameter_server import ParameterServer, PartOfBatch
 from tfbig.programs.program import Program
 from tfbig.training.calls import Ran
@@ -32,6 +33,12 @@ class SynchronousCalls(ScheduledCalls):
                 "the model has BatchNormalization(synchronized=True), and the workers of "
                 'strategy="parameter_server" do not talk to each other; leave synchronized out, '
                 'or use strategy="multi_worker".'
+            )
+        if any(shard_of(variable) for variable in program.trainable):
+            raise NotBuiltError(
+                "max_staleness=0 is not built yet for a model with a ShardedEmbedding, whose "
+                "gradients it would make dense; leave max_staleness None, or use "
+                "keras.layers.Embedding."
             )
         super().__init__(program, placement, feed, **others)
 
