@@ -20,7 +20,7 @@ from tfbig.placement.cluster import Cluster, cluster_timeout
 from tfbig.placement.peers import Peers
 from tfbig.placement.placement import Placement
 from tfbig.placement.server_updates import ServerUpdates
-from tfbig.placement.serving_task import ServingTask, versions
+from tfbig.placement.serving_task import ServingTask, threads_for, versions
 from tfbig.placement.tasks_watch import addresses, lost_among, named, wait_for
 from tfbig.placement.variable_places import VariablePlaces
 from tfbig.programs.updates import Updates
@@ -78,6 +78,8 @@ class ParameterServer(Placement):
             )
         check_port_is_free(parse_address(cluster.address))
         wait_for({**self._servers, **self._workers}, cluster_timeout())
+        # What works on several tasks at once holds a thread here for each of them.
+        tf.config.threading.set_inter_op_parallelism_threads(threads_for(cluster.jobs))
         self._strategy = _strategy(cluster)
         self._compare_versions()
 

@@ -9,7 +9,7 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -66,7 +66,7 @@ class ServingTask(Placement):
             job_name=cluster.task_type,
             task_index=cluster.task_index,
             protocol="grpc",
-            config=tf.compat.v1.ConfigProto(inter_op_parallelism_threads=_threads(jobs)),
+            config=tf.compat.v1.ConfigProto(inter_op_parallelism_threads=threads_for(jobs)),
         )
 
     @property
@@ -197,8 +197,8 @@ class _Served(Peers):
         return self._cluster.describe(index)
 
 
-def _threads(jobs: dict) -> int:
-    """How many closures' parts a server can have at once, each of which holds a thread."""
+def threads_for(jobs: Mapping[str, Sequence[str]]) -> int:
+    """How many parts of closures and calls a task can have at once; each holds a thread."""
     return 4 + 2 * sum(map(len, jobs.values()))
 
 
