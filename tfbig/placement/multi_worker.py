@@ -71,11 +71,11 @@ class MultiWorker(Mirrored):
     def gather_rows(self, tensor: tf.Tensor) -> tf.Tensor:
         if tensor.dtype == tf.bfloat16:  # only moved
             return tf.bitcast(self.gather_rows(tf.bitcast(tensor, tf.float16)), tf.bfloat16)
-        if tensor.dtype not in _GATHERED:
-            return super().gather_rows(tensor)
+        if tensor.dtype not in _GATHERED or not tensor.shape.is_fully_defined():
+            return super().gather_rows(tensor)  # one operation takes one shape in all its runs
         # The strategy would first ask all replicas how many rows they have, and copy and pad them.
         gathered = tf.raw_ops.CollectiveGatherV2(input=tensor, **self._collective())
-        rows = tensor.shape[0] and tensor.shape[0] * self.num_replicas
+        rows = tensor.shape[0] * self.num_replicas
         return tf.ensure_shape(gathered, [rows, *tensor.shape[1:]])
 
     def _collective(self) -> dict[str, Any]:

@@ -179,6 +179,7 @@ class OwnerStep:
         if not overwrites and all(gradients[i] is None for i in pack):
             return writes  # averages of weights that stay as they are
         together = mine[0] if len(mine) == 1 else tf.concat(mine, 0)
+        together = tf.ensure_shape(together, [sum(self._pieces[i].per for i in pack)])
         gathered = self._placement.gather_rows(together)
         gathered = tf.reshape(gathered, [self._replicas, -1])
         start = 0
