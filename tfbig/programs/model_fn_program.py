@@ -348,7 +348,7 @@ class ModelFnProgram(Program):
 
     @property
     def synchronizes(self) -> bool:
-        return any(traced.synchronized for traced in self._traces.values())
+        return self._traces.synchronized
 
     def count_steps(self, step: int) -> None:
         variable = self._store.variables.get(STEP)

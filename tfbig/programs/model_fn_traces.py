@@ -66,6 +66,11 @@ class ModelFnTraces:
         """The lookup tables that the traces have made."""
         return [table for traced in self._traces.values() for table in traced.tables]
 
+    @property
+    def synchronized(self) -> bool:
+        """Whether a layer asks for statistics over all replicas."""
+        return any(traced.synchronized for traced in self._traces.values())
+
 
 def fed(batch: Batch) -> tuple:
     """What of a batch a model_fn is given."""
