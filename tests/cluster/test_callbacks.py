@@ -6,6 +6,8 @@ from tests import harness
 from tests.cluster import callback_runs
 from tests.cluster.numbers import difference
 
+pytestmark = pytest.mark.slow  # clusters take their time
+
 
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory) -> list[dict]:

@@ -10,6 +10,8 @@ from tests.cluster import resumed_runs
 from tests.cluster.conftest import Cluster
 from tests.cluster.numbers import difference
 
+pytestmark = pytest.mark.slow  # clusters take their time
+
 KIND = "augmented"  # a mixture, augmentation, dropout by the example's place
 
 

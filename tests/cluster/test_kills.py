@@ -11,6 +11,8 @@ from tests import harness
 from tests.cluster import resumed_runs
 from tests.cluster.conftest import marked
 
+pytestmark = pytest.mark.slow  # clusters take their time
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 WAITS = {"pause": 0.1, "longest_pause": 0.1}
 

@@ -9,6 +9,8 @@ import pytest
 from tests.cluster import lost_runs
 from tests.cluster.conftest import CPP_LINE
 
+pytestmark = pytest.mark.slow  # clusters take their time
+
 TRAIN = ["-m", "tfbig", "train", "--config=tests/cluster/lost_runs.py"]
 
 

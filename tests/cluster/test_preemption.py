@@ -11,6 +11,8 @@ from tests import harness
 from tests.cluster import resumed_runs
 from tests.cluster.conftest import Cluster, marked
 
+pytestmark = pytest.mark.slow  # clusters take their time
+
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory) -> dict[str, dict]:

@@ -17,6 +17,8 @@ from tests.cluster.conftest import marked
 from tests.cluster.parameter_server_runs import data
 from tfbig.training.evaluations import Evaluations
 
+pytestmark = pytest.mark.slow  # clusters take their time
+
 STEPS = 400
 
 

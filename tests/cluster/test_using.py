@@ -9,6 +9,8 @@ from tests import harness
 from tests.cluster import using_runs
 from tests.cluster.numbers import difference
 
+pytestmark = pytest.mark.slow  # clusters take their time
+
 PLACES = [2, 3]
 
 
