@@ -18,12 +18,11 @@ _ROOT = pathlib.Path(__file__).resolve().parents[2]
 CPP_LINE = r"[IWEF]\d{4} |\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"  # how TensorFlow's own lines begin
 
 
-class Command:
-    """A command as a task's process; it offers what nursery.Process does."""
+class Command(nursery.Process):
+    """A command as a task's process."""
 
     def __init__(self, words: Sequence[str], folder: pathlib.Path, **environment: str):
         folder.mkdir(parents=True)
-        self._folder = folder
         with open(folder / "out", "w") as out, open(folder / "err", "w") as err:
             self._process = subprocess.Popen(
                 [sys.executable, *words],
@@ -41,24 +40,11 @@ class Command:
                     **environment,
                 },
             )
-        self.pid = self._process.pid
-
-    @property
-    def out(self) -> str:
-        return (self._folder / "out").read_text(errors="replace")
-
-    @property
-    def err(self) -> str:
-        return (self._folder / "err").read_text(errors="replace")
+        super().__init__(folder, self._process.pid)
 
     @property
     def code(self) -> int | None:
         return self._process.poll()
-
-    def send(self, number: int) -> None:
-        if self.code is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, number)
 
     def ended(self, timeout: float) -> bool:
         try:
@@ -66,9 +52,6 @@ class Command:
         except subprocess.TimeoutExpired:
             return False
         return True
-
-
-Process = nursery.Process | Command
 
 
 class Cluster:
@@ -81,7 +64,7 @@ class Cluster:
 
     def __init__(self, folder: pathlib.Path):
         self.addresses: list[str] = []
-        self.tasks: dict[int, Process] = {}
+        self.tasks: dict[int, nursery.Process] = {}
         self._folder, self._started = folder, []
 
     def start(
@@ -117,7 +100,7 @@ class Cluster:
 
     def add(
         self, index: int, function: Callable | None, given: Sequence[Any], **environment: str
-    ) -> Process:
+    ) -> nursery.Process:
         """Starts one more task."""
         folder = self._folder / f"process{len(self._started)}"
         if function is None:

@@ -1,8 +1,8 @@
 """Owner: each replica owns a slice of the optimizer's state and updates its slice of the weights.
 
 ZeRO stage 1: Rajbhandari et al., "ZeRO: memory optimizations toward training trillion parameter
-models", 2020, https://arxiv.org/abs/1910.02054. Gradients are aggregated as ever, and are whole on
-every replica; a replica updates the slices that are its own, and the new weights are gathered.
+models", 2020, https://arxiv.org/abs/1910.02054. A replica gets its slice of the summed gradients,
+updates the slices that are its own, and the new weights are gathered.
 """
 
 import logging
@@ -45,8 +45,8 @@ class OwnerUpdates(Updates):
     """Each replica holds, and updates by, a slice of the optimizer's state.
 
     Works with optimizers whose update rule is elementwise, by their own rule: what they do to a
-    variable they do to its slices. What is not elementwise is done on whole gradients (clipping,
-    the finite check) or on whole variables (constraints).
+    variable they do to its slices. What is not elementwise is decided by what all slices tell
+    together (clipping, the finite check) or done on whole variables (constraints).
 
     Args:
         placement: of two or more replicas.

@@ -69,10 +69,10 @@ class OwnerStep:
         # backward pass still reads it.
         done = [gradient for gradient in gradients if gradient is not None]
         if decide:  # by the whole gradient, so no piece can be updated before all are there
-            for i in order:
+            for i in touched:
                 with tf.control_dependencies(done):
                     slices[i] = self._sum(self._pieces[i], whole)
-                done = [s for s in slices[i : i + 1] if s is not None]
+                done = [slices[i]]
             slices, divisor = self._prepared(slices, missing)
         for pack in self._packs(order):
             with tf.control_dependencies(done):  # one pack at a time: its temporaries are freed

@@ -44,6 +44,20 @@ class Ran(NamedTuple):
     staleness: Seen | None = None
 
 
+def tallied(i, loss, share: Share, loss_sum, examples, nonfinite) -> tuple:
+    """The sums that `Ran` reports, with one more step, the `i`th; in a trace.
+
+    Args:
+        i: int32 scalar.
+        loss: float32 scalar.
+        share: what the batch had.
+        loss_sum, examples, nonfinite: the sums so far.
+    """
+    count = tf.cast(share.size, tf.float32)
+    bad = (nonfinite < 0) & ~tf.math.is_finite(loss)
+    return loss_sum + loss * count, examples + count, tf.where(bad, i, nonfinite)
+
+
 class Calls:
     """Runs stacks of batches through one mode of a program.
 
@@ -198,14 +212,7 @@ class Calls:
                 number = first + tf.cast(i, tf.int64)
                 share = Share(*(numbers[i] for numbers in shares))
                 loss = run(values, share, i, number)
-                count = tf.cast(share.size, tf.float32)
-                bad = (nonfinite < 0) & ~tf.math.is_finite(loss)
-                return (
-                    i + 1,
-                    loss_sum + loss * count,
-                    examples + count,
-                    tf.where(bad, i, nonfinite),
-                )
+                return (i + 1, *tallied(i, loss, share, loss_sum, examples, nonfinite))
 
             return tf.while_loop(
                 lambda i, *_: i < stop,

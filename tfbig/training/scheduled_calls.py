@@ -13,7 +13,7 @@ from tfbig.placement import remote
 from tfbig.placement.parameter_server import ParameterServer
 from tfbig.programs.program import Program
 from tfbig.run_config import RunConfig
-from tfbig.training.calls import Ran
+from tfbig.training.calls import Ran, tallied
 from tfbig.training.parts import Share
 from tfbig.training.staleness import Seen, Versions
 from tfbig.training.step import Step
@@ -153,13 +153,9 @@ class ScheduledCalls:
                     seen, metrics = Seen(*rest[:3]), rest[3:]
                     news = [seen.total + now.total, tf.maximum(seen.most, now.most)]
                     news.append(seen.dropped + now.dropped)
-                count = tf.cast(share.size, tf.float32)
-                bad = (nonfinite < 0) & ~tf.math.is_finite(loss)
                 return (
                     i + 1,
-                    loss_sum + loss * count,
-                    examples + count,
-                    tf.where(bad, i, nonfinite),
+                    *tallied(i, loss, share, loss_sum, examples, nonfinite),
                     *news,
                     *(a + b for a, b in zip(metrics, added, strict=True)),
                 )
