@@ -137,7 +137,7 @@ def test_while_a_task_does_not_come_a_line_says_so(cluster, second_cluster):
     for there, each in clusters.items():
         assert each.ends(70) == [1], each
         *_, waiting, error = own_lines(each.tasks[there].err)
-        assert waiting.startswith(f"waiting for {each.name(1 - there)} (30 s)")
+        assert waiting.startswith(f"warning: waiting for {each.name(1 - there)} (30 s)")
         assert error.startswith(f"error: {each.name(1 - there)} has not come within 33 s")
 
 
