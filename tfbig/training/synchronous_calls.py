@@ -1,5 +1,6 @@
 """Synchronous steps under parameter servers: the workers share each global batch."""
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -7,11 +8,11 @@ import tensorflow as tf
 
 from tfbig.data.feed import Stack
 from tfbig.data.numbered_feed import NumberedFeed
-from tfbig.errors import NotBuiltError, UserError
-from tfbig.layers.rows import shard_of
+from tfbig.errors import UserError
 from tfbig.placement.parameter_server import ParameterServer, PartOfBatch
 from tfbig.programs.program import Program
 from tfbig.training.calls import Ran
+from tfbig.training.part_places import DensePlace, RowsPlace, place_for
 from tfbig.training.scheduled_calls import ScheduledCalls
 from tfbig.training.step import Step, Sums, flat_sums
 
@@ -33,12 +34,6 @@ class SynchronousCalls(ScheduledCalls):
                 "the model has BatchNormalization(synchronized=True), and the workers of "
                 'strategy="parameter_server" do not talk to each other; leave synchronized out, '
                 'or use strategy="multi_worker".'
-            )
-        if any(shard_of(variable) for variable in program.trainable):
-            raise NotBuiltError(
-                "max_staleness=0 is not built yet for a model with a ShardedEmbedding, whose "
-                "gradients it would make dense; leave max_staleness None, or use "
-                "keras.layers.Embedding."
             )
         super().__init__(program, placement, feed, **others)
 
@@ -110,8 +105,8 @@ class SynchronousCalls(ScheduledCalls):
                     with tf.init_scope():
                         places.extend(self._places(sums, parts))
                     shared.append(len(sums.other))
-                for place, tensor in zip(places, flat, strict=True):
-                    place[p].assign(tensor)
+                for place, value in zip(places, flat, strict=True):
+                    place.put(p, value)
                 if self._one_by_one:  # the next part begins with the same
                     for variable, value in zip(self._program.state, before.state, strict=True):
                         variable.assign(value)
@@ -121,12 +116,9 @@ class SynchronousCalls(ScheduledCalls):
             return tf.cond(stop > 0, compute, lambda: tf.zeros([3], tf.int32))
 
         def update(correction):
-            step, flat = steps[-1], []
-            added = len(places) - shared[-1]  # what follows is equal in all parts
-            for n, place in enumerate(places):
-                with tf.device(place.device):
-                    value = place.read_value()
-                    flat.append(tf.reduce_sum(value, 0) if n < added else value[0])
+            step, added = steps[-1], len(places) - shared[-1]
+            flat = [place.total() for place in places[:added]]
+            flat += [place.of_one() for place in places[added:]]  # what is equal in all parts
             with self._placement.on_servers(), self._program.tracing():
                 sums = step.unflatten(flat)
                 # What was left out, bad records, weighs nothing in the statistics either.
@@ -155,7 +147,7 @@ class SynchronousCalls(ScheduledCalls):
             adds_metrics=True,
         )
 
-    def _places(self, sums: Sums, parts: int) -> list[tf.Variable]:
+    def _places(self, sums: Sums, parts: int) -> list[DensePlace | RowsPlace]:
         """A place for each part's share of each sum; a gradient's is beside its weight."""
         beside: list = [
             _tensorflow_variable(variable)
@@ -165,14 +157,9 @@ class SynchronousCalls(ScheduledCalls):
         ]
         flat = flat_sums(sums)
         beside += [None] * (len(flat) - len(beside))
-
-        def make(tensor):
-            shape = [parts, *tensor.shape]
-            return tf.Variable(lambda: tf.zeros(shape, tensor.dtype), trainable=False)
-
         return [
-            self._placement.made_beside(weight, lambda tensor=tensor: make(tensor))
-            for weight, tensor in zip(beside, flat, strict=True)
+            place_for(value, parts, functools.partial(self._placement.made_beside, weight))
+            for weight, value in zip(beside, flat, strict=True)
         ]
 
 
