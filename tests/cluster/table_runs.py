@@ -1,9 +1,14 @@
 """The runs of test_tables.py: a ShardedEmbedding whose shards are on parameter servers."""
 
+import json
+import pathlib
+
 import keras
 import numpy as np
+import tensorflow as tf
 
 import tfbig
+from tfbig.training.checkpoint_state import key_of
 from tfbig.training.session import TrainingSession
 
 ROWS, WIDTH, EXAMPLES, BATCH = 200, 4, 320, 32
@@ -55,3 +60,25 @@ def train(strategy: str, optimizer: str, fields: dict) -> dict:
         "kernel": result.model.get_layer("out").kernel.numpy().tolist(),
         "loss": result.history[-1]["loss"],
     }
+
+
+def saved(strategy: str, fields: dict, model_dir: str) -> dict:
+    """Trains with checkpoints; returns the table and its accumulator in each of them."""
+    result = tfbig.train_distributed(
+        lambda: build("adagrad"),
+        lambda: tfbig.data.ArraySource(data()).batch(BATCH),
+        strategy=strategy,
+        max_steps=60,
+        model_dir=model_dir,
+        config=tfbig.RunConfig(tf_random_seed=3, save_checkpoints_steps=20, **fields),
+    )
+    found = {}
+    for folder in sorted(pathlib.Path(model_dir, "checkpoints").iterdir()):
+        reader = tf.train.load_checkpoint(str(folder / "state"))
+        found[folder.name] = []
+        for shards in json.loads((folder / "metadata.json").read_text())["tables"].values():
+            table = np.empty([ROWS, WIDTH], "float32")
+            for i, name in enumerate(shards):
+                table[i :: len(shards)] = reader.get_tensor(key_of(name))
+            found[folder.name].append(table.tolist())
+    return {"checkpoints": found, "step": result.global_step}

@@ -24,6 +24,28 @@ def test_workers_that_share_each_batch_train_a_table_as_one_device_does(tmp_path
     np.testing.assert_allclose(found["loss"], expected["loss"], rtol=1e-5)
 
 
+@pytest.mark.slow
+def test_checkpoints_of_workers_that_share_each_batch_have_one_devices_tables(tmp_path):
+    folders = [tmp_path / name for name in ("alone", "cluster", "alone_model", "cluster_model")]
+    for folder in folders:
+        folder.mkdir()
+    model_dirs = list(map(str, folders[2:]))
+    expected = harness.call(runs.saved, folders[0], "one_device", {}, model_dirs[0], timeout=100)
+    fields = {"max_staleness": 0}
+    found = harness.call_parameter_server(
+        runs.saved, folders[1], "parameter_server", fields, model_dirs[1],
+        workers=2, ps=2, timeout=120,
+    )["chief"]  # fmt: skip
+    steps = ["ckpt-00000020", "ckpt-00000040", "ckpt-00000060"]
+    assert list(found["checkpoints"]) == list(expected["checkpoints"]) == steps
+    for step in steps:
+        assert len(expected["checkpoints"][step]) == 2  # the table and its accumulator
+        for mine, theirs in zip(
+            found["checkpoints"][step], expected["checkpoints"][step], strict=True
+        ):
+            np.testing.assert_allclose(mine, theirs, atol=1e-5)
+
+
 def test_one_worker_trains_a_table_on_two_ps_as_one_device_does(tmp_path):
     alone, cluster = tmp_path / "alone", tmp_path / "cluster"
     alone.mkdir()

@@ -66,6 +66,25 @@ def _write(folder: str, write_whole: Callable[[str], str], in_slices: dict) -> N
     shutil.rmtree(parts)
 
 
+def join_late(folder: str, write: Callable[[str], list[str]]) -> None:
+    """Adds tensors to those that `write_state` or `write_named_state` has written.
+
+    Args:
+        write: writes them into the folder that it is given, and returns the prefixes.
+    """
+    prefix, parts = os.path.join(folder, "state"), os.path.join(folder, "parts")
+    os.makedirs(parts)
+    tf.raw_ops.MergeV2Checkpoints(
+        checkpoint_prefixes=[prefix, *write(parts)],
+        destination_prefix=os.path.join(parts, "state"),
+        delete_old_dirs=False,
+    )
+    for name in os.listdir(parts):
+        if name.startswith("state."):
+            os.replace(os.path.join(parts, name), os.path.join(folder, name))
+    shutil.rmtree(parts)
+
+
 def _save(prefix: str, tensors: dict) -> None:
     tf.raw_ops.SaveV2(
         prefix=prefix,

@@ -8,13 +8,14 @@ That of an estimator-style model_fn holds its variables under their own names, a
 <model_dir>/checkpoint points at it, as TensorFlow's tools expect.
 """
 
+import contextlib
 import json
 import logging
 import os
 import re
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,11 +25,15 @@ from tfbig.errors import CheckpointError, UserError
 from tfbig.training.checkpoint_state import (
     first_line,
     full_values,
+    join_late,
+    key_of,
+    own_name,
     read_state,
     sliced,
     write_named_state,
     write_state,
 )
+from tfbig.training.late_tables import LateTables
 from tfbig.training.tables import as_wholes, tables_of
 
 log = logging.getLogger("tfbig")
@@ -69,14 +74,22 @@ class Checkpoints:
         model_dir: None keeps nothing.
         keep: how many checkpoints stay.
         writes: whether this task of a cluster writes; the others only take part.
+        late: writes tables while training goes on; None: all is written in `save`.
 
     Attributes:
         model_dir, directory: None keeps nothing.
         keep: how many stay.
     """
 
-    def __init__(self, model_dir: str | None, keep: int, writes: bool = True):
-        self.model_dir, self.keep, self._writes = model_dir, keep, writes
+    def __init__(
+        self,
+        model_dir: str | None,
+        keep: int,
+        writes: bool = True,
+        late: LateTables | None = None,
+    ):
+        self.model_dir, self.keep, self._writes, self._late = model_dir, keep, writes, late
+        self._landed: list[tuple[int, str]] = []
         self.directory = os.path.join(model_dir, "checkpoints") if model_dir else None
 
     def clear_up(self) -> None:
@@ -129,8 +142,8 @@ class Checkpoints:
         arrays: dict,
         *,
         named: bool = False,
-    ) -> str | None:
-        """Writes a checkpoint and removes those that are too old.
+    ) -> None:
+        """Writes a checkpoint and removes those that are too old; `landed` tells when it is there.
 
         Args:
             step: the global step.
@@ -140,17 +153,17 @@ class Checkpoints:
             arrays: name to NumPy array, of no object dtype.
             named: the variables are kept under their own names, without their group.
 
-        Returns:
-            The checkpoint's path; None: another task writes it.
-
         Raises:
-            CheckpointError: it cannot be written; those there before are untouched.
+            CheckpointError: it cannot be written, or the one before could not be; those that
+                `landed` has told are untouched.
         """
         if not self._writes:
             for _ in full_values(sliced(variables)):  # gathered by all tasks together
                 pass
-            return None
-        path = self._path(step)
+            return
+        self._wait()
+        late = self._late.taken(variables) if self._late else {}
+        now = {n: v for n, v in variables.items() if n not in late}
         temporary = os.path.join(self.directory, f".tmp-{os.getpid()}-{step}")
         metadata = {
             "format": _NAMED_FORMAT if named else _FORMAT,
@@ -159,17 +172,69 @@ class Checkpoints:
             "tables": tables_of(variables),
             **metadata,
         }
-        try:
+        with self._saving(step, temporary):
             shutil.rmtree(temporary, ignore_errors=True)
             os.makedirs(temporary)
             if named:
-                write_named_state(temporary, variables, trackables, step)
+                write_named_state(temporary, now, trackables, step)
             else:
-                write_state(temporary, variables, trackables)
+                write_state(temporary, now, trackables)
             with open(os.path.join(temporary, "arrays.npz"), "wb") as file:
                 np.savez(file, allow_pickle=False, **arrays)
             with open(os.path.join(temporary, "metadata.json"), "w") as file:
                 json.dump(metadata, file, indent=1)
+        if not late:
+            self._put_in_place(step, temporary, named)
+            return
+        tensors = {(own_name if named else key_of)(name): late[name] for name in late}
+
+        def complete() -> None:
+            with self._saving(step, temporary):
+                join_late(temporary, lambda folder: self._late.write(folder, tensors))
+            self._put_in_place(step, temporary, named)
+
+        self._late.start(complete)
+
+    def landed(self, wait: bool = False) -> list[tuple[int, str]]:
+        """The step and path of each checkpoint that has become whole since the last call.
+
+        Args:
+            wait: for one that is being written.
+
+        Raises:
+            CheckpointError: it could not be written.
+        """
+        if wait or not (self._late and self._late.busy):
+            self._wait()
+        new = list(self._landed)
+        del self._landed[: len(new)]
+        return new
+
+    def abandon(self, seconds: float) -> None:
+        """Gives what is being written some time, and says if it fails: the run has failed."""
+        try:
+            if self._late:
+                self._late.wait(seconds)
+        except CheckpointError as error:
+            log.warning("%s", error)
+
+    def _wait(self) -> None:
+        if self._late:
+            self._late.wait()
+
+    @contextlib.contextmanager
+    def _saving(self, step: int, temporary: str) -> Iterator[None]:
+        """Turns what can go wrong into a CheckpointError, and removes what was written."""
+        try:
+            yield
+        except (OSError, tf.errors.OpError) as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise CheckpointError(self._not_saved(step, error)) from error
+
+    def _put_in_place(self, step: int, temporary: str, named: bool) -> None:
+        """Gives a whole checkpoint its name, and removes those that are too old."""
+        path = self._path(step)
+        with self._saving(step, temporary):
             for name in os.listdir(temporary):
                 _flush(os.path.join(temporary, name))
             if os.path.isdir(path):  # the same step again, after a fall back or at the end
@@ -179,12 +244,9 @@ class Checkpoints:
             shutil.rmtree(path + _REPLACED, ignore_errors=True)
             if named:
                 self._point_at_newest()
-        except (OSError, tf.errors.OpError) as error:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise CheckpointError(self._not_saved(step, error)) from error
         for old in self.steps()[: -self.keep]:
             shutil.rmtree(self._path(old), ignore_errors=True)
-        return path
+        self._landed.append((step, path))
 
     def restore(self, variables: dict, trackables: Callable[[dict], dict]) -> Restored | None:
         """Restores the newest checkpoint that is whole, or the one before it, and so on.

@@ -28,6 +28,7 @@ from tfbig.training.schedule import Schedule, power_of_two
 
 log = logging.getLogger("tfbig")
 
+_LATE_SECONDS = 10.0  # for a checkpoint that is being written when the run fails
 _CALL_SECONDS = 0.2  # long enough that a call's own cost is nothing, short enough to stop soon
 
 
@@ -149,7 +150,9 @@ class Loop:
                 self._unsaved = True
                 stopped = self._agreement.share(callbacks.stop_training)
                 self._save(ended="callback" if stopped else "finished")
+            self._tell_landed(wait=True)
         finally:
+            self._checkpoints.abandon(_LATE_SECONDS)
             self._feed.close()
             callbacks.close()
         self._data_wait.report(self._feed.remedy)
@@ -192,6 +195,7 @@ class Loop:
             if not stack.steps:
                 continue  # the data had ended, which was not known
             self._boundary()
+            self._tell_landed()
             if not first:  # the first call's time is the compiler's
                 self._data_wait.add(waiting.seconds, seconds)
                 target = power_of_two(min(_CALL_SECONDS / seconds, 8) * stack.steps)
@@ -370,7 +374,7 @@ class Loop:
             return
         self._callbacks.saving(self._step)
         plain, arrays = self._callbacks.state()
-        path = self._checkpoints.save(
+        self._checkpoints.save(
             self._step,
             self._program.named_variables(),
             self._feed.trackables(),
@@ -391,7 +395,13 @@ class Loop:
             named=self._program.named,
         )
         self._unsaved = False
-        self._callbacks.checkpoint(self._step, path)
+        self._callbacks.saved()
+        self._tell_landed()
+
+    def _tell_landed(self, wait: bool = False) -> None:
+        """Lets callbacks know of the checkpoints that are whole now."""
+        for step, path in self._checkpoints.landed(wait):
+            self._callbacks.checkpoint(step, path)
 
     def _finalize_weights(self) -> None:
         """Puts the averaged weights in place where the optimizer keeps such; after saving."""

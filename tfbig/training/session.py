@@ -40,6 +40,7 @@ from tfbig.training.evaluations import evaluations_elsewhere
 from tfbig.training.evaluator import Evaluator
 from tfbig.training.feeds import described_feed, feed_of_run
 from tfbig.training.follower import follow
+from tfbig.training.late_tables import LateTables
 from tfbig.training.look import Look
 from tfbig.training.loop import Loop
 from tfbig.training.preemption import Preemption
@@ -87,8 +88,11 @@ class TrainingSession:
                 f"RunConfig.max_staleness={config.max_staleness} is for "
                 f'strategy="parameter_server", and this is "{placement.name}"; leave it None.'
             )
+        late = None
+        if placement.name == "parameter_server":
+            late = LateTables(consistent=config.max_staleness == 0)
         self._checkpoints = Checkpoints(
-            model_dir, config.keep_checkpoint_max, writes=self._peers.is_chief
+            model_dir, config.keep_checkpoint_max, self._peers.is_chief, late
         )
         self._preemption = Preemption()
         self._checkpoints.clear_up()

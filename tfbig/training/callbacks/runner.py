@@ -156,11 +156,13 @@ class CallbackRunner:
         for callback in self._loop:
             callback.on_saving(step)
 
-    def checkpoint(self, step: int, path: str | None) -> None:
+    def saved(self) -> None:
         for callback in self._loop:
             callback.save_now = False
-            if path is not None:  # else another task writes it
-                callback.on_checkpoint(step, path)
+
+    def checkpoint(self, step: int, path: str) -> None:
+        for callback in self._loop:
+            callback.on_checkpoint(step, path)
 
     def end(self, logs: dict[str, float]) -> None:
         self._keras.on_train_end(logs)
