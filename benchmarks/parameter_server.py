@@ -1,10 +1,21 @@
-"""Steps per second under parameter servers: as many steps as fit in a closure, against one.
+"""Training under parameter servers, measured on a cluster of this machine.
 
-The digits MLP (64-128-10, batch 64, Adam) on a cluster of this machine; the same script, once as
-it is by default and once with steps_per_loop=1, one closure for each step. The rate is the
-median over the log points after the first, in which everything is traced.
+    python benchmarks/parameter_server.py closures [--workers=1] [--ps=1] [--steps=2000]
 
-    python benchmarks/parameter_server.py [--workers=1] [--ps=1] [--steps=2000]
+The digits MLP (64-128-10, batch 64, Adam): as many steps in a closure as it is by default, and one.
+
+    python benchmarks/parameter_server.py tables [--workers=2] [--ps=2] [--steps=600]
+
+A table of 32 numbers a row, 8 ids an example from a million with a power law, batches of 512,
+Adagrad: keras.layers.Embedding of a million rows, and tfbig.layers.ShardedEmbedding of a million
+and of ten; steps per second, and bytes on the wire (loopback) for each step.
+
+    python benchmarks/parameter_server.py checkpoints [--workers=2] [--ps=2] [--steps=4000]
+
+The ShardedEmbedding of ten million rows (2.6 GB with its slots): for how long training stands still
+for a checkpoint, and how long it takes until that is written.
+
+Rates are medians over the log points after the first, in which everything is traced.
 """
 
 import argparse
@@ -13,69 +24,193 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
+import time
 
-MARK = "rates "
-
-
-def task(steps: int, steps_per_loop: str) -> None:
-    import keras
-    from sklearn.datasets import load_digits
-
-    import tfbig  # first, as it keeps TensorFlow quiet
-
-    images, labels = load_digits(return_X_y=True)
-    images = (images / 16).astype("float32")
-
-    def build():
-        model = keras.Sequential(
-            [keras.Input((64,)), keras.layers.Dense(128, "relu"), keras.layers.Dense(10)]
-        )
-        model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-        return model
-
-    every = steps // 10
-    result = tfbig.train_distributed(
-        build,
-        lambda: tfbig.data.ArraySource((images, labels)).batch(64),
-        max_steps=steps,
-        config=tfbig.RunConfig(
-            log_step_count_steps=every,
-            save_summary_steps=every,
-            steps_per_loop=steps_per_loop if steps_per_loop == "auto" else int(steps_per_loop),
-        ),
-    )
-    if result.model is not None:  # the chief
-        rates = [at["steps_per_sec"] for at in result.history[1:]]
-        print(MARK + json.dumps(rates), flush=True)
-
-
-def measure(workers: int, ps: int, steps: int, steps_per_loop: str) -> float:
-    words = [sys.executable, __file__, "--task", str(steps), steps_per_loop]
-    launch = ["-m", "tfbig", "launch", f"--workers={workers}", f"--ps={ps}", "--restarts=0"]
-    done = subprocess.run(
-        [sys.executable, *launch, "--", *words], capture_output=True, text=True, timeout=600
-    )
-    for line in done.stdout.splitlines():
-        if MARK in line:
-            return statistics.median(json.loads(line.split(MARK)[1]))
-    raise SystemExit(done.stdout + done.stderr)
+MARK = "found "
+BATCH, IDS, WIDTH, USED = 512, 8, 32, 1_000_000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--ps", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--task", nargs=2, help=argparse.SUPPRESS)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("closures", "tables", "checkpoints"))
+    parser.add_argument("--workers", type=int)
+    parser.add_argument("--ps", type=int)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--task", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.task:
-        return task(int(options.task[0]), options.task[1])
-    print(f"{options.workers} workers, {options.ps} ps, {len(os.sched_getaffinity(0))} cores")
-    cluster = (options.workers, options.ps)
-    one = measure(*cluster, options.steps // 4, "1")
-    print(f"one step in a closure: {one:.0f} steps/s")
-    many = measure(*cluster, options.steps, "auto")
+        return task(**json.loads(options.task))
+    few = options.what == "closures"
+    workers, ps = options.workers or (1 if few else 2), options.ps or (1 if few else 2)
+    print(f"{workers} workers, {ps} ps, {len(os.sched_getaffinity(0))} cores", flush=True)
+
+    def measure(**arguments) -> dict:
+        return run(options.what, workers, ps, arguments)
+
+    {"closures": closures, "tables": tables, "checkpoints": checkpoints}[options.what](
+        measure, options.steps
+    )
+
+
+def closures(measure, steps: int | None) -> None:
+    steps = steps or 2000
+    one = measure(model="digits", steps=steps // 4, steps_per_loop=1)["rate"]
+    print(f"one step in a closure: {one:.0f} steps/s", flush=True)
+    many = measure(model="digits", steps=steps)["rate"]
     print(f"as it is by default:   {many:.0f} steps/s, {many / one:.2f} times as many")
+
+
+def tables(measure, steps: int | None) -> None:
+    steps, rates = steps or 600, {}
+    for kind, rows, count in (
+        ("stock", 1_000_000, max(20, steps // 30)),
+        ("sharded", 1_000_000, steps),
+        ("sharded", 10_000_000, steps),
+    ):
+        found = measure(model=kind, rows=rows, steps=count)
+        rates[kind, rows] = found["rate"]
+        name = {"stock": "Embedding", "sharded": "ShardedEmbedding"}[kind]
+        wire = f"{found['bytes'] / 1e6:.3f} MB a step"
+        print(f"{name:16} {rows:9} rows: {found['rate']:6.1f} steps/s, {wire}", flush=True)
+    stock, small, large = rates.values()
+    print(f"{small / stock:.1f} times as fast as Embedding")
+    print(f"a step takes {small / large:.2f} times as long with ten times the rows")
+
+
+def checkpoints(measure, steps: int | None) -> None:
+    steps = steps or 4000
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(model="sharded", rows=10_000_000, steps=steps, model_dir=folder)
+    step = 1000 / found["rate"]
+    print(f"{found['rate']:.1f} steps/s, {step:.1f} ms a step")
+    for pause, seconds in zip(found["pauses"], found["seconds"]):  # noqa: B905  the last at the end
+        print(f"training waited {pause * 1000:.1f} ms, the checkpoint was there in {seconds:.1f} s")
+
+
+def run(what: str, workers: int, ps: int, arguments: dict) -> dict:
+    words = [sys.executable, __file__, what, f"--task={json.dumps(arguments)}"]
+    launch = ["-m", "tfbig", "launch", f"--workers={workers}", f"--ps={ps}", "--restarts=0"]
+    done = subprocess.run(
+        [sys.executable, *launch, "--", *words], capture_output=True, text=True, timeout=580
+    )
+    for line in done.stdout.splitlines():
+        if MARK in line:
+            return json.loads(line.split(MARK)[1])
+    raise SystemExit(done.stdout + done.stderr)
+
+
+def task(
+    model: str,
+    steps: int,
+    steps_per_loop: int | str = "auto",
+    rows: int = 0,
+    model_dir: str | None = None,
+) -> None:
+    """What each task of the cluster does."""
+    import tfbig  # first, as it keeps TensorFlow quiet
+
+    every, watch = steps // 10, make_watch(steps // 10)
+    result = tfbig.train_distributed(
+        digits if model == "digits" else lambda: with_table(model, rows),
+        digits_input if model == "digits" else lambda: ids_input(rows),
+        max_steps=steps,
+        model_dir=model_dir,
+        config=tfbig.RunConfig(
+            log_step_count_steps=every,
+            save_summary_steps=every,
+            steps_per_loop=steps_per_loop,
+            save_checkpoints_steps=steps // 4 if model_dir else None,
+            keep_checkpoint_max=1,
+        ),
+        callbacks=[watch],
+    )
+    if watch.first:  # the chief
+        rate = statistics.median(at["steps_per_sec"] for at in result.history[1:])
+        print(MARK + json.dumps({"rate": rate, **watch.found}), flush=True)
+
+
+def make_watch(every: int):
+    """A callback that reads the clock, and the counters of the loopback device."""
+    import tfbig
+
+    class Watch(tfbig.callbacks.LoopCallback):
+        def __init__(self):
+            super().__init__()
+            self.found = {"bytes": 0.0, "pauses": [], "seconds": []}
+            self.saving, self.began, self.first = None, None, None
+
+        def on_call_begin(self, step, look):
+            if self.saving is not None:
+                self.found["pauses"].append(time.perf_counter() - self.saving)
+                self.saving = None
+
+        def on_calls(self, step, logs):
+            if self.first is None and step >= every:
+                self.first = (step, on_the_wire())
+            elif self.first is not None:
+                steps = step - self.first[0]
+                self.found["bytes"] = (on_the_wire() - self.first[1]) / steps
+
+        def on_saving(self, step):
+            self.saving = self.began = time.perf_counter()
+
+        def on_checkpoint(self, step, path):
+            self.found["seconds"].append(time.perf_counter() - self.began)
+
+    return Watch()
+
+
+def on_the_wire() -> int:
+    """Bytes that this machine has sent to itself."""
+    with open("/proc/net/dev") as file:
+        counters = next(line for line in file if line.strip().startswith("lo:"))
+    return int(counters.split(":")[1].split()[0])
+
+
+def digits():
+    import keras
+
+    model = keras.Sequential(
+        [keras.Input((64,)), keras.layers.Dense(128, "relu"), keras.layers.Dense(10)]
+    )
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+def digits_input():
+    from sklearn.datasets import load_digits
+
+    import tfbig
+
+    images, labels = load_digits(return_X_y=True)
+    return tfbig.data.ArraySource(((images / 16).astype("float32"), labels)).batch(64)
+
+
+def with_table(kind: str, rows: int):
+    import keras
+
+    import tfbig
+
+    layer = {"stock": keras.layers.Embedding, "sharded": tfbig.layers.ShardedEmbedding}[kind]
+    inputs = keras.Input([IDS], dtype="int64")
+    x = keras.layers.Flatten()(layer(rows, WIDTH)(inputs))
+    outputs = keras.layers.Dense(1)(keras.layers.Dense(64, "relu")(x))
+    model = keras.Model(inputs, outputs)
+    model.compile(keras.optimizers.Adagrad(0.05), "mse")
+    return model
+
+
+def ids_input(rows: int):
+    import numpy as np
+
+    import tfbig
+
+    used = np.random.RandomState(0).zipf(1.2, size=(200_000, IDS)) % USED
+    ids = used * 7919 % rows  # as many different ones, whatever the number of rows
+    return tfbig.data.ArraySource((ids, (used.sum(1) % 7).astype("float32"))).batch(BATCH)
 
 
 if __name__ == "__main__":

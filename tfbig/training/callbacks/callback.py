@@ -53,8 +53,7 @@ class LoopCallback(keras.callbacks.Callback):
     Attributes:
         stop_every: a call of the loop ends every so many steps, counted from the step at which
             the process begins; None: where it would anyway. 1 makes every step a call.
-        save_now: while True, a checkpoint is written after the call; `on_checkpoint` sets it
-            back.
+        save_now: while True, a checkpoint is written after the call, which sets it back.
 
     Example:
 
@@ -106,7 +105,11 @@ class LoopCallback(keras.callbacks.Callback):
         """Called before a checkpoint is written."""
 
     def on_checkpoint(self, step: int, path: str) -> None:
-        """Called after each checkpoint that was saved to `path`."""
+        """Called once the checkpoint of a step is there, at `path`.
+
+        That is when it was saved; tables on parameter servers are written while training goes
+        on, and then it is at a later step.
+        """
 
     def close(self) -> None:
         """Called once when the run is over, also after an error; gives back what is held."""
