@@ -1,6 +1,8 @@
 """tf.estimator's way: an Estimator, train_and_evaluate, the best model exported and served.
 
 $ python examples/estimator_train_and_evaluate.py --devices=2
+$ tfbig launch --workers=2 --ps=1 --evaluator -- \
+    python examples/estimator_train_and_evaluate.py --model_dir=runs/estimator
 """
 
 import tempfile
@@ -59,6 +61,8 @@ def main(argv: list[str]) -> None:
             ],
         ),
     )
+    if not exported:  # that is the chief's work in a cluster
+        return
     predicted = [one["class_ids"] for one in estimator.predict(digits.input_fn)]
     print(f"predicted {len(predicted)} held-out digits, the first as {predicted[0]}")
     served = tf.saved_model.load(exported[1]).signatures["serving_default"]

@@ -10,6 +10,7 @@ import tensorflow as tf
 import tfbig
 from tests.estimator import iris
 from tfbig.errors import UserError
+from tfbig.estimator import running
 from tfbig.estimator.eval_events import write_eval_metrics
 
 RECEIVER = tfbig.estimator.export.build_raw_serving_input_receiver_fn(
@@ -213,3 +214,23 @@ def test_an_unknown_metric_is_named(tmp_path):
 def test_what_cannot_be_used_is_named(make, message):
     with pytest.raises(UserError, match=message):
         make()
+
+
+def test_what_an_evaluator_finds_is_exported_by_the_checkpoint_that_it_has_evaluated(
+    tmp_path, caplog
+):
+    estimator = iris.estimator(tmp_path, config=iris.config(save_checkpoints_steps=5))
+    estimator.train(iris.endless_input_fn, max_steps=15)
+    path = tmp_path / "checkpoints" / "ckpt-00000005"
+    found = estimator.evaluate(iris.eval_input_fn, checkpoint_path=path)
+    recorder = Recorder()  # which evaluates what it is given, too
+    after = running._AfterEvaluation(
+        estimator, tfbig.EvalSpec(iris.eval_input_fn, exporters=recorder)
+    )
+    after.after_run(15, {})
+    with caplog.at_level(logging.INFO, logger="tfbig"):
+        after.on_evaluate(5, {name: found[name] for name in ("loss", "accuracy")})
+        after.on_evaluate(4, {"loss": 1.0, "accuracy": 0.5})
+    assert recorder.calls == [(5, False)] and not after.save_now
+    assert "the checkpoint of step 4 is not kept any more, and not exported" in caplog.messages
+    assert set(tfbig.estimator.read_eval_metrics(estimator.eval_dir())) >= {4, 5}

@@ -9,8 +9,8 @@ from tfbig.errors import UserError
 from tfbig.estimator.eval_events import write_eval_metrics
 from tfbig.estimator.hooks.translation import ModeHooks
 from tfbig.estimator.loading import load_program
+from tfbig.estimator.placing import placement_of, writes
 from tfbig.placement.preflight import compare
-from tfbig.placement.strategies import make_placement
 from tfbig.placement.together import together
 from tfbig.programs.spec import ModeKeys
 from tfbig.programs.watched import Watched
@@ -33,7 +33,7 @@ def evaluate(
 ) -> dict[str, float]:
     """As `Estimator.evaluate`."""
     config, params = estimator.config, estimator.params
-    placement = make_placement(estimator.strategy, estimator.devices)
+    placement = placement_of(estimator)
     peers = placement.peers
     with together(peers, config):
         data = call_input_fn(input_fn, ModeKeys.EVAL, params, config)
@@ -73,7 +73,7 @@ def evaluate(
             result: dict[str, Any] = {**evaluator(), "global_step": step}
         finally:
             feed.close()
-        if peers.is_chief:
+        if writes(placement):
             write_eval_metrics(estimator.eval_dir(name), step, result)
         shown = ", ".join(f"{key} = {value:g}" for key, value in sorted(result.items()))
         log.info("evaluation at step %d: %s", step, shown)

@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from tfbig.errors import UserError
 from tfbig.estimator.export import ServingInputReceiver, checked_receiver, identifier
+from tfbig.estimator.placing import placement_of, writes
 from tfbig.estimator.signatures import Signature, signatures_of, with_methods
-from tfbig.placement.strategies import make_placement
 from tfbig.programs.model_fn_program import ModelFnProgram
 from tfbig.training.named_checkpoint import NamedCheckpoint
 
@@ -35,7 +35,7 @@ def export(
             "export_saved_model: serving_input_receiver_fn must be defined; "
             "tfbig.estimator.export.build_raw_serving_input_receiver_fn(…) makes one."
         )
-    if not make_placement(estimator.strategy, estimator.devices).peers.is_chief:
+    if not writes(placement_of(estimator)):
         return base
     path = estimator.checkpoint(checkpoint)
     module, functions, methods = _module(estimator, path, serving_input_receiver_fn)

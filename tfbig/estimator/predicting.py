@@ -10,9 +10,9 @@ from tfbig.data.feed import Feed
 from tfbig.errors import UserError
 from tfbig.estimator.hooks.translation import ModeHooks
 from tfbig.estimator.loading import load_program
+from tfbig.estimator.placing import placement_of
 from tfbig.placement.peers import Peers
 from tfbig.placement.preflight import compare
-from tfbig.placement.strategies import make_placement
 from tfbig.placement.together import together
 from tfbig.programs.spec import ModeKeys
 from tfbig.programs.watched import Watched
@@ -32,7 +32,7 @@ def predict(
 ) -> Iterator[Any]:
     """As `Estimator.predict`."""
     config, params = estimator.config, estimator.params
-    placement = make_placement(estimator.strategy, estimator.devices)
+    placement = placement_of(estimator)
     peers = placement.peers
     with together(peers, config):
         path = peers.broadcast(estimator.checkpoint(checkpoint) if peers.is_chief else None)

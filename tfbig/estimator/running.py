@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import os
 from typing import Any
 
 from tfbig.errors import UserError
@@ -89,11 +90,18 @@ class _AfterEvaluation(Hook):
         self.exported: list[str | None] = []
         self._pending = False
         self._ending = False
+        self._step = 0
+
+    def after_run(self, step: int, logs: dict[str, float]) -> None:
+        self._step = step
 
     def on_evaluate(self, step: int, metrics: dict[str, float]) -> None:
         self.result = {**metrics, "global_step": step}
-        self.save_now = self._pending = True
         write_eval_metrics(self._estimator.eval_dir(self._spec.name), step, self.result)
+        if step < self._step:  # by an evaluator, of a checkpoint that it has found
+            self._export_earlier(step)
+        else:
+            self.save_now = self._pending = True
 
     def finish(self) -> None:
         self._ending = True
@@ -107,6 +115,14 @@ class _AfterEvaluation(Hook):
             self.exported = run_exporters(
                 exporters, self._estimator, path, self.result, self._ending
             )
+
+    def _export_earlier(self, step: int) -> None:
+        path = os.path.join(self._estimator.model_dir, "checkpoints", f"ckpt-{step:08d}", "state")
+        if not os.path.exists(f"{path}.index"):
+            log.info("the checkpoint of step %d is not kept any more, and not exported", step)
+            return
+        exporters = self._spec.exporters
+        self.exported = run_exporters(exporters, self._estimator, path, self.result, False)
 
     def _is_last(self, step: int) -> bool:
         """Whether the run ends here, so that the same step is saved, and exported, once more."""

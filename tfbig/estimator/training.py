@@ -5,14 +5,17 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from tfbig.arguments import call_input_fn
-from tfbig.errors import NotBuiltError, UserError
+from tfbig.errors import UserError
 from tfbig.estimator.hooks.checkpoint_saver import CheckpointSaverHook
 from tfbig.estimator.hooks.translation import ModeHooks, plan_hooks
 from tfbig.estimator.scaffold import plan_scaffold
+from tfbig.placement.evaluator_task import EvaluatorTask
+from tfbig.placement.serving_task import ServingTask
 from tfbig.placement.strategies import make_placement
 from tfbig.placement.together import together
 from tfbig.programs.spec import ModeKeys
 from tfbig.training.result import TrainResult
+from tfbig.training.serving import serve, tell_end
 from tfbig.training.session import TrainingSession
 
 
@@ -55,11 +58,14 @@ def fit(
     config, params = config or estimator.config, estimator.params
     given = plan_hooks(hooks, listeners=listeners or ())  # what is wrong with them is said at once
     placement = make_placement(estimator.strategy, estimator.devices, trains=True)
-    if placement.name == "parameter_server":
-        raise NotBuiltError(
-            'tfbig.Estimator is not built yet for strategy="parameter_server"; give a Keras '
-            "builder to tfbig.train_distributed."
+    read = lambda: call_input_fn(input_fn, ModeKeys.TRAIN, params, config)  # noqa: E731
+    read_eval = evaluation and (
+        lambda: call_input_fn(
+            evaluation.input_fn, ModeKeys.EVAL, params, config, "EvalSpec.input_fn"
         )
+    )
+    if isinstance(placement, ServingTask):
+        return _unless_preempted(serve(placement, config, read, read_eval))
     with together(placement.peers, config):
         session = TrainingSession(
             config=config,
@@ -69,14 +75,9 @@ def fit(
             limit=_nearest(steps, given.num_steps),
             repeats=True,
         )
-        read_eval = evaluation and (
-            lambda: call_input_fn(
-                evaluation.input_fn, ModeKeys.EVAL, params, config, "EvalSpec.input_fn"
-            )
-        )
         with session.watching():
             session.read_data(
-                lambda: call_input_fn(input_fn, ModeKeys.TRAIN, params, config),
+                read,
                 read_eval,
                 max_steps=_nearest(max_steps, given.last_step),
                 epochs=None,
@@ -95,7 +96,15 @@ def fit(
                         evaluation.hooks, session.watched, "evaluation_hooks", ModeKeys.EVAL, look
                     ),
                 )
+            if isinstance(placement, EvaluatorTask):
+                return session.follow(placement)
             result = session.train(callbacks)
+            tell_end(result, placement)
+    return _unless_preempted(result)
+
+
+def _unless_preempted(result: TrainResult) -> TrainResult:
+    """The result of a run that no signal has ended; else what the signal would have raised."""
     if result.preempted == "SIGINT":
         raise KeyboardInterrupt
     if result.preempted:

@@ -121,6 +121,8 @@ def follow(
     feed: Feed | None,
     config: RunConfig,
     checkpoints: Checkpoints,
+    steps: int | None = None,
+    hooks: Any = None,
 ) -> TrainResult:
     """Evaluates the checkpoints of a run until it has ended.
 
@@ -130,6 +132,7 @@ def follow(
         feed: of eval_input_fn.
         config: of the run.
         checkpoints: of its model_dir.
+        steps, hooks: of each evaluation, as the Evaluator takes them.
 
     Raises:
         UserError: there is nothing to follow, or nothing to evaluate on.
@@ -141,6 +144,6 @@ def follow(
             f"this task is the evaluator of its cluster, which needs {missing}; give it, or start "
             "no evaluator."
         )
-    evaluate = Evaluator(program, task, feed, config, config.jit_compile is True)
+    evaluate = Evaluator(program, task, feed, config, config.jit_compile is True, steps, hooks)
     variables = program.named_variables()
     return Follower(checkpoints, variables, program.model, evaluate, task.watch).run()

@@ -338,7 +338,7 @@ class Loop:
         if news is None:
             return
         with self._placement.scope():
-            self._metrics = self._callbacks.evaluate(self._step, lambda on_call=None: news[1])
+            self._metrics = self._callbacks.evaluate(news[0], lambda on_call=None: news[1])
         note(self._history, self._step, validation(self._metrics))
         self._has_news = self._unsaved = True
 

@@ -289,7 +289,15 @@ class TrainingSession:
     def follow(self, task: EvaluatorTask) -> TrainResult:
         """Evaluates what another task trains, in the place of `train`; see `follow`."""
         try:
-            return follow(task, self._program, self._eval_feed, self._config, self._checkpoints)
+            return follow(
+                task,
+                self._program,
+                self._eval_feed,
+                self._config,
+                self._checkpoints,
+                self._eval_steps,
+                self._eval_hooks and self._eval_hooks(),
+            )
         finally:
             for feed in (self._feed, self._eval_feed):
                 if feed is not None:
