@@ -31,9 +31,10 @@ class Held(LateTables):
 
     def __init__(self, consistent: bool):
         super().__init__(consistent)
-        self.let = threading.Event()
+        self.let, self.begun = threading.Event(), threading.Event()
 
     def write(self, folder, tensors):
+        self.begun.set()
         assert self.let.wait(20)
         return super().write(folder, tensors)
 
@@ -99,8 +100,10 @@ def test_tables_that_cannot_be_written_are_told_and_leave_the_one_before(tmp_pat
     checkpoints.save(20, variables(5), {}, {}, {})
     assert [step for step, _ in checkpoints.landed(wait=True)] == [20]
 
-    late.let.clear()
+    for event in (late.let, late.begun):
+        event.clear()
     checkpoints.save(40, variables(6), {}, {}, {})
+    assert late.begun.wait(20)
     [temporary] = [n for n in os.listdir(checkpoints.directory) if n.startswith(".tmp-")]
     shutil.rmtree(os.path.join(checkpoints.directory, temporary))
     with open(os.path.join(checkpoints.directory, temporary), "w"):  # a file where a folder was

@@ -33,7 +33,7 @@ from tfbig.training.checkpoint_state import (
     write_named_state,
     write_state,
 )
-from tfbig.training.late_tables import LateTables
+from tfbig.training.late_tables import LateTables, here
 from tfbig.training.tables import as_wholes, tables_of
 
 log = logging.getLogger("tfbig")
@@ -163,7 +163,9 @@ class Checkpoints:
             return
         self._wait()
         late = self._late.taken(variables) if self._late else {}
-        now = {n: v for n, v in variables.items() if n not in late}
+        whole = {n: v for n, v in variables.items() if n not in late}
+        if late:  # what is written below is as it is now
+            whole, arrays = here(whole), {n: np.array(array) for n, array in arrays.items()}
         temporary = os.path.join(self.directory, f".tmp-{os.getpid()}-{step}")
         metadata = {
             "format": _NAMED_FORMAT if named else _FORMAT,
@@ -172,28 +174,29 @@ class Checkpoints:
             "tables": tables_of(variables),
             **metadata,
         }
-        with self._saving(step, temporary):
-            shutil.rmtree(temporary, ignore_errors=True)
-            os.makedirs(temporary)
-            if named:
-                write_named_state(temporary, now, trackables, step)
-            else:
-                write_state(temporary, now, trackables)
-            with open(os.path.join(temporary, "arrays.npz"), "wb") as file:
-                np.savez(file, allow_pickle=False, **arrays)
-            with open(os.path.join(temporary, "metadata.json"), "w") as file:
-                json.dump(metadata, file, indent=1)
-        if not late:
-            self._put_in_place(step, temporary, named)
-            return
-        tensors = {(own_name if named else key_of)(name): late[name] for name in late}
+        text = json.dumps(metadata, indent=1)
 
-        def complete() -> None:
+        def write() -> None:
             with self._saving(step, temporary):
-                join_late(temporary, lambda folder: self._late.write(folder, tensors))
-            self._put_in_place(step, temporary, named)
+                shutil.rmtree(temporary, ignore_errors=True)
+                os.makedirs(temporary)
+                if named:
+                    write_named_state(temporary, whole, trackables, step)
+                else:
+                    write_state(temporary, whole, trackables)
+                if late:
+                    tensors = {(own_name if named else key_of)(name): late[name] for name in late}
+                    join_late(temporary, lambda folder: self._late.write(folder, tensors))
+                with open(os.path.join(temporary, "arrays.npz"), "wb") as file:
+                    np.savez(file, allow_pickle=False, **arrays)
+                with open(os.path.join(temporary, "metadata.json"), "w") as file:
+                    file.write(text)
+                self._put_in_place(step, temporary, named)
 
-        self._late.start(complete)
+        if late:
+            self._late.start(write)
+        else:
+            write()
 
     def landed(self, wait: bool = False) -> list[tuple[int, str]]:
         """The step and path of each checkpoint that has become whole since the last call.
@@ -234,16 +237,15 @@ class Checkpoints:
     def _put_in_place(self, step: int, temporary: str, named: bool) -> None:
         """Gives a whole checkpoint its name, and removes those that are too old."""
         path = self._path(step)
-        with self._saving(step, temporary):
-            for name in os.listdir(temporary):
-                _flush(os.path.join(temporary, name))
-            if os.path.isdir(path):  # the same step again, after a fall back or at the end
-                os.rename(path, path + _REPLACED)
-            os.rename(temporary, path)
-            _flush(self.directory)
-            shutil.rmtree(path + _REPLACED, ignore_errors=True)
-            if named:
-                self._point_at_newest()
+        for name in os.listdir(temporary):
+            _flush(os.path.join(temporary, name))
+        if os.path.isdir(path):  # the same step again, after a fall back or at the end
+            os.rename(path, path + _REPLACED)
+        os.rename(temporary, path)
+        _flush(self.directory)
+        shutil.rmtree(path + _REPLACED, ignore_errors=True)
+        if named:
+            self._point_at_newest()
         for old in self.steps()[: -self.keep]:
             shutil.rmtree(self._path(old), ignore_errors=True)
         self._landed.append((step, path))

@@ -9,6 +9,12 @@ import tensorflow as tf
 from tfbig.layers.rows import shard_of
 
 
+def here(variables: dict) -> dict[str, tf.Variable]:
+    """Copies of variables, by name, in this process."""
+    with tf.device("CPU:0"):
+        return {n: tf.Variable(v.numpy(), trainable=False) for n, v in variables.items()}
+
+
 class LateTables:
     """Has the ps write the shards of ShardedEmbeddings and their slots, in a thread of the chief.
 
