@@ -4,6 +4,11 @@
 
 The digits MLP (64-128-10, batch 64, Adam): as many steps in a closure as it is by default, and one.
 
+    python benchmarks/parameter_server.py reading [--ps=1] [--steps=400]
+
+The same model on 1, 2 and 3 workers, with data that take 1 ms an example to read, without using the
+processor: as many times more steps as there are workers, if each reads its own.
+
     python benchmarks/parameter_server.py tables [--workers=2] [--ps=2] [--steps=600]
 
 A table of 32 numbers a row, 8 ids an example from a million with a power law, batches of 512,
@@ -35,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("closures", "tables", "checkpoints"))
+    parser.add_argument("what", choices=tuple(MEASURED))
     parser.add_argument("--workers", type=int)
     parser.add_argument("--ps", type=int)
     parser.add_argument("--steps", type=int)
@@ -43,16 +48,14 @@ def main() -> None:
     options = parser.parse_args()
     if options.task:
         return task(**json.loads(options.task))
-    few = options.what == "closures"
+    measured, few = MEASURED[options.what], options.what in ("closures", "reading")
     workers, ps = options.workers or (1 if few else 2), options.ps or (1 if few else 2)
     print(f"{workers} workers, {ps} ps, {len(os.sched_getaffinity(0))} cores", flush=True)
 
-    def measure(**arguments) -> dict:
+    def measure(workers: int = workers, **arguments) -> dict:
         return run(options.what, workers, ps, arguments)
 
-    {"closures": closures, "tables": tables, "checkpoints": checkpoints}[options.what](
-        measure, options.steps
-    )
+    measured(measure, options.steps)
 
 
 def closures(measure, steps: int | None) -> None:
@@ -61,6 +64,15 @@ def closures(measure, steps: int | None) -> None:
     print(f"one step in a closure: {one:.0f} steps/s", flush=True)
     many = measure(model="digits", steps=steps)["rate"]
     print(f"as it is by default:   {many:.0f} steps/s, {many / one:.2f} times as many")
+
+
+def reading(measure, steps: int | None) -> None:
+    rates = []
+    for workers in (1, 2, 3):
+        found = measure(workers=workers, model="digits", data="slow", steps=steps or 400)
+        rates.append(found["rate"])
+        times = f"{rates[-1] / rates[0]:.2f} times those of one"
+        print(f"{workers} workers: {rates[-1]:.1f} steps/s, {times}", flush=True)
 
 
 def tables(measure, steps: int | None) -> None:
@@ -108,6 +120,7 @@ def task(
     steps_per_loop: int | str = "auto",
     rows: int = 0,
     model_dir: str | None = None,
+    data: str = "fast",
 ) -> None:
     """What each task of the cluster does."""
     import tfbig  # first, as it keeps TensorFlow quiet
@@ -115,7 +128,7 @@ def task(
     every, watch = steps // 10, make_watch(steps // 10)
     result = tfbig.train_distributed(
         digits if model == "digits" else lambda: with_table(model, rows),
-        digits_input if model == "digits" else lambda: ids_input(rows),
+        (lambda: digits_input(data)) if model == "digits" else (lambda: ids_input(rows)),
         max_steps=steps,
         model_dir=model_dir,
         config=tfbig.RunConfig(
@@ -180,13 +193,21 @@ def digits():
     return model
 
 
-def digits_input():
+def digits_input(data: str):
     from sklearn.datasets import load_digits
 
     import tfbig
 
     images, labels = load_digits(return_X_y=True)
-    return tfbig.data.ArraySource(((images / 16).astype("float32"), labels)).batch(64)
+    source = tfbig.data.ArraySource(((images / 16).astype("float32"), labels))
+    if data == "fast":
+        return source.batch(64)
+
+    def slowly(batch):
+        time.sleep(0.001 * len(batch[1]))
+        return batch
+
+    return source.map(slowly).batch(64)
 
 
 def with_table(kind: str, rows: int):
@@ -212,6 +233,13 @@ def ids_input(rows: int):
     ids = used * 7919 % rows  # as many different ones, whatever the number of rows
     return tfbig.data.ArraySource((ids, (used.sum(1) % 7).astype("float32"))).batch(BATCH)
 
+
+MEASURED = {
+    "closures": closures,
+    "reading": reading,
+    "tables": tables,
+    "checkpoints": checkpoints,
+}
 
 if __name__ == "__main__":
     main()

@@ -17,12 +17,13 @@ from tfbig.training.callbacks.runner import CallbackRunner
 from tfbig.training.calls import Calls
 from tfbig.training.checkpoints import Checkpoints, Restored
 from tfbig.training.diagnosis import Diagnosis
+from tfbig.training.evaluation_points import EvaluationPoints
 from tfbig.training.evaluations import Evaluations
 from tfbig.training.evaluator import Evaluator
 from tfbig.training.look import Look
 from tfbig.training.meters import DataWait, Meters, Stopwatch
 from tfbig.training.preemption import Preemption
-from tfbig.training.result import TrainResult, note, validation
+from tfbig.training.result import TrainResult, note
 from tfbig.training.resuming import begin_epoch_again
 from tfbig.training.schedule import Schedule, power_of_two
 
@@ -80,8 +81,6 @@ class Loop:
     ):
         self._program, self._placement, self._feed = program, placement, feed
         self._make_calls, self._calls, self._look = make_calls, make_calls(jit=jit), look
-        self._evaluator, self._elsewhere = evaluator, elsewhere
-        self._has_news = False  # of `elsewhere`, in this epoch
         self._checkpoints, self._callbacks = checkpoints, callbacks
         self._schedule, self._passes, self._run_info = schedule, passes, run
         self._agreement = agreement
@@ -95,15 +94,21 @@ class Loop:
         self._first: Stack | None = None
         self._unsaved = restored is None
         self._epoch_begun = False
-        self._metrics: dict[str, float] = {}
-        self._evaluated_at: int | None = None
         self._history: list[dict[str, float]] = []
         self._loss: float | None = None
         if restored:
             kept = restored.metadata["loop"]
             self._meters.load(kept["meters"])
-            self._metrics, self._loss = kept["metrics"], kept["loss"]
-            self._evaluated_at = kept["evaluated_at"]
+            self._loss = kept["loss"]
+        self._evaluations = EvaluationPoints(
+            evaluator,
+            elsewhere,
+            placement=placement,
+            callbacks=callbacks,
+            meters=self._meters,
+            agreement=agreement,
+            kept=restored.metadata["loop"] if restored else None,
+        )
 
     def read_first(self) -> None:
         """Reads the first batch and traces its step; what cannot be used so leaves nothing behind.
@@ -295,9 +300,7 @@ class Loop:
         """The last log point, evaluation and end of epoch, unless they have just been."""
         if self._meters.pending:
             self._report()
-        here = self._evaluated_at == self._step and self._elsewhere is None
-        if self._evaluator is not None and not here:
-            self._evaluate(last=True)
+        self._evaluate(last=True)
         if self._epoch_begun:
             self._end_epoch()
 
@@ -320,49 +323,21 @@ class Loop:
                 self._callbacks.summary(step, logs)
 
     def _evaluate(self, last: bool = False) -> None:
-        if self._evaluator is None:
-            return
-        if self._elsewhere is not None and not last:
-            self._take_news(self._elsewhere)
-            return
-        with self._placement.scope():
-            kept = self._meters.put_aside()
-            self._metrics = self._callbacks.evaluate(self._step, self._evaluated)
-            self._meters.put_back(kept)
-        note(self._history, self._step, validation(self._metrics))
-        self._evaluated_at, self._unsaved, self._has_news = self._step, True, True
-
-    def _take_news(self, elsewhere: Evaluations) -> None:
-        """Lets callbacks know of the last evaluation that another task has made, if it is new."""
-        news = elsewhere.news()
-        if news is None:
-            return
-        with self._placement.scope():
-            self._metrics = self._callbacks.evaluate(news[0], lambda on_call=None: news[1])
-        note(self._history, self._step, validation(self._metrics))
-        self._has_news = self._unsaved = True
-
-    def _evaluated(self, on_call: Callable | None = None) -> dict[str, float]:
-        self._agreement.before_run(None)  # on_test_begin may have changed the weights
-        metrics = self._evaluator(on_call)
-        self._agreement.after_run()
-        return metrics
+        if self._evaluations.run(self._step, self._history, last):
+            self._unsaved = True
 
     def _end_epoch(self) -> None:
         epoch = (self._step - 1) // self._schedule.epoch
         logs = self._last_logs()
         self._meters.start_epoch()
-        self._epoch_begun, self._unsaved, self._has_news = False, True, False
+        self._epoch_begun, self._unsaved = False, True
+        self._evaluations.end_epoch()
         with self._placement.scope():
             self._callbacks.epoch_end(epoch, logs)
 
     def _last_logs(self) -> dict[str, float]:
-        """The epoch's loss and metrics, and those of the latest evaluation as val_…
-
-        Of an evaluator none are told twice: no news is not that nothing has become better.
-        """
-        known = self._elsewhere is None or self._has_news
-        return {**self._meters.epoch(), **(validation(self._metrics) if known else {})}
+        """The epoch's loss and metrics, and those of the latest evaluation as val_…"""
+        return {**self._meters.epoch(), **self._evaluations.logs()}
 
     def _save(self, ended: str | None = None) -> None:
         """Writes a checkpoint, unless nothing has happened since the last one.
@@ -384,8 +359,7 @@ class Loop:
                 "loop": {
                     "meters": self._meters.state(),
                     "callbacks": plain,
-                    "metrics": self._metrics,
-                    "evaluated_at": self._evaluated_at,
+                    **self._evaluations.state(),
                     "loss": self._loss,
                     "jit": self._calls.jit,
                     "ended": ended,
@@ -411,7 +385,7 @@ class Loop:
                 self._program.updates.finalize(optimizer, self._program.trainable)
 
     def _result(self, signal: str | None) -> TrainResult:
-        told = [self._loss, self._metrics, self._history]
+        told = [self._loss, self._evaluations.metrics, self._history]
         loss, metrics, history = self._agreement.share(told)  # rates are measured by each task
         return TrainResult(
             global_step=self._step,
