@@ -329,13 +329,17 @@ class Loop:
         self._evaluated_at, self._unsaved, self._has_news = self._step, True, True
 
     def _take_news(self, elsewhere: Evaluations) -> None:
-        """Lets callbacks know of the last evaluation that another task has made, if it is new."""
+        """Lets callbacks know of the last evaluation that another task has made, if it is new.
+
+        It is one of an earlier step, whose checkpoint was evaluated while training went on.
+        """
         news = elsewhere.news()
         if news is None:
             return
+        step, metrics = news
         with self._placement.scope():
-            self._metrics = self._callbacks.evaluate(self._step, lambda on_call=None: news[1])
-        note(self._history, self._step, validation(self._metrics))
+            self._metrics = self._callbacks.evaluate(step, lambda on_call=None: metrics)
+        note(self._history, step, validation(metrics))
         self._has_news = self._unsaved = True
 
     def _evaluated(self, on_call: Callable | None = None) -> dict[str, float]:
