@@ -19,7 +19,8 @@ import tensorflow as tf
 import tfbig.evaluation.metrics
 import tfbig.layers.dropout
 import tfbig.layers.sharded_embedding
-import tfbig.models.transformer_lm  # noqa: F401
+import tfbig.models.transformer_lm
+import tfbig.training.optimizers  # noqa: F401
 from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.finetuning.archives import (
