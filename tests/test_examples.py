@@ -41,6 +41,10 @@ RUNS = [
         r"accuracy 0\.9[4-9]\d\d, 95 % from 0\.\d* to [01]\.\d*",
     ),
     ("fine_tune_h5.py", r"step 100: held-out accuracy (0\.9[5-9]\d*|1\.0*), from scratch 0\.\d+"),
+    (
+        "recommender.py --rows=500000 --model_dir={tmp}/recommender",
+        r"step 464: held-out AUC 0\.7[0-4]\d\d, best possible 0\.78\d\d",
+    ),
     ("callbacks.py --log={tmp}/log.csv", r"stopped at step \d+; best: 0\.9[5-9]\d* at step \d+"),
 ]
 

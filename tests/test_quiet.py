@@ -51,6 +51,19 @@ def test_warnings_of_tensorflow_are_shown():
     assert "look here" in stderr_of(code)
 
 
+def test_settings_that_tensorflow_logs_as_a_chief_connects_are_left_out():
+    code = (
+        "import tfbig, tensorflow as tf\n"
+        "from absl import logging\n"
+        "logging.use_absl_handler()\n"
+        "logging.set_verbosity(logging.INFO)\n"
+        "logging.info('default session config: %s', 'a\\nb')\n"
+        "logging.info('look here')\n"
+    )
+    written = stderr_of(code)
+    assert "default session config" not in written and "] look here" in written
+
+
 def test_a_failing_import_raises_its_own_error():
     code = (
         "import sys, tfbig\n"

@@ -67,10 +67,14 @@ class _QuietLoader(importlib.abc.Loader):
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """False for what is logged each time that tf.train.Checkpoint saves, of one device or many."""
+    """False for what is logged each time that tf.train.Checkpoint saves, of one device or many.
+
+    And for the 16 lines of settings that the chief of a cluster with ps logs as it connects.
+    """
     message = record.getMessage()
     return not (
-        message.startswith("Sharding callback duration") or "MultiDeviceSaver.save" in message
+        message.startswith(("Sharding callback duration", "default session config:"))
+        or "MultiDeviceSaver.save" in message
     )
 
 

@@ -15,6 +15,12 @@ import h5py
 import keras
 import tensorflow as tf
 
+# Imported for what they register: Keras finds the classes of a file only where that has been done.
+import tfbig.evaluation.metrics
+import tfbig.layers.dropout
+import tfbig.layers.sharded_embedding
+import tfbig.models.transformer_lm
+import tfbig.training.optimizers  # noqa: F401
 from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.finetuning.archives import (

@@ -1,5 +1,6 @@
 """What train_distributed returns."""
 
+import bisect
 import dataclasses
 from typing import Any
 
@@ -40,10 +41,11 @@ class TrainResult:
 
 
 def note(history: list[dict[str, float]], step: int, logs: dict[str, float]) -> None:
-    """Adds to a history's entry of this step, which is a new one unless it is the last."""
-    if not history or history[-1]["step"] != step:
-        history.append({"step": step})
-    history[-1].update(logs)
+    """Adds to a history's entry of this step; a new one comes in the order of the steps."""
+    place = bisect.bisect_left(history, step, key=lambda entry: entry["step"])
+    if place == len(history) or history[place]["step"] != step:
+        history.insert(place, {"step": step})
+    history[place].update(logs)
 
 
 def validation(metrics: dict[str, float]) -> dict[str, float]:
