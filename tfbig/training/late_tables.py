@@ -1,5 +1,6 @@
 """Tables of a checkpoint, which parameter servers write while training goes on."""
 
+import concurrent.futures
 import os
 import threading
 from collections.abc import Callable
@@ -8,11 +9,16 @@ import tensorflow as tf
 
 from tfbig.layers.rows import shard_of
 
+_AT_ONCE = 8  # variables that are asked for: an answer takes long, and its bytes do not
+
 
 def here(variables: dict) -> dict[str, tf.Variable]:
     """Copies of variables, by name, in this process."""
+    with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as threads:
+        values = list(threads.map(lambda variable: variable.numpy(), variables.values()))
     with tf.device("CPU:0"):
-        return {n: tf.Variable(v.numpy(), trainable=False) for n, v in variables.items()}
+        made = [tf.Variable(value, trainable=False) for value in values]
+    return dict(zip(variables, made, strict=True))
 
 
 class LateTables:
