@@ -14,6 +14,7 @@ from tfbig.training.callbacks.callback import LoopCallback
 _REFRESH_SECONDS = 0.125
 _BAR_WIDTH = 24
 _NOT_METRICS = ("learning_rate", "steps_per_sec", "examples_per_sec")
+_COUNTS = ("gradients_dropped",)  # of what seldom happens: not shown while there is none
 _LOGGERS = (None, "tfbig", "absl", "tensorflow", "keras")
 
 
@@ -248,7 +249,9 @@ def _is_terminal(stream: Any) -> bool:
 def _numbers(values: dict[str, float]) -> list[str]:
     """'name value' of each value that is a loss or a metric, the loss first."""
     names = sorted(values, key=lambda name: name != "loss")  # stable: metrics keep their order
-    return [f"{name} {_number(values[name])}" for name in names if name not in _NOT_METRICS]
+    names = [name for name in names if name not in _NOT_METRICS]
+    shown = [name for name in names if values[name] or name not in _COUNTS]
+    return [f"{name} {_number(values[name])}" for name in shown]
 
 
 def _number(value: float) -> str:
