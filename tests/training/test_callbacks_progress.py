@@ -40,6 +40,14 @@ def test_with_the_end_unknown_the_plain_line_counts_without_an_eta(capsys):
     assert capsys.readouterr().out == "step 300  loss 0.1234  accuracy 0.975  examples/s 61000\n"
 
 
+def test_gradients_that_were_dropped_are_told_of_once_there_are_some(capsys):
+    for dropped in (0.0, 2.0):
+        progress = begin(Progress(), max_steps=None)
+        progress.on_log(1, {"loss": 0.0, "gradients_dropped": dropped})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["step 1  loss 0", "step 1  loss 0  gradients_dropped 2"]
+
+
 def test_force_color_does_not_put_a_live_line_into_a_pipe(capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     progress = begin(Progress())
