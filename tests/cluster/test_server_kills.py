@@ -28,11 +28,12 @@ def launched(
     timeout: float = 150,
     steps: int = STEPS,
     evaluator: bool = False,
+    model: tuple[str, ...] = (),
 ) -> str:
     """Runs a launch with 2 workers and 1 ps in which tasks are killed; returns what it printed."""
     program = [sys.executable, "-m", "tests.cluster.server_kill_runs"]
     arguments = {
-        "command": [*program, str(folder), str(steps), json.dumps(kills)],
+        "command": [*program, str(folder), str(steps), json.dumps(kills), *model],
         "workers": 2,
         "ps": 1,
         "evaluator": evaluator,
@@ -72,7 +73,22 @@ def test_a_task_that_nobody_can_replace_is_killed_and_all_go_on_from_the_checkpo
     check_end(out)
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("task", ["ps 0", "chief", "worker 0"])
+def test_a_task_is_killed_while_a_table_is_written(task, tmp_path):
+    out = launched(tmp_path, [[task, 120, "SIGKILL"]], model=("table",))
+
+    assert re.search(rf"step \d+: SIGKILL to {task}", out), out
+    if task.startswith("worker"):
+        assert "worker 0 was killed by SIGKILL; it is started again, the others go on" in out, out
+    else:
+        assert f"{task} was killed by SIGKILL; restart 1 of 3" in out, out
+        _, _, again = out.partition("restart 1 of 3")
+        assert int(re.search(r"\[chief\] step (\d+)/", again)[1]) > 50, out  # from a checkpoint
+    check_end(out)
+    names = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert f"ckpt-{STEPS:08d}" in names and not any(name.startswith(".") for name in names)
+
+
 def test_all_workers_are_killed_at_once(tmp_path):
     out = launched(tmp_path, [["workers", 120, "SIGKILL"]])
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
-from tfbig.errors import PeerLost
+from tfbig.errors import CheckpointError, PeerLost
 from tfbig.placement.peers import Peers
 from tfbig.placement.preflight import compare
 from tfbig.run_config import RunConfig
@@ -36,13 +36,13 @@ def together(peers: Peers, config: RunConfig | None = None) -> Iterator[None]:
         yield
     except PeerLost:
         raise
-    except tf.errors.OpError as error:
-        lost = peers.lost(_VERDICT_SECONDS if _may_be_of_another(error) else 1.0)
-        if lost is not None:
-            raise lost from error
-        peers.leave(_one_line(error))
-        raise
     except BaseException as error:
+        # A checkpoint may be one that a lost ps could not write its part of.
+        cause = error.__cause__ if isinstance(error, CheckpointError) else error
+        if isinstance(cause, tf.errors.OpError):
+            lost = peers.lost(_VERDICT_SECONDS if _may_be_of_another(cause) else 1.0)
+            if lost is not None:
+                raise lost from error
         peers.leave(_one_line(error))
         raise
 

@@ -90,20 +90,24 @@ class LateTables:
         return prefixes
 
     def _write(self, prefix: str, name: str, tensor: tf.Variable | tf.Tensor) -> None:
-        device = tensor.device
+        given = tf.constant(prefix)
+        here, there = given.device, tensor.device
         is_variable = isinstance(tensor, tf.Variable)
 
         def write(prefix, *copy):
-            with tf.device(device):
+            with tf.device(there):
                 value = tensor.read_value() if is_variable else copy[0]
                 save = tf.raw_ops.SaveV2(
                     prefix=prefix, tensor_names=[name], shape_and_slices=[""], tensors=[value]
                 )
                 with tf.control_dependencies([save]):
-                    return tf.identity(prefix)
+                    done = tf.identity(prefix)
+            # Led from here. A function that is sent to the ps as a whole would hold up all else
+            # that this process sends there, the steps of training too.
+            with tf.device(here):
+                return tf.identity(done)
 
         if name not in self._writers:
             self._writers[name] = tf.function(write, autograph=False)
-        with tf.device(device):
-            done = self._writers[name](tf.constant(prefix), *([] if is_variable else [tensor]))
+        done = self._writers[name](given, *([] if is_variable else [tensor]))
         done.numpy()  # waits for it
