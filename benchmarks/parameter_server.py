@@ -159,7 +159,7 @@ def make_watch(every: int):
         def __init__(self):
             super().__init__()
             self.found = {"bytes": 0.0, "next_calls": [], "written": []}
-            self.step, self.first, self.saving, self.began = 0, None, None, None
+            self.step, self.first, self.saving, self.began = 0, None, None, {}
 
         def on_calls(self, step, logs):
             self.step, now = step, time.perf_counter()
@@ -173,11 +173,11 @@ def make_watch(every: int):
                 self.saving = None
 
         def on_saving(self, step):
-            self.saving = self.began = (time.perf_counter(), step)
+            self.saving = self.began[step] = (time.perf_counter(), step)
 
         def on_checkpoint(self, step, path):
-            seconds = time.perf_counter() - self.began[0]
-            self.found["written"].append((seconds, self.step - self.began[1]))
+            seconds = time.perf_counter() - self.began[step][0]
+            self.found["written"].append((seconds, self.step - step))
 
     return Watch()
 

@@ -3,14 +3,17 @@
 from tfbig.training.evaluations import Evaluations
 
 
-def test_the_last_evaluation_is_news_once(tmp_path):
+def test_each_evaluation_is_news_once(tmp_path):
     written, read = Evaluations(str(tmp_path)), Evaluations(str(tmp_path))
-    assert read.news() is None
+    assert read.news() == []
     written.add(10, {"loss": 0.5})
     written.add(20, {"loss": 0.25, "accuracy": 1.0})
-    assert read.news() == (20, {"loss": 0.25, "accuracy": 1.0})
-    assert read.news() is None
-    assert read.read() == [(10, {"loss": 0.5}), (20, {"loss": 0.25, "accuracy": 1.0})]
+    both = [(10, {"loss": 0.5}), (20, {"loss": 0.25, "accuracy": 1.0})]
+    assert (read.news(), read.told) == (both, 2)
+    assert read.news() == []
+    written.add(30, {"loss": 0.125})
+    assert read.news() == [(30, {"loss": 0.125})]
+    assert read.read()[:2] == both
 
 
 def test_a_line_that_is_being_written_is_left_for_later(tmp_path):

@@ -88,7 +88,7 @@ class _AfterEvaluation(Hook):
         self._estimator, self._spec = estimator, spec
         self.result: dict[str, Any] | None = None
         self.exported: list[str | None] = []
-        self._pending = False
+        self._waiting: dict[int, dict[str, Any]] = {}  # for the checkpoints of their steps
         self._ending = False
         self._step = 0
 
@@ -101,29 +101,33 @@ class _AfterEvaluation(Hook):
         if step < self._step:  # by an evaluator, of a checkpoint that it has found
             self._export_earlier(step)
         else:
-            self.save_now = self._pending = True
+            self.save_now = True
+            self._waiting[step] = self.result
 
     def finish(self) -> None:
         self._ending = True
 
     def on_checkpoint(self, step: int, path: str) -> None:
-        if self.result is None or self.result["global_step"] != step:
+        if self._ending:
+            if self.result is not None and self.result["global_step"] == step:
+                self._export(path, self.result)
             return
-        if self._ending or (self._pending and not self._is_last(step)):
-            self._pending = False
-            exporters = self._spec.exporters
-            self.exported = run_exporters(
-                exporters, self._estimator, path, self.result, self._ending
-            )
+        result = self._waiting.pop(step, None)
+        if result is not None and not self._is_last(step):
+            self._export(path, result)
+
+    def _export(self, path: str, result: dict[str, Any]) -> None:
+        exporters = self._spec.exporters
+        self.exported = run_exporters(exporters, self._estimator, path, result, self._ending)
 
     def _export_earlier(self, step: int) -> None:
         path = os.path.join(self._estimator.model_dir, "checkpoints", f"ckpt-{step:08d}", "state")
         if not os.path.exists(f"{path}.index"):
             log.info("the checkpoint of step %d is not kept any more, and not exported", step)
             return
-        exporters = self._spec.exporters
-        self.exported = run_exporters(exporters, self._estimator, path, self.result, False)
+        self._export(path, self.result)
 
     def _is_last(self, step: int) -> bool:
         """Whether the run ends here, so that the same step is saved, and exported, once more."""
-        return self.model.stop_training or step == self.run.max_steps
+        ends = self.model.stop_training or step == self.run.max_steps
+        return ends and step == self._step

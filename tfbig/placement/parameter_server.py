@@ -5,6 +5,7 @@ import faulthandler
 import functools
 import logging
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -159,11 +160,15 @@ class ParameterServer(Placement):
             tf.errors.OpError: what a closure has failed with.
             PeerLost: no worker was there to run it, for a long time.
         """
-        alone, timeout = 0.0, cluster_timeout()
+        alone_since, timeout = None, cluster_timeout()
         while not _private_api.wait_for_closures(self._coordinator, _LOOK_EVERY):
+            began = time.monotonic()  # looking takes its time where a machine is gone
             gone = lost_among(self._workers)
-            alone = alone + _LOOK_EVERY if len(gone) == self.workers else 0.0
-            if alone > timeout:
+            if len(gone) < self.workers:
+                alone_since = None
+            elif alone_since is None:
+                alone_since = began
+            elif began - alone_since > timeout:
                 raise PeerLost(f"{named(gone)}: no worker is left, for {timeout:g} s.")
 
     def lost_servers(self) -> dict[str, str]:
@@ -186,6 +191,8 @@ class ParameterServer(Placement):
         there = {**self._servers, **self._workers}
         for name in lost_among(there):
             del there[name]
+        if self._away is not None:  # as the run before has ended, and this has not begun
+            self._away()
         for name in there:
             with contextlib.suppress(tf.errors.OpError):  # it has gone in this moment
                 remote.tell(self._devices[name], remote.END, {**told, "number": self._number})

@@ -29,7 +29,7 @@ log = logging.getLogger("tfbig")
 
 _LOOK_EVERY = 2.0  # seconds, at the chief
 _LINGER = 2.0  # before this process ends, for the chief to take its leave of its server
-_SAVING = 20.0  # for the chief to save, after SIGTERM was sent to this task
+_SAVING = 100.0  # for the chief to save what is here and leave, after SIGTERM to this task
 
 
 class ServingTask(Placement):

@@ -143,7 +143,7 @@ class Checkpoints:
         *,
         named: bool = False,
     ) -> None:
-        """Writes a checkpoint and removes those that are too old; `landed` tells when it is there.
+        """Writes a checkpoint; `landed` tells when it is there, and removes those that are too old.
 
         Args:
             step: the global step.
@@ -207,18 +207,28 @@ class Checkpoints:
         Raises:
             CheckpointError: it could not be written.
         """
-        if wait or not (self._late and self._late.busy):
+        if wait or not self.busy:
             self._wait()
         new = list(self._landed)
         del self._landed[: len(new)]
+        if new:  # in this thread, so that nobody loses what is being looked at
+            told = [step for step, _ in new]
+            for old in self.steps()[: -self.keep]:
+                if old not in told:
+                    shutil.rmtree(self._path(old), ignore_errors=True)
         return new
+
+    @property
+    def busy(self) -> bool:
+        """Whether a checkpoint is being written, which `save` would wait for."""
+        return self._late is not None and self._late.busy
 
     def abandon(self, seconds: float) -> None:
         """Gives what is being written some time, and says if it fails: the run has failed."""
         try:
             if self._late:
                 self._late.wait(seconds)
-        except CheckpointError as error:
+        except Exception as error:  # the run's own error is what matters
             log.warning("%s", error)
 
     def _wait(self) -> None:
@@ -235,7 +245,7 @@ class Checkpoints:
             raise CheckpointError(self._not_saved(step, error)) from error
 
     def _put_in_place(self, step: int, temporary: str, named: bool) -> None:
-        """Gives a whole checkpoint its name, and removes those that are too old."""
+        """Gives a whole checkpoint its name."""
         path = self._path(step)
         for name in os.listdir(temporary):
             _flush(os.path.join(temporary, name))
@@ -246,8 +256,6 @@ class Checkpoints:
         shutil.rmtree(path + _REPLACED, ignore_errors=True)
         if named:
             self._point_at_newest()
-        for old in self.steps()[: -self.keep]:
-            shutil.rmtree(self._path(old), ignore_errors=True)
         self._landed.append((step, path))
 
     def restore(self, variables: dict, trackables: Callable[[dict], dict]) -> Restored | None:

@@ -46,10 +46,19 @@ class EvaluationPoints:
         self.metrics: dict[str, float] = kept["metrics"] if kept else {}
         self._at: int | None = kept["evaluated_at"] if kept else None
         self._has_news = False  # of `elsewhere`, in this epoch
+        if elsewhere is not None:  # those of an earlier run are none of this one
+            told = kept.get("evaluations_told") if kept else None
+            elsewhere.told = len(elsewhere.read()) if told is None else told
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps, as JSON can hold it."""
-        return {"metrics": self.metrics, "evaluated_at": self._at}
+        told = None if self._elsewhere is None else self._elsewhere.told
+        return {"metrics": self.metrics, "evaluated_at": self._at, "evaluations_told": told}
+
+    @property
+    def need_checkpoints(self) -> bool:
+        """Whether what is to be evaluated has to be saved, for another task."""
+        return self._evaluator is not None and self._elsewhere is not None
 
     def run(self, step: int, history: list[dict[str, float]], last: bool = False) -> bool:
         """Evaluates, or hears of what was evaluated elsewhere; returns whether there is news.
@@ -61,9 +70,11 @@ class EvaluationPoints:
         """
         if self._evaluator is None:
             return False
-        if self._elsewhere is not None and not last:
-            return self._take_news(self._elsewhere, history)
-        if last and self._at == step and self._elsewhere is None:
+        if self._elsewhere is not None:
+            news = self._take_news(self._elsewhere, history)
+            if not last:
+                return news
+        elif last and self._at == step:
             return False
         with self._placement.scope():
             kept = self._meters.put_aside()
@@ -86,19 +97,17 @@ class EvaluationPoints:
         return validation(self.metrics) if known else {}
 
     def _take_news(self, elsewhere: Evaluations, history: list[dict[str, float]]) -> bool:
-        """Lets callbacks know of the last evaluation that another task has made, if it is new.
+        """Lets callbacks know of the evaluations that another task has made meanwhile.
 
-        It is one of an earlier step, whose checkpoint was evaluated while training went on.
+        They are of earlier steps, whose checkpoints were evaluated while training went on.
         """
         news = elsewhere.news()
-        if news is None:
-            return False
-        step, metrics = news
-        with self._placement.scope():
-            self.metrics = self._callbacks.evaluate(step, lambda on_call=None: metrics)
-        note(history, step, validation(metrics))
-        self._has_news = True
-        return True
+        for step, metrics in news:
+            with self._placement.scope():
+                self.metrics = self._callbacks.evaluate(step, lambda on_call=None: metrics)  # noqa: B023
+            note(history, step, validation(metrics))
+            self._has_news = True
+        return bool(news)
 
     def _evaluated(self, on_call: Callable | None = None) -> dict[str, float]:
         self._agreement.before_run(None)  # on_test_begin may have changed the weights

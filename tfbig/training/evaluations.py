@@ -21,11 +21,14 @@ class Evaluations:
 
     Args:
         model_dir: has the file, evaluations.jsonl.
+
+    Attributes:
+        told: how many of them `news` has returned.
     """
 
     def __init__(self, model_dir: str):
         self._path = os.path.join(model_dir, "evaluations.jsonl")
-        self._seen = 0
+        self.told = 0
 
     def add(self, step: int, metrics: dict[str, float]) -> None:
         """Adds one; it is on the disk when this returns."""
@@ -44,10 +47,8 @@ class Evaluations:
         found = [json.loads(line) for line in lines]
         return [(entry.pop("step"), entry) for entry in found]
 
-    def news(self) -> tuple[int, dict[str, float]] | None:
-        """The last one, if it has come since the last call."""
-        found = self.read()
-        if len(found) <= self._seen:
-            return None
-        self._seen = len(found)
-        return found[-1]
+    def news(self) -> list[tuple[int, dict[str, float]]]:
+        """Those that have come since the last call."""
+        new = self.read()[self.told :]
+        self.told += len(new)
+        return new

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import shutil
 import time
@@ -56,20 +57,23 @@ class Follower:
         for step, metrics in done.items():
             note(history, step, validation(metrics))
         began = time.time()
+        damaged: set[int] = set()
         while True:
             newest = self._checkpoints.metadata()
             step = newest[0] if newest else None
-            if step is not None and step not in done:
-                found = self._evaluated()
-                if found is not None:
+            if step is not None and step not in done and step not in damaged:
+                found = self._evaluated(step)
+                if found is not None and found[0] != step:  # an older one, as this cannot be read
+                    damaged.add(step)
+                if found is not None and found[0] not in done:
                     step, metrics, path = found
+                    self._keep_if_best(step, metrics, path)
                     self._evaluations.add(step, metrics)
-                    self._keep_if_best(step, metrics, path, done)
                     done[step] = metrics
                     note(history, step, validation(metrics))
                     self._progress.on_evaluate(step, metrics)
                 continue
-            if newest and newest[1]["loop"]["ended"] is not None:
+            if step in done and newest[1]["loop"]["ended"] is not None:
                 # It may be of an earlier run, which the chief is about to continue.
                 if self._checkpoints.saved_at(step) >= began or self._watch.has_left:
                     return TrainResult(
@@ -81,12 +85,16 @@ class Follower:
             self._watch.look()
             time.sleep(_LOOK_EVERY)
 
-    def _evaluated(self) -> tuple[int, dict[str, float], str] | None:
-        """Evaluates the newest checkpoint; None: the chief has removed it meanwhile."""
+    def _evaluated(self, newest: int) -> tuple[int, dict[str, float], str] | None:
+        """Evaluates the newest checkpoint; None: the chief has removed it meanwhile.
+
+        Args:
+            newest: the step that it had a moment ago.
+        """
         try:
             restored = self._checkpoints.restore(self._variables, lambda metadata: {})
         except CheckpointError as error:
-            if any(step == self._checkpoints.metadata()[0] for step in self._checkpoints.steps()):
+            if newest in self._checkpoints.steps():
                 raise
             log.debug("%s", error)
             return None
@@ -94,11 +102,16 @@ class Follower:
             return None
         return restored.step, self._evaluate(), restored.path
 
-    def _keep_if_best(self, step: int, metrics: dict, path: str, done: dict) -> None:
+    def _keep_if_best(self, step: int, metrics: dict, path: str) -> None:
         """Keeps the checkpoint, and the model, with the smallest loss in model_dir/best."""
-        if any(other["loss"] <= metrics["loss"] for other in done.values()):
-            return
         best = os.path.join(self._checkpoints.model_dir, "best")
+        before = f"{best}.before"
+        if os.path.isdir(before):  # left by a process that was killed between the renames below
+            if not os.path.isdir(best):
+                os.rename(before, best)
+            shutil.rmtree(before, ignore_errors=True)
+        if not metrics["loss"] < _loss_in(best):  # which NaN is not
+            return
         temporary = f"{best}.tmp-{os.getpid()}"
         shutil.rmtree(temporary, ignore_errors=True)
         try:
@@ -111,8 +124,19 @@ class Follower:
             self._model.save(os.path.join(temporary, "model.keras"))
         with open(os.path.join(temporary, "best.json"), "w") as file:
             json.dump({"step": step, "metrics": metrics}, file)
-        shutil.rmtree(best, ignore_errors=True)
+        if os.path.isdir(best):
+            os.rename(best, before)
         os.rename(temporary, best)
+        shutil.rmtree(before, ignore_errors=True)
+
+
+def _loss_in(best: str) -> float:
+    """The loss of what is kept as the best; infinity if there is nothing."""
+    try:
+        with open(os.path.join(best, "best.json")) as file:
+            return json.load(file)["metrics"]["loss"]
+    except FileNotFoundError:
+        return math.inf
 
 
 def follow(

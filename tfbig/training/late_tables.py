@@ -45,8 +45,8 @@ class LateTables:
         copies = {}
         for name, variable in late.items():
             with tf.device(variable.device):
-                # Not read_value alone, which may share its memory with the variable.
-                copies[name] = tf.raw_ops.DeepCopy(x=variable.read_value())
+                copies[name] = variable.read_value()  # what is assigned later does not change it
+                copies[name][:1].numpy()  # waits until it is there
         return copies
 
     def start(self, complete: Callable[[], None]) -> None:
@@ -91,23 +91,24 @@ class LateTables:
 
     def _write(self, prefix: str, name: str, tensor: tf.Variable | tf.Tensor) -> None:
         given = tf.constant(prefix)
-        here, there = given.device, tensor.device
-        is_variable = isinstance(tensor, tf.Variable)
+        chief, there = given.device, tensor.device
+        # What is kept for the next time must not keep a copy of a table.
+        variable = tensor if isinstance(tensor, tf.Variable) else None
 
         def write(prefix, *copy):
             with tf.device(there):
-                value = tensor.read_value() if is_variable else copy[0]
+                value = variable.read_value() if variable is not None else copy[0]
                 save = tf.raw_ops.SaveV2(
                     prefix=prefix, tensor_names=[name], shape_and_slices=[""], tensors=[value]
                 )
                 with tf.control_dependencies([save]):
                     done = tf.identity(prefix)
-            # Led from here. A function that is sent to the ps as a whole would hold up all else
+            # Led by the chief. A function that is sent to the ps as a whole would hold up all else
             # that this process sends there, the steps of training too.
-            with tf.device(here):
+            with tf.device(chief):
                 return tf.identity(done)
 
         if name not in self._writers:
             self._writers[name] = tf.function(write, autograph=False)
-        done = self._writers[name](given, *([] if is_variable else [tensor]))
+        done = self._writers[name](given, *([tensor] if variable is None else []))
         done.numpy()  # waits for it

@@ -29,7 +29,7 @@ from tfbig.training.schedule import Schedule, power_of_two
 
 log = logging.getLogger("tfbig")
 
-_LATE_SECONDS = 10.0  # for a checkpoint that is being written when the run fails
+_LATE_SECONDS = 1.0  # for a checkpoint that is being written when the run fails
 _CALL_SECONDS = 0.2  # long enough that a call's own cost is nothing, short enough to stop soon
 
 
@@ -93,6 +93,7 @@ class Loop:
         self._step = start
         self._first: Stack | None = None
         self._unsaved = restored is None
+        self._saves_later = False
         self._epoch_begun = False
         self._history: list[dict[str, float]] = []
         self._loss: float | None = None
@@ -147,6 +148,7 @@ class Loop:
                 self._save()
             self._agreement.before_run(None)  # the last epoch's end may have changed something
             self._agreement.after_run(weights=callbacks.may_stop)
+            self._tell_landed(wait=True)  # before their end, which may change the weights
             with self._placement.scope():
                 callbacks.end(self._last_logs())
             self._agreement.before_run(None, weights=callbacks.may_stop)
@@ -156,8 +158,10 @@ class Loop:
                 stopped = self._agreement.share(callbacks.stop_training)
                 self._save(ended="callback" if stopped else "finished")
             self._tell_landed(wait=True)
-        finally:
+        except BaseException:
             self._checkpoints.abandon(_LATE_SECONDS)
+            raise
+        finally:
             self._feed.close()
             callbacks.close()
         self._data_wait.report(self._feed.remedy)
@@ -201,13 +205,15 @@ class Loop:
                 continue  # the data had ended, which was not known
             self._boundary()
             self._tell_landed()
+            if self._saves_later:
+                self._save_when_free()
             if not first:  # the first call's time is the compiler's
                 self._data_wait.add(waiting.seconds, seconds)
                 target = power_of_two(min(_CALL_SECONDS / seconds, 8) * stack.steps)
             decided = self._decide(preemption, target, seconds_saved)
             target = decided.target
-            if decided.save:
-                self._save()
+            if decided.save:  # at this step, if a callback asks for it
+                self._save() if self._callbacks.save_now else self._save_when_free()
             if not self._unsaved:
                 seconds_saved = time.monotonic()
             first = False
@@ -285,10 +291,12 @@ class Loop:
             self._report()
         if schedule.due("evaluate", step):
             self._evaluate()
+            if self._evaluations.need_checkpoints and step != schedule.end:
+                self._save_when_free()
         if schedule.due("epoch", step):
             self._end_epoch()
         if schedule.due("checkpoint", step) and step != schedule.end:
-            self._save()
+            self._save_when_free()
         if step in schedule.phases and step != schedule.end:
             self._program.enter(step)
             self._calls = self._make_calls(jit=self._calls.jit)
@@ -368,9 +376,15 @@ class Loop:
             arrays,
             named=self._program.named,
         )
-        self._unsaved = False
+        self._unsaved = self._saves_later = False
         self._callbacks.saved()
         self._tell_landed()
+
+    def _save_when_free(self) -> None:
+        """Saves; while an earlier checkpoint is being written, once that is there."""
+        self._saves_later = self._checkpoints.busy
+        if not self._saves_later:
+            self._save()
 
     def _tell_landed(self, wait: bool = False) -> None:
         """Lets callbacks know of the checkpoints that are whole now."""

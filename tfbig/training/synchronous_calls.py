@@ -48,6 +48,12 @@ class SynchronousCalls(ScheduledCalls):
             counts = self._parts_of(part, numbers)
             if not counts[:, 2].any():
                 break
+            if not counts[:, 2].all():
+                raise UserError(
+                    f"the workers' data end at different steps: at step {first + i + 1} only some "
+                    "of them have a batch. With max_staleness=0 they share each batch; have "
+                    "input_fn return the same data, in the same order, in every task."
+                )
             count, size = int(counts[:, 0].sum()), int(counts[:, 1].max())
             loss, *metrics = update(tf.constant(size / max(count, 1), tf.float32))
             loss, metrics = float(loss.numpy()), [m.numpy() for m in metrics]
