@@ -4,6 +4,7 @@ import json
 import os
 
 import keras
+import tensorflow as tf
 
 import tfbig
 from tests.cluster.parameter_server_runs import build, data
@@ -34,18 +35,30 @@ def synchronized() -> keras.Model:
     return model
 
 
+def shorter_elsewhere() -> tf.data.Dataset:
+    """A Dataset of three batches, and of five on worker 1."""
+    task = json.loads(os.environ["TF_CONFIG"])["task"]
+    batches = 5 if task == {"type": "worker", "index": 1} else 3
+    dataset = tf.data.Dataset.from_tensor_slices(data()[0]).batch(64).take(batches)
+    return dataset.filter(lambda images, labels: True)  # of a length that nobody knows
+
+
 def train(kind: str) -> None:
     training, _ = data()
     source = Broken if kind == "broken data" else tfbig.data.ArraySource
+    read = lambda: source(training).batch(64)  # noqa: E731
+    if kind == "uneven":
+        read = shorter_elsewhere
     fields = {
         "synchronized": {"max_staleness": 0},
+        "uneven": {"max_staleness": 0},
         "owner": {"model_distribution": "owner"},
         "jit": {"jit_compile": True},
     }.get(kind, {})
     model = {"accumulates": accumulating, "synchronized": synchronized}.get(kind, build)
     tfbig.train_distributed(
         model() if kind == "model" else model,
-        lambda: source(training).batch(64),
+        read,
         strategy="parameter_server",
         max_steps=50,
         config=tfbig.RunConfig(**fields),

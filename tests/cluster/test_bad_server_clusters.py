@@ -53,6 +53,7 @@ def test_a_port_in_use_is_named(tmp_path):
         ("synchronized", "synchronized=True"),
         ("owner", 'model_distribution="owner"'),
         ("jit", "jit_compile=True"),
+        ("uneven", "end at different steps: at step 4 only some of them have a batch"),
         ("broken data", "the data cannot be read: worker 0: the disk of this task is broken"),
     ],
 )

@@ -82,6 +82,8 @@ def test_the_example_runs_with_an_evaluator(tmp_path):
     reached = re.fullmatch(r"\[chief\] step 400: held-out accuracy (0\.9[4-9]\d*|1\.0*)", chief[-1])
     assert reached, done.stdout
     lines = (tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()
+    saved = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert saved == [f"ckpt-00000{step}" for step in (100, 200, 300, 400)]  # to be evaluated
     last = json.loads(lines[-1])  # the evaluator's
     assert last["step"] == 400 and last["accuracy"] == pytest.approx(float(reached[1]), abs=1e-4)
     assert len(list((tmp_path / "run" / "export" / "final").iterdir())) == 1
