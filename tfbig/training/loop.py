@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -25,11 +26,11 @@ from tfbig.training.meters import DataWait, Meters, Stopwatch
 from tfbig.training.preemption import Preemption
 from tfbig.training.result import TrainResult, note
 from tfbig.training.resuming import begin_epoch_again
+from tfbig.training.saving import Saving
 from tfbig.training.schedule import Schedule, power_of_two
 
 log = logging.getLogger("tfbig")
 
-_LATE_SECONDS = 1.0  # for a checkpoint that is being written when the run fails
 _CALL_SECONDS = 0.2  # long enough that a call's own cost is nothing, short enough to stop soon
 
 
@@ -81,10 +82,19 @@ class Loop:
     ):
         self._program, self._placement, self._feed = program, placement, feed
         self._make_calls, self._calls, self._look = make_calls, make_calls(jit=jit), look
-        self._checkpoints, self._callbacks = checkpoints, callbacks
+        self._callbacks = callbacks
         self._schedule, self._passes, self._run_info = schedule, passes, run
         self._agreement = agreement
-        self._config, self._keep = config, keep
+        self._config = config
+        self._saving = Saving(
+            checkpoints,
+            program,
+            feed,
+            callbacks,
+            keep=keep,
+            state=self._state,
+            unsaved=restored is None,
+        )
         listeners = callbacks.may_stop or callbacks.need_epochs or callbacks.need_batch_logs
         self._meters = Meters(program, placement, epochs=listeners)
         self._data_wait = DataWait()
@@ -92,8 +102,6 @@ class Loop:
         self._restored = restored
         self._step = start
         self._first: Stack | None = None
-        self._unsaved = restored is None
-        self._saves_later = False
         self._epoch_begun = False
         self._history: list[dict[str, float]] = []
         self._loss: float | None = None
@@ -145,21 +153,21 @@ class Loop:
             if signal is None:
                 self._finish()
             else:
-                self._save()
+                self._saving.save(self._step)
             self._agreement.before_run(None)  # the last epoch's end may have changed something
             self._agreement.after_run(weights=callbacks.may_stop)
-            self._tell_landed(wait=True)  # before their end, which may change the weights
+            self._saving.tell(wait=True)  # before their end, which may change the weights
             with self._placement.scope():
                 callbacks.end(self._last_logs())
             self._agreement.before_run(None, weights=callbacks.may_stop)
             if signal is None:
                 # After the callbacks' end, where EarlyStopping brings the best weights back.
-                self._unsaved = True
+                self._saving.unsaved = True
                 stopped = self._agreement.share(callbacks.stop_training)
-                self._save(ended="callback" if stopped else "finished")
-            self._tell_landed(wait=True)
+                self._saving.save(self._step, ended="callback" if stopped else "finished")
+            self._saving.tell(wait=True)
         except BaseException:
-            self._checkpoints.abandon(_LATE_SECONDS)
+            self._saving.abandon()
             raise
         finally:
             self._feed.close()
@@ -204,17 +212,16 @@ class Loop:
             if not stack.steps:
                 continue  # the data had ended, which was not known
             self._boundary()
-            self._tell_landed()
-            if self._saves_later:
-                self._save_when_free()
+            self._saving.look(self._step)
             if not first:  # the first call's time is the compiler's
                 self._data_wait.add(waiting.seconds, seconds)
                 target = power_of_two(min(_CALL_SECONDS / seconds, 8) * stack.steps)
             decided = self._decide(preemption, target, seconds_saved)
             target = decided.target
             if decided.save:  # at this step, if a callback asks for it
-                self._save() if self._callbacks.save_now else self._save_when_free()
-            if not self._unsaved:
+                now = self._callbacks.save_now
+                (self._saving.save if now else self._saving.save_when_free)(self._step)
+            if not self._saving.unsaved:
                 seconds_saved = time.monotonic()
             first = False
             short = stack.steps < steps
@@ -278,7 +285,8 @@ class Loop:
             )
         seconds = waited + watch.seconds
         self._meters.add(ran.loss_sum, ran.examples, stack.steps, seconds, ran.staleness)
-        self._step, self._unsaved = self._step + stack.steps, True
+        self._step += stack.steps
+        self._saving.unsaved = True
         loss = ran.loss_sum / ran.examples if ran.examples else math.nan
         with self._placement.scope():
             callbacks.call_end(self._step, loss, self._meters.epoch)
@@ -292,11 +300,11 @@ class Loop:
         if schedule.due("evaluate", step):
             self._evaluate()
             if self._evaluations.need_checkpoints and step != schedule.end:
-                self._save_when_free()
+                self._saving.save_when_free(step)
         if schedule.due("epoch", step):
             self._end_epoch()
         if schedule.due("checkpoint", step) and step != schedule.end:
-            self._save_when_free()
+            self._saving.save_when_free(step)
         if step in schedule.phases and step != schedule.end:
             self._program.enter(step)
             self._calls = self._make_calls(jit=self._calls.jit)
@@ -332,13 +340,13 @@ class Loop:
 
     def _evaluate(self, last: bool = False) -> None:
         if self._evaluations.run(self._step, self._history, last):
-            self._unsaved = True
+            self._saving.unsaved = True
 
     def _end_epoch(self) -> None:
         epoch = (self._step - 1) // self._schedule.epoch
         logs = self._last_logs()
         self._meters.start_epoch()
-        self._epoch_begun, self._unsaved = False, True
+        self._epoch_begun, self._saving.unsaved = False, True
         self._evaluations.end_epoch()
         with self._placement.scope():
             self._callbacks.epoch_end(epoch, logs)
@@ -347,49 +355,14 @@ class Loop:
         """The epoch's loss and metrics, and those of the latest evaluation as val_…"""
         return {**self._meters.epoch(), **self._evaluations.logs()}
 
-    def _save(self, ended: str | None = None) -> None:
-        """Writes a checkpoint, unless nothing has happened since the last one.
-
-        Args:
-            ended: "finished" or "callback" if the run is over, and by whom.
-        """
-        if self._checkpoints.directory is None or not self._unsaved:
-            return
-        self._callbacks.saving(self._step)
-        plain, arrays = self._callbacks.state()
-        self._checkpoints.save(
-            self._step,
-            self._program.named_variables(),
-            self._feed.trackables(),
-            {
-                **self._keep,
-                "position": self._feed.position(),
-                "loop": {
-                    "meters": self._meters.state(),
-                    "callbacks": plain,
-                    **self._evaluations.state(),
-                    "loss": self._loss,
-                    "jit": self._calls.jit,
-                    "ended": ended,
-                },
-            },
-            arrays,
-            named=self._program.named,
-        )
-        self._unsaved = self._saves_later = False
-        self._callbacks.saved()
-        self._tell_landed()
-
-    def _save_when_free(self) -> None:
-        """Saves; while an earlier checkpoint is being written, once that is there."""
-        self._saves_later = self._checkpoints.busy
-        if not self._saves_later:
-            self._save()
-
-    def _tell_landed(self, wait: bool = False) -> None:
-        """Lets callbacks know of the checkpoints that are whole now."""
-        for step, path in self._checkpoints.landed(wait):
-            self._callbacks.checkpoint(step, path)
+    def _state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the loop."""
+        return {
+            "meters": self._meters.state(),
+            **self._evaluations.state(),
+            "loss": self._loss,
+            "jit": self._calls.jit,
+        }
 
     def _finalize_weights(self) -> None:
         """Puts the averaged weights in place where the optimizer keeps such; after saving."""
