@@ -98,13 +98,12 @@ def checkpoints(measure, steps: int | None) -> None:
         found = measure(model="sharded", rows=10_000_000, steps=steps, model_dir=folder)
     step = 1 / found["rate"]
     print(f"{found['rate']:.1f} steps/s, {step * 1000:.1f} ms a step")
-    for (until_next, steps), (seconds, meanwhile) in zip(  # noqa: B905  the last ends the run
-        found["next_calls"], found["written"]
+    for waited, (seconds, steps) in zip(  # noqa: B905  the last ends the run
+        found["waited"], found["written"]
     ):
-        waited, pace = until_next - steps * step, meanwhile / seconds
         print(
-            f"training waited {waited * 1000:.0f} ms; the checkpoint was there in {seconds:.1f} s, "
-            f"in which it took {pace:.1f} steps/s"
+            f"training waited {waited * 1000:.0f} ms; in the {seconds:.1f} s until the checkpoint "
+            f"was there it took {steps / seconds:.1f} steps/s"
         )
 
 
@@ -158,25 +157,27 @@ def make_watch(every: int):
     class Watch(tfbig.callbacks.LoopCallback):
         def __init__(self):
             super().__init__()
-            self.found = {"bytes": 0.0, "next_calls": [], "written": []}
+            self.found = {"bytes": 0.0, "waited": [], "written": []}
             self.step, self.first, self.saving, self.began = 0, None, None, {}
 
+        def on_call_begin(self, step, look):
+            if self.saving is not None:
+                self.found["waited"].append(time.perf_counter() - self.saving)
+                self.saving = None
+
         def on_calls(self, step, logs):
-            self.step, now = step, time.perf_counter()
+            self.step = step
             if self.first is None and step >= every:
                 self.first = (step, on_the_wire())
             elif self.first is not None:
                 steps = step - self.first[0]
                 self.found["bytes"] = (on_the_wire() - self.first[1]) / steps
-            if self.saving is not None:  # the first call since then
-                self.found["next_calls"].append((now - self.saving[0], step - self.saving[1]))
-                self.saving = None
 
         def on_saving(self, step):
-            self.saving = self.began[step] = (time.perf_counter(), step)
+            self.saving = self.began[step] = time.perf_counter()
 
         def on_checkpoint(self, step, path):
-            seconds = time.perf_counter() - self.began[step][0]
+            seconds = time.perf_counter() - self.began[step]
             self.found["written"].append((seconds, self.step - step))
 
     return Watch()

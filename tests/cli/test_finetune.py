@@ -7,6 +7,8 @@ import pytest
 from tests.cli.test_train import value_of
 from tests.training.small_runs import saved_variables
 
+pytestmark = pytest.mark.slow  # processes take their time
+
 RECIPE = """\
 from ml_collections import ConfigDict
 

@@ -9,6 +9,8 @@ import pytest
 from tests import harness
 from tests.cluster import bad_runs
 
+pytestmark = pytest.mark.slow  # processes take their time
+
 # By case, the task that the message names (None: none) and words of it.
 DIFFERENCES = {
     "config": ["RunConfig.log_step_count_steps: 5, the chief has 6"],

@@ -10,6 +10,8 @@ from tests.cluster import bad_server_runs as runs
 from tfbig.errors import UserError
 from tfbig.placement.strategies import make_placement
 
+pytestmark = pytest.mark.slow  # processes take their time
+
 
 @pytest.mark.parametrize("missing", ["worker", "ps", "chief"])
 def test_a_cluster_without_one_of_the_jobs(missing, monkeypatch):

@@ -9,6 +9,8 @@ import pytest
 from tests import harness
 from tests.cluster import model_dir_runs
 
+pytestmark = pytest.mark.slow  # processes take their time
+
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory) -> dict:

@@ -8,6 +8,8 @@ from tests import harness
 from tests.cluster import parameter_server_runs as runs
 from tfbig.data.distribution import RandomDistribution, TurnsDistribution
 
+pytestmark = pytest.mark.slow  # processes take their time
+
 STEPS = 200
 
 

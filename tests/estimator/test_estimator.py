@@ -228,6 +228,7 @@ def test_params_reach_input_fn_and_labels_may_be_a_dict(tmp_path):
     assert estimator.get_variable_value("global_step") == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tf1", "keras"])
 def test_a_new_process_evaluates_and_predicts_the_same_bits(kind, tmp_path, in_process):
     first = in_process(runs.train_and_use, kind, str(tmp_path), "one_device", 1)
@@ -236,6 +237,7 @@ def test_a_new_process_evaluates_and_predicts_the_same_bits(kind, tmp_path, in_p
     assert again == first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tf1", "keras"])
 def test_a_killed_run_goes_on_in_a_new_process_to_the_same_bits(kind, tmp_path, in_process):
     whole = in_process(runs.train_whole, kind, str(tmp_path / "whole"))
@@ -247,6 +249,7 @@ def test_a_killed_run_goes_on_in_a_new_process_to_the_same_bits(kind, tmp_path, 
     np.testing.assert_equal(iris.values(tmp_path / "parts"), iris.values(tmp_path / "whole"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tf1", "keras"])
 def test_two_replicas_compute_what_one_device_does(kind, tmp_path, in_process):
     one = in_process(runs.train_and_use, kind, str(tmp_path / "one"), "one_device", 1)

@@ -7,6 +7,8 @@ import pytest
 from tests import harness
 from tests.training import resumed_runs
 
+pytestmark = pytest.mark.slow  # processes take their time
+
 ONE_DEVICE = [kind for kind in resumed_runs.KINDS if kind not in resumed_runs.ON_TWO_REPLICAS]
 
 
