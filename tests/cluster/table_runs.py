@@ -62,13 +62,13 @@ def train(strategy: str, optimizer: str, fields: dict) -> dict:
     }
 
 
-def saved(strategy: str, fields: dict, model_dir: str) -> dict:
+def saved(strategy: str, fields: dict, model_dir: str, steps: int = 60) -> dict:
     """Trains with checkpoints; returns the table and its accumulator in each of them."""
     result = tfbig.train_distributed(
         lambda: build("adagrad"),
         lambda: tfbig.data.ArraySource(data()).batch(BATCH),
         strategy=strategy,
-        max_steps=60,
+        max_steps=steps,
         model_dir=model_dir,
         config=tfbig.RunConfig(tf_random_seed=3, save_checkpoints_steps=20, **fields),
     )

@@ -42,6 +42,23 @@ def as_wholes(kinds: dict[str, list], tables: dict[str, list[str]]) -> dict[str,
     return wholes
 
 
+def names_to_cut(variables: dict[str, Any], tables: dict[str, list[str]]) -> set[str]:
+    """The names of shards of tables that a checkpoint has in another number of shards.
+
+    Args: those of `values_for`.
+    """
+    cut = _to_cut(variables, tables)
+    return {name for names in cut.values() for name in names}
+
+
+def _to_cut(variables: dict[str, Any], tables: dict[str, list[str]]) -> dict[str, list[str]]:
+    return {
+        first: names
+        for first, names in tables_of(variables).items()
+        if len(tables.get(first, names)) != len(names)
+    }
+
+
 def values_for(
     variables: dict[str, Any], tables: dict[str, list[str]], read: Callable[[str], np.ndarray]
 ) -> Iterator[tuple[str, np.ndarray]]:
@@ -55,11 +72,7 @@ def values_for(
     Yields:
         A variable's name and value, in no particular order.
     """
-    cut = {
-        first: names
-        for first, names in tables_of(variables).items()
-        if len(tables.get(first, names)) != len(names)
-    }
+    cut = _to_cut(variables, tables)
     left = {name for names in cut.values() for name in names}
     for name in variables:
         if name not in left:
