@@ -70,7 +70,7 @@ class Saving:
 
     def save_when_free(self, step: int) -> None:
         """Saves; while an earlier checkpoint is being written, in the first `look` after that."""
-        self._due = self._checkpoints.busy
+        self._due = self.unsaved and self._checkpoints.busy
         if not self._due:
             self.save(step)
 
