@@ -14,22 +14,39 @@ import tensorflow as tf
 
 from tfbig.training.tables import names_to_cut, values_for
 
+WriteLate = Callable[[str, dict], list[str]]
 
-def write_state(folder: str, variables: dict, trackables: dict) -> None:
+
+def write_state(
+    folder: str,
+    variables: dict,
+    trackables: dict,
+    late: dict | None = None,
+    write_late: WriteLate | None = None,
+) -> None:
     """Writes `<folder>/state.index` and its data, with tf.train.Checkpoint's names.
 
     Args:
         folder: that is there.
         variables: name to tf.Variable, or to what has its value in slices (shape, dtype, numpy).
         trackables: name to any other object that tf.train.Checkpoint can save.
+        late: name to what `write_late` writes, which is given a folder and tensors by their names
+            in the checkpoint, and returns the prefixes of the files.
     """
     in_slices = sliced(variables)
     whole = {n: v for n, v in variables.items() if n not in in_slices}
     root = tf.train.Checkpoint(variables=whole, **trackables)
-    _write(folder, root.write, {key_of(n): v for n, v in in_slices.items()})
+    _write(folder, root.write, in_slices, late or {}, write_late, key_of)
 
 
-def write_named_state(folder: str, variables: dict, trackables: dict, step: int) -> None:
+def write_named_state(
+    folder: str,
+    variables: dict,
+    trackables: dict,
+    step: int,
+    late: dict | None = None,
+    write_late: WriteLate | None = None,
+) -> None:
     """The same with the variables' own names, and nothing else, as tf.estimator's checkpoints.
 
     `<folder>/state.index` has the variables and `global_step`; the trackables, if there are such,
@@ -44,44 +61,34 @@ def write_named_state(folder: str, variables: dict, trackables: dict, step: int)
         _save(prefix, tensors)
         return prefix
 
-    _write(folder, write, {own_name(n): v for n, v in in_slices.items()})
+    _write(folder, write, in_slices, late or {}, write_late, own_name)
     if trackables:
         tf.train.Checkpoint(**trackables).write(os.path.join(folder, "data"))
 
 
-def _write(folder: str, write_whole: Callable[[str], str], in_slices: dict) -> None:
-    """Writes what is whole, then the sliced variables one by one, and puts them together."""
+def _write(
+    folder: str,
+    write_whole: Callable[[str], str],
+    in_slices: dict,
+    late: dict,
+    write_late: WriteLate | None,
+    key: Callable[[str], str],
+) -> None:
+    """Writes what is whole, then the sliced variables one by one, then what is late, as one."""
     prefix = os.path.join(folder, "state")
-    if not in_slices:
+    if not in_slices and not late:
         write_whole(prefix)
         return
     parts = os.path.join(folder, "parts")
     prefixes = [write_whole(os.path.join(parts, "whole"))]
-    for key, value in full_values(in_slices):
+    for name, value in full_values(in_slices):
         prefixes.append(os.path.join(parts, str(len(prefixes))))
-        _save(prefixes[-1], {key: value})
+        _save(prefixes[-1], {key(name): value})
+    if late:
+        prefixes += write_late(parts, {key(name): tensor for name, tensor in late.items()})
     tf.raw_ops.MergeV2Checkpoints(
         checkpoint_prefixes=prefixes, destination_prefix=prefix, delete_old_dirs=False
     )
-    shutil.rmtree(parts)
-
-
-def join_late(folder: str, write: Callable[[str], list[str]]) -> None:
-    """Adds tensors to those that `write_state` or `write_named_state` has written.
-
-    Args:
-        write: writes them into the folder that it is given, and returns the prefixes.
-    """
-    prefix, parts = os.path.join(folder, "state"), os.path.join(folder, "parts")
-    os.makedirs(parts)
-    tf.raw_ops.MergeV2Checkpoints(
-        checkpoint_prefixes=[prefix, *write(parts)],
-        destination_prefix=os.path.join(parts, "state"),
-        delete_old_dirs=False,
-    )
-    for name in os.listdir(parts):
-        if name.startswith("state."):
-            os.replace(os.path.join(parts, name), os.path.join(folder, name))
     shutil.rmtree(parts)
 
 

@@ -8,14 +8,13 @@ That of an estimator-style model_fn holds its variables under their own names, a
 <model_dir>/checkpoint points at it, as TensorFlow's tools expect.
 """
 
-import contextlib
 import json
 import logging
 import os
 import re
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,9 +24,6 @@ from tfbig.errors import CheckpointError, UserError
 from tfbig.training.checkpoint_state import (
     first_line,
     full_values,
-    join_late,
-    key_of,
-    own_name,
     read_state,
     sliced,
     write_named_state,
@@ -177,21 +173,22 @@ class Checkpoints:
         text = json.dumps(metadata, indent=1)
 
         def write() -> None:
-            with self._saving(step, temporary):
+            try:
                 shutil.rmtree(temporary, ignore_errors=True)
                 os.makedirs(temporary)
+                others = (late, self._late and self._late.write)
                 if named:
-                    write_named_state(temporary, whole, trackables, step)
+                    write_named_state(temporary, whole, trackables, step, *others)
                 else:
-                    write_state(temporary, whole, trackables)
-                if late:
-                    tensors = {(own_name if named else key_of)(name): late[name] for name in late}
-                    join_late(temporary, lambda folder: self._late.write(folder, tensors))
+                    write_state(temporary, whole, trackables, *others)
                 with open(os.path.join(temporary, "arrays.npz"), "wb") as file:
                     np.savez(file, allow_pickle=False, **arrays)
                 with open(os.path.join(temporary, "metadata.json"), "w") as file:
                     file.write(text)
                 self._put_in_place(step, temporary, named)
+            except (OSError, tf.errors.OpError) as error:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise CheckpointError(self._not_saved(step, error)) from error
 
         if late:
             self._late.start(write)
@@ -234,15 +231,6 @@ class Checkpoints:
     def _wait(self) -> None:
         if self._late:
             self._late.wait()
-
-    @contextlib.contextmanager
-    def _saving(self, step: int, temporary: str) -> Iterator[None]:
-        """Turns what can go wrong into a CheckpointError, and removes what was written."""
-        try:
-            yield
-        except (OSError, tf.errors.OpError) as error:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise CheckpointError(self._not_saved(step, error)) from error
 
     def _put_in_place(self, step: int, temporary: str, named: bool) -> None:
         """Gives a whole checkpoint its name."""
