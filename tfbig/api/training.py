@@ -24,7 +24,6 @@ from tfbig.finetuning.loading import load_model
 from tfbig.finetuning.lora import save_adapters
 from tfbig.finetuning.recipe import Recipe
 from tfbig.finetuning.tune import tuning_builder
-from tfbig.placement.evaluator_task import EvaluatorTask
 from tfbig.placement.serving_task import ServingTask
 from tfbig.placement.strategies import make_placement
 from tfbig.placement.together import together
@@ -32,7 +31,7 @@ from tfbig.programs.spec import ModeKeys
 from tfbig.run_config import RunConfig
 from tfbig.training.result import TrainResult
 from tfbig.training.run_length import RunLength
-from tfbig.training.serving import serve, tell_end
+from tfbig.training.serving import serve, train_or_follow
 from tfbig.training.session import TrainingSession
 
 _FINE_TUNES_OWN = ("model_fn", "recipe", "base_model_fn", "remat")
@@ -131,12 +130,8 @@ def train_distributed(
         with session.watching():
             session.read_data(read, read_eval, max_steps=max_steps, epochs=epochs)
             session.build_model(model_fn)
-            if isinstance(placement, EvaluatorTask):
-                return session.follow(placement)
             callbacks = keras.tree.flatten([] if callbacks is None else callbacks)
-            result = session.train([*callbacks, *hooks_of_spec(session)])
-            tell_end(result, placement)
-            return result
+            return train_or_follow(session, placement, [*callbacks, *hooks_of_spec(session)])
 
 
 def fine_tune(

@@ -9,13 +9,12 @@ from tfbig.errors import UserError
 from tfbig.estimator.hooks.checkpoint_saver import CheckpointSaverHook
 from tfbig.estimator.hooks.translation import ModeHooks, plan_hooks
 from tfbig.estimator.scaffold import plan_scaffold
-from tfbig.placement.evaluator_task import EvaluatorTask
 from tfbig.placement.serving_task import ServingTask
 from tfbig.placement.strategies import make_placement
 from tfbig.placement.together import together
 from tfbig.programs.spec import ModeKeys
 from tfbig.training.result import TrainResult
-from tfbig.training.serving import serve, tell_end
+from tfbig.training.serving import serve, train_or_follow
 from tfbig.training.session import TrainingSession
 
 
@@ -96,10 +95,7 @@ def fit(
                         evaluation.hooks, session.watched, "evaluation_hooks", ModeKeys.EVAL, look
                     ),
                 )
-            if isinstance(placement, EvaluatorTask):
-                return session.follow(placement)
-            result = session.train(callbacks)
-            tell_end(result, placement)
+            result = train_or_follow(session, placement, callbacks)
     return _unless_preempted(result)
 
 

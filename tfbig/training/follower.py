@@ -9,12 +9,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tfbig.data.feed import Feed
 from tfbig.errors import CheckpointError, UserError
 from tfbig.placement.chief_watch import ChiefWatch
 from tfbig.placement.evaluator_task import EvaluatorTask
 from tfbig.programs.program import Program
-from tfbig.run_config import RunConfig
 from tfbig.training.callbacks.progress import Progress
 from tfbig.training.checkpoints import Checkpoints
 from tfbig.training.evaluations import Evaluations
@@ -140,34 +138,25 @@ def _loss_in(best: str) -> float:
 
 
 def follow(
-    task: EvaluatorTask,
-    program: Program,
-    feed: Feed | None,
-    config: RunConfig,
-    checkpoints: Checkpoints,
-    steps: int | None = None,
-    hooks: Any = None,
+    task: EvaluatorTask, program: Program, evaluator: Evaluator | None, checkpoints: Checkpoints
 ) -> TrainResult:
     """Evaluates the checkpoints of a run until it has ended.
 
     Args:
         task: this one.
         program: built, on this task's device.
-        feed: of eval_input_fn.
-        config: of the run.
+        evaluator: None: there is no eval_input_fn.
         checkpoints: of its model_dir.
-        steps, hooks: of each evaluation, as the Evaluator takes them.
 
     Raises:
         UserError: there is nothing to follow, or nothing to evaluate on.
         PeerLost: the chief is gone.
     """
-    if feed is None or checkpoints.model_dir is None:
-        missing = "eval_input_fn" if feed is None else "model_dir"
+    if evaluator is None or checkpoints.model_dir is None:
+        missing = "eval_input_fn" if evaluator is None else "model_dir"
         raise UserError(
             f"this task is the evaluator of its cluster, which needs {missing}; give it, or start "
             "no evaluator."
         )
-    evaluate = Evaluator(program, task, feed, config, config.jit_compile is True, steps, hooks)
     variables = program.named_variables()
-    return Follower(checkpoints, variables, program.model, evaluate, task.watch).run()
+    return Follower(checkpoints, variables, program.model, evaluator, task.watch).run()

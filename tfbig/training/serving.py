@@ -1,4 +1,4 @@
-"""What a worker or ps does in train_distributed: it serves the chief until the job has ended."""
+"""What the tasks of a cluster do in a run: workers and ps serve the chief until it has ended."""
 
 import functools
 from collections.abc import Callable
@@ -9,6 +9,7 @@ import tensorflow as tf
 from tfbig.data.feed import Feed
 from tfbig.data.numbered_feed import NumberedReader, Numbers, as_arrays
 from tfbig.data.source import Source
+from tfbig.placement.evaluator_task import EvaluatorTask
 from tfbig.placement.parameter_server import ParameterServer
 from tfbig.placement.placement import Placement
 from tfbig.placement.serving_task import ServingTask
@@ -16,6 +17,7 @@ from tfbig.run_config import RunConfig
 from tfbig.training.feeds import EVALUATION, TRAINING, make_feed
 from tfbig.training.result import TrainResult
 from tfbig.training.seeds import set_seed
+from tfbig.training.session import TrainingSession
 
 
 def serve(
@@ -55,11 +57,23 @@ def serve(
     return TrainResult(**told.get("result", {"global_step": 0}))
 
 
-def tell_end(result: TrainResult, placement: Placement) -> None:
-    """Tells all workers and ps of a run that it has ended, and how."""
+def train_or_follow(session: TrainingSession, placement: Placement, callbacks: list) -> TrainResult:
+    """What a task does that does not serve: it trains, or evaluates what another one trains.
+
+    Workers and ps are told of the end, and how it was.
+
+    Args:
+        session: whose model is built.
+        placement: of this task.
+        callbacks: of the training.
+    """
+    if isinstance(placement, EvaluatorTask):
+        return session.follow(placement)
+    result = session.train(callbacks)
     if isinstance(placement, ParameterServer):
         fields = ("global_step", "loss", "metrics", "history", "model_dir", "preempted")
         placement.finish({"result": {name: getattr(result, name) for name in fields}})
+    return result
 
 
 def _feed(

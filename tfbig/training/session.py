@@ -88,9 +88,9 @@ class TrainingSession:
                 f"RunConfig.max_staleness={config.max_staleness} is for "
                 f'strategy="parameter_server", and this is "{placement.name}"; leave it None.'
             )
-        late = None
-        if placement.name == "parameter_server":
-            late = LateTables(consistent=config.max_staleness == 0)
+        late = (
+            LateTables(config.max_staleness == 0) if placement.name == "parameter_server" else None
+        )
         self._checkpoints = Checkpoints(
             model_dir, config.keep_checkpoint_max, self._peers.is_chief, late
         )
@@ -192,9 +192,7 @@ class TrainingSession:
                 result = dataclasses.replace(result, model=model)
             return result
         finally:  # the loop closes what it trains on, if it comes to run
-            for feed in (self._feed, self._eval_feed):
-                if feed is not None:
-                    feed.close()
+            self._close_feeds()
 
     def _check_ends(self) -> None:
         limited = self._max_steps is not None or self._limit is not None  # hooks set them too
@@ -241,24 +239,13 @@ class TrainingSession:
             insist=self._config.jit_compile is True,
         )
         self._program.enter(start.step)
-        evaluator = None
-        if self._eval_feed is not None:
-            evaluator = Evaluator(
-                self._program,
-                self._placement,
-                self._eval_feed,
-                self._config,
-                jit,
-                self._eval_steps,
-                self._eval_hooks and self._eval_hooks(),
-            )
         loop = Loop(
             self._program,
             self._placement,
             self._feed,
             make_calls=make_calls,
             look=Look(self._program, self._placement, self._feed, self.watched),
-            evaluator=evaluator,
+            evaluator=self._evaluator(jit),
             elsewhere=evaluations_elsewhere(self._placement, self._model_dir),
             checkpoints=self._checkpoints,
             callbacks=runner,
@@ -289,19 +276,28 @@ class TrainingSession:
     def follow(self, task: EvaluatorTask) -> TrainResult:
         """Evaluates what another task trains, in the place of `train`; see `follow`."""
         try:
-            return follow(
-                task,
-                self._program,
-                self._eval_feed,
-                self._config,
-                self._checkpoints,
-                self._eval_steps,
-                self._eval_hooks and self._eval_hooks(),
-            )
+            evaluator = self._evaluator(jit=self._config.jit_compile is True)
+            return follow(task, self._program, evaluator, self._checkpoints)
         finally:
-            for feed in (self._feed, self._eval_feed):
-                if feed is not None:
-                    feed.close()
+            self._close_feeds()
+
+    def _evaluator(self, jit: bool) -> Evaluator | None:
+        if self._eval_feed is None:
+            return None
+        return Evaluator(
+            self._program,
+            self._placement,
+            self._eval_feed,
+            self._config,
+            jit,
+            self._eval_steps,
+            self._eval_hooks and self._eval_hooks(),
+        )
+
+    def _close_feeds(self) -> None:
+        for feed in (self._feed, self._eval_feed):
+            if feed is not None:
+                feed.close()
 
     def limit(self, steps: int | None, last: int | None) -> None:
         """Ends the run after a number of steps, or at a step, unless it ends before."""
