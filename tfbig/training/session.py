@@ -40,7 +40,7 @@ from tfbig.training.evaluations import evaluations_elsewhere
 from tfbig.training.evaluator import Evaluator
 from tfbig.training.feeds import described_feed, feed_of_run
 from tfbig.training.follower import follow
-from tfbig.training.late_tables import LateTables
+from tfbig.training.late_tables import late_tables
 from tfbig.training.look import Look
 from tfbig.training.loop import Loop
 from tfbig.training.preemption import Preemption
@@ -88,12 +88,8 @@ class TrainingSession:
                 f"RunConfig.max_staleness={config.max_staleness} is for "
                 f'strategy="parameter_server", and this is "{placement.name}"; leave it None.'
             )
-        late = (
-            LateTables(config.max_staleness == 0) if placement.name == "parameter_server" else None
-        )
-        self._checkpoints = Checkpoints(
-            model_dir, config.keep_checkpoint_max, self._peers.is_chief, late
-        )
+        keep, writes = config.keep_checkpoint_max, self._peers.is_chief
+        self._checkpoints = Checkpoints(model_dir, keep, writes, late_tables(placement, config))
         self._preemption = Preemption()
         self._checkpoints.clear_up()
         self._seed = self._choose_seed()
@@ -239,6 +235,7 @@ class TrainingSession:
             insist=self._config.jit_compile is True,
         )
         self._program.enter(start.step)
+        keep = {"seed": self._seed, "settings": self._program.settings(), "began": start.began}
         loop = Loop(
             self._program,
             self._placement,
@@ -254,11 +251,7 @@ class TrainingSession:
             agreement=agreement,
             run=self._run_info(start.step),
             config=self._config,
-            keep={
-                "seed": self._seed,
-                "settings": self._program.settings(),
-                "began": start.began,
-            },
+            keep=keep,
             start=start.step,
             restored=start.last if done else start.restored,
             jit=jit,
@@ -284,15 +277,9 @@ class TrainingSession:
     def _evaluator(self, jit: bool) -> Evaluator | None:
         if self._eval_feed is None:
             return None
-        return Evaluator(
-            self._program,
-            self._placement,
-            self._eval_feed,
-            self._config,
-            jit,
-            self._eval_steps,
-            self._eval_hooks and self._eval_hooks(),
-        )
+        hooks = self._eval_hooks and self._eval_hooks()
+        where = self._program, self._placement, self._eval_feed
+        return Evaluator(*where, self._config, jit, self._eval_steps, hooks)
 
     def _close_feeds(self) -> None:
         for feed in (self._feed, self._eval_feed):
