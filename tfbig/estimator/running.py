@@ -12,6 +12,7 @@ from tfbig.estimator.exporters import run_exporters
 from tfbig.estimator.hooks.hook import Hook
 from tfbig.estimator.specs import EvalSpec, TrainSpec
 from tfbig.estimator.training import Evaluation, fit
+from tfbig.training.checkpoint_folders import folder_of
 
 log = logging.getLogger("tfbig")
 
@@ -121,8 +122,8 @@ class _AfterEvaluation(Hook):
         self.exported = run_exporters(exporters, self._estimator, path, result, self._ending)
 
     def _export_earlier(self, step: int) -> None:
-        path = os.path.join(self._estimator.model_dir, "checkpoints", f"ckpt-{step:08d}", "state")
-        if not os.path.exists(f"{path}.index"):
+        path = folder_of(self._estimator.model_dir, step)
+        if not os.path.isdir(path):
             log.info("the checkpoint of step %d is not kept any more, and not exported", step)
             return
         self._export(path, self.result)

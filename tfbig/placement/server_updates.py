@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfbig.placement.variable_places import tensorflow_variable
 from tfbig.programs.row_updates import check_sparse_optimizer
 from tfbig.programs.updates import Updates
 
@@ -32,7 +33,7 @@ class ServerUpdates(Updates):
         make = inner.add_variable_from_reference
 
         def make_beside(reference_variable, *arguments, **keywords):
-            with self._beside(_tensorflow_variable(reference_variable)):
+            with self._beside(tensorflow_variable(reference_variable)):
                 return make(reference_variable, *arguments, **keywords)
 
         with _replaced(inner, "add_variable_from_reference", make_beside):
@@ -45,15 +46,11 @@ class ServerUpdates(Updates):
         update = inner.update_step
 
         def update_there(gradient, variable, learning_rate):
-            with tf.device(_tensorflow_variable(variable).device):
+            with tf.device(tensorflow_variable(variable).device):
                 return update(gradient, variable, learning_rate)
 
         with _replaced(inner, "update_step", update_there):
             super().apply(optimizer, gradients, variables)
-
-
-def _tensorflow_variable(variable: Any) -> tf.Variable:
-    return variable if isinstance(variable, tf.Variable) else variable.value
 
 
 @contextlib.contextmanager

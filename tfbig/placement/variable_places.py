@@ -3,8 +3,14 @@
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import tensorflow as tf
+
+
+def tensorflow_variable(variable: Any) -> tf.Variable:
+    """A variable of TensorFlow, or that of one of Keras."""
+    return variable if isinstance(variable, tf.Variable) else variable.value
 
 
 class VariablePlaces:

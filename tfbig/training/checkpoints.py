@@ -11,7 +11,6 @@ That of an estimator-style model_fn holds its variables under their own names, a
 import json
 import logging
 import os
-import re
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -21,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfbig.errors import CheckpointError, UserError
+from tfbig.training.checkpoint_folders import folder_of, steps_in
 from tfbig.training.checkpoint_state import (
     first_line,
     full_values,
@@ -111,10 +111,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps of the checkpoints that are there, oldest first."""
-        if not self.directory or not os.path.isdir(self.directory):
-            return []
-        found = (re.fullmatch(r"ckpt-(\d+)", name) for name in os.listdir(self.directory))
-        return sorted(int(match[1]) for match in found if match)
+        return steps_in(self.model_dir) if self.model_dir else []
 
     def saved_at(self, step: int) -> float:
         """When a checkpoint was written, in seconds as `time.time` has them."""
@@ -295,7 +292,7 @@ class Checkpoints:
         os.replace(temporary, os.path.join(folder, "checkpoint"))
 
     def _path(self, step: int) -> str:
-        return os.path.join(self.directory, f"ckpt-{step:08d}")
+        return folder_of(self.model_dir, step)
 
     def _read_metadata(self, step: int) -> dict:
         return _metadata_in(self._path(step))

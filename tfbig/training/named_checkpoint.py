@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfbig.errors import CheckpointError, UserError
+from tfbig.training.checkpoint_folders import folder_of, steps_in
 from tfbig.training.checkpoint_state import first_line, own_name
 from tfbig.training.tables import misfits, saved_tables, values_for
 
@@ -100,11 +101,8 @@ class NamedCheckpoint:
 
 def latest(model_dir: str) -> str | None:
     """The prefix of the newest checkpoint in a model_dir, of tfbig or tf.estimator, or None."""
-    folder = os.path.join(model_dir, "checkpoints")
-    names = os.listdir(folder) if os.path.isdir(folder) else []
-    steps = sorted(int(m[1]) for m in (re.fullmatch(r"ckpt-(\d+)", n) for n in names) if m)
-    for step in reversed(steps):
-        prefix = os.path.join(folder, f"ckpt-{step:08d}", "state")
+    for step in reversed(steps_in(model_dir)):
+        prefix = os.path.join(folder_of(model_dir, step), "state")
         if os.path.exists(f"{prefix}.index"):
             return prefix
     return tf.train.latest_checkpoint(model_dir) if os.path.isdir(model_dir) else None

@@ -10,6 +10,7 @@ from tfbig.data.feed import Stack
 from tfbig.data.numbered_feed import NumberedFeed
 from tfbig.errors import UserError
 from tfbig.placement.parameter_server import ParameterServer, PartOfBatch
+from tfbig.placement.variable_places import tensorflow_variable
 from tfbig.programs.program import Program
 from tfbig.training.calls import Ran
 from tfbig.training.part_places import DensePlace, RowsPlace, place_for
@@ -156,7 +157,7 @@ class SynchronousCalls(ScheduledCalls):
     def _places(self, sums: Sums, parts: int) -> list[DensePlace | RowsPlace]:
         """A place for each part's share of each sum; a gradient's is beside its weight."""
         beside: list = [
-            _tensorflow_variable(variable)
+            tensorflow_variable(variable)
             for of_group in sums.gradients
             for gradient, variable in zip(of_group, self._program.trainable, strict=True)
             if gradient is not None
@@ -167,7 +168,3 @@ class SynchronousCalls(ScheduledCalls):
             place_for(value, parts, functools.partial(self._placement.made_beside, weight))
             for weight, value in zip(beside, flat, strict=True)
         ]
-
-
-def _tensorflow_variable(variable: Any) -> tf.Variable:
-    return variable if isinstance(variable, tf.Variable) else variable.value
