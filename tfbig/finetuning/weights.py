@@ -16,6 +16,7 @@ from tfbig.finetuning.archives import kind_of, reason_of
 from tfbig.finetuning.keras_files import WEIGHTS, check_keras, named, opened_hdf5
 from tfbig.programs.keras_program import Renumbering
 from tfbig.programs.row_updates import mark_slots
+from tfbig.training.checkpoint_folders import folder_of, steps_in
 from tfbig.training.checkpoint_state import is_named, key_of, own_name
 from tfbig.training.tables import misfits, saved_tables, values_for
 
@@ -39,11 +40,8 @@ def newest_checkpoint(path: str) -> str | None:
     """The folder of the newest checkpoint in a tfbig model_dir, or of one; None if it is none."""
     if os.path.isfile(os.path.join(path, "state.index")):
         return path
-    folder = os.path.join(path, "checkpoints")
-    if not os.path.isdir(folder):
-        return None
-    found = sorted(name for name in os.listdir(folder) if re.fullmatch(r"ckpt-\d+", name))
-    return os.path.join(folder, found[-1]) if found else None
+    steps = steps_in(path)
+    return folder_of(path, steps[-1]) if steps else None
 
 
 def checkpoint_prefix(path: str) -> str | None:
