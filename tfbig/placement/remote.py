@@ -39,3 +39,25 @@ def tell(device: str, name: str, value: Any) -> Any:
     with tf.device(f"{device}/device:CPU:0"):
         (answer,) = call(name, [tf.constant(json.dumps(value))], [tf.string])
         return json.loads(answer.numpy())
+
+
+def led_from_here(there: str, work: Callable[..., Sequence[tf.Operation]]) -> Callable[..., None]:
+    """A function that runs operations of another task, and returns when they are done.
+
+    They are parts of a function of this task. One that is sent to the other as a whole would hold
+    up all else that this process sends there meanwhile, the steps of training too.
+
+    Args:
+        there: the other task's device.
+        work: traces the operations, and returns those that have to be done.
+    """
+    here = tf.constant(0).device
+
+    def led(*arguments):
+        with tf.device(there):
+            done = work(*arguments)
+        with tf.device(here), tf.control_dependencies(done):
+            return tf.constant(0)
+
+    function = tf.function(led, autograph=False)
+    return lambda *arguments: function(*arguments).numpy()  # waits for it

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfbig.placement.remote import led_from_here
 from tfbig.training.tables import names_to_cut, values_for
 
 WriteLate = Callable[[str, dict], list[str]]
@@ -128,8 +129,8 @@ def read_state(
     named = is_named(folder)
     key = own_name if named else key_of
     there = _on_other_tasks(variables, tables)
-    for on_one in there.values():
-        _read_there(prefix, {key(name): variables[name] for name in on_one})
+    for device, on_one in there.items():
+        _read_there(prefix, device, {key(name): variables[name] for name in on_one})
     left = set(variables).difference(*there.values())
     here = {name: variable for name, variable in variables.items() if name in left}
     for name, value in values_for(here, tables, lambda n: reader.get_tensor(key(n))):
@@ -161,30 +162,25 @@ def _on_other_tasks(variables: dict, tables: dict[str, list[str]]) -> dict[str, 
     return there
 
 
-def _read_there(prefix: str, variables: dict[str, tf.Variable]) -> None:
+def _read_there(prefix: str, there: str, variables: dict[str, tf.Variable]) -> None:
     """Has a ps read its variables itself, by their names in a checkpoint in a shared folder.
 
     None goes through this process, nor through a message, which has 2 GB at most.
     """
-    given = tf.constant(prefix)
-    chief, there = given.device, next(iter(variables.values())).device
 
     def read(prefix):
-        with tf.device(there):
-            values = tf.raw_ops.RestoreV2(
-                prefix=prefix,
-                tensor_names=list(variables),
-                shape_and_slices=[""] * len(variables),
-                dtypes=[variable.dtype for variable in variables.values()],
-            )
-            done = [
-                variable.assign(tf.ensure_shape(value, variable.shape), read_value=False)
-                for variable, value in zip(variables.values(), values, strict=True)
-            ]
-        with tf.device(chief), tf.control_dependencies(done):
-            return tf.constant(0)
+        values = tf.raw_ops.RestoreV2(
+            prefix=prefix,
+            tensor_names=list(variables),
+            shape_and_slices=[""] * len(variables),
+            dtypes=[variable.dtype for variable in variables.values()],
+        )
+        return [
+            variable.assign(tf.ensure_shape(value, variable.shape), read_value=False)
+            for variable, value in zip(variables.values(), values, strict=True)
+        ]
 
-    tf.function(read, autograph=False)(given).numpy()  # waits for it
+    led_from_here(there, read)(tf.constant(prefix))
 
 
 def is_named(folder: str) -> bool:

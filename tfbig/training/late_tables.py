@@ -10,6 +10,7 @@ import tensorflow as tf
 from tfbig.layers.rows import shard_of
 from tfbig.placement.parameter_server import ParameterServer
 from tfbig.placement.placement import Placement
+from tfbig.placement.remote import led_from_here
 from tfbig.run_config import RunConfig
 
 _AT_ONCE = 8  # variables that are asked for: an answer takes long, and its bytes do not
@@ -100,25 +101,17 @@ class LateTables:
         return prefixes
 
     def _write(self, prefix: str, name: str, tensor: tf.Variable | tf.Tensor) -> None:
-        given = tf.constant(prefix)
-        chief, there = given.device, tensor.device
         # What is kept for the next time must not keep a copy of a table.
         variable = tensor if isinstance(tensor, tf.Variable) else None
 
         def write(prefix, *copy):
-            with tf.device(there):
-                value = variable.read_value() if variable is not None else copy[0]
-                save = tf.raw_ops.SaveV2(
+            value = variable.read_value() if variable is not None else copy[0]
+            return [
+                tf.raw_ops.SaveV2(
                     prefix=prefix, tensor_names=[name], shape_and_slices=[""], tensors=[value]
                 )
-                with tf.control_dependencies([save]):
-                    done = tf.identity(prefix)
-            # Led by the chief. A function that is sent to the ps as a whole would hold up all else
-            # that this process sends there, the steps of training too.
-            with tf.device(chief):
-                return tf.identity(done)
+            ]
 
         if name not in self._writers:
-            self._writers[name] = tf.function(write, autograph=False)
-        done = self._writers[name](given, *([tensor] if variable is None else []))
-        done.numpy()  # waits for it
+            self._writers[name] = led_from_here(tensor.device, write)
+        self._writers[name](tf.constant(prefix), *([tensor] if variable is None else []))
