@@ -518,6 +518,16 @@ def test_flatten_layers_finds_the_layers_of_nested_models_and_wrappers():
     assert kinds.count("Dense") == 1 and kinds.count("TimeDistributed") == 1
 
 
+def test_set_own_trainable():
+    inner = keras.layers.Dense(2)
+    model = keras.Sequential([keras.Input((3,)), keras.Sequential([keras.Input((3,)), inner])])
+    _private_api.set_own_trainable(model.layers[0], False)
+    assert not model.layers[0].trainable and inner.trainable and inner.kernel.trainable
+    assert model.layers[0].trainable_weights == [] and len(model.trainable_weights) == 2
+    _private_api.set_own_trainable(inner, False)
+    assert inner.trainable_weights == [] and inner.kernel.trainable
+
+
 def test_output_spec_gives_shapes_and_makes_the_variables():
     model = keras.Sequential([keras.layers.Dense(3), keras.layers.Dense(2)])
     output = _private_api.output_spec(model, keras.KerasTensor([None, 4]))

@@ -288,13 +288,6 @@ class FasterSGD(SGD):
         self.times = times
 
 
-def partly_frozen():
-    """A layer whose kernel alone is frozen."""
-    model = compiled()
-    model.layers[0].kernel.trainable = False
-    return model
-
-
 class Silent(keras.metrics.Metric):
     """Would come back with another value of `at`."""
 
@@ -307,6 +300,21 @@ class Silent(keras.metrics.Metric):
 
     def result(self):
         return self.at
+
+
+class Changing(keras.Model):
+    """Its second copy has other layers."""
+
+    made = 0
+
+    def __init__(self, **keywords):
+        super().__init__(**keywords)
+        Changing.made += 1
+        self.out = layers.Dense(2) if Changing.made % 2 else layers.EinsumDense("ab,bc->ac", 2)
+        self.out = self.out if Changing.made % 2 else keras.Sequential([layers.Dense(2)])
+
+    def call(self, inputs):
+        return self.out(inputs)
 
 
 class FunctionalWithArguments(keras.Model):
@@ -336,7 +344,7 @@ NOT_REBUILT = {
     "a model's default": (lambda: called(Defaults(0.5)), "get_config that tells rate"),
     "an inner model's default": (lambda: around(Defaults(0.5)), "get_config that tells rate"),
     "an optimizer's default": (lambda: compiled(optimizer=FasterSGD(3)), "that tells times"),
-    "what is trained": (partly_frozen, "which of its weights are trainable"),
+    "another layer in another process": (lambda: called(Changing()), "not the same as its own"),
     "a functional class": (
         lambda: called(FunctionalWithArguments(2)),
         "get_config that tells width",

@@ -42,6 +42,7 @@ from tfbig._private_api.models import (
     keras_variable_of,
     output_spec,
     overrides,
+    set_own_trainable,
 )
 from tfbig._private_api.operations import (
     deserialize_iterator,
@@ -162,6 +163,7 @@ __all__ = [
     "scale_variables",
     "serialize_iterator",
     "set_keras_mask",
+    "set_own_trainable",
     "set_value",
     "shape_only_variable",
     "slots_of",

@@ -112,3 +112,16 @@ def output_spec(model: keras.Model, features):
     tests/programs/test_keras_program.py.
     """
     return keras.src.backend.compute_output_spec(model, features, training=False)
+
+
+def set_own_trainable(layer: keras.layers.Layer, value: bool) -> None:
+    """Sets `trainable` of a layer alone, and leaves its weights and the layers in it as they are.
+
+    Reason: the public setter sets all of those too, so that no order of calls gives the flags of
+    a frozen layer whose inner layer is trained and shared with another. Guard:
+    test_set_own_trainable.
+    """
+    if type(layer).trainable is keras.layers.Layer.trainable:
+        layer._trainable = value
+    elif layer.trainable != value:
+        layer.trainable = value  # a setter of its own

@@ -8,6 +8,7 @@ import keras
 from tfbig import _private_api
 from tfbig.layers.rows import recut_values, shard_of
 from tfbig.programs.adapters import give_same_adapters, merged_weights, without_adapters
+from tfbig.programs.trainable_flags import copy_trainable_flags
 
 CANNOT_BE_REBUILT = (NotImplementedError, TypeError, ValueError)
 
@@ -52,8 +53,8 @@ def rebuilt_uncompiled(
     elif model.built:
         give_same_adapters(model, copy)
         _set_weights(copy, model.get_weights(), model)
-        if _trained(copy) != _trained(model):
-            raise ValueError("its config does not tell which of its weights are trainable")
+    if not merge_adapters:
+        copy_trainable_flags(model, copy)
     return copy
 
 
@@ -111,11 +112,6 @@ def _in_policy(config: Any, policy: str) -> Any:
     if isinstance(dtype, dict) and dtype.get("config") == {"name": "float32"}:
         config["dtype"] = {**dtype, "config": {"name": policy}}
     return config
-
-
-def _trained(model: keras.Model) -> list[bool]:
-    trained = {id(weight) for weight in model.trainable_weights}
-    return [id(weight) in trained for weight in model.weights]
 
 
 def _compile_arguments(model: keras.Model) -> dict:
