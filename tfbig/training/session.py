@@ -218,7 +218,8 @@ class TrainingSession:
         mine = None
         if self._peers.is_chief:
             guarded, jit = runner.guard is not None, self._choose_jit(start.last)
-            mine = Plan(runner.need_epochs, runner.may_stop, guarded, jit, runner.stops)
+            need_epochs = runner.need_epochs or self._program.has_running_metrics
+            mine = Plan(need_epochs, runner.may_stop, guarded, jit, runner.stops)
         plan = Plan(*agreement.share(mine))
         if not plan.guarded:
             runner.guard = None
