@@ -21,7 +21,6 @@ from tfbig.programs.keras_checks import (
     loss_name,
 )
 from tfbig.programs.keras_padding import exact_with_padding
-from tfbig.programs.program import Batch, Forward, Program, Term, Values
 from tfbig.programs.loss_probe import compares_examples
 from tfbig.programs.metric_sums import metric_sums, names_of
 from tfbig.programs.observing import (
@@ -32,6 +31,8 @@ from tfbig.programs.observing import (
     owners_of,
     updated_variables,
 )
+from tfbig.programs.output_weights import by_output
+from tfbig.programs.program import Batch, Forward, Program, Term, Values
 from tfbig.programs.remat import Remat, recomputing
 from tfbig.programs.tuning import tuning_of
 
@@ -81,6 +82,7 @@ class KerasProgram(Program):
         features, labels, weight = _symbols(spec)
         self._outputs = checked_outputs(self.model, features)
         check_labels(self.model, self._outputs, labels)
+        weight = by_output(self.model, self._outputs, weight)
         self.updates.build(self.optimizer, self.model.trainable_variables)
         _private_api.build_compiled(self.model, features, labels, weight)
         self._metrics = _private_api.reported_metrics(self.model)
@@ -167,6 +169,8 @@ class KerasProgram(Program):
         with scope:
             with recomputing(blocks):
                 outputs = self.model(batch.features, training=training)
+            weight = by_output(self.model, outputs, batch.sample_weight)
+            batch = batch._replace(sample_weight=weight)
             terms = self._terms(batch, outputs, training, {id(loss) for loss in scope.losses})
             self._update_metrics(batch, outputs)
         self._check_updates(scope, variables)
@@ -341,10 +345,13 @@ def loss_term(loss, labels, output, sample_weight, row_weight) -> Term:
     Args:
         loss: a keras.losses.Loss.
         labels, output: tensors of shape [n, …].
-        sample_weight: shape [n] or broadcastable to the loss's values, or None.
+        sample_weight: shape [n], of which each weighs a whole example, or broadcastable to the
+            loss's values, or None.
         row_weight: float32 [n], 0 for padding, or None.
     """
-    values, mask = _private_api.loss_values(loss, labels, output, sample_weight, row_weight)
+    values, mask, sample_weight = _private_api.loss_values(
+        loss, labels, output, sample_weight, row_weight
+    )
     values = tf.cast(values, tf.float32)
     if values.shape.rank == 0:
         doubt = f"the loss {_name_of(loss)} gives one number for a batch"
