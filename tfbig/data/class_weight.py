@@ -42,8 +42,9 @@ def with_class_weight(
             [n, places…, classes].
         class_weight: weight of each class number; classes left out weigh 1. Of labels that are a
             dict, `{output: {class: weight}}`; of a tuple, a list of such, with None for an output
-            that is not weighted. An output left out weighs 1 (ones of shape [n, 1, …], one
-            dimension less than its labels).
+            that is not weighted. An output left out weighs 1 (ones of shape [n, 1, …] with one
+            dimension less than its labels; of a loss whose reduction is
+            "mean_with_sample_weight" and that has a value for each place, write {0: 1.0} for it).
         one_hot: whether labels are one-hot; where labels are a dict or a tuple, by output, or one
             answer for all. None: floats whose last dimension is larger than 1 are, and integers of
             such a shape are refused, as they may be either.

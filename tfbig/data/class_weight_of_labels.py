@@ -134,8 +134,9 @@ class LabelWeights:
         found = tf.where(known, tf.gather(self._table, tf.where(known, numbers, 0)), 1.0)
         if self._exact:
             return found
-        # Unlike an assertion, it leaves the Dataset's iterator one that can be kept.
-        return tf.debugging.check_numerics(tf.where(good, found, np.nan), self._wrong())
+        checked = tf.debugging.Assert(tf.reduce_all(good), [self._wrong()])
+        with tf.control_dependencies([checked]):
+            return tf.identity(found)
 
     def _wrong(self) -> str:
         if self._one_hot:
