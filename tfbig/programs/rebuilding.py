@@ -46,6 +46,7 @@ def rebuilt_uncompiled(
         CANNOT_BE_REBUILT: as above.
     """
     copy = _from_config(model, policy)
+    _check_apart(copy, model)
     if model.built and not copy.built:
         copy.build_from_config(model.get_build_config())
     if model.built and merge_adapters:
@@ -56,6 +57,17 @@ def rebuilt_uncompiled(
     if not merge_adapters:
         copy_trainable_flags(model, copy)
     return copy
+
+
+def _check_apart(copy: keras.Model, model: keras.Model) -> None:
+    """Raises a TypeError if a config has handed over layers themselves, with their variables."""
+    own = {id(layer) for layer in _private_api.flatten_layers(model)}
+    for layer in _private_api.flatten_layers(copy):
+        if id(layer) in own:
+            raise TypeError(
+                f"a config holds the layer {layer.name!r} itself; write "
+                "keras.saving.serialize_keras_object(layer) in get_config"
+            )
 
 
 def _set_weights(copy: keras.Model, values: list, model: keras.Model) -> None:
