@@ -165,6 +165,7 @@ def _check_config(thing: Any) -> None:
     """Raises a TypeError where an object's config lacks arguments of its class's `__init__`.
 
     The config that Keras makes up for a metric or a model would have default values for them.
+    One that another class has written tells what is in it, whatever that class's `__init__` takes.
     """
     kind = type(thing)
     teller = next(cls for cls in kind.__mro__ if "get_config" in vars(cls))
@@ -174,5 +175,8 @@ def _check_config(thing: Any) -> None:
         for p in inspect.signature(kind.__init__).parameters.values()
         if p.name not in known and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     ]
+    if own and teller.__module__.split(".")[0] != "keras":
+        told = thing.get_config()
+        own = [name for name in own if name not in told]
     if own:
         raise TypeError(f"{kind.__name__} needs a get_config that tells {', '.join(own)}")
