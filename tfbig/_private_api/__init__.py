@@ -19,6 +19,7 @@ from tfbig._private_api.graphs import (
     tables_outside_graph,
 )
 from tfbig._private_api.hooks import hook_settings, saver_max_to_keep
+from tfbig._private_api.hub import deserializing, preset_file
 from tfbig._private_api.losses import (
     compiled_losses,
     compiled_metrics,
@@ -151,6 +152,7 @@ __all__ = [
     "own_copy",
     "overrides",
     "number_of_servers",
+    "preset_file",
     "put_averages_in_place",
     "reduce_no_more",
     "register_python_function",
@@ -159,6 +161,7 @@ __all__ = [
     "rows_updated_alone",
     "same_rank",
     "deserialize_iterator",
+    "deserializing",
     "scale_variables",
     "serialize_iterator",
     "set_keras_mask",

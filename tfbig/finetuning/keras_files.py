@@ -84,7 +84,7 @@ def load_keras(path: str, safe_mode: bool, custom_objects: dict | None) -> keras
     config, version = check_keras(path, safe_mode)
 
     def load(compiled: bool) -> keras.Model:
-        with trusting(not safe_mode), _bounded_variables(path):
+        with trusting(not safe_mode), bounded_variables(path):
             return keras.saving.load_model(
                 path, custom_objects=custom_objects, compile=compiled, safe_mode=safe_mode
             )
@@ -142,7 +142,7 @@ def load_h5(path: str, safe_mode: bool, custom_objects: dict | None) -> keras.Mo
     check_no_bytecode(path, config, safe_mode)
 
     def load() -> keras.Model:
-        with _bounded_variables(path), named(path, ".h5") as there:
+        with bounded_variables(path), named(path, ".h5") as there:
             return keras.saving.load_model(
                 there, custom_objects=custom_objects, compile=False, safe_mode=safe_mode
             )
@@ -177,9 +177,14 @@ def cannot_be_loaded(path: str, error: Exception) -> UserError:
 
 
 @contextlib.contextmanager
-def _bounded_variables(path: str) -> Iterator[None]:
-    """Refuses variables that take far more memory than the file: its config may say anything."""
-    most, total = most_bytes(path), 0
+def bounded_variables(path: str, most: int | None = None) -> Iterator[None]:
+    """Refuses variables that take far more memory than the file: its config may say anything.
+
+    Args:
+        path: what is loaded.
+        most: how many bytes they may take; None: told by the file's size.
+    """
+    most, total = most_bytes(path) if most is None else most, 0
 
     def create(next_creator, **keywords):
         nonlocal total
