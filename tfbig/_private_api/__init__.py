@@ -19,7 +19,7 @@ from tfbig._private_api.graphs import (
     tables_outside_graph,
 )
 from tfbig._private_api.hooks import hook_settings, saver_max_to_keep
-from tfbig._private_api.hub import deserializing, preset_file
+from tfbig._private_api.hub import preset_file, unsafe_deserialization
 from tfbig._private_api.losses import (
     compiled_losses,
     compiled_metrics,
@@ -161,7 +161,6 @@ __all__ = [
     "rows_updated_alone",
     "same_rank",
     "deserialize_iterator",
-    "deserializing",
     "scale_variables",
     "serialize_iterator",
     "set_keras_mask",
@@ -172,6 +171,7 @@ __all__ = [
     "sublayers",
     "substituted_losses",
     "tables_outside_graph",
+    "unsafe_deserialization",
     "unwrapped",
     "update_rows_alone",
     "update_padded_metrics",

@@ -27,9 +27,9 @@ def preset_file(preset: str, name: str) -> str | None:
         return None
 
 
-def deserializing(safe_mode: bool) -> contextlib.AbstractContextManager:
-    """Keras makes objects of configs in safe mode, or not, inside the block.
+def unsafe_deserialization() -> contextlib.AbstractContextManager:
+    """Keras makes objects of configs without safe mode inside the block.
 
     Reason: `from_preset` takes no safe_mode. Guard: tests/finetuning/test_keras_hub.py.
     """
-    return SafeModeScope(safe_mode)
+    return SafeModeScope(False)

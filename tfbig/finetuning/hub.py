@@ -4,6 +4,8 @@ import contextlib
 import importlib.util
 import logging
 import os
+import re
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -76,7 +78,7 @@ def load_preset(path: str, safe_mode: bool, custom_objects: dict | None) -> kera
     except UserError:
         raise
     except Exception as error:  # each hub has a library of its own, with its own errors
-        raise UserError(f"{path} cannot be read: {reason_of(error)}. {_TRY}") from error
+        raise UserError(f"{path} cannot be downloaded: {_said(error)}. {_TRY}") from error
     for name, config in configs.items():
         check_no_bytecode(f"{path}/{name}", config, safe_mode)
         if safe_mode:
@@ -90,7 +92,10 @@ def load_preset(path: str, safe_mode: bool, custom_objects: dict | None) -> kera
         with contextlib.ExitStack() as stack:
             stack.enter_context(keras.saving.custom_object_scope(custom_objects or {}))
             stack.enter_context(bounded_variables(path, most))
-            stack.enter_context(_private_api.deserializing(safe_mode))
+            stack.enter_context(warnings.catch_warnings())  # a preset is no compiled model
+            warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+            if not safe_mode:
+                stack.enter_context(_private_api.unsafe_deserialization())
             model = kind.from_preset(preset)
     except Exception as error:  # a file's contents make Keras raise anything
         raise cannot_be_loaded(path, error) from error
@@ -119,7 +124,13 @@ def _check_reachable(path: str, repository: str) -> None:
         url = huggingface_hub.hf_hub_url(repository, _CONFIG)
         huggingface_hub.get_hf_file_metadata(url, timeout=10)
     except Exception as error:  # of several HTTP libraries
-        raise UserError(f"{path} cannot be downloaded: {reason_of(error)}. {_TRY}") from error
+        raise UserError(f"{path} cannot be downloaded: {_said(error)}. {_TRY}") from error
+
+
+def _said(error: Exception) -> str:
+    """What an error says; of urllib3's, which name all that was tried, what caused them."""
+    cause = re.search(r"\(Caused by \w+\([\"'](?:\w+\(.*?\): )?(.*?)[\"']\)\)$", str(error).strip())
+    return reason_of(ValueError(cause[1])) if cause else reason_of(error)
 
 
 def _downloaded(path: str, preset: str) -> tuple[dict[str, Any], dict[str, str]]:

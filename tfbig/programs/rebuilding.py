@@ -7,6 +7,7 @@ import keras
 
 from tfbig import _private_api
 from tfbig.layers.rows import recut_values, shard_of
+from tfbig.programs import hub_tasks
 from tfbig.programs.adapters import give_same_adapters, merged_weights, without_adapters
 
 CANNOT_BE_REBUILT = (NotImplementedError, TypeError, ValueError)
@@ -76,7 +77,7 @@ def _from_config(model: keras.Model, policy: str) -> keras.Model:
             else:
                 if isinstance(layer, keras.Model):
                     _check_config(layer)
-                config = without_adapters(layer.get_config())
+                config = hub_tasks.with_preprocessor(layer, without_adapters(layer.get_config()))
                 if policy != "float32" and id(layer) not in outputs:
                     config = _in_policy(config, policy)
                 made = type(layer).from_config(config)
@@ -130,7 +131,7 @@ def _compile_arguments(model: keras.Model) -> dict:
         )
     for name in ("steps_per_execution", "jit_compile"):
         arguments.pop(name, None)  # of Keras's own loop
-    return arguments
+    return arguments | hub_tasks.compile_options(model)
 
 
 def _new_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
