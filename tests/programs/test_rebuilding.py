@@ -70,6 +70,23 @@ class WithoutArguments(Subclassed):
         return keras.Model.get_config(self)
 
 
+class ToldByBase(keras.Model):
+    """Its config is complete, though its __init__ names nothing, as that of KerasHub's Task."""
+
+    def __init__(self, *arguments, compile=True, **keywords):
+        super().__init__(*arguments, **keywords)
+
+    def get_config(self):
+        return {"units": self.units, "name": self.name}
+
+
+class NamesArguments(ToldByBase):
+    def __init__(self, units, **keywords):
+        inputs = keras.Input((4,))
+        super().__init__(inputs, layers.Dense(units)(inputs), **keywords)
+        self.units = units
+
+
 class OwnFunctional(keras.Model):
     def __init__(self, units=2, **keywords):
         inputs = keras.Input((4,))
@@ -124,6 +141,8 @@ MODELS = {
         OwnSequential([keras.Input((4,)), layers.Dense(3)])
     ),
     "a functional model's subclass": lambda: called(OwnFunctional(3)),
+    "a config of a base class": lambda: called(NamesArguments(3)),
+    "a config of a base class in a model": lambda: around(NamesArguments(3)),
     "a Sequential's subclass": lambda: called(
         OwnSequential([keras.Input((4,)), layers.Dense(2)])
     ),
@@ -328,6 +347,14 @@ class FunctionalWithArguments(keras.Model):
         super().__init__(inputs, layers.Dense(width)(inputs))
 
 
+class ToldInPart(NamesArguments):
+    """The config of its base has `units`, and not `rate`."""
+
+    def __init__(self, units=2, rate=0.1, **keywords):
+        super().__init__(units, **keywords)
+        self.rate = rate
+
+
 class NoConfig(schedules.LearningRateSchedule):
     def __call__(self, step):
         return 0.1
@@ -353,6 +380,10 @@ NOT_REBUILT = {
     "a functional class": (
         lambda: called(FunctionalWithArguments(2)),
         "get_config that tells width",
+    ),
+    "an argument besides those told": (
+        lambda: called(ToldInPart(2, 0.5)),
+        "ToldInPart needs a get_config that tells rate",
     ),
     "a schedule": (lambda: compiled(optimizer=SGD(NoConfig())), "'NoConfig' must override `get_co"),
     "a Lambda": (lambda: compiled(layers.Lambda(lambda t: t), layers.Dense(2)), "Lambda"),

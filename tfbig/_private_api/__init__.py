@@ -19,6 +19,7 @@ from tfbig._private_api.graphs import (
     tables_outside_graph,
 )
 from tfbig._private_api.hooks import hook_settings, saver_max_to_keep
+from tfbig._private_api.hub import preset_file, unsafe_deserialization
 from tfbig._private_api.losses import (
     all_metrics,
     compiled_losses,
@@ -158,6 +159,7 @@ __all__ = [
     "own_variables",
     "overrides",
     "number_of_servers",
+    "preset_file",
     "put_averages_in_place",
     "reduce_no_more",
     "register_python_function",
@@ -177,6 +179,7 @@ __all__ = [
     "sublayers",
     "substituted_losses",
     "tables_outside_graph",
+    "unsafe_deserialization",
     "unwrapped",
     "update_rows_alone",
     "update_padded_metrics",

@@ -155,9 +155,9 @@ def fine_tune(
         tuned = tfbig.fine_tune("pretrained.keras", input_fn, recipe=recipe, max_steps=1000)
 
     Args:
-        pretrained: a keras.Model, or the path of a `.keras` or `.h5` file or of a SavedModel; or,
-            with base_model_fn, of weights, a tf.train.Checkpoint or a tfbig model_dir. Files are
-            loaded in safe mode.
+        pretrained: a keras.Model, or the path of a `.keras` or `.h5` file, of a SavedModel or of
+            a KerasHub preset (or its handle, "hf://user/name"); or, with base_model_fn, of
+            weights, a tf.train.Checkpoint or a tfbig model_dir. Files are loaded in safe mode.
         input_fn: as for train_distributed.
         model_fn: `model_fn(loaded_model)` or `model_fn(loaded_model, params)`, returns a compiled
             keras.Model made of it.

@@ -15,6 +15,7 @@ from tfbig.data.feed import Feed
 from tfbig.errors import NotBuiltError, UserError
 from tfbig.evaluation.curves import read_history
 from tfbig.evaluation.holdout import evaluate_model
+from tfbig.finetuning.hub import is_handle
 from tfbig.finetuning.loading import load_model
 from tfbig.placement.peers import Peers
 from tfbig.placement.placement import Placement
@@ -88,6 +89,7 @@ def evaluate(
     given = isinstance(model_or_path, keras.Model)
     with together(placement.peers):
         model = _given_model("evaluate", model_or_path, base_model_fn, params)
+        path = None if given else os.fspath(model_or_path)
         data = call_input_fn(input_fn, ModeKeys.EVAL, params, RunConfig())
         feed = _make_feed(data, placement)
         if placement.peers.count > 1:
@@ -101,7 +103,7 @@ def evaluate(
             steps=steps,
             samples=samples or 0,
             class_names=class_names,
-            history=read_history(model_dir, None if given else os.fspath(model_or_path)),
+            history=read_history(model_dir, None if given or is_handle(path) else path),
             title=model.name if given else os.path.basename(os.path.abspath(model_or_path)),
             keep=given,
         )

@@ -15,6 +15,7 @@ from tfbig.finetuning.lora import add_adapters, freeze
 from tfbig.finetuning.recipe import BACKBONE, REGRESSION, Recipe
 from tfbig.programs.adapters import adapted_layers
 from tfbig.programs.held_models import held_layers
+from tfbig.programs.hub_tasks import compile_options
 from tfbig.programs.rebuilding import CANNOT_BE_REBUILT, rebuilt, rebuilt_uncompiled
 from tfbig.programs.tuning import Tuning, attach
 from tfbig.training.optimizers import build_optimizer
@@ -55,7 +56,7 @@ def apply_recipe(
         add_adapters(frozen, recipe.lora_rank, recipe.lora_alpha, recipe.lora_layers)
     for layer in frozen:
         freeze(layer)
-    model.compile(**_compile_arguments(recipe, compiled, total_steps))
+    model.compile(**_compile_arguments(recipe, compiled, total_steps), **compile_options(model))
     rates = _rates(layers, recipe.rate_decay)
     attach(model, Tuning(rates, unfreeze))
     log.info("%s", table(layers, unfreeze, rates))

@@ -7,6 +7,7 @@ import keras
 
 from tfbig import _private_api
 from tfbig.layers.rows import recut_values, shard_of
+from tfbig.programs import hub_tasks
 from tfbig.programs.adapters import give_same_adapters, merged_weights, without_adapters
 from tfbig.programs.trainable_flags import copy_trainable_flags
 
@@ -89,7 +90,7 @@ def _from_config(model: keras.Model, policy: str) -> keras.Model:
             else:
                 if isinstance(layer, keras.Model):
                     _check_config(layer)
-                config = without_adapters(layer.get_config())
+                config = hub_tasks.with_preprocessor(layer, without_adapters(layer.get_config()))
                 if policy != "float32" and id(layer) not in outputs:
                     config = _in_policy(config, policy)
                 made = type(layer).from_config(config)
@@ -138,7 +139,7 @@ def _compile_arguments(model: keras.Model) -> dict:
         )
     for name in ("steps_per_execution", "jit_compile"):
         arguments.pop(name, None)  # of Keras's own loop
-    return arguments
+    return arguments | hub_tasks.compile_options(model)
 
 
 def _new_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
@@ -173,6 +174,7 @@ def _check_config(thing: Any) -> None:
     """Raises a TypeError where an object's config lacks arguments of its class's `__init__`.
 
     The config that Keras makes up for a metric or a model would have default values for them.
+    One that another class has written tells what is in it, whatever that class's `__init__` takes.
     """
     kind = type(thing)
     teller = next(cls for cls in kind.__mro__ if "get_config" in vars(cls))
@@ -182,5 +184,8 @@ def _check_config(thing: Any) -> None:
         for p in inspect.signature(kind.__init__).parameters.values()
         if p.name not in known and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     ]
+    if own and teller.__module__.split(".")[0] != "keras":
+        told = thing.get_config()
+        own = [name for name in own if name not in told]
     if own:
         raise TypeError(f"{kind.__name__} needs a get_config that tells {', '.join(own)}")
