@@ -144,8 +144,8 @@ class Loop:
         try:
             self._agreement.after_run()
             with self._placement.scope():
-                callbacks.begin(self._run_info, kept, arrays)
                 every = self._schedule.epoch
+                callbacks.begin(self._run_info, kept, arrays, every)
                 if every and self._step % every:
                     begin_epoch_again(self._program, callbacks, self._step // every)
                     self._epoch_begun = True

@@ -218,7 +218,8 @@ class TrainingSession:
         mine = None
         if self._peers.is_chief:
             guarded, jit = runner.guard is not None, self._choose_jit(start.last)
-            mine = Plan(runner.need_epochs, runner.may_stop, guarded, jit, runner.stops)
+            ends = runner.stops, runner.frequencies, runner.steps
+            mine = Plan(runner.need_epochs, runner.may_stop, guarded, jit, *ends)
         plan = Plan(*agreement.share(mine))
         if not plan.guarded:
             runner.guard = None
@@ -373,6 +374,8 @@ class TrainingSession:
             phases=self._program.phases,
             start=start.step,
             others=tuple(plan.stops),
+            frequencies=tuple(plan.frequencies),
+            marks=tuple(plan.steps),
         )
         return schedule, passes
 
