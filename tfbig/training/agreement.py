@@ -52,7 +52,7 @@ class Plan(NamedTuple):
         need_epochs, may_stop: as of its CallbackRunner.
         guarded: whether a loss that is NaN ends the run in an error.
         jit: whether the step is compiled; the chief measures.
-        stops, frequencies, steps: of its CallbackRunner.
+        stops, frequencies, steps: `ends` of its CallbackRunner.
     """
 
     need_epochs: bool

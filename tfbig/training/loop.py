@@ -248,8 +248,9 @@ class Loop:
 
     def _say_if_short(self) -> None:
         if self._run_info.max_steps is not None:
-            log.info(
-                "the data ended after step %d; max_steps=%d was not reached",
+            log.warning(
+                "the data ended after step %d; max_steps=%d was not reached; return "
+                "dataset.repeat() from input_fn to go on until then",
                 self._step,
                 self._run_info.max_steps,
             )
@@ -297,13 +298,14 @@ class Loop:
         schedule, step = self._schedule, self._step
         if schedule.due("log", step) or schedule.due("summary", step):
             self._report()
-        if schedule.due("evaluate", step):
+        evaluated = schedule.due("evaluate", step)
+        if evaluated:
             self._evaluate()
-            if self._evaluations.need_checkpoints and step != schedule.end:
-                self._saving.save_when_free(step)
         if schedule.due("epoch", step):
             self._end_epoch()
-        if schedule.due("checkpoint", step) and step != schedule.end:
+        # After the epoch's end, which a run that goes on from here does not come to again.
+        saves = evaluated and self._evaluations.need_checkpoints
+        if (saves or schedule.due("checkpoint", step)) and step != schedule.end:
             self._saving.save_when_free(step)
         if step in schedule.phases and step != schedule.end:
             self._program.enter(step)

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from tfbig.data.feed import Feed
+
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
@@ -64,6 +66,19 @@ def end_of(
     if not repeats:
         return max_steps, epochs or 1
     return (max_steps if max_steps is not None else (epochs or 1) * steps_per_pass), None
+
+
+def end_of_data(epochs: int | None, feed: Feed, began: int) -> int | None:
+    """The step at which the data end; None: not known, or they start anew by themselves.
+
+    Args:
+        epochs: as in train_distributed.
+        feed: of training.
+        began: the step at which the data were at their start.
+    """
+    if feed.repeats or feed.steps_per_pass is None:
+        return None
+    return began + (epochs or 1) * feed.steps_per_pass
 
 
 def power_of_two(steps: float) -> int:

@@ -18,7 +18,8 @@ class LogFiles:
     """Takes away what a killed process wrote after its last checkpoint, which is run again.
 
     A CSVLogger goes on with the rows of finished epochs, whether append is set or not; a
-    TensorBoard with the events that were written before the checkpoint.
+    TensorBoard and the model_dir's summaries with the events that were written before the
+    checkpoint. TensorBoard would show the others beside those that are written again.
 
     Args:
         callbacks: of all kinds.
@@ -32,10 +33,11 @@ class LogFiles:
         self._columns: list[list[str] | None] = [None] * len(self._loggers)
         self._rows_before: list[int] = []  # of other runs, which stay
 
-    def begin(self, epochs: int, kept: dict[str, Any] | None) -> None:
+    def begin(self, model_dir: str | None, epochs: int, kept: dict[str, Any] | None) -> None:
         """Called before the callbacks open their files.
 
         Args:
+            model_dir: of the run.
             epochs: how many are finished.
             kept: what `state` returned in an earlier process; None in a new run.
         """
@@ -48,9 +50,13 @@ class LogFiles:
                 logger.append = True
             else:
                 self._rows_before.append(len(_rows(logger)[1:]) if logger.append else 0)
-        for board in self._boards if kept else ():
-            for folder in ("train", "validation"):
-                cut_events(os.path.join(board.log_dir, folder), kept["time"])
+        if kept:
+            folders = [os.path.join(model_dir, "summaries")] if model_dir else []
+            folders += [
+                os.path.join(b.log_dir, f) for b in self._boards for f in ("train", "validation")
+            ]
+            for folder in folders:
+                cut_events(folder, kept["time"])
 
     def begun(self) -> None:
         """Called when the files are open."""

@@ -54,19 +54,15 @@ class CallbackRunner:
         return any(callback.save_now for callback in self._loop)
 
     @property
-    def stops(self) -> list[int]:
-        """Every so many steps callbacks want a call of the loop to end."""
-        return sorted({c.stop_every for c in self._loop if c.stop_every is not None})
+    def ends(self) -> tuple[list[int], list[int], list[int]]:
+        """Where callbacks want a call of the loop to end.
 
-    @property
-    def frequencies(self) -> list[int]:
-        """At the multiples of these global steps callbacks want a call of the loop to end."""
-        return self._counts.frequencies
-
-    @property
-    def steps(self) -> list[int]:
-        """The global steps besides at which callbacks want a call of the loop to end."""
-        return self._counts.steps
+        Returns:
+            Every so many steps from the step at which the process begins; at the multiples of
+            these global steps; and at these global steps.
+        """
+        stops = sorted({c.stop_every for c in self._loop if c.stop_every is not None})
+        return stops, self._counts.frequencies, self._counts.steps
 
     @property
     def need_epochs(self) -> bool:
@@ -100,7 +96,8 @@ class CallbackRunner:
             epoch_steps: updates in an epoch; None: not known, or nobody listens to epochs.
         """
         own = (state or {}).get(_OWN)
-        self._files.begin(run.start_step // epoch_steps if epoch_steps else 0, own)
+        epochs = run.start_step // epoch_steps if epoch_steps else 0
+        self._files.begin(run.model_dir, epochs, own)
         for callback in self._loop:
             callback.set_run(run)
         params = _params(run, epoch_steps, self._all)
