@@ -103,6 +103,7 @@ class Loop:
         self._step = start
         self._first: Stack | None = None
         self._epoch_begun = False
+        self._epoch_logs: dict[str, float] | None = None  # of the last epoch that has ended
         self._history: list[dict[str, float]] = []
         self._loss: float | None = None
         if restored:
@@ -158,7 +159,8 @@ class Loop:
             self._agreement.after_run(weights=callbacks.may_stop)
             self._saving.tell(wait=True)  # before their end, which may change the weights
             with self._placement.scope():
-                callbacks.end(self._last_logs())
+                ended = None if self._epoch_begun else self._epoch_logs
+                callbacks.end(self._last_logs() if ended is None else ended)
             self._agreement.before_run(None, weights=callbacks.may_stop)
             if signal is None:
                 # After the callbacks' end, where EarlyStopping brings the best weights back.
@@ -346,7 +348,7 @@ class Loop:
 
     def _end_epoch(self) -> None:
         epoch = (self._step - 1) // self._schedule.epoch
-        logs = self._last_logs()
+        logs = self._epoch_logs = self._last_logs()
         self._meters.start_epoch()
         self._epoch_begun, self._saving.unsaved = False, True
         self._evaluations.end_epoch()
