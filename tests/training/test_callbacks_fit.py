@@ -264,3 +264,43 @@ def test_averages_are_swapped_as_in_fit_and_a_run_that_goes_on_has_the_same(
     ):
         np.testing.assert_allclose(ours, fits, atol=1e-5)
         np.testing.assert_array_equal(resumed, ours)
+
+
+def test_the_best_weights_stay_where_the_optimizer_keeps_averages(tmp_path):
+    def ema():
+        return build(use_ema=True, ema_momentum=0.9)
+
+    def callbacks():
+        values = [0.1, 0.1, -0.1, -0.1]
+        return [
+            keras.callbacks.LearningRateScheduler(lambda epoch: values[epoch]),
+            keras.callbacks.EarlyStopping("val_loss", patience=2, restore_best_weights=True),
+        ]
+
+    expected = fit(*callbacks(), model=ema()).get_weights()
+    for _ in range(2):  # the second finds the run ended
+        result = train(*callbacks(), model_fn=ema, model_dir=tmp_path)
+        for ours, fits in zip(result.model.get_weights(), expected, strict=True):
+            np.testing.assert_allclose(ours, fits, atol=1e-5)
+
+
+def test_a_progbar_logger_takes_the_place_of_the_progress_line(capsys):
+    tfbig.train_distributed(
+        build,
+        dataset,
+        strategy="one_device",
+        epochs=2,
+        callbacks=[keras.callbacks.ProgbarLogger()],
+        config=tfbig.RunConfig(tf_random_seed=1, jit_compile=False),
+    )
+    shown = capsys.readouterr().out
+    assert "Epoch 2/2" in shown and "5/5" in shown and "loss: " in shown and "step 10" not in shown
+
+
+def test_a_profile_is_of_the_batches_that_were_asked_for(tmp_path):
+    board = keras.callbacks.TensorBoard(tmp_path, profile_batch=(3, 4), write_graph=False)
+    told = Told()
+    train(board, told, epochs=1)
+    ended = [line[1] for line in told._lines if line[0] == "batch_end"]
+    assert {1, 3} <= set(ended)  # a call begins with batch 3, and one ends with batch 4
+    assert list((tmp_path / "train" / "plugins" / "profile").glob("*/*.xplane.pb"))

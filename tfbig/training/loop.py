@@ -110,6 +110,7 @@ class Loop:
             kept = restored.metadata["loop"]
             self._meters.load(kept["meters"])
             self._loss = kept["loss"]
+        self._best = bool(restored and restored.metadata["loop"].get("best"))
         self._evaluations = EvaluationPoints(
             evaluator,
             elsewhere,
@@ -161,6 +162,7 @@ class Loop:
             with self._placement.scope():
                 ended = None if self._epoch_begun else self._epoch_logs
                 callbacks.end(self._last_logs() if ended is None else ended)
+            self._best = self._agreement.share(callbacks.brought_best_back)
             self._agreement.before_run(None, weights=callbacks.may_stop)
             if signal is None:
                 # After the callbacks' end, where EarlyStopping brings the best weights back.
@@ -366,10 +368,16 @@ class Loop:
             **self._evaluations.state(),
             "loss": self._loss,
             "jit": self._calls.jit,
+            "best": self._best,
         }
 
     def _finalize_weights(self) -> None:
-        """Puts the averaged weights in place where the optimizer keeps such; after saving."""
+        """Puts the averaged weights in place where the optimizer keeps such; after saving.
+
+        Not over the best weights, which a callback has put in place: `fit` averages before that.
+        """
+        if self._best:
+            return
         optimizer = self._program.optimizer
         if getattr(getattr(optimizer, "inner_optimizer", optimizer), "use_ema", False):
             with self._placement.scope():

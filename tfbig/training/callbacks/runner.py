@@ -81,6 +81,29 @@ class CallbackRunner:
         """Whether there are callbacks besides tfbig's own, which may have ended an earlier run."""
         return len(self._all) > len(self._loop)
 
+    def check_evaluated_elsewhere(self) -> None:
+        """Refuses what cannot be done where another task evaluates the checkpoints.
+
+        Raises:
+            UserError: a callback changes the weights for an evaluation.
+        """
+        if self._swaps:
+            raise UserError(
+                "callbacks has a SwapEMAWeights, which puts the averages in place before an "
+                "evaluation, but an evaluator task evaluates the checkpoints of this run with the "
+                "weights themselves; leave out SwapEMAWeights, or the evaluator task."
+            )
+
+    @property
+    def brought_best_back(self) -> bool:
+        """Whether an EarlyStopping has put its best weights in place, once training has ended."""
+        kind = keras.callbacks.EarlyStopping
+        return any(
+            c.restore_best_weights and c.best_weights is not None
+            for c in self._all
+            if isinstance(c, kind)
+        )
+
     def begin(
         self,
         run: RunInfo,
