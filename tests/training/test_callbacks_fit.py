@@ -9,6 +9,8 @@ import pytest
 import tensorflow as tf
 
 import tfbig
+from tfbig.errors import UserError
+from tfbig.training.callbacks.runner import CallbackRunner
 
 EPOCH = 5  # steps in one pass over 36 examples, the last of half a batch
 X = np.random.RandomState(0).rand(36, 3).astype(np.float32)
@@ -304,3 +306,23 @@ def test_a_profile_is_of_the_batches_that_were_asked_for(tmp_path):
     ended = [line[1] for line in told._lines if line[0] == "batch_end"]
     assert {1, 3} <= set(ended)  # a call begins with batch 3, and one ends with batch 4
     assert list((tmp_path / "train" / "plugins" / "profile").glob("*/*.xplane.pb"))
+
+
+def test_summaries_are_whole_beside_a_tensorboard_and_after_a_kill(tmp_path):
+    killed(
+        lambda: [keras.callbacks.TensorBoard(tmp_path / "board", update_freq=2)],
+        17,
+        tmp_path / "run",
+        config={"save_summary_steps": 3, "save_checkpoints_steps": 4},
+    )
+    steps = []
+    for path in sorted((tmp_path / "run" / "summaries").iterdir()):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            steps += [event.step for value in event.summary.value if value.tag == "train/loss"]
+    assert steps == [3, 6, 9, 12, 15, 18, 20]
+
+
+def test_averages_for_an_evaluation_that_another_task_makes_are_refused():
+    runner = CallbackRunner([keras.callbacks.SwapEMAWeights()], build())
+    with pytest.raises(UserError, match="SwapEMAWeights, which puts the averages in place before"):
+        runner.check_evaluated_elsewhere()
