@@ -4,6 +4,16 @@ All are of TensorFlow 2.21 and Keras 3.15, to which setup.cfg pins; tests/test_p
 checks that each still is what is described here.
 """
 
+from tfbig._private_api.callbacks import (
+    count_batches_to_save,
+    count_tested_batches,
+    count_train_batches,
+    flush_tensorboard,
+    profiled_batches,
+    share_batch_time,
+    swap_averages_back,
+    tested_batches,
+)
 from tfbig._private_api.cluster import (
     abort_collectives,
     has_started,
@@ -105,6 +115,14 @@ from tfbig._private_api.slices import (
 )
 
 __all__ = [
+    "count_batches_to_save",
+    "count_tested_batches",
+    "count_train_batches",
+    "flush_tensorboard",
+    "profiled_batches",
+    "share_batch_time",
+    "swap_averages_back",
+    "tested_batches",
     "hook_settings",
     "saver_max_to_keep",
     "set_signature_methods",

@@ -90,7 +90,8 @@ class Evaluator:
                 break
             loss, examples = loss + ran.loss_sum, examples + ran.examples
             if on_call is not None:
-                on_call(step, step + ran.steps - 1, {"loss": loss / max(examples, 1.0)})
+                logs = {"loss": loss / max(examples, 1.0), **program.metric_results()}
+                on_call(step, step + ran.steps - 1, logs)
             step += ran.steps
             if listen:
                 self._hooks.after(step, {"loss": ran.loss_sum / max(ran.examples, 1.0)})

@@ -48,7 +48,7 @@ from tfbig.training.result import TrainResult
 from tfbig.training.resuming import Start, assign_alike, is_done, resume
 from tfbig.training.running import calls_for
 from tfbig.training.same_everywhere import described_program
-from tfbig.training.schedule import Schedule, end_of
+from tfbig.training.schedule import Schedule, end_of, end_of_data
 from tfbig.training.seeds import set_seed
 
 log = logging.getLogger("tfbig")
@@ -219,7 +219,7 @@ class TrainingSession:
         if self._peers.is_chief:
             guarded, jit = runner.guard is not None, self._choose_jit(start.last)
             need_epochs = runner.need_epochs or self._program.has_running_metrics
-            mine = Plan(need_epochs, runner.may_stop, guarded, jit, runner.stops)
+            mine = Plan(need_epochs, runner.may_stop, guarded, jit, *runner.ends)
         plan = Plan(*agreement.share(mine))
         if not plan.guarded:
             runner.guard = None
@@ -250,7 +250,7 @@ class TrainingSession:
             schedule=schedule,
             passes=passes,
             agreement=agreement,
-            run=self._run_info(start.step),
+            run=self._run_info(start),
             config=self._config,
             keep=keep,
             start=start.step,
@@ -374,10 +374,12 @@ class TrainingSession:
             phases=self._program.phases,
             start=start.step,
             others=tuple(plan.stops),
+            frequencies=tuple(plan.frequencies),
+            marks=tuple(plan.steps),
         )
         return schedule, passes
 
-    def _run_info(self, start_step: int) -> RunInfo:
+    def _run_info(self, start: Start) -> RunInfo:
         return RunInfo(
             model_dir=self._model_dir,
             max_steps=self._max_steps,
@@ -385,9 +387,10 @@ class TrainingSession:
             epochs=1 if self._max_steps is None and self._epochs is None else self._epochs,
             log_steps=self._config.log_step_count_steps,
             summary_steps=self._config.save_summary_steps,
-            start_step=start_step,
+            start_step=start.step,
             batch_size=self._feed.batch_size,
             num_replicas=self._placement.num_replicas,
+            data_end=end_of_data(self._epochs, self._feed, start.data_began),
         )
 
     def _choose_jit(self, restored: Restored | None) -> bool:
