@@ -20,6 +20,7 @@ from tfbig.programs.keras_checks import (
     explain_keras_batch,
 )
 from tfbig.programs.keras_padding import exact_with_padding
+from tfbig.programs.preprocessing import STATE, described_state, layer_without_xla, settle
 from tfbig.programs.program import Batch, Forward, Program, Term, Values
 from tfbig.programs.remat import Remat, recomputing
 from tfbig.programs.tuning import tuning_of
@@ -82,6 +83,7 @@ class KerasProgram(Program):
             for layer in layers
         )
         self.has_convolutions = any(isinstance(layer, _CONVOLUTIONS) for layer in layers)
+        self.without_xla = layer_without_xla(self.model)
         self.exact_with_padding = exact_with_padding(self.model, self._metrics)
         self._blocks = Remat(self.model) if self._remat else None
 
@@ -201,7 +203,16 @@ class KerasProgram(Program):
 
     def settings(self) -> dict[str, Any]:
         scales = [[layer.lora_rank, layer.lora_alpha] for layer in adapted_layers(self.model)]
-        return {"lora_rank and lora_alpha of its layers": scales} if scales else {}
+        settings: dict[str, Any] = {}
+        if scales:
+            settings["lora_rank and lora_alpha of its layers"] = scales
+        state = described_state(self.model)
+        if state:
+            settings[STATE] = state
+        return settings
+
+    def settle(self) -> None:
+        settle(self.model)
 
     def metric_results(self) -> dict[str, float]:
         results = {}

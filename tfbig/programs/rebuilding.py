@@ -8,6 +8,7 @@ import keras
 from tfbig import _private_api
 from tfbig.layers.rows import recut_values, shard_of
 from tfbig.programs.adapters import give_same_adapters, merged_weights, without_adapters
+from tfbig.programs.preprocessing import give_same_state
 
 CANNOT_BE_REBUILT = (NotImplementedError, TypeError, ValueError)
 
@@ -54,6 +55,8 @@ def rebuilt_uncompiled(
         _set_weights(copy, model.get_weights(), model)
         if _trained(copy) != _trained(model):
             raise ValueError("its config does not tell which of its weights are trainable")
+    if model.built:
+        give_same_state(model, copy)
     return copy
 
 
