@@ -1,8 +1,8 @@
 """The program that loads SavedModels in a process that has made none of them.
 
 `python -m tfbig.serving.check` gets a line of JSON on standard input for each SavedModel, calls
-what it is told, and answers with a line on standard output. It ends with its input, with its
-parent, and when it has had nothing to do for a while.
+what it is told, and answers with a line on standard output. It ends at an empty line, with its
+input, with its parent, and when it has had nothing to do for a while.
 """
 
 import gc
@@ -58,6 +58,8 @@ def _read(requests: queue.Queue, parent: int) -> None:
             os._exit(0)
         *lines, held = (held + data).split(b"\n")
         for line in lines:
+            if not line:
+                os._exit(0)
             requests.put(json.loads(line))
 
 

@@ -125,6 +125,7 @@ class Checker:
     def _end(self) -> int:
         process, self._process = self._process, None
         with contextlib.suppress(OSError):
+            os.write(process.stdin.fileno(), b"\n")  # a forked child may hold the pipe open
             process.stdin.close()
         try:
             code = process.wait(5)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.serving.checker import Call, check_saved_model
-from tfbig.serving.samples import as_tensors, known_values, sampled
+from tfbig.serving.samples import as_tensors, known_values, said, sampled
 
 log = logging.getLogger("tfbig")
 
@@ -121,7 +121,7 @@ def _with_example(specs: list, example: Any, reference: Callable) -> tuple[Any, 
     except (TypeError, ValueError, tf.errors.OpError) as error:
         kinds = tf.nest.map_structure(lambda s: f"{s.dtype.name}{s.shape}", specs)
         raise UserError(
-            f"export: the model cannot take example= ({' '.join(str(error).split())[:200]}); give "
+            f"export: the model cannot take example= ({said(error)}); give "
             f"a batch of what it takes, {kinds[0] if len(kinds) == 1 else kinds}."
         ) from error
 

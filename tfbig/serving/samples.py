@@ -1,5 +1,6 @@
 """Made-up batches for a model's inputs, of which nothing is known but their kinds."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -37,8 +38,13 @@ def sampled(
         try:
             return arrays, call(as_tensors(arrays, specs))
         except Exception as error:  # made-up values make a model's operations raise anything
-            reason = reason or " ".join(str(error).split())[:200]
+            reason = reason or said(error)
     return reason
+
+
+def said(error: Exception) -> str:
+    """What an error says, on one line, without the terminal's colours."""
+    return " ".join(re.sub(r"\x1b\[\d*m", "", str(error)).split())[:200]
 
 
 def as_tensors(arrays: Any, specs: Any) -> Any:

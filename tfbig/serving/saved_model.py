@@ -15,6 +15,7 @@ from tfbig.errors import UserError
 from tfbig.programs.rebuilding import CANNOT_BE_REBUILT, rebuilt_uncompiled
 from tfbig.serving.checker import CHECKER
 from tfbig.serving.export_check import check_keras_export
+from tfbig.serving.samples import said
 
 
 def export_saved_model(
@@ -110,7 +111,7 @@ def _export_plain(model: keras.Model, directory: str, example: Any) -> list:
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"export: the model {model.name!r} cannot be traced for serving "
-            f"({' '.join(str(error).split())[:200]}); call it on a batch, and pass that batch as "
+            f"({said(error)}); call it on a batch, and pass that batch as "
             "example=."
         ) from error
     return specs
