@@ -57,8 +57,8 @@ def described_state(model: keras.Model) -> list[list]:
         if isinstance(layer, _LOOKUPS):
             held = layer.get_vocabulary()
             text = "\0".join(map(str, held))
-            if layer.output_mode == "tf_idf" and held:
-                text += str(np.asarray(layer.idf_weights_const).tolist())
+            if layer.output_mode == "tf_idf":
+                text += str(np.asarray(getattr(layer, "idf_weights_const", ())).tolist())
         elif isinstance(layer, keras.layers.Discretization):
             held = layer.bin_boundaries or []
             text = str(np.asarray(held, np.float32).tolist())
