@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import keras
 from keras.src.backend.common import global_state
 from keras.src.backend.common.name_scope import current_path
+from keras.src.export.export_utils import get_input_signature, make_tf_tensor_spec
 from keras.src.models.functional import Functional
 from keras.src.trainers.trainer import Trainer
 
@@ -133,3 +134,15 @@ def set_own_trainable(layer: keras.layers.Layer, value: bool) -> None:
         layer._trainable = value
     elif layer.trainable != value:
         layer.trainable = value  # a setter of its own
+
+
+def export_signature(model: keras.Model) -> list:
+    """The arguments of a model's exported function: structures of tf.TensorSpecs.
+
+    Reason: an export is called before it is said to be done, and Keras tells no one what the
+    function takes. Guard: tests/serving/test_export_check.py.
+    """
+    return [
+        keras.tree.map_structure(make_tf_tensor_spec, argument)
+        for argument in get_input_signature(model)
+    ]

@@ -32,6 +32,7 @@ from tfbig.programs.observing import (
     updated_variables,
 )
 from tfbig.programs.output_weights import by_output
+from tfbig.programs.preprocessing import STATE, described_state, layer_without_xla, settle
 from tfbig.programs.program import Batch, Forward, Program, Term, Values
 from tfbig.programs.remat import Remat, recomputing
 from tfbig.programs.tuning import tuning_of
@@ -101,6 +102,7 @@ class KerasProgram(Program):
             for layer in layers
         )
         self.has_convolutions = any(isinstance(layer, _CONVOLUTIONS) for layer in layers)
+        self.without_xla = layer_without_xla(self.model)
         self.exact_with_padding = exact_with_padding(self.model, self._metrics)
 
     def _observe(self, run, spec: Any) -> None:
@@ -197,8 +199,8 @@ class KerasProgram(Program):
         if lost:
             raise UserError(
                 f"the model updates the variable {lost[0].path!r} in a call, and neither the model "
-                "nor one of its layers lists it; make it with self.add_weight in build(), or assign "
-                "it to an attribute of the layer in __init__."
+                "nor one of its layers lists it; make it with self.add_weight in build(), or "
+                "assign it to an attribute of the layer in __init__."
             )
 
     def _hold(self, batch: Batch, outputs: Any) -> list[tf.Tensor]:
@@ -311,7 +313,16 @@ class KerasProgram(Program):
 
     def settings(self) -> dict[str, Any]:
         scales = [[layer.lora_rank, layer.lora_alpha] for layer in adapted_layers(self.model)]
-        return {"lora_rank and lora_alpha of its layers": scales} if scales else {}
+        settings: dict[str, Any] = {}
+        if scales:
+            settings["lora_rank and lora_alpha of its layers"] = scales
+        state = described_state(self.model)
+        if state:
+            settings[STATE] = state
+        return settings
+
+    def settle(self) -> None:
+        settle(self.model)
 
     def metric_results(self) -> dict[str, float]:
         results = {}

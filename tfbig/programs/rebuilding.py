@@ -9,6 +9,7 @@ from tfbig import _private_api
 from tfbig.layers.rows import recut_values, shard_of
 from tfbig.programs import hub_tasks
 from tfbig.programs.adapters import give_same_adapters, merged_weights, without_adapters
+from tfbig.programs.preprocessing import give_same_state
 from tfbig.programs.trainable_flags import copy_trainable_flags
 
 CANNOT_BE_REBUILT = (NotImplementedError, TypeError, ValueError)
@@ -57,6 +58,8 @@ def rebuilt_uncompiled(
         _set_weights(copy, model.get_weights(), model)
     if not merge_adapters:
         copy_trainable_flags(model, copy)
+    if model.built:
+        give_same_state(model, copy)
     return copy
 
 

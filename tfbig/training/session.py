@@ -213,6 +213,7 @@ class TrainingSession:
         start = resume(
             self._program, self._checkpoints, self._peers, self._feed, repeats=self._repeats
         )
+        self._program.settle()
         if start.last is None and not start.step:
             self._initialize()
         mine = None
