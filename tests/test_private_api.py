@@ -545,6 +545,7 @@ def test_graph_nodes():
     assert nodes[2].inputs == [*nodes[1].outputs, id(model.inputs[0])]
     assert nodes[3].outputs == [id(model.outputs[0])]
     assert nodes[0].sizes == [6] and nodes[0].differentiable == [True]
+    assert nodes[0].arguments[0][0] is model.inputs[0] and nodes[0].arguments[1] == {}
     tensors = {id(model.inputs[0]): tf.ones([1, 2, 3])}
     for node in nodes:
         node.run(tensors, lambda operation: operation)
