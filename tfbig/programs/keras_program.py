@@ -118,7 +118,7 @@ class KerasProgram(Program):
             if _private_api.overrides(self.model, "compute_loss"):
                 self.model.compute_loss(features, labels, outputs, weight)
 
-        keras_variables, tensorflow_variables = updated_variables(forward, run, spec)
+        keras_variables, tensorflow_variables = updated_variables(self.model, forward, run, spec)
         known = self._listed()
         self._unlisted = [v for v in keras_variables if id(v) not in known]
         owners = owners_of(self.model, [*self._unlisted, *tensorflow_variables])
