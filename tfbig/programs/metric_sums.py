@@ -76,6 +76,11 @@ def _alike(metrics: Sequence[keras.metrics.Metric], kinds: list[str]) -> list[st
     return found
 
 
+def is_sum(metric: keras.metrics.Metric) -> bool:
+    """Whether a metric is a sum over examples by its definition: Keras's own are."""
+    return is_own(type(metric)) and is_own(_private_api.metric_function(metric)[0])
+
+
 def names_of(metrics: Sequence[keras.metrics.Metric], kinds: list[str], *wanted: str) -> str:
     """The names of the metrics that have variables of some kinds, for a message."""
     of_variables, found = iter(kinds), []
@@ -96,7 +101,7 @@ def _known_variables(model: keras.Model, metrics: Sequence[keras.metrics.Metric]
     return {
         id(v)
         for metric in itertools.chain.from_iterable(map(_inner, metrics))
-        if is_own(type(metric)) and is_own(_private_api.metric_function(metric)[0])
+        if is_sum(metric)
         for v in metric.variables
     }
 
