@@ -101,6 +101,8 @@ class Program:
         per_replica_statistics: some layer normalises over each replica's part of a batch.
         summaries: names of the tensors of TensorFlow 1's summaries in TRAIN mode.
         named: its variables have names of their own, under which a checkpoint holds them.
+        running: the metrics' values in training are not sums, but what the last step returned,
+            since the epoch began.
     """
 
     trainable: list
@@ -114,6 +116,7 @@ class Program:
     couples_replicas: bool = False
     per_replica_statistics: bool = False
     named: bool = False
+    running: bool = False
     has_convolutions: bool = False
     phases: tuple[int, ...] = ()
     tables: Sequence = ()
@@ -135,6 +138,10 @@ class Program:
     def forward(self, values: Values, batch: Batch, training: bool) -> Forward:
         """Computes the loss terms, the new state and the new metric values of a batch."""
         raise NotImplementedError
+
+    def runs_itself(self, training: bool) -> bool:
+        """Whether the model computes and updates by its own method in this mode (`run_step`)."""
+        return False
 
     def select(self, training: bool) -> None:
         """Called before the step of a mode is traced; for programs whose modes differ."""

@@ -59,6 +59,8 @@ def _obstacle(program: Program, placement: Placement, feed: Feed) -> str | None:
         return "XLA cannot compile lookup tables"
     if not (program.exact_with_padding or feed.full):
         return "a batch cannot be cut into equal parts, and padding would not be exact"
+    if not placement.compiles_whole_loop and program.runs_itself(training=True):
+        return "XLA cannot compile a train_step that changes variables of several replicas"
     if not placement.compiles_whole_loop and not program.pure:
         return "XLA cannot compile a model_fn that changes variables of several replicas"
     if not placement.compiles_whole_loop and program.couples_replicas:
@@ -67,6 +69,8 @@ def _obstacle(program: Program, placement: Placement, feed: Feed) -> str | None:
 
 
 def _choose(program, placement, feed, config) -> tuple[bool, str]:
+    if program.runs_itself(training=True):
+        return False, "XLA may not compile a model's own train_step, and draws other random numbers"
     if tf.config.list_physical_devices("GPU"):
         return True, "the step runs on a GPU"
     if placement.compiles_whole_loop:

@@ -19,7 +19,8 @@ class Meters:
     """Loss, metrics and rates of training.
 
     The metrics' variables hold the span since the last log point. At each log point they are
-    added to the epoch's (metrics are sums over examples) and start at 0 again.
+    added to the epoch's (metrics are sums over examples) and start at 0 again. Where the program's
+    metrics are no sums (`running`), they are told as they are, since the epoch began.
 
     Args:
         program, placement: whose metrics.
@@ -67,7 +68,7 @@ class Meters:
             ends: this is the next log point; otherwise the span goes on.
         """
         logs = {}
-        if self._span[1]:
+        if self._span[1] and not self._program.running:
             logs["loss"] = self._span[0] / self._span[1]
         logs.update(self._program.metric_results())
         if self._staleness is not None:
@@ -79,9 +80,10 @@ class Meters:
         logs["examples_per_sec"] = self._examples / seconds
         if ends:
             with self._placement.scope():
-                if self._epochs:
+                if self._epochs and not self._program.running:
                     self._move_to_epoch()
-                self._program.reset_metrics()
+                if not self._program.running:
+                    self._program.reset_metrics()
             self._span, self._steps, self._seconds, self._examples = [0.0, 0.0], 0, 0.0, 0.0
             self._staleness = None
         return logs
@@ -97,6 +99,8 @@ class Meters:
 
     def epoch(self) -> dict[str, float]:
         """Loss and metrics since the epoch began; the span goes on. {} unless they are kept."""
+        if self._program.running:
+            return self._program.metric_results()
         if not self._epochs:
             return {}
         logs = {}
@@ -119,6 +123,10 @@ class Meters:
     def start_epoch(self) -> None:
         """Starts the epoch's sums anew; the span's go on, without what the epoch had of them."""
         self._epoch = [0.0, 0.0]
+        if self._program.running:
+            with self._placement.scope():
+                self._program.reset_metrics()
+            return
         variables = self._program.metric_variables
         # The span's metrics so far belong to the epoch that has ended.
         self._epoch_metrics = [-v.numpy() for v in variables] if variables else None
