@@ -20,6 +20,7 @@ from tfbig._private_api.graphs import (
 )
 from tfbig._private_api.hooks import hook_settings, saver_max_to_keep
 from tfbig._private_api.losses import (
+    all_metrics,
     compiled_losses,
     compiled_metrics,
     keras_mask,
@@ -42,9 +43,11 @@ from tfbig._private_api.models import (
     keras_variable_of,
     output_spec,
     overrides,
+    own_variables,
 )
 from tfbig._private_api.operations import (
     deserialize_iterator,
+    make_global_seed,
     reproducible_dropout,
     serialize_iterator,
     variables_as_constants,
@@ -106,6 +109,7 @@ __all__ = [
     "Node",
     "SliceRule",
     "abort_collectives",
+    "all_metrics",
     "alone",
     "as_not_compiled",
     "assign_in_replica",
@@ -141,6 +145,7 @@ __all__ = [
     "leave_health_to_others",
     "loss_values",
     "losses_of_one_replica",
+    "make_global_seed",
     "make_own_initial_values",
     "metric_function",
     "next_scale",
@@ -149,6 +154,7 @@ __all__ = [
     "observed_synchronization",
     "output_spec",
     "own_copy",
+    "own_variables",
     "overrides",
     "number_of_servers",
     "put_averages_in_place",

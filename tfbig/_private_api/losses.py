@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 from keras.src.losses import loss as _keras_loss
+from keras.src.trainers.trainer import Trainer
 
 
 @contextlib.contextmanager
@@ -31,6 +32,15 @@ def compiled_losses(model: keras.Model) -> list:
     """The (path, loss, loss_weights, name) of every output of a built, compiled model."""
     loss = model._compile_loss
     return list(loss._flat_losses) if loss is not None and loss._flat_losses else []
+
+
+def all_metrics(model: keras.Model) -> list[keras.metrics.Metric]:
+    """All metrics that a model updates in a step, those that its `metrics` leaves out included.
+
+    Reason: a model may override `metrics`, and Keras goes on to update the others. Guard:
+    tests/programs/test_keras_state.py.
+    """
+    return list(Trainer.metrics.fget(model))
 
 
 def reported_metrics(model: keras.Model) -> list[keras.metrics.Metric]:

@@ -105,6 +105,14 @@ def flatten_layers(model: keras.Model) -> list[keras.layers.Layer]:
     return list(model._flatten_layers())
 
 
+def own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """The weights that a layer itself has made, without those of the layers in it.
+
+    Reason: `layer.variables` has them all. Guard: tests/programs/test_keras_state.py.
+    """
+    return [*layer._trainable_variables, *layer._non_trainable_variables]
+
+
 def output_spec(model: keras.Model, features):
     """The KerasTensors that a model returns for KerasTensors, traced in a scratch graph.
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfbig import _private_api
@@ -13,6 +14,8 @@ from tfbig.errors import UserError
 from tfbig.programs import program
 from tfbig.programs.keras_checks import explain_numbers
 from tfbig.programs.keras_program import KerasProgram, runs_convolutions
+from tfbig.programs.metric_sums import NOTHING
+from tfbig.programs.observing import owners_of
 from tfbig.programs.own_state import OwnState, optimizers_of
 
 log = logging.getLogger("tfbig")
@@ -57,11 +60,11 @@ class OwnStepProgram(KerasProgram):
         super().__init__(model)
         self._own_training = _private_api.overrides(model, "train_step")
         self._training = True
-        self._logs: dict[bool, dict[str, tf.Variable]] = {}
+        self._logs: dict[bool, dict[str, keras.Variable]] = {}
         if not self._own_training:
             self._remat = remat
             return
-        self.pure, self.running = False, True
+        self.pure = False
         name = type(model).__name__
         if remat:
             raise UserError(
@@ -84,6 +87,7 @@ class OwnStepProgram(KerasProgram):
             return
         self.enter(max(self.phases, default=0))
         self._state = OwnState()
+        _private_api.make_global_seed()
         self._trace(spec, run)
         optimizers = optimizers_of(self.model)
         self._optimizers = [o for o in optimizers if self._state.uses(o.variables)]
@@ -96,6 +100,10 @@ class OwnStepProgram(KerasProgram):
             *(v for metric in self.model.metrics for v in metric.variables),
             *self._logs[True].values(),
         ]
+        self.metric_sums = [NOTHING] * len(self.metric_variables)  # reset as fit does
+        others = self._state.besides(self.variable_groups().values())
+        owners = owners_of(self.model, others)
+        self._raw = {owners[id(variable)]: variable for variable in others}
         layers = _private_api.flatten_layers(self.model)
         self.per_replica_statistics = any(
             isinstance(layer, keras.layers.BatchNormalization) and not layer.synchronized
@@ -107,6 +115,10 @@ class OwnStepProgram(KerasProgram):
         if self.runs_itself(False) and False not in self._logs:
             self.select(False)
             self._trace(spec, run)
+
+    @property
+    def needs_whole_batches(self) -> bool:
+        return not self._own_training and super().needs_whole_batches
 
     def check_evaluation(self, spec: Any) -> None:
         """The model's test_step alone knows what it takes."""
@@ -131,7 +143,9 @@ class OwnStepProgram(KerasProgram):
                 ", ".join(sorted(kinds & _DRAWS)),
             )
         self._logs[training] = {
-            name: tf.Variable(tf.fill(shape, float("nan")), trainable=False, name=f"logs_{place}")
+            name: keras.Variable(
+                np.full(shape, np.nan), dtype="float32", trainable=False, name=f"returned_{place}"
+            )
             for place, (name, shape) in enumerate(shapes.items())
         }
 
@@ -195,12 +209,11 @@ class OwnStepProgram(KerasProgram):
     def variable_groups(self) -> dict[str, list]:
         if not self._own_training:
             return super().variable_groups()
-        groups = {
+        return {
             "model": self._all,
             "optimizer": [v for optimizer in self._optimizers for v in optimizer.variables],
             "metrics": self.metric_variables,
         }
-        return {**groups, "other": self._state.besides(groups.values())}
 
     def metric_results(self) -> dict[str, float]:
         if not self.runs_itself(self._training):
@@ -208,9 +221,12 @@ class OwnStepProgram(KerasProgram):
         return program.as_numbers(self._logs[self._training])
 
     def reset_metrics(self) -> None:
+        if not self.runs_itself(self._training):
+            super().reset_metrics()
+            return
         self.model.reset_metrics()
         for variable in self._logs.get(self._training, {}).values():
-            variable.assign(tf.fill(variable.shape, float("nan")))
+            variable.assign(np.full(variable.shape, np.nan))
 
     def explain_batch(self, features: Any, labels: Any) -> str | None:
         if not self._own_training:

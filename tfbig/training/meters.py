@@ -6,6 +6,7 @@ import time
 import numpy as np
 
 from tfbig.placement.placement import Placement
+from tfbig.programs.metric_sums import NOTHING, PARTS, UNSEEN
 from tfbig.programs.program import Program
 from tfbig.training.staleness import Seen
 
@@ -19,8 +20,8 @@ class Meters:
     """Loss, metrics and rates of training.
 
     The metrics' variables hold the span since the last log point. At each log point they are
-    added to the epoch's (metrics are sums over examples) and start at 0 again. Where the program's
-    metrics are no sums (`running`), they are told as they are, since the epoch began.
+    added to the epoch's and start at 0 again. A metric whose values of two spans do not add up
+    (a maximum) starts again at an epoch's begin only, and is reported since then.
 
     Args:
         program, placement: whose metrics.
@@ -29,6 +30,7 @@ class Meters:
 
     def __init__(self, program: Program, placement: Placement, epochs: bool):
         self._program, self._placement, self._epochs = program, placement, epochs
+        self._own = program.runs_itself(training=True)  # then the loss is among what it returned
         self._span = [0.0, 0.0]  # sum of loss times examples, examples
         self._epoch = [0.0, 0.0]
         self._epoch_metrics: list[np.ndarray] | None = None
@@ -68,7 +70,7 @@ class Meters:
             ends: this is the next log point; otherwise the span goes on.
         """
         logs = {}
-        if self._span[1] and not self._program.running:
+        if self._span[1] and not self._own:
             logs["loss"] = self._span[0] / self._span[1]
         logs.update(self._program.metric_results())
         if self._staleness is not None:
@@ -80,10 +82,9 @@ class Meters:
         logs["examples_per_sec"] = self._examples / seconds
         if ends:
             with self._placement.scope():
-                if self._epochs and not self._program.running:
+                if self._epochs:
                     self._move_to_epoch()
-                if not self._program.running:
-                    self._program.reset_metrics()
+                self._reset(running=False)
             self._span, self._steps, self._seconds, self._examples = [0.0, 0.0], 0, 0.0, 0.0
             self._staleness = None
         return logs
@@ -99,12 +100,10 @@ class Meters:
 
     def epoch(self) -> dict[str, float]:
         """Loss and metrics since the epoch began; the span goes on. {} unless they are kept."""
-        if self._program.running:
-            return self._program.metric_results()
         if not self._epochs:
             return {}
         logs = {}
-        if self._epoch[1]:
+        if self._epoch[1] and not self._own:
             logs["loss"] = self._epoch[0] / self._epoch[1]
         variables = self._program.metric_variables
         if variables:
@@ -123,24 +122,44 @@ class Meters:
     def start_epoch(self) -> None:
         """Starts the epoch's sums anew; the span's go on, without what the epoch had of them."""
         self._epoch = [0.0, 0.0]
-        if self._program.running:
+        if self._program.has_running_metrics:
             with self._placement.scope():
-                self._program.reset_metrics()
-            return
-        variables = self._program.metric_variables
+                self._reset(running=True)
         # The span's metrics so far belong to the epoch that has ended.
-        self._epoch_metrics = [-v.numpy() for v in variables] if variables else None
+        self._epoch_metrics = [-v for v in self._addable()] or None
 
     def _move_to_epoch(self) -> None:
-        variables = self._program.metric_variables
-        if not variables:
+        values = self._addable()
+        if not values:
             return
-        values = [v.numpy() for v in variables]
         if self._epoch_metrics is None:
             self._epoch_metrics = [np.zeros_like(v) for v in values]
         self._epoch_metrics = [
             before + now for before, now in zip(self._epoch_metrics, values, strict=True)
         ]
+
+    def _running(self) -> list[bool]:
+        """For each of the metrics' variables: whether two spans do not add up."""
+        program = self._program
+        kinds = program.metric_sums or [PARTS] * len(program.metric_variables)
+        return [kind in (NOTHING, UNSEEN) for kind in kinds]
+
+    def _addable(self) -> list[np.ndarray]:
+        """The metrics' values; 0 for those of which two spans do not add up."""
+        values = self.put_aside()
+        return [
+            np.zeros_like(v) if running else v
+            for v, running in zip(values, self._running(), strict=True)
+        ]
+
+    def _reset(self, *, running: bool) -> None:
+        """Sets metrics to their start: those that run through an epoch, or all others."""
+        kept = self.put_aside()
+        self._program.reset_metrics()
+        flags = zip(self._program.metric_variables, kept, self._running(), strict=True)
+        for variable, value, runs in flags:
+            if runs != running:
+                variable.assign(value)
 
     def state(self) -> dict:
         """What a checkpoint keeps, as JSON; the span's metrics are in the variables."""

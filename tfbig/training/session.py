@@ -221,7 +221,8 @@ class TrainingSession:
         mine = None
         if self._peers.is_chief:
             guarded, jit = runner.guard is not None, self._choose_jit(start.last)
-            mine = Plan(runner.need_epochs, runner.may_stop, guarded, jit, runner.stops)
+            need_epochs = runner.need_epochs or self._program.has_running_metrics
+            mine = Plan(need_epochs, runner.may_stop, guarded, jit, runner.stops)
         plan = Plan(*agreement.share(mine))
         if not plan.guarded:
             runner.guard = None
@@ -372,7 +373,7 @@ class TrainingSession:
             summary=config.save_summary_steps if self._model_dir else None,
             checkpoint=config.save_checkpoints_steps if self._model_dir else None,
             evaluate=evaluate if self._eval_feed is not None else None,
-            epoch=(length or evaluate) if plan.need_epochs or self._program.running else None,
+            epoch=(length or evaluate) if plan.need_epochs else None,
             phases=self._program.phases,
             start=start.step,
             others=tuple(plan.stops),
