@@ -132,8 +132,10 @@ class OwnStepProgram(KerasProgram):
                 self._state.graph = tf.compat.v1.get_default_graph()
             logs = self.run_step(tf.nest.pack_sequence_as(spec, tensors), training)
             shapes.update({name: value.shape for name, value in logs.items()})
+            return tf.zeros([])
 
-        kinds = run(traced, tf.nest.flatten(spec)) or set()
+        with tf.variable_creator_scope(_made_at_once):
+            kinds = run(traced, tf.nest.flatten(spec)) or set()
         if training and kinds & _DRAWS:
             log.warning(
                 "%s.train_step draws random numbers by %s, whose state no checkpoint holds: a run "
@@ -232,6 +234,12 @@ class OwnStepProgram(KerasProgram):
         if not self._own_training:
             return super().explain_batch(features, labels)
         return explain_numbers("features", features) or explain_numbers("labels", labels)
+
+
+def _made_at_once(next_creator: Any, **arguments: Any) -> tf.Variable:
+    """Makes a variable outside of the trace; tf.function could not initialize a mirrored one."""
+    with tf.init_scope():
+        return next_creator(**arguments)
 
 
 def _flattened(logs: dict) -> dict[str, Any]:
