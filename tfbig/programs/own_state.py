@@ -9,28 +9,44 @@ import tensorflow as tf
 from tfbig import _private_api
 
 
-class OwnState:
-    """What a trace of a train_step has used.
+def variables_of(graph: Any) -> list[tf.Variable]:
+    """The variables that a traced function reads or changes, in the order of its captures.
 
-    Attributes:
-        graph: of the trace; it knows every variable that was read or changed in it, those of
-            closures, of plain attributes and of Keras's global seed generator too.
+    Those of closures, of plain attributes and of Keras's global seed generator are among them.
     """
-
-    graph: Any = None
-
-    def uses(self, variables: Iterable) -> bool:
-        """Whether any of these variables was used."""
-        used = {id(variable) for variable in self.graph.variables}
-        return any(id(part) in used for v in variables for part in parts_of(v))
-
-    def besides(self, known: Iterable[Iterable]) -> list[tf.Variable]:
-        """The variables that were used and are none of the known ones, in their order."""
-        seen = {id(part) for variables in known for v in variables for part in parts_of(v)}
-        return [v for v in self.graph.variables if id(v) not in seen]
+    places = {id(outer): place for place, (outer, _) in enumerate(graph.captures)}
+    there = [variable for variable in graph.variables if id(variable.handle) in places]
+    return sorted(there, key=lambda variable: places[id(variable.handle)])
 
 
-def parts_of(variable: Any) -> list[tf.Variable]:
+def uses_any(used: Iterable[tf.Variable], variables: Iterable) -> bool:
+    """Whether any of some variables, Keras's or TensorFlow's, is among those that were used."""
+    ids = {id(variable) for variable in used}
+    return any(id(part) in ids for v in variables for part in _parts_of(v))
+
+
+def besides(used: Iterable[tf.Variable], known: Iterable[Iterable]) -> list[tf.Variable]:
+    """The variables that were used and are none of the known ones, in their order."""
+    seen = {id(part) for variables in known for v in variables for part in _parts_of(v)}
+    return [v for v in used if id(v) not in seen]
+
+
+def with_copies(named: dict[str, Any]) -> dict[str, Any]:
+    """Variables by name, with each replica's copy of those that no optimizer keeps alike.
+
+    Replicas that follow Keras's rules have metrics and moving statistics of their own.
+    """
+    apart = {}
+    for name, variable in named.items():
+        copies = getattr(variable, "values", None) or (variable,)
+        if name.startswith("optimizer/") or variable.trainable:
+            copies = (variable,)
+        for i, copy in enumerate(copies):
+            apart[f"{name}@replica_{i}" if i else name] = copy
+    return apart
+
+
+def _parts_of(variable: Any) -> list[tf.Variable]:
     """A variable as a trace sees it: itself, and its copies on this process's replicas."""
     value = variable.value if isinstance(variable, keras.Variable) else variable
     return [value, *(getattr(value, "values", None) or ())]

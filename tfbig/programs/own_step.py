@@ -16,7 +16,7 @@ from tfbig.programs.keras_checks import explain_numbers
 from tfbig.programs.keras_program import KerasProgram, runs_convolutions
 from tfbig.programs.metric_sums import NOTHING
 from tfbig.programs.observing import owners_of
-from tfbig.programs.own_state import OwnState, optimizers_of
+from tfbig.programs.own_state import besides, optimizers_of, uses_any, variables_of, with_copies
 
 log = logging.getLogger("tfbig")
 
@@ -86,11 +86,11 @@ class OwnStepProgram(KerasProgram):
             super().build(spec, run)
             return
         self.enter(max(self.phases, default=0))
-        self._state = OwnState()
         _private_api.make_global_seed()
         self._trace(spec, run)
+        self.enter(max(self.phases, default=0))  # with what the trace has made
         optimizers = optimizers_of(self.model)
-        self._optimizers = [o for o in optimizers if self._state.uses(o.variables)]
+        self._optimizers = [o for o in optimizers if uses_any(self._used, o.variables)]
         # An overridden `compile` that calls Keras's without an optimizer leaves an RMSprop there.
         if not any(self.model.optimizer is optimizer for optimizer in self._optimizers):
             self.optimizer = None
@@ -101,7 +101,7 @@ class OwnStepProgram(KerasProgram):
             *self._logs[True].values(),
         ]
         self.metric_sums = [NOTHING] * len(self.metric_variables)  # reset as fit does
-        others = self._state.besides(self.variable_groups().values())
+        others = besides(self._used, self.variable_groups().values())
         owners = owners_of(self.model, others)
         self._raw = {owners[id(variable)]: variable for variable in others}
         layers = _private_api.flatten_layers(self.model)
@@ -125,23 +125,33 @@ class OwnStepProgram(KerasProgram):
 
     def _trace(self, spec: Any, run) -> None:
         """Traces the step of the present mode, for its variables and what it returns."""
-        training, shapes = self._training, {}
+        training, shapes, graphs = self._training, {}, []
 
         def traced(*tensors):
-            if training:
-                self._state.graph = tf.compat.v1.get_default_graph()
+            graphs.append(tf.compat.v1.get_default_graph())
             logs = self.run_step(tf.nest.pack_sequence_as(spec, tensors), training)
             shapes.update({name: value.shape for name, value in logs.items()})
             return tf.zeros([])
 
-        with tf.variable_creator_scope(_made_at_once):
-            kinds = run(traced, tf.nest.flatten(spec)) or set()
+        try:
+            with tf.variable_creator_scope(_made_at_once):
+                kinds = run(traced, tf.nest.flatten(spec)) or set()
+        except ValueError as error:
+            if "singleton tf.Variable" not in str(error):
+                raise
+            raise UserError(
+                f"{self._where(training)} makes a variable in each call, on one of the replicas; "
+                "make it in __init__ or build(), and give keras.random functions a seed that is "
+                "an attribute of the model: seed=keras.random.SeedGenerator(1)."
+            ) from error
+        if training:
+            self._used = variables_of(graphs[0])
         if training and kinds & _DRAWS:
             log.warning(
-                "%s.train_step draws random numbers by %s, whose state no checkpoint holds: a run "
+                "%s draws random numbers by %s, whose state no checkpoint holds: a run "
                 "that is resumed draws others. Use keras.random with a keras.random.SeedGenerator "
                 "that is an attribute of the model",
-                type(self.model).__name__,
+                self._where(training),
                 ", ".join(sorted(kinds & _DRAWS)),
             )
         self._logs[training] = {
@@ -176,9 +186,8 @@ class OwnStepProgram(KerasProgram):
         Raises:
             UserError: that is no dict of numbers.
         """
-        method = "train_step" if training else "test_step"
-        logs = getattr(self.model, method)(data)
-        where = f"{type(self.model).__name__}.{method}"
+        logs = (self.model.train_step if training else self.model.test_step)(data)
+        where = self._where(training)
         if not isinstance(logs, dict):
             raise UserError(
                 f"{where} returned a {type(logs).__name__}; return a dict of names and numbers, "
@@ -194,6 +203,9 @@ class OwnStepProgram(KerasProgram):
                 )
             flat[name] = value
         return flat
+
+    def _where(self, training: bool) -> str:
+        return f"{type(self.model).__name__}.{'train_step' if training else 'test_step'}"
 
     def keep_logs(self, logs: dict[str, tf.Tensor], training: bool) -> None:
         """Keeps what a step has returned for `metric_results`, inside a replica."""
@@ -217,6 +229,18 @@ class OwnStepProgram(KerasProgram):
             "metrics": self.metric_variables,
         }
 
+    def named_variables(self) -> dict[str, tf.Variable]:
+        named = super().named_variables()
+        return with_copies(named) if self._own_training else named
+
+    def settings(self) -> dict[str, Any]:
+        settings = super().settings()
+        if self._own_training:
+            names = self.named_variables()
+            copies = [int(name.rpartition("@replica_")[2]) for name in names if "@replica_" in name]
+            settings["number of replicas of its own train_step"] = max(copies, default=0) + 1
+        return settings
+
     def metric_results(self) -> dict[str, float]:
         if not self.runs_itself(self._training):
             return super().metric_results()
@@ -227,7 +251,8 @@ class OwnStepProgram(KerasProgram):
             super().reset_metrics()
             return
         self.model.reset_metrics()
-        for variable in self._logs.get(self._training, {}).values():
+        # What train_step returned last is asked for after the end of an epoch too.
+        for variable in () if self._training else self._logs[False].values():
             variable.assign(np.full(variable.shape, np.nan))
 
     def explain_batch(self, features: Any, labels: Any) -> str | None:
