@@ -38,18 +38,22 @@ def with_copies(named: dict[str, Any]) -> dict[str, Any]:
     """
     apart = {}
     for name, variable in named.items():
-        copies = getattr(variable, "values", None) or (variable,)
-        if name.startswith("optimizer/") or variable.trainable:
-            copies = (variable,)
+        alike = name.startswith("optimizer/") or variable.trainable
+        copies = [variable] if alike else copies_of(variable)
         for i, copy in enumerate(copies):
             apart[f"{name}@replica_{i}" if i else name] = copy
     return apart
 
 
+def copies_of(variable: tf.Variable) -> list[tf.Variable]:
+    """A mirrored variable's copies on this process's replicas, or any other variable itself."""
+    return list(getattr(variable, "values", None) or (variable,))
+
+
 def _parts_of(variable: Any) -> list[tf.Variable]:
     """A variable as a trace sees it: itself, and its copies on this process's replicas."""
     value = variable.value if isinstance(variable, keras.Variable) else variable
-    return [value, *(getattr(value, "values", None) or ())]
+    return [value, *copies_of(value)]
 
 
 def optimizers_of(model: keras.Model) -> list[keras.optimizers.Optimizer]:

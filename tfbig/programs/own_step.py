@@ -16,7 +16,7 @@ from tfbig.programs.keras_checks import explain_numbers
 from tfbig.programs.keras_program import KerasProgram, runs_convolutions
 from tfbig.programs.metric_sums import NOTHING
 from tfbig.programs.observing import owners_of
-from tfbig.programs.own_state import besides, optimizers_of, uses_any, variables_of, with_copies
+from tfbig.programs.own_state import besides, copies_of, optimizers_of, uses_any, variables_of, with_copies
 
 log = logging.getLogger("tfbig")
 
@@ -96,10 +96,11 @@ class OwnStepProgram(KerasProgram):
             self.optimizer = None
         self._all = [*self.trainable, *self.state]
         self.enter(0)
-        self.metric_variables = [
+        self._reported = [
             *(v for metric in self.model.metrics for v in metric.variables),
             *self._logs[True].values(),
         ]
+        self.metric_variables = [copy for v in self._reported for copy in copies_of(v.value)]
         self.metric_sums = [NOTHING] * len(self.metric_variables)  # reset as fit does
         others = besides(self._used, self.variable_groups().values())
         owners = owners_of(self.model, others)
@@ -208,7 +209,18 @@ class OwnStepProgram(KerasProgram):
         return f"{type(self.model).__name__}.{'train_step' if training else 'test_step'}"
 
     def keep_logs(self, logs: dict[str, tf.Tensor], training: bool) -> None:
-        """Keeps what a step has returned for `metric_results`, inside a replica."""
+        """Keeps what a step has returned for `metric_results`, inside a replica.
+
+        Raises:
+            UserError: it is not what an earlier trace has returned.
+        """
+        there = {name: tuple(variable.shape) for name, variable in self._logs[training].items()}
+        given = {name: tuple(value.shape) for name, value in logs.items()}
+        if given != there:
+            raise UserError(
+                f"{self._where(training)} returned {given} for one batch and {there} for another; "
+                "return the same names, each with one number for a batch of any size."
+            )
         for name, variable in self._logs[training].items():
             variable.assign(logs[name])
 
@@ -226,7 +238,7 @@ class OwnStepProgram(KerasProgram):
         return {
             "model": self._all,
             "optimizer": [v for optimizer in self._optimizers for v in optimizer.variables],
-            "metrics": self.metric_variables,
+            "metrics": self._reported,
         }
 
     def named_variables(self) -> dict[str, tf.Variable]:

@@ -18,6 +18,18 @@ from tfbig.training.parts import Cut, Share, exact_part, padded_part
 
 log = logging.getLogger("tfbig")
 
+_RULES_OF_TRAINING = (
+    "it is run as Keras runs it under tf.distribute, so tfbig's promise that the number of "
+    "replicas changes nothing ends here. Each replica computes its own loss, statistics and "
+    "clipping; the optimizer adds up the replicas' gradients, of which Keras's losses alone are "
+    "divided by the number of replicas; metrics are the mean of what the replicas return"
+)
+_RULES_OF_EVALUATION = (
+    "evaluations are run as Keras runs them under tf.distribute, so tfbig's promise that the "
+    "number of replicas changes nothing does not hold for them. Their metrics are the mean of "
+    "what the replicas return"
+)
+
 
 class OwnStep:
     """Gives each replica its part of a global batch and has the model do the rest.
@@ -145,14 +157,7 @@ def check_own_step(
         if one.odd and one.odd < placement.num_replicas:
             raise _too_small(one.odd, placement, training)
     if placement.num_replicas > 1:
-        log.warning(
-            "%s: it is run as Keras runs it under tf.distribute, so tfbig's promise that the "
-            "number of replicas changes nothing ends here. Each replica computes its own loss, "
-            "statistics and clipping; the optimizer adds up the replicas' gradients, of which "
-            "Keras's losses alone are divided by the number of replicas; metrics are the mean of "
-            "what the replicas return",
-            has,
-        )
+        log.warning("%s: %s", has, _RULES_OF_TRAINING if trains else _RULES_OF_EVALUATION)
 
 
 def check_rates(callbacks: Iterable[Any], program: Program) -> None:
