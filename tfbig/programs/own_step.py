@@ -16,7 +16,14 @@ from tfbig.programs.keras_checks import explain_numbers
 from tfbig.programs.keras_program import KerasProgram, runs_convolutions
 from tfbig.programs.metric_sums import NOTHING
 from tfbig.programs.observing import owners_of
-from tfbig.programs.own_state import besides, copies_of, optimizers_of, uses_any, variables_of, with_copies
+from tfbig.programs.own_state import (
+    besides,
+    copies_of,
+    optimizers_of,
+    uses_any,
+    variables_of,
+    with_copies,
+)
 
 log = logging.getLogger("tfbig")
 
