@@ -189,6 +189,7 @@ def on_two_replicas(folder: str) -> dict:
     fitted, logs = by_fit("classifier", 128, strategy=strategy)
     result, mine = by_tfbig("classifier", 128, **two)
     found["difference"], found["logs"], found["mine"] = difference(fitted, result.model), logs, mine
+    found["trained"] = trained(result.model)
     for kind in MODELS:
         paths = {name: os.path.join(folder, f"{kind}_{name}") for name in ("straight", "crashed")}
         every = 3 if kind == "classifier" else None
@@ -208,6 +209,10 @@ def on_two_replicas(folder: str) -> dict:
             "loss": [straight.loss, resumed.loss],
             "logs": logs,
         }
+    try:
+        by_tfbig("classifier", 128, model_dir=os.path.join(folder, "classifier_crashed"))
+    except tfbig.errors.CheckpointError as error:
+        found["elsewhere"] = str(error)
     return found | {"refused": refusals(two)}
 
 
@@ -244,11 +249,16 @@ def unseeded() -> keras.Model:
     return model
 
 
+def trained(model: keras.Model) -> list[float]:
+    """All numbers that are trained; moving statistics are each replica's own."""
+    return [float(x) for w in model.trainable_weights for x in np.ravel(w.numpy())]
+
+
 def by_two_workers(folder: str) -> dict:
     """What one of two workers gets."""
     result, logs = by_tfbig("classifier", 128, model_dir=folder, strategy="multi_worker")
     return {
-        "weights": [w.ravel().tolist() for w in result.model.get_weights()],
+        "trained": trained(result.model),
         "logs": logs,
         "loss": result.loss,
     }
