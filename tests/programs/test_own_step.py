@@ -111,6 +111,24 @@ def test_placements_that_update_variables_themselves_are_refused(name, distribut
     assert said in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "said"),
+    [
+        (keras.optimizers.SGD(gradient_accumulation_steps=2), "has gradient_accumulation_steps=2"),
+        (keras.optimizers.SGD(use_ema=True, ema_overwrite_frequency=3), "overwrite_frequency=3"),
+        (keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD()), "one infinite gradient"),
+    ],
+)
+def test_optimizers_that_keras_breaks_on_several_replicas_are_refused_there(optimizer, said):
+    model, placement = adversaries(), Placement()
+    model.optimizers["g"] = optimizer
+    feed = types.SimpleNamespace(odd=None)
+    check_own_step(OwnStepProgram(model), placement, RunConfig(), feed, None)
+    placement.name, placement.num_replicas = "mirrored", 2
+    with pytest.raises(UserError, match=said):
+        check_own_step(OwnStepProgram(model), placement, RunConfig(), feed, None)
+
+
 def test_a_batch_with_fewer_examples_than_replicas_is_refused_before_it_is_met():
     placement = Placement()
     placement.name, placement.num_replicas = "mirrored", 4

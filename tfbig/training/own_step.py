@@ -11,6 +11,7 @@ from tfbig.data.feed import Feed, Stack
 from tfbig.errors import UserError
 from tfbig.layers.place import placed
 from tfbig.placement.placement import Placement
+from tfbig.programs.own_state import optimizers_of
 from tfbig.programs.own_step import OwnStepProgram
 from tfbig.programs.program import Program
 from tfbig.run_config import RunConfig
@@ -156,8 +157,29 @@ def check_own_step(
     for one, training in feeds:
         if one.odd and one.odd < placement.num_replicas:
             raise _too_small(one.odd, placement, training)
+    if trains and placement.num_replicas > 1:
+        _check_optimizers(has, optimizers_of(program.model))
     if placement.num_replicas > 1:
         log.warning("%s: %s", has, _RULES_OF_TRAINING if trains else _RULES_OF_EVALUATION)
+
+
+def _check_optimizers(has: str, optimizers: list[keras.optimizers.Optimizer]) -> None:
+    """Refuses optimizers that fail, hang or spoil the weights in Keras's own use of replicas."""
+    for optimizer in optimizers:
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        name = type(optimizer).__name__
+        if inner is not optimizer:
+            raise UserError(
+                f"{has}, and its {name} decides on each replica alone if a step is skipped, so one "
+                "infinite gradient spoils the weights of all; train in mixed_bfloat16, or on one "
+                "device."
+            )
+        for field in ("gradient_accumulation_steps", "ema_overwrite_frequency"):
+            if getattr(inner, field, None):
+                raise UserError(
+                    f"{has}, and its {name} has {field}={getattr(inner, field)}, which Keras "
+                    "cannot do on several replicas; leave it None, or train on one device."
+                )
 
 
 def check_rates(callbacks: Iterable[Any], program: Program) -> None:
