@@ -46,7 +46,7 @@ class KerasBuilder:
             made = not layers_among(model, before)
             if made and all(owns(v.value) for v in model.variables):
                 return model
-        check_model(model)
+        check_model(model, own_steps=True)
         if self._precision != "float32" and model.dtype_policy.name != self._precision:
             raise UserError(
                 f"precision={self._precision!r}, but the model {model.name!r} was built in "

@@ -61,9 +61,10 @@ class KerasProgram(Program):
     """
 
     pure = True
+    own_steps = False  # whether a model's own train_step or test_step is run
 
     def __init__(self, model: keras.Model, remat: bool = False):
-        check_model(model)
+        check_model(model, self.own_steps)
         self._remat = remat
         self.model = model
         self.optimizer = model.optimizer
@@ -101,7 +102,7 @@ class KerasProgram(Program):
             isinstance(layer, keras.layers.BatchNormalization) and not layer.synchronized
             for layer in layers
         )
-        self.has_convolutions = any(isinstance(layer, _CONVOLUTIONS) for layer in layers)
+        self.has_convolutions = runs_convolutions(layers)
         self.without_xla = layer_without_xla(self.model)
         self.exact_with_padding = exact_with_padding(self.model, self._metrics)
 
@@ -293,13 +294,17 @@ class KerasProgram(Program):
         elif compiled is not None:
             compiled.update_state(labels, outputs, weight)
 
-    def named_variables(self) -> dict[str, tf.Variable]:
-        """Model, optimizer and metric variables by path, automatic numbers counted from 0."""
-        groups = {
+    def variable_groups(self) -> dict[str, list]:
+        """All variables that a checkpoint holds, by the first part of their names."""
+        return {
             "model": self._all,
             "optimizer": self.optimizer.variables,
             "metrics": self.metric_variables,
         }
+
+    def named_variables(self) -> dict[str, tf.Variable]:
+        """Model, optimizer and metric variables by path, automatic numbers counted from 0."""
+        groups = self.variable_groups()
         named = {}
         renumber = Renumbering()
         for group, variables in groups.items():
@@ -337,6 +342,11 @@ class KerasProgram(Program):
 
     def explain_batch(self, features: Any, labels: Any) -> str | None:
         return explain_keras_batch(self.model, self._outputs, features, labels)
+
+
+def runs_convolutions(layers: list[keras.layers.Layer]) -> bool:
+    """Whether some layer is a convolution or a maximum over a window."""
+    return any(isinstance(layer, _CONVOLUTIONS) for layer in layers)
 
 
 def _is_seed(variable: Any) -> bool:

@@ -162,6 +162,10 @@ class Program:
         """Computes the loss terms, the new state and the new metric values of a batch."""
         raise NotImplementedError
 
+    def runs_itself(self, training: bool) -> bool:
+        """Whether the model computes and updates by its own method in this mode (`run_step`)."""
+        return False
+
     def select(self, training: bool) -> None:
         """Called before the step of a mode is traced; for programs whose modes differ."""
 

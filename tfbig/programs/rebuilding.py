@@ -12,6 +12,17 @@ from tfbig.programs.adapters import give_same_adapters, merged_weights, without_
 from tfbig.programs.preprocessing import give_same_state
 from tfbig.programs.trainable_flags import copy_trainable_flags
 
+# Attributes of Keras's own that change as a model is built, compiled and trained.
+_OF_KERAS = (
+    "built",
+    "compiled",
+    "predict_function",
+    "steps_per_execution",
+    "stop_training",
+    "test_function",
+    "train_function",
+)
+
 CANNOT_BE_REBUILT = (NotImplementedError, TypeError, ValueError)
 
 
@@ -30,8 +41,13 @@ def rebuilt(
     Raises:
         CANNOT_BE_REBUILT: the model, a layer or a metric has no config that tells all of it.
     """
+    own = any(_private_api.overrides(model, name) for name in ("train_step", "test_step"))
+    if own and _private_api.overrides(model, "compile"):
+        raise TypeError("it has a compile of its own, whose arguments are not known")
     copy = rebuilt_uncompiled(model, merge_adapters=merge_adapters, policy=policy)
     copy.compile(**_compile_arguments(model))
+    if own:
+        _check_attributes(model, copy)
     return copy
 
 
@@ -72,6 +88,17 @@ def _check_apart(copy: keras.Model, model: keras.Model) -> None:
                 f"a config holds the layer {layer.name!r} itself; write "
                 "keras.saving.serialize_keras_object(layer) in get_config"
             )
+
+
+def _check_attributes(model: keras.Model, copy: keras.Model) -> None:
+    """Raises a TypeError where a copy lacks an attribute that a step of the model's own may use."""
+    there = vars(copy)
+    for name, value in vars(model).items():
+        if name.startswith("_") or name in _OF_KERAS:
+            continue
+        plain = value is None or isinstance(value, (bool, int, float, str))
+        if name not in there or (plain and there[name] != value):
+            raise TypeError(f"its get_config does not tell its attribute {name!r}")
 
 
 def _set_weights(copy: keras.Model, values: list, model: keras.Model) -> None:

@@ -293,6 +293,8 @@ class Loop:
         self._step += stack.steps
         self._saving.unsaved = True
         loss = ran.loss_sum / ran.examples if ran.examples else math.nan
+        if self._program.runs_itself(training=True):  # a mean since the epoch began, mostly
+            loss = self._program.metric_results().get("loss", loss)
         with self._placement.scope():
             callbacks.call_end(self._step, loss, self._meters.epoch)
         return stack, watch.seconds
