@@ -13,6 +13,7 @@ from tfbig.errors import UserError
 from tfbig.layers.rows import marked_value
 from tfbig.programs import program
 from tfbig.programs.adapters import adapted_layers, factored
+from tfbig.programs.compiled_checks import check_outputs, check_own_methods, errors_of_compile
 from tfbig.programs.keras_checks import (
     check_labels,
     check_model,
@@ -51,6 +52,7 @@ class KerasProgram(Program):
 
     def __init__(self, model: keras.Model, remat: bool = False):
         check_model(model)
+        check_own_methods(model)
         self._remat = remat
         self.model = model
         self.optimizer = model.optimizer
@@ -68,9 +70,11 @@ class KerasProgram(Program):
         self.enter(max(self.phases, default=0))  # slots for all that is ever trained
         features, labels, weight = _symbols(spec)
         self._outputs = checked_outputs(self.model, features)
+        check_outputs(self.model, self._outputs, labels)
         check_labels(self.model, self._outputs, labels)
         self.updates.build(self.optimizer, self.model.trainable_variables)
-        _private_api.build_compiled(self.model, features, labels, weight)
+        with errors_of_compile(self.model, labels, weight):
+            _private_api.build_compiled(self.model, features, labels, weight, self._outputs)
         self._all = [*self.trainable, *self.state]
         self.enter(0)
         self._metrics = _private_api.reported_metrics(self.model)
@@ -86,9 +90,13 @@ class KerasProgram(Program):
         self._blocks = Remat(self.model) if self._remat else None
 
     def check_evaluation(self, spec: Any) -> None:
-        features, labels, _ = _symbols(spec)
+        features, labels, weight = _symbols(spec)
         try:
-            check_labels(self.model, checked_outputs(self.model, features), labels)
+            outputs = checked_outputs(self.model, features)
+            check_outputs(self.model, outputs, labels)
+            check_labels(self.model, outputs, labels)
+            with errors_of_compile(self.model, labels, weight):
+                _private_api.try_compiled(self.model, features, labels, weight, outputs)
         except UserError as error:
             raise UserError(str(error).replace("input_fn", "eval_input_fn")) from error
 
@@ -140,8 +148,8 @@ class KerasProgram(Program):
     def _terms(self, batch: Batch, outputs: Any, training: bool) -> list[Term]:
         model = self.model
         if _private_api.overrides(model, "compute_loss"):
-            loss = model.compute_loss(
-                batch.features, batch.labels, outputs, batch.sample_weight, training=training
+            loss = _private_api.compute_loss(
+                model, batch.features, batch.labels, outputs, batch.sample_weight, training
             )
             return [Term(program.SCALAR, tf.cast(tf.reduce_sum(loss), tf.float32))]
         terms: list[Term] = []
@@ -173,7 +181,9 @@ class KerasProgram(Program):
 
     def _update_metrics(self, batch: Batch, outputs: Any) -> None:
         if _private_api.overrides(self.model, "compute_metrics"):
-            self.model.compute_metrics(batch.features, batch.labels, outputs, batch.sample_weight)
+            self.model.compute_metrics(
+                batch.features, batch.labels, outputs, sample_weight=batch.sample_weight
+            )
         elif batch.row_weight is not None:
             _private_api.update_padded_metrics(
                 self.model, batch.labels, outputs, batch.sample_weight, batch.row_weight
