@@ -48,6 +48,7 @@ from tfbig._private_api.models import (
     automatic_names,
     build_compiled,
     compile_arguments,
+    compute_loss,
     current_keras_path,
     export_signature,
     flatten_layers,
@@ -57,6 +58,7 @@ from tfbig._private_api.models import (
     overrides,
     own_variables,
     set_own_trainable,
+    try_compiled,
 )
 from tfbig._private_api.operations import (
     deserialize_iterator,
@@ -146,6 +148,7 @@ __all__ = [
     "compile_arguments",
     "compiled_losses",
     "compiled_metrics",
+    "compute_loss",
     "current_keras_path",
     "export_signature",
     "flatten_layers",
@@ -200,6 +203,7 @@ __all__ = [
     "substituted_losses",
     "tables_outside_graph",
     "unsafe_deserialization",
+    "try_compiled",
     "unwrapped",
     "update_rows_alone",
     "update_padded_metrics",

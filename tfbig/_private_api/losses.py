@@ -151,7 +151,8 @@ def update_padded_metrics(model: keras.Model, y, y_pred, sample_weight, row_weig
     if sample_weight is not None:
         given = metrics._flatten_y(sample_weight)
         weights = given[:1] * len(y) if len(given) < len(y) else given
-    weights = [_times_rows(w, row_weight, o) for w, o in zip(weights, y_pred, strict=True)]
+    # Outputs at the end may have no labels; Keras leaves their metrics alone.
+    weights = [_times_rows(w, row_weight, o) for w, o in zip(weights, y_pred, strict=False)]
     for metric, label, output in zip(metrics._flat_metrics, y, y_pred, strict=False):
         if metric:
             metric.update_state(label, output, _times_rows(None, row_weight, output))

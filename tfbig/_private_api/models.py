@@ -49,13 +49,45 @@ def keras_variable_of(initial_value) -> keras.Variable | None:
     return owner if isinstance(owner, keras.Variable) else None
 
 
-def build_compiled(model: keras.Model, x, y, sample_weight) -> None:
+def build_compiled(model: keras.Model, x, y, sample_weight, y_pred) -> None:
     """Builds a compiled model with its losses and metrics from KerasTensors of a batch.
+
+    The losses come first, as in the first step of `fit`, so that errors are those of `fit`.
 
     Reason: `fit` does this on its first batch, no public call does. Guard:
     tests/programs/test_keras_program.py.
     """
+    if not getattr(model._compile_loss, "built", True):
+        _try_loss(model, x, y, sample_weight, y_pred)
     model._symbolic_build(data_batch=(x, y, sample_weight))
+
+
+def try_compiled(model: keras.Model, x, y, sample_weight, y_pred) -> None:
+    """Calls a built model's losses and metrics on KerasTensors of a batch; no variable changes.
+
+    Reason: as for build_compiled. Guard: tests/programs/test_compiled_checks.py.
+    """
+    if model._compile_loss is not None:
+        _try_loss(model, x, y, sample_weight, y_pred)
+    if model._compile_metrics is not None:
+        keras.src.backend.compute_output_spec(
+            model.compute_metrics, x, y, y_pred, sample_weight=sample_weight
+        )
+
+
+def _try_loss(model: keras.Model, x, y, sample_weight, y_pred) -> None:
+    keras.src.backend.compute_output_spec(
+        model._compute_loss, x, y, y_pred, sample_weight=sample_weight, training=False
+    )
+
+
+def compute_loss(model: keras.Model, x, y, y_pred, sample_weight, training: bool):
+    """Calls a model's own `compute_loss` as `fit` does.
+
+    Reason: one that has no argument `training`, as those written before Keras 3.3, is called
+    without it. Guard: tests/programs/test_own_losses.py.
+    """
+    return model._compute_loss(x, y, y_pred, sample_weight, training=training)
 
 
 def is_plain_functional(model: keras.Model) -> bool:

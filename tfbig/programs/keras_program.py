@@ -13,6 +13,7 @@ from tfbig.errors import UserError
 from tfbig.layers.rows import marked_value
 from tfbig.programs import program
 from tfbig.programs.adapters import adapted_layers, factored
+from tfbig.programs.compiled_checks import check_outputs, check_own_methods, errors_of_compile
 from tfbig.programs.keras_checks import (
     check_labels,
     check_model,
@@ -65,6 +66,8 @@ class KerasProgram(Program):
 
     def __init__(self, model: keras.Model, remat: bool = False):
         check_model(model, self.own_steps)
+        if not self.own_steps:
+            check_own_methods(model)
         self._remat = remat
         self.model = model
         self.optimizer = model.optimizer
@@ -83,10 +86,12 @@ class KerasProgram(Program):
         self.enter(max(self.phases, default=0))  # slots for all that is ever trained
         features, labels, weight = _symbols(spec)
         self._outputs = checked_outputs(self.model, features)
+        check_outputs(self.model, self._outputs, labels)
         check_labels(self.model, self._outputs, labels)
         weight = by_output(self.model, self._outputs, weight)
         self.updates.build(self.optimizer, self.model.trainable_variables)
-        _private_api.build_compiled(self.model, features, labels, weight)
+        with errors_of_compile(self.model, labels, weight):
+            _private_api.build_compiled(self.model, features, labels, weight, self._outputs)
         self._metrics = _private_api.reported_metrics(self.model)
         self.metric_variables = [v for m in self._metrics for v in m.variables]
         self._blocks = Remat(self.model) if self._remat else None
@@ -117,7 +122,7 @@ class KerasProgram(Program):
             features, labels, weight = program.split_element(element)
             outputs = self.model(features, training=True)
             if _private_api.overrides(self.model, "compute_loss"):
-                self.model.compute_loss(features, labels, outputs, weight)
+                _private_api.compute_loss(self.model, features, labels, outputs, weight, True)
 
         keras_variables, tensorflow_variables = updated_variables(self.model, forward, run, spec)
         known = self._listed()
@@ -136,9 +141,14 @@ class KerasProgram(Program):
         return {id(v) for v in listed}
 
     def check_evaluation(self, spec: Any) -> None:
-        features, labels, _ = _symbols(spec)
+        features, labels, weight = _symbols(spec)
         try:
-            check_labels(self.model, checked_outputs(self.model, features), labels)
+            outputs = checked_outputs(self.model, features)
+            check_outputs(self.model, outputs, labels)
+            check_labels(self.model, outputs, labels)
+            weight = by_output(self.model, outputs, weight)
+            with errors_of_compile(self.model, labels, weight):
+                _private_api.try_compiled(self.model, features, labels, weight, outputs)
         except UserError as error:
             raise UserError(str(error).replace("input_fn", "eval_input_fn")) from error
 
@@ -233,8 +243,8 @@ class KerasProgram(Program):
         """The terms of the loss; `added` has the ids of the tensors that add_loss was given."""
         model = self.model
         if _private_api.overrides(model, "compute_loss"):
-            loss = model.compute_loss(
-                batch.features, batch.labels, outputs, batch.sample_weight, training=training
+            loss = _private_api.compute_loss(
+                model, batch.features, batch.labels, outputs, batch.sample_weight, training
             )
             doubt = f"{type(model).__name__}.compute_loss gives one number for a batch"
             return [Term(program.SCALAR, tf.cast(tf.reduce_sum(loss), tf.float32), doubt=doubt)]
@@ -290,7 +300,7 @@ class KerasProgram(Program):
         """Updates the metrics as the model does after its forward pass."""
         compiled = _private_api.compiled_metrics(self.model)
         if _private_api.overrides(self.model, "compute_metrics"):
-            self.model.compute_metrics(features, labels, outputs, weight)
+            self.model.compute_metrics(features, labels, outputs, sample_weight=weight)
         elif compiled is not None:
             compiled.update_state(labels, outputs, weight)
 
