@@ -234,6 +234,11 @@ class Program:
         raise NotImplementedError
 
     @property
+    def scales_loss(self) -> bool:
+        """Whether the optimizer scales the loss, and skips steps whose gradients overflow."""
+        return hasattr(self.optimizer, "inner_optimizer")
+
+    @property
     def needs_whole_batches(self) -> bool:
         """Whether some metric has to be updated by whole batches."""
         return any(kind in (UPDATES, NOTHING) for kind in self.metric_sums)

@@ -33,7 +33,8 @@ class Ran(NamedTuple):
     Attributes:
         loss_sum: the sum over its steps of loss times examples.
         examples: how many.
-        nonfinite: the place in the stack of the first loss that is not finite, or -1.
+        nonfinite: the place in the stack of the first loss that is not finite, or -1. Where the
+            loss is scaled, its step was skipped, and the sums are without it.
         steps: how many batches there were.
         staleness: of asynchronous steps, else None.
     """
@@ -45,17 +46,21 @@ class Ran(NamedTuple):
     staleness: Seen | None = None
 
 
-def tallied(i, loss, share: Share, loss_sum, examples, nonfinite) -> tuple:
+def tallied(i, loss, share: Share, skips: bool, loss_sum, examples, nonfinite) -> tuple:
     """The sums that `Ran` reports, with one more step, the `i`th; in a trace.
 
     Args:
         i: int32 scalar.
         loss: float32 scalar.
         share: what the batch had.
+        skips: steps whose loss is not finite are skipped.
         loss_sum, examples, nonfinite: the sums so far.
     """
     count = tf.cast(share.size, tf.float32)
-    bad = (nonfinite < 0) & ~tf.math.is_finite(loss)
+    finite = tf.math.is_finite(loss)
+    bad = (nonfinite < 0) & ~finite
+    if skips:
+        loss, count = tf.where(finite, loss, 0.0), tf.where(finite, count, 0.0)
     return loss_sum + loss * count, examples + count, tf.where(bad, i, nonfinite)
 
 
@@ -212,11 +217,13 @@ class Calls:
                 return loop_traced(values, shares, start, stop, first)
 
         def loop_traced(values, shares, start, stop, first):
+            skips = self._training and self._program.scales_loss
+
             def body(i, loss_sum, examples, nonfinite):
                 number = first + tf.cast(i, tf.int64)
                 share = Share(*(numbers[i] for numbers in shares))
                 loss = run(values, share, i, number)
-                return (i + 1, *tallied(i, loss, share, loss_sum, examples, nonfinite))
+                return (i + 1, *tallied(i, loss, share, skips, loss_sum, examples, nonfinite))
 
             return tf.while_loop(
                 lambda i, *_: i < stop,

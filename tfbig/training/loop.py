@@ -28,6 +28,7 @@ from tfbig.training.result import TrainResult, note
 from tfbig.training.resuming import begin_epoch_again
 from tfbig.training.saving import Saving
 from tfbig.training.schedule import Schedule, power_of_two
+from tfbig.training.skipped_steps import SkippedSteps
 
 log = logging.getLogger("tfbig")
 
@@ -99,6 +100,7 @@ class Loop:
         self._meters = Meters(program, placement, epochs=listeners)
         self._data_wait = DataWait()
         self._diagnosis = Diagnosis(program, placement, feed)
+        self._skips = SkippedSteps(program, self._diagnosis)
         self._restored = restored
         self._step = start
         self._first: Stack | None = None
@@ -279,7 +281,8 @@ class Loop:
                 raise
         self._agreement.after_run()
         stack = stack._replace(steps=ran.steps)
-        if ran.nonfinite >= 0 and guard is not None:
+        diverged = ran.nonfinite >= 0 and guard is not None
+        if diverged and not self._skips.goes_on(stack, ran):
             step = self._step
             guard.locate_op = lambda: self._diagnosis.locate(
                 self._calls, before, stack, ran.nonfinite, step
@@ -335,7 +338,7 @@ class Loop:
         if not (logged or summarized):
             logged = summarized = True
         with self._placement.scope():
-            logs = self._meters.span(ends=logged)
+            logs = self._meters.span(ends=logged) | self._skips.logs(step)
             rate = self._program.learning_rate()
             if rate is not None:
                 logs["learning_rate"] = rate

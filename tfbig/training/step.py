@@ -5,7 +5,7 @@ yields is a sum (gradients, loss totals, denominators, metrics, moving statistic
 examples), so it does not matter how the batch was cut or where its parts were computed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -88,7 +88,8 @@ class Step:
         self._exact = exact
         self._adds_metrics = adds_metrics or self._parts > 1
         # Loss scaling meets NaN as a matter of course, and skips the step.
-        self._find_nan = find_nan and not hasattr(program.optimizer, "inner_optimizer")
+        self._find_nan = find_nan and not program.scales_loss
+        self._skips = training and program.scales_loss
         self._shape: gradients.Shape | None = None
         self._missing: list[set[int]] = []
         kinds = [_VariableKind(v, program.in_sequence) for v in program.state]
@@ -129,6 +130,7 @@ class Step:
                 added if kind == PARTS else new
                 for kind, added, new in zip(kinds, metrics, whole, strict=True)
             ]
+        metrics = self._unless_skipped(loss, metrics, before)
         self._assign(self._program.metric_variables, metrics)
         return loss
 
@@ -183,8 +185,8 @@ class Step:
         values, sums = self.compute(stack, share, i, number, self._placement.replica())
         if self._placement.num_replicas > 1:
             sums = self._reduce(sums)
-        loss, _ = self.finish(sums)
-        return loss, sums, values.metrics
+        loss, metrics = self.finish(sums)
+        return loss, sums._replace(metrics=metrics), values.metrics
 
     def compute(self, stack: Any, share: Share, i, number, replica) -> tuple[Values, Sums]:
         """The values that are read, and what one replica's parts of batch `i` add up to.
@@ -207,8 +209,19 @@ class Step:
         if self._training:
             loss = self._update(sums, loss)
         if sums.carried:  # in evaluation too, as Keras does
-            self._assign(self._carried(self._program.state), sums.carried)
-        return loss, sums.metrics
+            variables = self._carried(self._program.state)
+            self._assign(variables, self._unless_skipped(loss, sums.carried, variables))
+        metrics = sums.metrics
+        if self._adds_metrics:
+            metrics = self._unless_skipped(loss, metrics, map(tf.zeros_like, metrics))
+        return loss, metrics
+
+    def _unless_skipped(self, loss: tf.Tensor, values: list, otherwise: Iterable) -> list:
+        """Values that a step gives, or others if the step is skipped since its loss overflowed."""
+        if not self._skips:
+            return values
+        kept = tf.math.is_finite(loss)
+        return [tf.where(kept, a, b) for a, b in zip(values, otherwise, strict=True)]
 
     def replica_sums(self, values, element, share, replica, scale, number) -> Sums:
         """Adds up the micro-batches of one replica."""
@@ -356,7 +369,8 @@ class Step:
             loss = tf.where(_have_nan(sums), float("nan"), loss)
         self._program.updates.compiled = self._compiled
         self._program.apply(total)
-        self._assign(self._moving(self._program.state), sums.moving)
+        moving = self._moving(self._program.state)
+        self._assign(moving, self._unless_skipped(loss, sums.moving, moving))
         self._assign(self._others(self._program.state), sums.other)
         return loss
 
