@@ -13,10 +13,10 @@ from tfbig.placement.placement import Placement
 from tfbig.programs.keras_checks import check_model
 from tfbig.programs.keras_program import KerasProgram
 from tfbig.programs.own_state import optimizers_of
-from tfbig.programs.own_step import OwnStepProgram, has_own_step, run_program
+from tfbig.programs.own_step import OwnStepProgram, has_own_step
 from tfbig.run_config import RunConfig
 from tfbig.training.build import build_program
-from tfbig.training.own_step import check_own_step, check_parts, watched_loss
+from tfbig.training.own_step import check_own_step, check_parts, checked_program, watched_loss
 
 
 def built(model: keras.Model, *parts) -> OwnStepProgram:
@@ -29,18 +29,22 @@ def built(model: keras.Model, *parts) -> OwnStepProgram:
     return program
 
 
+def chosen(model: keras.Model) -> KerasProgram:
+    return checked_program(model, Placement(), RunConfig(), types.SimpleNamespace(odd=None), None)
+
+
 def test_the_kind_of_program_follows_from_the_methods_that_a_class_overrides():
     plain = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
     plain.compile("sgd", "mse")
     assert not has_own_step(plain)
-    assert type(run_program(plain, remat=False)) is KerasProgram
-    program = run_program(adversaries(), remat=False)
+    assert type(chosen(plain)) is KerasProgram
+    program = chosen(adversaries())
     assert type(program) is OwnStepProgram
     assert program.runs_itself(training=True) and program.runs_itself(training=False)
     tested = type("Tested", (keras.Sequential,), {"test_step": lambda self, data: {}})
     model = tested([keras.Input((4,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
-    program = run_program(model, remat=False)
+    program = chosen(model)
     assert not program.runs_itself(training=True) and program.runs_itself(training=False)
     assert program.pure
 

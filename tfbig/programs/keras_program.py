@@ -21,7 +21,6 @@ from tfbig.programs.keras_checks import (
     loss_name,
 )
 from tfbig.programs.keras_padding import exact_with_padding
-from tfbig.programs.program import Batch, Forward, Program, Term, Values
 from tfbig.programs.loss_probe import compares_examples
 from tfbig.programs.metric_sums import metric_sums, names_of
 from tfbig.programs.observing import (
@@ -32,6 +31,9 @@ from tfbig.programs.observing import (
     owners_of,
     updated_variables,
 )
+from tfbig.programs.output_weights import by_output
+from tfbig.programs.preprocessing import STATE, described_state, layer_without_xla, settle
+from tfbig.programs.program import Batch, Forward, Program, Term, Values
 from tfbig.programs.remat import Remat, recomputing
 from tfbig.programs.tuning import tuning_of
 
@@ -82,6 +84,7 @@ class KerasProgram(Program):
         features, labels, weight = _symbols(spec)
         self._outputs = checked_outputs(self.model, features)
         check_labels(self.model, self._outputs, labels)
+        weight = by_output(self.model, self._outputs, weight)
         self.updates.build(self.optimizer, self.model.trainable_variables)
         _private_api.build_compiled(self.model, features, labels, weight)
         self._metrics = _private_api.reported_metrics(self.model)
@@ -100,6 +103,7 @@ class KerasProgram(Program):
             for layer in layers
         )
         self.has_convolutions = runs_convolutions(layers)
+        self.without_xla = layer_without_xla(self.model)
         self.exact_with_padding = exact_with_padding(self.model, self._metrics)
 
     def _observe(self, run, spec: Any) -> None:
@@ -115,7 +119,7 @@ class KerasProgram(Program):
             if _private_api.overrides(self.model, "compute_loss"):
                 self.model.compute_loss(features, labels, outputs, weight)
 
-        keras_variables, tensorflow_variables = updated_variables(forward, run, spec)
+        keras_variables, tensorflow_variables = updated_variables(self.model, forward, run, spec)
         known = self._listed()
         self._unlisted = [v for v in keras_variables if id(v) not in known]
         owners = owners_of(self.model, [*self._unlisted, *tensorflow_variables])
@@ -168,6 +172,8 @@ class KerasProgram(Program):
         with scope:
             with recomputing(blocks):
                 outputs = self.model(batch.features, training=training)
+            weight = by_output(self.model, outputs, batch.sample_weight)
+            batch = batch._replace(sample_weight=weight)
             terms = self._terms(batch, outputs, training, {id(loss) for loss in scope.losses})
             self._update_metrics(batch, outputs)
         self._check_updates(scope, variables)
@@ -194,8 +200,8 @@ class KerasProgram(Program):
         if lost:
             raise UserError(
                 f"the model updates the variable {lost[0].path!r} in a call, and neither the model "
-                "nor one of its layers lists it; make it with self.add_weight in build(), or assign "
-                "it to an attribute of the layer in __init__."
+                "nor one of its layers lists it; make it with self.add_weight in build(), or "
+                "assign it to an attribute of the layer in __init__."
             )
 
     def _hold(self, batch: Batch, outputs: Any) -> list[tf.Tensor]:
@@ -312,7 +318,16 @@ class KerasProgram(Program):
 
     def settings(self) -> dict[str, Any]:
         scales = [[layer.lora_rank, layer.lora_alpha] for layer in adapted_layers(self.model)]
-        return {"lora_rank and lora_alpha of its layers": scales} if scales else {}
+        settings: dict[str, Any] = {}
+        if scales:
+            settings["lora_rank and lora_alpha of its layers"] = scales
+        state = described_state(self.model)
+        if state:
+            settings[STATE] = state
+        return settings
+
+    def settle(self) -> None:
+        settle(self.model)
 
     def metric_results(self) -> dict[str, float]:
         results = {}
@@ -351,10 +366,13 @@ def loss_term(loss, labels, output, sample_weight, row_weight) -> Term:
     Args:
         loss: a keras.losses.Loss.
         labels, output: tensors of shape [n, …].
-        sample_weight: shape [n] or broadcastable to the loss's values, or None.
+        sample_weight: shape [n], of which each weighs a whole example, or broadcastable to the
+            loss's values, or None.
         row_weight: float32 [n], 0 for padding, or None.
     """
-    values, mask = _private_api.loss_values(loss, labels, output, sample_weight, row_weight)
+    values, mask, sample_weight = _private_api.loss_values(
+        loss, labels, output, sample_weight, row_weight
+    )
     values = tf.cast(values, tf.float32)
     if values.shape.rank == 0:
         doubt = f"the loss {_name_of(loss)} gives one number for a batch"

@@ -23,6 +23,7 @@ UPDATES = "updates"  # by whole batches: a mean of one number for each batch, sa
 NOTHING = "nothing"  # the value follows from the one before: a maximum, the last value
 UNSEEN = "unseen"  # the model itself updates it, in call or compute_loss; it may be of any kind
 
+_ORDER = (PARTS, UPDATES, NOTHING, UNSEEN)
 _ROWS = (3, 5)  # of two batches, and of the parts of one
 
 
@@ -63,7 +64,16 @@ def metric_sums(
             kinds.append(kind or NOTHING)
         else:
             kinds.append(UNSEEN)
-    return kinds
+    return _alike(metrics, kinds)
+
+
+def _alike(metrics: Sequence[keras.metrics.Metric], kinds: list[str]) -> list[str]:
+    """Gives all variables of one metric the kind that adds up over the least of them."""
+    found, left = [], iter(kinds)
+    for metric in itertools.chain.from_iterable(map(_inner, metrics)):
+        own = [next(left) for _ in metric.variables]
+        found += [max(own, key=_ORDER.index)] * len(own) if own else []
+    return found
 
 
 def names_of(metrics: Sequence[keras.metrics.Metric], kinds: list[str], *wanted: str) -> str:
@@ -98,9 +108,8 @@ def _tried(variables: list, update: Callable, symbols: tuple) -> list[str | None
     except Exception as error:  # it may need labels of a form that random numbers do not have
         log.debug("the metrics could not be tried on random numbers: %s", error)
         return [NOTHING] * len(variables)
-    order = (PARTS, UPDATES, NOTHING)
     return [
-        None if None in pair else max(pair, key=order.index) for pair in zip(*draws, strict=True)
+        None if None in pair else max(pair, key=_ORDER.index) for pair in zip(*draws, strict=True)
     ]
 
 

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from tfbig import _private_api
+from tfbig.errors import UserError
 
 _ASSIGNS = ("AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp", "ResourceScatter")
 
@@ -28,20 +29,24 @@ class RecordingScope(keras.StatelessScope):
 
 
 def updated_variables(
-    function: Callable, run: Callable, spec: Any
+    model: keras.Model, function: Callable, run: Callable, spec: Any
 ) -> tuple[list[keras.Variable], list[tf.Variable]]:
     """The variables that a function updates, from a trace that is thrown away.
 
     Args:
+        model: whose layers have them.
         function: called with tensors of `spec`, inside a StatelessScope.
         run: as given to `Program.build`.
         spec: structure of tf.TensorSpec.
 
     Returns:
         Keras's variables, and TensorFlow's that were assigned directly, each once.
+
+    Raises:
+        UserError: a TensorFlow variable is assigned that no layer has as an attribute.
     """
     of_keras: dict[int, keras.Variable] = {}
-    of_tensorflow: dict[int, tf.Variable] = {}
+    assigned: dict[int, str] = {}
 
     def traced(*tensors):
         graph = tf.compat.v1.get_default_graph()
@@ -49,31 +54,43 @@ def updated_variables(
         with RecordingScope() as scope:
             function(tf.nest.pack_sequence_as(spec, tensors))
         of_keras.update(scope.updated)
-        of_tensorflow.update((id(v), v) for v in assigned_variables(graph, before))
+        assigned.update(_assigned_handles(graph, before))
         return tf.zeros([])
 
     run(traced, tf.nest.flatten(spec))
-    return list(of_keras.values()), list(of_tensorflow.values())
+    of_tensorflow = []
+    for _, leaf in _attributes(model) if assigned else ():
+        handles = {id(v.handle) for v in getattr(leaf, "values", (leaf,))} if _is_raw(leaf) else ()
+        if assigned.keys() & set(handles):
+            of_tensorflow.append(leaf)
+            for handle in handles:
+                assigned.pop(handle, None)
+    if assigned:
+        raise UserError(
+            f"the model assigns a tf.Variable in a call ({', '.join(assigned.values())}) that none "
+            "of its layers has as an attribute, so it could not be kept in a checkpoint; make it "
+            "with self.add_weight in build(), or assign it to an attribute of the layer."
+        )
+    return list(of_keras.values()), of_tensorflow
 
 
-def assigned_variables(graph: Any, start: int = 0) -> Iterator[tf.Variable]:
-    """TensorFlow's variables that are assigned by operations of a tf.function's graph.
+def _is_raw(leaf: Any) -> bool:
+    return isinstance(leaf, (tf.Variable, tf.distribute.DistributedValues)) and hasattr(
+        leaf, "assign"
+    )
+
+
+def _assigned_handles(graph: Any, start: int) -> dict[int, str]:
+    """The ids of the handles of TensorFlow's variables that are assigned, and the operations.
 
     Args:
-        graph: of a trace that goes on.
+        graph: of a tf.function whose trace goes on.
         start: how many of its first operations are left out.
     """
-    assigned = {
-        id(op.inputs[0])
-        for op in graph.get_operations()[start:]
-        if op.type.startswith(_ASSIGNS) and op.inputs
-    }
-    if not assigned:
-        return
-    handles = {id(outer) for outer, inner in graph.captures if id(inner) in assigned}
-    for variable in graph.variables:
-        if id(variable.handle) in handles or id(variable.handle) in assigned:
-            yield variable
+    operations = graph.get_operations()[start:]
+    assigns = [op for op in operations if op.type.startswith(_ASSIGNS) and op.inputs]
+    inner = {id(op.inputs[0]): op.name for op in assigns}
+    return {id(outer): inner[id(tensor)] for outer, tensor in graph.captures if id(tensor) in inner}
 
 
 def depends_on(tensor: tf.Tensor, sources: list[tf.Tensor]) -> bool:
@@ -119,14 +136,19 @@ def is_own(thing: Any) -> bool:
 def owners_of(model: keras.Model, variables: list) -> dict[int, str]:
     """By a variable's id a name for it: its layer's name and the attribute that holds it."""
     wanted, found = {id(v) for v in variables}, {}
-    for layer in _private_api.flatten_layers(model):
-        attributes = {k: v for k, v in vars(layer).items() if not k.startswith("_self_")}
-        for name, leaf in _leaves(layer.name, attributes):
-            if id(leaf) in wanted:
-                found.setdefault(id(leaf), name)
+    for name, leaf in _attributes(model):
+        if id(leaf) in wanted:
+            found.setdefault(id(leaf), name)
     for number, variable in enumerate(variables):
         found.setdefault(id(variable), f"{getattr(variable, 'path', variable.name)}/{number}")
     return found
+
+
+def _attributes(model: keras.Model) -> Iterator[tuple[str, Any]]:
+    """What the layers' attributes hold, each with its layer's and attribute's names."""
+    for layer in _private_api.flatten_layers(model):
+        attributes = {k: v for k, v in vars(layer).items() if not k.startswith("_self_")}
+        yield from _leaves(layer.name, attributes)
 
 
 def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -109,6 +109,7 @@ class Program:
         couples_replicas: the forward pass itself reduces over replicas (synchronized batch
             normalisation), so an empty part must stay empty and cannot be compiled alone.
         tables: the lookup tables in use, as far as they are known.
+        without_xla: the class of a layer that XLA cannot compile, or None.
         phases: the global steps at which other variables begin to be trained.
         has_convolutions: some layer is a convolution or a maximum over a window, which decides
             how the loop is best compiled.
@@ -138,6 +139,7 @@ class Program:
     has_convolutions: bool = False
     phases: tuple[int, ...] = ()
     tables: Sequence = ()
+    without_xla: str | None = None
     summaries: Sequence[str] = ()
     in_sequence: Mapping[int, str] = {}
     averaged: Sequence[str] = ()
@@ -219,6 +221,9 @@ class Program:
     def settings(self) -> dict[str, Any]:
         """What a checkpoint must agree with besides its variables, as JSON has it; by name."""
         return {}
+
+    def settle(self) -> None:
+        """Called when variables were given other values than those that they were built with."""
 
     def metric_results(self) -> dict[str, float]:
         """The metrics' values, from their variables as they are now."""

@@ -57,6 +57,8 @@ def _obstacle(program: Program, placement: Placement, feed: Feed, micro: int) ->
         return "XLA would make gradients of whole tables, and a ShardedEmbedding has those of rows"
     if program.tables:
         return "XLA cannot compile lookup tables"
+    if program.without_xla:
+        return f"XLA cannot compile a layer of the class {program.without_xla}"
     if not (program.exact_with_padding or feed.full):
         return "a batch cannot be cut into equal parts, and padding would not be exact"
     if not placement.compiles_whole_loop and program.runs_itself(training=True):

@@ -91,7 +91,8 @@ class Evaluator:
                 break
             loss, examples = loss + ran.loss_sum, examples + ran.examples
             if on_call is not None:
-                logs = program.metric_results() if own else {"loss": loss / max(examples, 1.0)}
+                logs = {} if own else {"loss": loss / max(examples, 1.0)}
+                logs.update(program.metric_results())
                 on_call(step, step + ran.steps - 1, logs)
             step += ran.steps
             if listen:

@@ -11,8 +11,9 @@ from tfbig.data.feed import Feed, Stack
 from tfbig.errors import UserError
 from tfbig.layers.place import placed
 from tfbig.placement.placement import Placement
+from tfbig.programs.keras_program import KerasProgram
 from tfbig.programs.own_state import optimizers_of
-from tfbig.programs.own_step import OwnStepProgram
+from tfbig.programs.own_step import OwnStepProgram, has_own_step
 from tfbig.programs.program import Program
 from tfbig.run_config import RunConfig
 from tfbig.training.parts import Cut, Share, exact_part, padded_part
@@ -109,6 +110,24 @@ def _too_small(size: int, placement: Placement, training: bool) -> UserError:
         f"and a {method} of the model's own makes a NaN of an empty part; write "
         "drop_remainder=True in .batch(…), or a batch size whose last batch is larger."
     )
+
+
+def checked_program(
+    model: keras.Model,
+    placement: Placement,
+    config: RunConfig,
+    feed: Feed,
+    eval_feed: Feed | None,
+) -> KerasProgram:
+    """The program that trains a compiled Keras model.
+
+    Raises:
+        UserError: it has its own train_step or test_step, and something does not go with that.
+    """
+    kind = OwnStepProgram if has_own_step(model) else KerasProgram
+    program = kind(model, remat=config.remat)
+    check_own_step(program, placement, config, feed, eval_feed)
+    return program
 
 
 def check_own_step(
