@@ -90,6 +90,16 @@ def watched_loss(logs: dict[str, tf.Tensor]) -> tf.Tensor:
     return tf.add_n(losses) if losses else tf.zeros([])
 
 
+def check_last_batch(program: Program, placement: Placement, feed: Feed, *, training: bool) -> None:
+    """Refuses such a batch at the end of each pass before it is met, where its size is known.
+
+    Raises:
+        UserError: it tells the batch's size.
+    """
+    if program.runs_itself(training) and feed.odd and feed.odd < placement.num_replicas:
+        raise _too_small(feed.odd, placement, training)
+
+
 def check_parts(stack: Stack, placement: Placement, training: bool) -> None:
     """Refuses a batch that leaves a replica without an example, which Keras makes a NaN of.
 
@@ -117,7 +127,6 @@ def checked_program(
     placement: Placement,
     config: RunConfig,
     feed: Feed,
-    eval_feed: Feed | None,
 ) -> KerasProgram:
     """The program that trains a compiled Keras model.
 
@@ -126,7 +135,7 @@ def checked_program(
     """
     kind = OwnStepProgram if has_own_step(model) else KerasProgram
     program = kind(model, remat=config.remat)
-    check_own_step(program, placement, config, feed, eval_feed)
+    check_own_step(program, placement, config, feed)
     return program
 
 
@@ -135,7 +144,6 @@ def check_own_step(
     placement: Placement,
     config: RunConfig,
     feed: Feed,
-    eval_feed: Feed | None,
 ) -> None:
     """Refuses what a model's own step does not go with, and says where Keras's rules begin.
 
@@ -171,11 +179,7 @@ def check_own_step(
             f"gradient_aggregation={config.gradient_aggregation!r} cannot be kept; leave it out, "
             "and have train_step compute the loss that it means."
         )
-    feeds = [(feed, True)] if trains else []
-    feeds += [(eval_feed, False)] if eval_feed is not None else []
-    for one, training in feeds:
-        if one.odd and one.odd < placement.num_replicas:
-            raise _too_small(one.odd, placement, training)
+    check_last_batch(program, placement, feed, training=True)
     if trains and placement.num_replicas > 1:
         _check_optimizers(has, optimizers_of(program.model))
     if placement.num_replicas > 1:

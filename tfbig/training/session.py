@@ -158,8 +158,7 @@ class TrainingSession:
             self._builder = KerasBuilder(model_fn, self._params, precision)
             with placement.scope():
                 model = self._builder.build(placement.owns)
-                feeds = self._feed, self._eval_feed
-                self._program = checked_program(model, placement, self._config, *feeds)
+                self._program = checked_program(model, placement, self._config, self._feed)
         self._program.updates = make_updates(self._config.model_distribution, placement)
         build_program(self._program, placement, self._feed, training=True)
         placement.check_owned(self._program.named_variables().values())
