@@ -13,10 +13,16 @@ from tfbig.placement.placement import Placement
 from tfbig.programs.keras_checks import check_model
 from tfbig.programs.keras_program import KerasProgram
 from tfbig.programs.own_state import optimizers_of
-from tfbig.programs.own_step import OwnStepProgram, has_own_step, run_program
+from tfbig.programs.own_step import OwnStepProgram, has_own_step
 from tfbig.run_config import RunConfig
 from tfbig.training.build import build_program
-from tfbig.training.own_step import check_own_step, check_parts, watched_loss
+from tfbig.training.own_step import (
+    check_last_batch,
+    check_own_step,
+    check_parts,
+    checked_program,
+    watched_loss,
+)
 
 
 def built(model: keras.Model, *parts) -> OwnStepProgram:
@@ -29,18 +35,22 @@ def built(model: keras.Model, *parts) -> OwnStepProgram:
     return program
 
 
+def chosen(model: keras.Model) -> KerasProgram:
+    return checked_program(model, Placement(), RunConfig(), types.SimpleNamespace(odd=None))
+
+
 def test_the_kind_of_program_follows_from_the_methods_that_a_class_overrides():
     plain = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
     plain.compile("sgd", "mse")
     assert not has_own_step(plain)
-    assert type(run_program(plain, remat=False)) is KerasProgram
-    program = run_program(adversaries(), remat=False)
+    assert type(chosen(plain)) is KerasProgram
+    program = chosen(adversaries())
     assert type(program) is OwnStepProgram
     assert program.runs_itself(training=True) and program.runs_itself(training=False)
     tested = type("Tested", (keras.Sequential,), {"test_step": lambda self, data: {}})
     model = tested([keras.Input((4,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
-    program = run_program(model, remat=False)
+    program = chosen(model)
     assert not program.runs_itself(training=True) and program.runs_itself(training=False)
     assert program.pure
 
@@ -107,7 +117,7 @@ def test_placements_that_update_variables_themselves_are_refused(name, distribut
     program = OwnStepProgram(adversaries())
     config = RunConfig(model_distribution=distribution)
     with pytest.raises(UserError, match="^Adversaries has its own train_step, which .*") as raised:
-        check_own_step(program, placement, config, None, None)
+        check_own_step(program, placement, config, types.SimpleNamespace(odd=None))
     assert said in str(raised.value)
 
 
@@ -123,18 +133,20 @@ def test_optimizers_that_keras_breaks_on_several_replicas_are_refused_there(opti
     model, placement = adversaries(), Placement()
     model.optimizers["g"] = optimizer
     feed = types.SimpleNamespace(odd=None)
-    check_own_step(OwnStepProgram(model), placement, RunConfig(), feed, None)
+    check_own_step(OwnStepProgram(model), placement, RunConfig(), feed)
     placement.name, placement.num_replicas = "mirrored", 2
     with pytest.raises(UserError, match=said):
-        check_own_step(OwnStepProgram(model), placement, RunConfig(), feed, None)
+        check_own_step(OwnStepProgram(model), placement, RunConfig(), feed)
 
 
 def test_a_batch_with_fewer_examples_than_replicas_is_refused_before_it_is_met():
     placement = Placement()
     placement.name, placement.num_replicas = "mirrored", 4
-    feed, evaluated = types.SimpleNamespace(odd=None), types.SimpleNamespace(odd=3)
+    feed = types.SimpleNamespace(odd=3)
     with pytest.raises(UserError, match=r"^a batch of eval_input_fn has 3 example\(s\) for 4 repl"):
-        check_own_step(OwnStepProgram(adversaries()), placement, RunConfig(), feed, evaluated)
+        check_last_batch(OwnStepProgram(adversaries()), placement, feed, training=False)
+    with pytest.raises(UserError, match=r"^a batch of input_fn has 3 example\(s\) for 4 replicas"):
+        check_own_step(OwnStepProgram(adversaries()), placement, RunConfig(), feed)
     stack = types.SimpleNamespace(steps=2, sizes=[8, 2, 1], counts=[8, 2, 1])
     with pytest.raises(UserError, match="has 2 example.* write drop_remainder=True"):
         check_parts(stack, placement, training=True)

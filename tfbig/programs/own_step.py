@@ -24,6 +24,7 @@ from tfbig.programs.own_state import (
     variables_of,
     with_copies,
 )
+from tfbig.programs.preprocessing import layer_without_xla
 
 log = logging.getLogger("tfbig")
 
@@ -118,6 +119,7 @@ class OwnStepProgram(KerasProgram):
             for layer in layers
         )
         self.has_convolutions = runs_convolutions(layers)
+        self.without_xla = layer_without_xla(self.model)
 
     def build_evaluation(self, spec: Any, run) -> None:
         if self.runs_itself(False) and False not in self._logs:
@@ -292,9 +294,3 @@ def _flattened(logs: dict) -> dict[str, Any]:
     for name, value in logs.items():
         flat.update(_flattened(value) if isinstance(value, dict) else {str(name): value})
     return flat
-
-
-def run_program(model: keras.Model, remat: bool) -> KerasProgram:
-    """The program that trains a compiled Keras model."""
-    kind = OwnStepProgram if has_own_step(model) else KerasProgram
-    return kind(model, remat=remat)

@@ -11,6 +11,7 @@ from tfbig.programs.program import Program
 from tfbig.run_config import RunConfig
 from tfbig.training.agreement import settled
 from tfbig.training.build import build_program
+from tfbig.training.own_step import check_last_batch
 from tfbig.training.running import calls_for
 
 
@@ -42,6 +43,7 @@ class Evaluator:
                 "eval_input_fn returned an infinite Dataset, so an evaluation would not end; "
                 "leave out .repeat(), or write .take(n)."
             )
+        check_last_batch(program, placement, feed, training=False)
         self._program, self._placement, self._feed = program, placement, feed
         self._config, self._jit, self._steps, self._hooks = config, jit, steps, hooks
         self._calls: Any = None

@@ -11,8 +11,9 @@ from tfbig.data.feed import Feed, Stack
 from tfbig.errors import UserError
 from tfbig.layers.place import placed
 from tfbig.placement.placement import Placement
+from tfbig.programs.keras_program import KerasProgram
 from tfbig.programs.own_state import optimizers_of
-from tfbig.programs.own_step import OwnStepProgram
+from tfbig.programs.own_step import OwnStepProgram, has_own_step
 from tfbig.programs.program import Program
 from tfbig.run_config import RunConfig
 from tfbig.training.parts import Cut, Share, exact_part, padded_part
@@ -89,6 +90,16 @@ def watched_loss(logs: dict[str, tf.Tensor]) -> tf.Tensor:
     return tf.add_n(losses) if losses else tf.zeros([])
 
 
+def check_last_batch(program: Program, placement: Placement, feed: Feed, *, training: bool) -> None:
+    """Refuses such a batch at the end of each pass before it is met, where its size is known.
+
+    Raises:
+        UserError: it tells the batch's size.
+    """
+    if program.runs_itself(training) and feed.odd and feed.odd < placement.num_replicas:
+        raise _too_small(feed.odd, placement, training)
+
+
 def check_parts(stack: Stack, placement: Placement, training: bool) -> None:
     """Refuses a batch that leaves a replica without an example, which Keras makes a NaN of.
 
@@ -111,12 +122,28 @@ def _too_small(size: int, placement: Placement, training: bool) -> UserError:
     )
 
 
+def checked_program(
+    model: keras.Model,
+    placement: Placement,
+    config: RunConfig,
+    feed: Feed,
+) -> KerasProgram:
+    """The program that trains a compiled Keras model.
+
+    Raises:
+        UserError: it has its own train_step or test_step, and something does not go with that.
+    """
+    kind = OwnStepProgram if has_own_step(model) else KerasProgram
+    program = kind(model, remat=config.remat)
+    check_own_step(program, placement, config, feed)
+    return program
+
+
 def check_own_step(
     program: Program,
     placement: Placement,
     config: RunConfig,
     feed: Feed,
-    eval_feed: Feed | None,
 ) -> None:
     """Refuses what a model's own step does not go with, and says where Keras's rules begin.
 
@@ -152,11 +179,7 @@ def check_own_step(
             f"gradient_aggregation={config.gradient_aggregation!r} cannot be kept; leave it out, "
             "and have train_step compute the loss that it means."
         )
-    feeds = [(feed, True)] if trains else []
-    feeds += [(eval_feed, False)] if eval_feed is not None else []
-    for one, training in feeds:
-        if one.odd and one.odd < placement.num_replicas:
-            raise _too_small(one.odd, placement, training)
+    check_last_batch(program, placement, feed, training=True)
     if trains and placement.num_replicas > 1:
         _check_optimizers(has, optimizers_of(program.model))
     if placement.num_replicas > 1:

@@ -23,7 +23,6 @@ from tfbig.placement.placement import Placement
 from tfbig.placement.preflight import compare
 from tfbig.programs.keras_builder import KerasBuilder
 from tfbig.programs.model_fn_program import ModelFnProgram, is_estimator_style
-from tfbig.programs.own_step import run_program
 from tfbig.programs.program import Program
 from tfbig.programs.spec import ModeKeys
 from tfbig.programs.watched import Watched
@@ -43,7 +42,7 @@ from tfbig.training.follower import follow
 from tfbig.training.late_tables import late_tables
 from tfbig.training.look import Look
 from tfbig.training.loop import Loop
-from tfbig.training.own_step import check_own_step, check_rates
+from tfbig.training.own_step import checked_program
 from tfbig.training.preemption import Preemption
 from tfbig.training.result import TrainResult
 from tfbig.training.resuming import Start, assign_alike, is_done, resume
@@ -159,8 +158,7 @@ class TrainingSession:
             self._builder = KerasBuilder(model_fn, self._params, precision)
             with placement.scope():
                 model = self._builder.build(placement.owns)
-                self._program = run_program(model, remat=self._config.remat)
-        check_own_step(self._program, placement, self._config, self._feed, self._eval_feed)
+                self._program = checked_program(model, placement, self._config, self._feed)
         self._program.updates = make_updates(self._config.model_distribution, placement)
         build_program(self._program, placement, self._feed, training=True)
         placement.check_owned(self._program.named_variables().values())
@@ -203,7 +201,6 @@ class TrainingSession:
 
     def _train(self, callbacks: Iterable[keras.callbacks.Callback]) -> TrainResult:
         callbacks = callbacks_of(callbacks, self._program, self._peers.is_chief)
-        check_rates(callbacks, self._program)
         runner = CallbackRunner(callbacks, self._program.callback_model())
         alone = self._placement.name not in ("multi_worker", "parameter_server")
         if not alone and runner.guard is not None and runner.guard.find_op:
