@@ -49,15 +49,16 @@ def keras_variable_of(initial_value) -> keras.Variable | None:
     return owner if isinstance(owner, keras.Variable) else None
 
 
-def build_compiled(model: keras.Model, x, y, sample_weight, y_pred) -> None:
+def build_compiled(model: keras.Model, x, y, sample_weight, y_pred=None) -> None:
     """Builds a compiled model with its losses and metrics from KerasTensors of a batch.
 
-    The losses come first, as in the first step of `fit`, so that errors are those of `fit`.
+    With `y_pred` the losses come first, as in the first step of `fit`, so that errors are those
+    of `fit`.
 
     Reason: `fit` does this on its first batch, no public call does. Guard:
     tests/programs/test_keras_program.py.
     """
-    if not getattr(model._compile_loss, "built", True):
+    if y_pred is not None and not getattr(model._compile_loss, "built", True):
         _try_loss(model, x, y, sample_weight, y_pred)
     model._symbolic_build(data_batch=(x, y, sample_weight))
 
