@@ -1,4 +1,4 @@
-"""Losses, metrics and labels of several outputs train where `fit` trains, or are refused by name."""
+"""Losses, metrics and labels of several outputs train as in `fit`, or are refused by name."""
 
 import keras
 import numpy as np

@@ -10,8 +10,8 @@ import numpy as np
 from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.finetuning.weights import Saved, fill, read_saved
-from tfbig.programs.keras_program import Renumbering
 from tfbig.programs.preprocessing import settle
+from tfbig.programs.renumbering import Renumbering
 
 _WAYS = ("name", "shape", "exact")
 

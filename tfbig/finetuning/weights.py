@@ -14,8 +14,8 @@ import tensorflow as tf
 from tfbig.errors import UserError
 from tfbig.finetuning.archives import kind_of, reason_of
 from tfbig.finetuning.keras_files import WEIGHTS, check_keras, named, opened_hdf5
-from tfbig.programs.keras_program import Renumbering
 from tfbig.programs.preprocessing import STATE, described_state, settle
+from tfbig.programs.renumbering import Renumbering
 from tfbig.programs.row_updates import mark_slots
 from tfbig.training.checkpoint_folders import folder_of, steps_in
 from tfbig.training.checkpoint_state import is_named, key_of, own_name

@@ -1,7 +1,6 @@
 """Compiled Keras models as programs."""
 
 import contextlib
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,10 +18,9 @@ from tfbig.programs.keras_checks import (
     check_model,
     checked_outputs,
     explain_keras_batch,
-    loss_name,
 )
+from tfbig.programs.keras_loss import loss_term, mean_of
 from tfbig.programs.keras_padding import exact_with_padding
-from tfbig.programs.loss_probe import compares_examples
 from tfbig.programs.metric_sums import metric_sums, names_of
 from tfbig.programs.observing import (
     RecordingScope,
@@ -36,6 +34,7 @@ from tfbig.programs.output_weights import by_output
 from tfbig.programs.preprocessing import STATE, described_state, layer_without_xla, settle
 from tfbig.programs.program import Batch, Forward, Program, Term, Values
 from tfbig.programs.remat import Remat, recomputing
+from tfbig.programs.renumbering import Renumbering
 from tfbig.programs.tuning import tuning_of
 
 _CONVOLUTIONS = (
@@ -255,7 +254,7 @@ class KerasProgram(Program):
             def record(labels, output, sample_weight=None):
                 term = loss_term(loss, labels, output, sample_weight, batch.row_weight)
                 if trackers:
-                    trackers[i].update_state(_mean(term, batch), sample_weight=batch.count)
+                    trackers[i].update_state(mean_of(term, batch), sample_weight=batch.count)
                 weight = losses[i].loss_weights
                 terms.append(term if weight is None else term._replace(total=term.total * weight))
                 return tf.zeros([])
@@ -368,105 +367,3 @@ def _symbols(spec: Any) -> tuple[Any, Any, Any]:
     return program.split_element(
         tf.nest.map_structure(lambda s: keras.KerasTensor((None, *s.shape[1:]), s.dtype.name), spec)
     )
-
-
-def loss_term(loss, labels, output, sample_weight, row_weight) -> Term:
-    """The values of one Keras loss on one output, summed but not divided.
-
-    Args:
-        loss: a keras.losses.Loss.
-        labels, output: tensors of shape [n, …].
-        sample_weight: shape [n], of which each weighs a whole example, or broadcastable to the
-            loss's values, or None.
-        row_weight: float32 [n], 0 for padding, or None.
-    """
-    values, mask, sample_weight = _private_api.loss_values(
-        loss, labels, output, sample_weight, row_weight
-    )
-    values = tf.cast(values, tf.float32)
-    if values.shape.rank == 0:
-        doubt = f"the loss {_name_of(loss)} gives one number for a batch"
-        return Term(program.SCALAR, values, doubt=doubt)
-    term = _loss_of_examples(loss, values, mask, sample_weight, row_weight)
-    if compares_examples(loss, labels, output):
-        doubt = f"the loss {_name_of(loss)} compares the examples of a batch with each other"
-        term = term._replace(doubt=doubt)
-    return term
-
-
-def _name_of(loss: keras.losses.Loss) -> str:
-    return loss_name(loss) or type(loss).__name__
-
-
-def _loss_of_examples(loss, values: tf.Tensor, mask, sample_weight, row_weight) -> Term:
-    total = tf.reduce_sum(values)
-    if loss.reduction in ("sum", None, "none"):
-        return Term(program.UNDIVIDED, total)
-    per_row = _elements_of_row(values)
-    nominal = float(values.shape[1:].num_elements() or 1)
-    if loss.reduction == "mean_with_sample_weight" and sample_weight is not None:
-        weight = tf.cast(sample_weight, tf.float32)
-        if row_weight is not None:
-            weight = _times_rows(weight, row_weight)
-        if mask is not None:
-            mask, weight = _private_api.same_rank(tf.cast(mask, tf.float32), weight)
-            weight *= mask
-        return Term(program.OWN, total, tf.reduce_sum(weight), nominal=nominal)
-    if mask is not None:
-        share = tf.cast(mask, tf.float32)
-        if row_weight is not None:
-            share = _times_rows(share, row_weight)
-        each = per_row / _elements_of_row(share)
-        return Term(program.OWN, total, tf.reduce_sum(share) * each, nominal=nominal)
-    return Term(program.EXAMPLES, total, per_row=per_row)
-
-
-def _mean(term: Term, batch: Batch) -> tf.Tensor:
-    """The mean that Keras shows for one output's loss."""
-    if term.kind == program.EXAMPLES:
-        return tf.math.divide_no_nan(term.total, batch.count * term.per_row)
-    if term.kind == program.OWN:
-        return tf.math.divide_no_nan(term.total, term.denominator)
-    return term.total
-
-
-def _times_rows(weight: tf.Tensor, row_weight: tf.Tensor) -> tf.Tensor:
-    weight = tf.cast(weight, tf.float32)
-    return weight * tf.reshape(row_weight, [-1] + [1] * (weight.shape.rank - 1))
-
-
-def _elements_of_row(tensor: tf.Tensor):
-    known = tensor.shape[1:].num_elements()
-    return float(known) if known else tf.cast(tf.reduce_prod(tf.shape(tensor)[1:]), tf.float32)
-
-
-class Renumbering:
-    """Renames dense_7, dense_9 to dense, dense_1: the same names in every process and call.
-
-    Keras numbers automatic names through a process, so the second model built there has other
-    names than the first; a checkpoint must fit both. An optimizer's slot has its variable's whole
-    path in its name (adam/mlp_7_dense_9_kernel_momentum), so weights are renamed before slots.
-    """
-
-    def __init__(self):
-        self._seen: dict[str, dict[str, int]] = {}
-        self._flat: dict[str, str] = {}
-
-    def __call__(self, path: str) -> str:
-        *parents, last = path.split("/")
-        ends = [i for i, letter in enumerate(last) if letter == "_"]
-        owner = next((last[:i] for i in reversed(ends) if last[:i] in self._flat), "")
-        last = self._flat.get(owner, "") + last.removeprefix(owner)
-        renamed = self._renumbered([*parents, last])
-        self._flat[path.replace("/", "_")] = renamed.replace("/", "_")
-        return renamed
-
-    def _renumbered(self, path: list[str]) -> str:
-        parts, parent = [], ""
-        for part in path:
-            base = re.sub(r"_\d+$", "", part)
-            numbers = self._seen.setdefault(f"{parent}/{base}", {})
-            number = numbers.setdefault(part, len(numbers))
-            parts.append(f"{base}_{number}" if number else base)
-            parent = "/".join(parts)
-        return "/".join(parts)

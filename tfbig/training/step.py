@@ -6,7 +6,7 @@ examples), so it does not matter how the batch was cut or where its parts were c
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
@@ -17,32 +17,8 @@ from tfbig.programs.program import Program, Values
 from tfbig.training import gradients, slices
 from tfbig.training.parts import Cut, Share, exact_part, padded_part
 from tfbig.training.staleness import Seen, Versions
+from tfbig.training.sums import Sums, flat_sums, have_nan_gradient
 from tfbig.training.whole_batches import check_parts, gathered, warn_of_doubts
-
-
-class Sums(NamedTuple):
-    """What the parts of a global batch add up to.
-
-    Attributes:
-        gradients: for each group of loss terms, one tensor a trainable variable, or None; slices of
-            rows for the tables of a ShardedEmbedding.
-        totals, denominators: one scalar a group.
-        moving: new values of the float state, each times its part's share of the examples.
-        metrics: what the parts add to the metrics' variables (one part: their new values).
-        other: new values of the state that is no float (seeds), equal in all parts.
-        carried: new values of the state that one part alone can have (`Program.in_sequence`).
-        held: what the metrics that need whole batches are updated with; each tensor's rows are
-            those of the parts, in their order.
-    """
-
-    gradients: list[list]
-    totals: list[tf.Tensor]
-    denominators: list[tf.Tensor]
-    moving: list[tf.Tensor]
-    metrics: list[tf.Tensor]
-    other: list[tf.Tensor]
-    carried: list[tf.Tensor] = []
-    held: list[tf.Tensor] = []
 
 
 class Step:
@@ -348,7 +324,7 @@ class Step:
         kept, own = sums._replace(other=[]), None
         if self._training and self._program.updates.reduces:
             if self._find_nan:  # the totals tell all replicas what one has found
-                poison = tf.where(_have_nan(sums), float("nan"), 0.0)
+                poison = tf.where(have_nan_gradient(sums), float("nan"), 0.0)
                 kept = kept._replace(totals=[total + poison for total in sums.totals])
             kept, own = kept._replace(gradients=[]), sums.gradients
         # TensorFlow's collective operations want one shape in all steps, and slices have none.
@@ -366,7 +342,7 @@ class Step:
             # Of the sums, not of `total`: only the first replica's loss is reported, and where the
             # check reads what the optimizer multiplies next, TensorFlow optimizes that replica's
             # update in another way than the others', whose weights then differ in the last bit.
-            loss = tf.where(_have_nan(sums), float("nan"), loss)
+            loss = tf.where(have_nan_gradient(sums), float("nan"), loss)
         self._program.updates.compiled = self._compiled
         self._program.apply(total)
         moving = self._moving(self._program.state)
@@ -418,16 +394,6 @@ class _VariableKind:
         self.dtype_is_float = tf.as_dtype(variable.dtype).is_floating
         name = getattr(variable, "path", None) or variable.name
         self.is_seed = "seed_generator_state" in name
-
-
-def _have_nan(sums: Sums) -> tf.Tensor:
-    return gradients.have_nan([g for group in sums.gradients for g in group])
-
-
-def flat_sums(sums: Sums) -> list[tf.Tensor]:
-    """All tensors that are sums, in one list."""
-    summed = sums._replace(carried=[], held=[])
-    return [t for t in tf.nest.flatten(summed) if t is not None]
 
 
 def _stream(part, seed: tf.Tensor) -> tf.Tensor:

@@ -15,7 +15,8 @@ from tfbig.programs.program import Program
 from tfbig.training.calls import Ran
 from tfbig.training.part_places import DensePlace, RowsPlace, place_for
 from tfbig.training.scheduled_calls import ScheduledCalls
-from tfbig.training.step import Step, Sums, flat_sums
+from tfbig.training.step import Step
+from tfbig.training.sums import Sums, flat_sums
 
 
 class SynchronousCalls(ScheduledCalls):
