@@ -96,6 +96,7 @@ def test_records_of_numpy_numbers_and_odd_file_names_can_be_written(tmp_path):
     quarantine = Quarantine(tmp_path / "q.jsonl")
     quarantine.add([BadRecord("a\udcff.png", np.int64(3), "torn", 0)])
     assert lines(tmp_path / "q.jsonl") == [{"file": "a\udcff.png", "record": 3, "reason": "torn"}]
+    assert str(BadRecord("a\udcff.png", 3, "torn")) == "a\\udcff.png, record 3: torn"
 
 
 def test_threads_share_a_quarantine(tmp_path):

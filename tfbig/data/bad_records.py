@@ -32,7 +32,9 @@ class BadRecord(NamedTuple):
     position: int | None = None
 
     def __str__(self) -> str:
-        where = self.file if self.record is None else f"{self.file}, record {self.record}"
+        # A name of bytes that are no UTF-8 could not be printed.
+        file = self.file.encode("utf-8", "backslashreplace").decode()
+        where = file if self.record is None else f"{file}, record {self.record}"
         return f"{where}: {self.reason}"
 
 
