@@ -118,7 +118,7 @@ def test_a_head_that_disagrees_with_the_labels(head, labels, says):
         (
             subclassed,
             X[:, :4],
-            ["model 'subclassed' cannot be called", "(batch, 4); Keras says: Input 0"],
+            ["model 'subclassed", "cannot be called", "(batch, 4); Keras says: Input 0"],
         ),
     ],
 )

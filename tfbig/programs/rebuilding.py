@@ -83,7 +83,7 @@ def _check_apart(copy: keras.Model, model: keras.Model) -> None:
     """Raises a TypeError if a config has handed over layers themselves, with their variables."""
     own = {id(layer) for layer in _private_api.flatten_layers(model)}
     for layer in _private_api.flatten_layers(copy):
-        if id(layer) in own:
+        if id(layer) in own and layer.variables:
             raise TypeError(
                 f"a config holds the layer {layer.name!r} itself; write "
                 "keras.saving.serialize_keras_object(layer) in get_config"
