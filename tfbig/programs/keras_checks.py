@@ -8,6 +8,7 @@ import numpy as np
 
 from tfbig import _private_api
 from tfbig.errors import UserError
+from tfbig.programs.taken_features import taken_features
 
 
 def check_model(model: keras.Model, own_steps: bool = False) -> None:
@@ -84,6 +85,8 @@ def check_features(model: keras.Model, features: Any) -> None:
     inputs = keras.tree.flatten(getattr(model, "inputs", None) or [])
     flat = keras.tree.flatten(features)
     for path, tensor in flatten_with_names(features):
+        if tensor is None:  # an optional input
+            continue
         dtype = keras.backend.standardize_dtype(tensor.dtype)
         taken = {keras.backend.standardize_dtype(one.dtype) for one in inputs}
         if inputs and dtype.startswith(("string", "complex")) and dtype not in taken:
@@ -112,6 +115,7 @@ def checked_outputs(model: keras.Model, features: Any) -> Any:
     Raises:
         UserError: it does not take them: their shapes, or their structure.
     """
+    features = taken_features(model, features)
     check_features(model, features)
     try:
         return _private_api.output_spec(model, features)

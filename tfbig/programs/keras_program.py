@@ -35,6 +35,7 @@ from tfbig.programs.output_weights import by_output
 from tfbig.programs.preprocessing import STATE, described_state, layer_without_xla, settle
 from tfbig.programs.program import Batch, Forward, Program, Term, Values
 from tfbig.programs.remat import Remat, recomputing
+from tfbig.programs.taken_features import taken_features
 from tfbig.programs.tuning import tuning_of
 
 _CONVOLUTIONS = (
@@ -86,7 +87,8 @@ class KerasProgram(Program):
         check_labels(self.model, self._outputs, labels)
         weight = by_output(self.model, self._outputs, weight)
         self.updates.build(self.optimizer, self.model.trainable_variables)
-        _private_api.build_compiled(self.model, features, labels, weight)
+        taken = taken_features(self.model, features)
+        _private_api.build_compiled(self.model, taken, labels, weight)
         self._metrics = _private_api.reported_metrics(self.model)
         self.metric_variables = [v for m in self._metrics for v in m.variables]
         self._blocks = Remat(self.model) if self._remat else None
@@ -115,7 +117,7 @@ class KerasProgram(Program):
 
         def forward(element):
             features, labels, weight = program.split_element(element)
-            outputs = self.model(features, training=True)
+            outputs = self.model(taken_features(self.model, features), training=True)
             if _private_api.overrides(self.model, "compute_loss"):
                 self.model.compute_loss(features, labels, outputs, weight)
 
@@ -171,7 +173,8 @@ class KerasProgram(Program):
         blocks = scope if training and self._blocks else None
         with scope:
             with recomputing(blocks):
-                outputs = self.model(batch.features, training=training)
+                taken = taken_features(self.model, batch.features)
+                outputs = self.model(taken, training=training)
             weight = by_output(self.model, outputs, batch.sample_weight)
             batch = batch._replace(sample_weight=weight)
             terms = self._terms(batch, outputs, training, {id(loss) for loss in scope.losses})
