@@ -176,6 +176,8 @@ def explain_keras_batch(model: keras.Model, outputs: Any, features: Any, labels:
         outputs: what the model returns, a structure of KerasTensors.
         features, labels: structures of NumPy arrays of shape [n, …].
     """
+    if not _private_api.overrides(model, "compute_loss"):  # which may use what no input takes
+        features = taken_features(model, features)
     found = explain_numbers("features", features) or explain_numbers("labels", labels)
     if found or labels is None:
         return found

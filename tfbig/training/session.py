@@ -284,7 +284,8 @@ class TrainingSession:
             return None
         hooks = self._eval_hooks and self._eval_hooks()
         where = self._program, self._placement, self._eval_feed
-        return Evaluator(*where, self._config, jit, self._eval_steps, hooks)
+        reads = "eval_input_fn"
+        return Evaluator(*where, self._config, jit, self._eval_steps, hooks, reads=reads)
 
     def _close_feeds(self) -> None:
         for feed in (self._feed, self._eval_feed):
