@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfbig import _private_api
 from tfbig.errors import UserError
@@ -219,6 +220,20 @@ def explain_numbers(name: str, structure: Any) -> str | None:
             value = "NaN" if np.isnan(array[tuple(wrong[0])]) else "an infinity"
             return f"{where} has {value} in example {wrong[0][0]} of the batch"
     return None
+
+
+def with_nan_of(features: Any, terms: list) -> list:
+    """Makes the loss NaN where a feature is NaN or infinite.
+
+    On CPUs the relu of NaN is 0, so an evaluation would end in a number. Training sees the NaN in
+    its gradients.
+    """
+    floats = [t for t in tf.nest.flatten(features) if t is not None and t.dtype.is_floating]
+    if not floats:
+        return terms
+    finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(t)) for t in floats])
+    total = tf.where(finite, terms[0].total, float("nan"))
+    return [terms[0]._replace(total=total), *terms[1:]]
 
 
 def flatten_with_names(structure: Any) -> list[tuple[str, Any]]:

@@ -19,6 +19,7 @@ from tfbig.programs.keras_checks import (
     checked_outputs,
     explain_keras_batch,
     loss_name,
+    with_nan_of,
 )
 from tfbig.programs.keras_padding import exact_with_padding
 from tfbig.programs.loss_probe import compares_examples
@@ -352,20 +353,6 @@ class KerasProgram(Program):
 def runs_convolutions(layers: list[keras.layers.Layer]) -> bool:
     """Whether some layer is a convolution or a maximum over a window."""
     return any(isinstance(layer, _CONVOLUTIONS) for layer in layers)
-
-
-def with_nan_of(features: Any, terms: list[Term]) -> list[Term]:
-    """Makes the loss NaN where a feature is NaN or infinite.
-
-    On CPUs the relu of NaN is 0, so an evaluation would end in a number. Training sees the NaN in
-    its gradients.
-    """
-    floats = [t for t in tf.nest.flatten(features) if t is not None and t.dtype.is_floating]
-    if not floats:
-        return terms
-    finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(t)) for t in floats])
-    total = tf.where(finite, terms[0].total, float("nan"))
-    return [terms[0]._replace(total=total), *terms[1:]]
 
 
 def _is_seed(variable: Any) -> bool:

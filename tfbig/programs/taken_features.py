@@ -153,9 +153,9 @@ def refusing_pairs_by_place() -> Iterator[None]:
         if expected and given and set(expected) != set(given):
             raise UserError(
                 f"a model that takes a dict of {_names(expected)} is called with a dict of "
-                f"{_names(sorted(given))}, which Keras pairs by place, so that inputs get each other's "
-                "values. Call it with the entries that it takes: model({name: features[name] for "
-                f"name in {tuple(expected)!r}}})."
+                f"{_names(sorted(given))}, which Keras pairs by place, so that inputs get each "
+                "other's values. Call it with the entries that it takes: model({name: "
+                f"features[name] for name in {tuple(expected)!r}}})."
             )
         warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 

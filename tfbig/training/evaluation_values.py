@@ -52,7 +52,17 @@ class EvaluationValues:
 
     def _refuse(self, found: str | None, number: int, cause: Exception | None = None) -> None:
         if found:
-            raise UserError(
-                f"batch {number + 1} of {self._reads}: {found}; repair or leave out such examples "
-                f"in {self._reads}."
-            ) from cause
+            raise refusal_of_batch(found, number + 1, self._reads) from cause
+
+
+def refusal_of_batch(found: str, number: int, reads: str) -> UserError:
+    """The error for a batch whose values are wrong.
+
+    Args:
+        found: what is wrong.
+        number: which batch of the pass, counted from 1.
+        reads: the name of the argument that gives the data.
+    """
+    return UserError(
+        f"batch {number} of {reads}: {found}; repair or leave out such examples in {reads}."
+    )
