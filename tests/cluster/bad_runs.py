@@ -23,8 +23,10 @@ def build(width: int = 4, layers: int = 1, rate: float = 0.1) -> keras.Model:
     return model
 
 
-def source(rows: int = 64, batch: int = 16) -> tfbig.data.Source:
+def source(rows: int = 64, batch: int = 16, bad: int | None = None) -> tfbig.data.Source:
     x = np.random.default_rng(0).normal(size=(rows, 3)).astype(np.float32)
+    if bad is not None:
+        x[bad, 1] = np.nan
     return tfbig.data.ArraySource((x, x[:, :1])).batch(batch)
 
 
@@ -53,6 +55,7 @@ CASES = {
     "length": lambda: dict(input_fn=lambda: source(rows=one(80, 64))),
     "batch_size": lambda: dict(input_fn=lambda: source(batch=one(8, 16))),
     "held-out data": lambda: dict(eval_input_fn=lambda: source(rows=one(80, 64))),
+    "held-out NaN": lambda: dict(eval_input_fn=lambda: source(bad=28)),
     "layer": lambda: dict(model_fn=lambda: build(layers=one(2, 1))),
     "width": lambda: dict(model_fn=lambda: build(width=one(5, 4))),
     "learning_rate": lambda: dict(model_fn=lambda: build(rate=one(0.2, 0.1))),

@@ -51,6 +51,14 @@ def test_an_error_in_the_input_fn_of_one_task_is_told_by_the_others(cluster):
     assert cluster.name(1) in text and "this task's data are broken" in text
 
 
+def test_a_nan_in_one_tasks_share_of_held_out_data_is_named_by_all(cluster):
+    for result in cluster.start(bad_runs.trained, "held-out NaN").results(40):
+        assert one_line(result) == (
+            "batch 2 of eval_input_fn: features has NaN in example 12 of the batch; repair or "
+            "leave out such examples in eval_input_fn."
+        )
+
+
 def test_a_third_task_hears_of_an_error_too(cluster):
     chief, worker, third = cluster.start(bad_runs.trained, "input_fn", workers=3).results(40)
 

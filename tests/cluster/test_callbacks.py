@@ -78,7 +78,7 @@ def test_a_nan_in_the_share_of_one_worker_is_named_by_all(cluster):
 
     assert chief == worker
     assert chief["error"] == "TrainingDiverged"
-    assert "features has NaN in example 5 of the batch" in chief["text"]
+    assert "features has NaN in example 13 of the batch" in chief["text"]
     assert "for the first time at step 2" in chief["text"]
 
 

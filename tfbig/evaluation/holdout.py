@@ -14,11 +14,14 @@ from tfbig.evaluation.measuring import HoldOutMetrics
 from tfbig.evaluation.metric import Value
 from tfbig.evaluation.report import Report
 from tfbig.placement.placement import Placement
+from tfbig.programs.keras_checks import explain_numbers
 from tfbig.programs.keras_program import KerasProgram
 from tfbig.programs.program import split_element
 from tfbig.programs.rebuilding import CANNOT_BE_REBUILT, rebuilt, rebuilt_uncompiled
+from tfbig.programs.taken_features import taken_features
 from tfbig.run_config import RunConfig
 from tfbig.training.build import build_program
+from tfbig.training.evaluation_values import refusal_of_batch
 from tfbig.training.evaluator import Evaluator
 from tfbig.training.predictor import Predictor
 
@@ -147,14 +150,32 @@ def _pass(
 ) -> dict[str, float]:
     """Measures all batches; returns the loss and the compiled metrics, {} without a program."""
     predictor = Predictor(model, placement, feed)
+    number = 0
+
+    def add(features: Any, labels: Any, weights: Any, outputs: Any) -> None:
+        nonlocal number
+        number += 1
+        # Of a compiled model the loss tells, but a model's outputs can be numbers all the same.
+        taken = taken_features(model, features)
+        found = explain_numbers("features", taken) if program is None else None
+        try:
+            if not found:
+                measured.add(labels, outputs, weights)
+        except UserError:
+            found = program and program.explain_batch(features, labels)
+            if not found:
+                raise
+        if found:
+            raise refusal_of_batch(found, number, "input_fn")
+
     if program is None:
-        for _, labels, weights, outputs in predictor.batches():
-            measured.add(labels, outputs, weights)
+        for batch in predictor.batches():
+            add(*batch)
         return {}
 
     def measure(stack: Stack) -> None:
-        for _, labels, weights, outputs in predictor.of_stack(stack):
-            measured.add(labels, outputs, weights)
+        for batch in predictor.of_stack(stack):
+            add(*batch)
 
     feed.show = measure
     return Evaluator(program, placement, feed, RunConfig(), jit=False)()

@@ -5,9 +5,11 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfbig import _private_api
 from tfbig.errors import UserError
+from tfbig.programs.taken_features import taken_features
 
 
 def check_model(model: keras.Model, own_steps: bool = False) -> None:
@@ -84,6 +86,8 @@ def check_features(model: keras.Model, features: Any) -> None:
     inputs = keras.tree.flatten(getattr(model, "inputs", None) or [])
     flat = keras.tree.flatten(features)
     for path, tensor in flatten_with_names(features):
+        if tensor is None:  # an optional input
+            continue
         dtype = keras.backend.standardize_dtype(tensor.dtype)
         taken = {keras.backend.standardize_dtype(one.dtype) for one in inputs}
         if inputs and dtype.startswith(("string", "complex")) and dtype not in taken:
@@ -112,6 +116,7 @@ def checked_outputs(model: keras.Model, features: Any) -> Any:
     Raises:
         UserError: it does not take them: their shapes, or their structure.
     """
+    features = taken_features(model, features)
     check_features(model, features)
     try:
         return _private_api.output_spec(model, features)
@@ -172,6 +177,8 @@ def explain_keras_batch(model: keras.Model, outputs: Any, features: Any, labels:
         outputs: what the model returns, a structure of KerasTensors.
         features, labels: structures of NumPy arrays of shape [n, …].
     """
+    if not _private_api.overrides(model, "compute_loss"):  # which may use what no input takes
+        features = taken_features(model, features)
     found = explain_numbers("features", features) or explain_numbers("labels", labels)
     if found or labels is None:
         return found
@@ -213,6 +220,20 @@ def explain_numbers(name: str, structure: Any) -> str | None:
             value = "NaN" if np.isnan(array[tuple(wrong[0])]) else "an infinity"
             return f"{where} has {value} in example {wrong[0][0]} of the batch"
     return None
+
+
+def with_nan_of(features: Any, terms: list) -> list:
+    """Makes the loss NaN where a feature is NaN or infinite.
+
+    On CPUs the relu of NaN is 0, so an evaluation would end in a number. Training sees the NaN in
+    its gradients.
+    """
+    floats = [t for t in tf.nest.flatten(features) if t is not None and t.dtype.is_floating]
+    if not floats:
+        return terms
+    finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(t)) for t in floats])
+    total = tf.where(finite, terms[0].total, float("nan"))
+    return [terms[0]._replace(total=total), *terms[1:]]
 
 
 def flatten_with_names(structure: Any) -> list[tuple[str, Any]]:

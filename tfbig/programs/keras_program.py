@@ -18,6 +18,7 @@ from tfbig.programs.keras_checks import (
     check_model,
     checked_outputs,
     explain_keras_batch,
+    with_nan_of,
 )
 from tfbig.programs.keras_loss import loss_term, mean_of
 from tfbig.programs.keras_padding import exact_with_padding
@@ -35,6 +36,7 @@ from tfbig.programs.preprocessing import STATE, described_state, layer_without_x
 from tfbig.programs.program import Batch, Forward, Program, Term, Values
 from tfbig.programs.remat import Remat, recomputing
 from tfbig.programs.renumbering import Renumbering
+from tfbig.programs.taken_features import taken_features
 from tfbig.programs.tuning import tuning_of
 
 _CONVOLUTIONS = (
@@ -89,8 +91,9 @@ class KerasProgram(Program):
         check_labels(self.model, self._outputs, labels)
         weight = by_output(self.model, self._outputs, weight)
         self.updates.build(self.optimizer, self.model.trainable_variables)
+        taken = taken_features(self.model, features)
         with errors_of_compile(self.model, labels, weight):
-            _private_api.build_compiled(self.model, features, labels, weight, self._outputs)
+            _private_api.build_compiled(self.model, taken, labels, weight, self._outputs)
         self._metrics = _private_api.reported_metrics(self.model)
         self.metric_variables = [v for m in self._metrics for v in m.variables]
         self._blocks = Remat(self.model) if self._remat else None
@@ -119,7 +122,7 @@ class KerasProgram(Program):
 
         def forward(element):
             features, labels, weight = program.split_element(element)
-            outputs = self.model(features, training=True)
+            outputs = self.model(taken_features(self.model, features), training=True)
             if _private_api.overrides(self.model, "compute_loss"):
                 _private_api.compute_loss(self.model, features, labels, outputs, weight, True)
 
@@ -180,11 +183,14 @@ class KerasProgram(Program):
         blocks = scope if training and self._blocks else None
         with scope:
             with recomputing(blocks):
-                outputs = self.model(batch.features, training=training)
+                taken = taken_features(self.model, batch.features)
+                outputs = self.model(taken, training=training)
             weight = by_output(self.model, outputs, batch.sample_weight)
             batch = batch._replace(sample_weight=weight)
             terms = self._terms(batch, outputs, training, {id(loss) for loss in scope.losses})
             self._update_metrics(batch, outputs)
+        if not training:
+            terms = with_nan_of(taken, terms)
         self._check_updates(scope, variables)
 
         def new(variables, values):

@@ -8,6 +8,7 @@ import tensorflow as tf
 from tfbig.data.feed import Feed
 from tfbig.placement.placement import Placement
 from tfbig.programs.program import Program, split_element
+from tfbig.programs.taken_features import refusing_pairs_by_place
 
 
 def build_program(program: Program, placement: Placement, feed: Feed, *, training: bool) -> None:
@@ -35,7 +36,7 @@ def _tracer(program: Program, placement: Placement, rows: int | None) -> Callabl
                 return placement.run(fn, tensors)
 
         specs = [tf.TensorSpec([rows, *s.shape[1:]], s.dtype) for s in flat_spec]
-        with placement.scope():
+        with placement.scope(), refusing_pairs_by_place():
             concrete = tf.function(traced, autograph=False).get_concrete_function(*specs)
         return {operation.type for operation in concrete.graph.get_operations()}
 

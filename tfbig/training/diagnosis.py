@@ -1,5 +1,7 @@
 """What is wrong with a batch, or which operation made a NaN: asked when a step fails."""
 
+import re
+
 import numpy as np
 import tensorflow as tf
 
@@ -9,6 +11,8 @@ from tfbig.placement.placement import Placement
 from tfbig.programs.program import Program, split_element
 from tfbig.training.callbacks.nan_guard import locate_first_bad_op
 from tfbig.training.calls import Calls
+
+_EXAMPLE = re.compile(r"in example (\d+)(?= of the batch)")
 
 
 class Diagnosis:
@@ -37,7 +41,9 @@ class Diagnosis:
         if batch is None:
             return None
         features, labels, _ = split_element(batch)
-        return self._program.explain_batch(features, labels)
+        found = self._program.explain_batch(features, labels)
+        first = int(stack.offsets[place])  # in the global batch, of which a worker has a share
+        return found and _EXAMPLE.sub(lambda number: f"in example {int(number[1]) + first}", found)
 
     def explain_all(self, stack: Stack, place: int) -> str | None:
         """The same, by the first task whose share shows it; all tasks ask."""

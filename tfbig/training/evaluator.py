@@ -11,6 +11,7 @@ from tfbig.programs.program import Program
 from tfbig.run_config import RunConfig
 from tfbig.training.agreement import settled
 from tfbig.training.build import build_program
+from tfbig.training.evaluation_values import EvaluationValues
 from tfbig.training.own_step import check_last_batch
 from tfbig.training.running import calls_for
 
@@ -26,6 +27,7 @@ class Evaluator:
         steps: how many batches one evaluation reads at most; None: all.
         hooks: told of the batches, one by one, by `begin() -> whether any listens`,
             `before(stack, step)`, `after(step, logs)` and `finish()`; or None.
+        reads: the name of the user's argument that gives the data, for messages.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class Evaluator:
         jit: bool,
         steps: int | None = None,
         hooks: Any = None,
+        reads: str = "input_fn",
     ):
         if getattr(feed, "infinite", False) and steps is None:
             raise UserError(
@@ -47,6 +50,7 @@ class Evaluator:
         self._program, self._placement, self._feed = program, placement, feed
         self._config, self._jit, self._steps, self._hooks = config, jit, steps, hooks
         self._calls: Any = None
+        self._values = EvaluationValues(program, placement, feed, reads)
 
     def __call__(
         self, on_call: Callable[[int, int, dict[str, float]], None] | None = None
@@ -56,6 +60,9 @@ class Evaluator:
         Args:
             on_call: told after each call of the loop of its first and last batch, counted from
                 0, and of the loss so far.
+
+        Raises:
+            UserError: the loss is not finite because of the values of a batch, which it names.
         """
         if self._calls is None:
             build_program(self._program, self._placement, self._feed, training=False)
@@ -88,7 +95,7 @@ class Evaluator:
             stack = settled(stack, self._placement.peers)
             if listen:
                 self._hooks.before(stack, step)
-            ran = self._calls.run(stack, step)
+            ran = self._values.run(self._calls, stack, step)
             if not ran.steps:
                 break
             loss, examples = loss + ran.loss_sum, examples + ran.examples

@@ -14,6 +14,7 @@ from tfbig.placement.placement import Placement
 from tfbig.programs.model_fn_program import ModelFnProgram
 from tfbig.programs.program import split_element
 from tfbig.programs.rebuilding import CANNOT_BE_REBUILT, rebuilt_uncompiled
+from tfbig.programs.taken_features import taken_features
 from tfbig.training.whole_batches import gathered
 
 
@@ -39,14 +40,17 @@ class Predictor:
                 "out .repeat(), or write .take(n)."
             )
         self._placement, self._feed = placement, feed
+        features, _, _ = split_element(feed.element_spec)
         self._outputs: Callable
         self._tracing: Callable = contextlib.nullcontext
         if isinstance(model, ModelFnProgram):
             self._outputs, self._tracing = model.predict, model.tracing
         else:
             placed = _placed(model, placement)
-            self._outputs = lambda features: placed(features, training=False)
-        features, _, _ = split_element(feed.element_spec)
+            taken_features(placed, features)  # raises before any prediction is asked for
+            self._outputs = lambda features: placed(
+                taken_features(placed, features), training=False
+            )
         spec = tf.nest.map_structure(
             lambda s: tf.TensorSpec([None, *s.shape[1:]], s.dtype), features
         )

@@ -281,7 +281,7 @@ class TrainingSession:
             return None
         hooks = self._eval_hooks and self._eval_hooks()
         where = self._program, self._placement, self._eval_feed
-        return Evaluator(*where, self._config, jit, self._eval_steps, hooks)
+        return Evaluator(*where, self._config, jit, self._eval_steps, hooks, "eval_input_fn")
 
     def _close_feeds(self) -> None:
         for feed in (self._feed, self._eval_feed):
