@@ -42,7 +42,8 @@ class Diagnosis:
             return None
         features, labels, _ = split_element(batch)
         found = self._program.explain_batch(features, labels)
-        first = int(stack.offsets[place])  # in the global batch, of which a worker has a share
+        # In the global batch, of which a worker has a share; a chief's stack is of numbers alone.
+        first = int(stack.offsets[place]) if len(stack.offsets) else 0
         return found and _EXAMPLE.sub(lambda number: f"in example {int(number[1]) + first}", found)
 
     def explain_all(self, stack: Stack, place: int) -> str | None:
