@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import keras
 from keras.src.backend.common import global_state
 from keras.src.backend.common.name_scope import current_path
+from keras.src.export.export_utils import get_input_signature, make_tf_tensor_spec
 from keras.src.models.functional import Functional
 from keras.src.trainers.trainer import Trainer
 
@@ -105,6 +106,14 @@ def flatten_layers(model: keras.Model) -> list[keras.layers.Layer]:
     return list(model._flatten_layers())
 
 
+def own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """The weights that a layer itself has made, without those of the layers in it.
+
+    Reason: `layer.variables` has them all. Guard: tests/programs/test_keras_state.py.
+    """
+    return [*layer._trainable_variables, *layer._non_trainable_variables]
+
+
 def output_spec(model: keras.Model, features):
     """The KerasTensors that a model returns for KerasTensors, traced in a scratch graph.
 
@@ -112,3 +121,28 @@ def output_spec(model: keras.Model, features):
     tests/programs/test_keras_program.py.
     """
     return keras.src.backend.compute_output_spec(model, features, training=False)
+
+
+def set_own_trainable(layer: keras.layers.Layer, value: bool) -> None:
+    """Sets `trainable` of a layer alone, and leaves its weights and the layers in it as they are.
+
+    Reason: the public setter sets all of those too, so that no order of calls gives the flags of
+    a frozen layer whose inner layer is trained and shared with another. Guard:
+    test_set_own_trainable.
+    """
+    if type(layer).trainable is keras.layers.Layer.trainable:
+        layer._trainable = value
+    elif layer.trainable != value:
+        layer.trainable = value  # a setter of its own
+
+
+def export_signature(model: keras.Model) -> list:
+    """The arguments of a model's exported function: structures of tf.TensorSpecs.
+
+    Reason: an export is called before it is said to be done, and Keras tells no one what the
+    function takes. Guard: tests/serving/test_export_check.py.
+    """
+    return [
+        keras.tree.map_structure(make_tf_tensor_spec, argument)
+        for argument in get_input_signature(model)
+    ]

@@ -21,6 +21,7 @@ class Node(NamedTuple):
         sizes: of each output, the number of elements of one example as far as it is known.
         differentiable: of each output, whether it is of a float type.
         run: `run(tensors, operation_fn)` puts the outputs into a dict of tensors by key.
+        arguments: what the operation is called with, as args and keywords, with KerasTensors.
     """
 
     operation: Any
@@ -29,6 +30,7 @@ class Node(NamedTuple):
     sizes: list[int]
     differentiable: list[bool]
     run: Callable[[dict, Callable], None]
+    arguments: tuple[tuple, dict]
 
 
 def functional_graph(layer: keras.layers.Layer) -> keras.Model | None:
@@ -72,6 +74,7 @@ def _node(node) -> Node:
         sizes,
         [tf.as_dtype(t.dtype).is_floating for t in node.outputs],
         run,
+        (node.arguments.args, node.arguments.kwargs),
     )
 
 

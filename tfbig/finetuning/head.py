@@ -1,72 +1,99 @@
 """A new last layer for a trained model."""
 
+import logging
 import weakref
 
 import keras
 
+from tfbig import _private_api
 from tfbig.errors import UserError
+from tfbig.finetuning.endings import Ending, NoFeatures, ending_of, pools
 from tfbig.finetuning.recipe import REGRESSION
 
+log = logging.getLogger("tfbig")
+_OF_ITS_OWN = ("train_step", "test_step", "compute_loss")
 _new_heads: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def with_head(model: keras.Model, head: int | str) -> keras.Model:
-    """A model that shares all layers but the last with another, and ends in a new Dense layer.
+    """A model that shares the layers of another but for its classifier, and ends in a new Dense.
 
     Args:
-        model: Sequential or functional, with one output. If its last layer with weights is a
-            Dense one that all of the output comes through, the new one takes its place; otherwise
-            it comes on top of the output, averaged over places or times.
+        model: Sequential or functional, with one output. If it ends in a classifier, the new
+            layer takes what entered this, and its activation, pooling and flattening go too;
+            otherwise it takes the output. Features with places or times are pooled over them: as
+            the old classifier did it, or averaged.
         head: the number of classes (logits), or "regression" for one number.
 
     Raises:
-        UserError: the model has no such output, or no weights.
+        UserError: the model has no such output, or no weights, or ends in probabilities whose
+            classifier cannot be told from the features.
     """
-    weighted = [layer for layer in model.layers if layer.weights]
-    if len(getattr(model, "outputs", None) or ()) != 1 or not weighted:
+    graph = _private_api.functional_graph(model)
+    if graph is None or len(graph.outputs) != 1 or not model.weights:
         raise UserError(
             f"Recipe.head={head!r} needs a Sequential or functional model with one output and "
             f"weights; the model {model.name!r} is none. Build the new model in model_fn."
         )
-    features = _before_last_dense(model, weighted[-1])
-    if features is None:
-        features = model.outputs[0]
-    while len(features.shape) > 2:  # the mean over places, or times
-        features = keras.ops.mean(features, axis=1)
+    units = 1 if head == REGRESSION else head
+    try:
+        ending = ending_of(model)
+        features = _pooled(ending, _data_format(model))
+    except NoFeatures as error:
+        raise UserError(
+            f"Recipe.head={head!r} cannot take the place of the classifier of {model.name!r}: "
+            f"{error}. Build the new model in model_fn, as keras.Model(loaded.input, "
+            f"keras.layers.Dense({units})(features))."
+        ) from error
+    own = [name for name in _OF_ITS_OWN if _private_api.overrides(model, name)]
+    if own:
+        log.warning(
+            "the model with the new head is a plain keras.Model; %s of %s, a %s, is not in it. "
+            "Build the new model in model_fn to keep it.",
+            " and ".join(own),
+            model.name,
+            type(model).__name__,
+        )
     names = {layer.name for layer in model.layers}
     name = next(n for n in ("head", *(f"head_{i}" for i in range(1, 99))) if n not in names)
-    units = 1 if head == REGRESSION else head
     several = len(model.inputs) > 1 or not isinstance(model, keras.Sequential)
     inputs = model.input if several else model.inputs[0]  # in the structure that it is called with
     # In float32 under a mixed precision policy too, as all outputs should be.
     dense = keras.layers.Dense(units, name=name, dtype="float32")
     made = keras.Model(inputs, dense(features))
     _new_heads[made] = head
+    log.info(
+        "the head %r takes %d features, %s",
+        name,
+        features.shape[-1],
+        f"in place of {', '.join(ending.replaced)}" if ending.replaced else "the model's output",
+    )
     return made
 
 
-def _before_last_dense(model: keras.Model, last: keras.layers.Layer):
-    """What enters a model's last layer with weights if all of the output comes through it.
+def _pooled(ending: Ending, data_format: str) -> keras.KerasTensor:
+    """The features without places or times."""
+    features, how = ending.features, "average"
+    places = len(features.shape) - 2
+    if places and ending.pooling is not None:
+        how = pools(ending.pooling)
+    if places and how == "pick":  # as the first time of all
+        features = features[ending.pooling.arguments[0][1]]
+    elif places:
+        if places > 3:
+            raise NoFeatures(f"its features have {places} dimensions of places, more than 3")
+        # A mask is taken into account by the average over times.
+        pooling = getattr(keras.layers, f"Global{how.capitalize()}Pooling{places}D")
+        features = pooling(data_format=data_format, dtype="float32")(features)
+    if len(features.shape) != 2 or features.shape[-1] is None:
+        raise NoFeatures(f"its features have the shape {('batch', *features.shape[1:])}")
+    return features
 
-    None if it is no Dense layer, or if anything else reaches the output.
-    """
-    if not isinstance(last, keras.layers.Dense):
-        return None
-    made_by = {}
-    for layer in model.layers:
-        try:
-            made_by[id(layer.output)] = layer
-        except (AttributeError, ValueError):  # it was called several times
-            continue
-    tensor = model.outputs[0]
-    while isinstance(tensor, keras.KerasTensor):
-        layer = made_by.get(id(tensor))
-        if layer is None or (layer.weights and layer is not last):
-            return None
-        if layer is last:
-            return last.input
-        tensor = layer.input
-    return None
+
+def _data_format(model: keras.Model) -> str:
+    """Where the channels of a model's features are, by its last layer that says it."""
+    said = [getattr(layer, "data_format", None) for layer in _private_api.flatten_layers(model)]
+    return next((each for each in reversed(said) if each), "channels_last")
 
 
 def new_head_of(model: keras.Model) -> int | str | None:

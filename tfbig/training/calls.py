@@ -14,6 +14,7 @@ from tfbig.errors import UserError
 from tfbig.placement.placement import Placement
 from tfbig.programs.program import Program
 from tfbig.run_config import RunConfig
+from tfbig.training.own_step import OwnStep, check_parts
 from tfbig.training.parts import Share
 from tfbig.training.staleness import Seen
 from tfbig.training.step import Step
@@ -91,12 +92,15 @@ class Calls:
         self._even: Any = None
         self._exact: Any = None
         self._compiled = False
-        self._pads = program.exact_with_padding and feed.static
+        self._own = program.runs_itself(training)
+        self._pads = program.exact_with_padding and feed.static and not self._own
         self._has_even = feed.static and (self._pads or feed.full)
         self._traced_odd: int | None = None
 
     def run(self, stack: Stack, first: int) -> Ran:
         """Runs all the batches of a stack; `first` is the global step of its first one."""
+        if self._own:
+            check_parts(stack, self._placement, self._training)
         loss_sum, examples, nonfinite = 0.0, 0.0, -1
         for start, stop, exact in self._runs(stack):
             ran = self._call(stack, start, stop, exact, first)
@@ -231,8 +235,11 @@ class Calls:
             jit_compile=True if whole else None,
         )
 
-    def _step(self, rows: int, exact: bool, jit: bool) -> Step:
+    def _step(self, rows: int, exact: bool, jit: bool) -> Step | OwnStep:
         whole = jit and self._placement.compiles_whole_loop
+        if self._own:
+            where = self._program, self._placement
+            return OwnStep(*where, training=self._training, rows=rows, exact=exact)
         return Step(
             self._program,
             self._placement,

@@ -67,6 +67,7 @@ class Evaluator:
                 jit=self._jit,
             )
         program, feed = self._program, self._feed
+        own = program.runs_itself(training=False)  # then the loss is among what it returns
         program.select(training=False)
         with self._placement.scope():
             program.reset_metrics()
@@ -90,7 +91,9 @@ class Evaluator:
                 break
             loss, examples = loss + ran.loss_sum, examples + ran.examples
             if on_call is not None:
-                on_call(step, step + ran.steps - 1, {"loss": loss / max(examples, 1.0)})
+                logs = {} if own else {"loss": loss / max(examples, 1.0)}
+                logs.update(program.metric_results())
+                on_call(step, step + ran.steps - 1, logs)
             step += ran.steps
             if listen:
                 self._hooks.after(step, {"loss": ran.loss_sum / max(ran.examples, 1.0)})
@@ -98,7 +101,7 @@ class Evaluator:
             self._hooks.finish()
         feed.next_pass()
         with self._placement.scope():
-            results = {"loss": loss / examples if examples else math.nan}
+            results = {} if own else {"loss": loss / examples if examples else math.nan}
             results.update(program.metric_results())
             program.reset_metrics()
         program.select(training=True)

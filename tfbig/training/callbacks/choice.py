@@ -24,8 +24,8 @@ def callbacks_of(given: Iterable[Any] | None, program: Program, is_chief: bool) 
     callbacks = keras.tree.flatten([] if given is None else given)
     if not is_chief:
         return [callback for callback in callbacks if isinstance(callback, NaNGuard)]
-    for kind in (Summaries, Progress):
-        if not any(isinstance(callback, kind) for callback in callbacks):
+    for kind, instead in ((Summaries, ()), (Progress, (keras.callbacks.ProgbarLogger,))):
+        if not any(isinstance(callback, (kind, *instead)) for callback in callbacks):
             callbacks.append(kind())
     if program.summaries:
         callbacks.append(GraphSummaries(program.summaries))
