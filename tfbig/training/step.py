@@ -17,7 +17,7 @@ from tfbig.programs.program import Program, Values
 from tfbig.training import gradients, slices
 from tfbig.training.parts import Cut, Share, exact_part, padded_part
 from tfbig.training.staleness import Seen, Versions
-from tfbig.training.whole_batches import check_parts, gathered, warn_of_doubts
+from tfbig.training.whole_batches import check_parts, gathered_parts, warn_of_doubts
 
 
 class Sums(NamedTuple):
@@ -341,7 +341,10 @@ class Step:
         # TensorFlow's collective operations want one shape in all steps, and slices have none.
         whole = [tf.convert_to_tensor(t) for t in flat_sums(kept)]
         reduced = self._placement.reduce_sum(whole)
-        held = [gathered(t, self._placement.gather_rows) for t in sums.held]
+        held = sums.held
+        if held:
+            most = self._micro_batches * self._cut.rows_per_part
+            held = gathered_parts(held, most, self._placement.gather_rows)
         return self.unflatten(reduced, others=sums.other, own=own)._replace(held=held)
 
     def _update(self, sums: Sums, loss: tf.Tensor) -> tf.Tensor:
