@@ -29,6 +29,7 @@ class Sums(NamedTuple):
         totals, denominators: one scalar a group.
         moving: new values of the float state, each times its part's share of the examples.
         metrics: what the parts add to the metrics' variables (one part: their new values).
+        examples: how many, in a list of one.
         other: new values of the state that is no float (seeds), equal in all parts.
         carried: new values of the state that one part alone can have (`Program.in_sequence`).
         held: what the metrics that need whole batches are updated with; each tensor's rows are
@@ -40,6 +41,7 @@ class Sums(NamedTuple):
     denominators: list[tf.Tensor]
     moving: list[tf.Tensor]
     metrics: list[tf.Tensor]
+    examples: list[tf.Tensor]
     other: list[tf.Tensor]
     carried: list[tf.Tensor] = []
     held: list[tf.Tensor] = []
@@ -165,7 +167,7 @@ class Step:
             loss, *metrics = tf.cond(
                 fresh,
                 lambda: self._flat(self.finish(sums)),
-                lambda: self._flat((self.loss_of(sums), sums.metrics)),
+                lambda: self._flat((self.loss_of(sums), self._metrics_of(sums))),
             )
         dropped = tf.cast(~fresh, tf.int64)
         return loss, metrics, Seen(staleness, staleness, dropped)
@@ -183,8 +185,8 @@ class Step:
         values, sums = self.compute(stack, share, i, number, self._placement.replica())
         if self._placement.num_replicas > 1:
             sums = self._reduce(sums)
-        loss, _ = self.finish(sums)
-        return loss, sums, values.metrics
+        loss, metrics = self.finish(sums)
+        return loss, sums._replace(metrics=metrics), values.metrics
 
     def compute(self, stack: Any, share: Share, i, number, replica) -> tuple[Values, Sums]:
         """The values that are read, and what one replica's parts of batch `i` add up to.
@@ -208,7 +210,12 @@ class Step:
             loss = self._update(sums, loss)
         if sums.carried:  # in evaluation too, as Keras does
             self._assign(self._carried(self._program.state), sums.carried)
-        return loss, sums.metrics
+        return loss, self._metrics_of(sums)
+
+    def _metrics_of(self, sums: Sums) -> list[tf.Tensor]:
+        if self._parts == 1:
+            return sums.metrics
+        return self._program.of_whole_batch(sums.metrics, sums.examples[0])
 
     def replica_sums(self, values, element, share, replica, scale, number) -> Sums:
         """Adds up the micro-batches of one replica."""
@@ -254,6 +261,7 @@ class Step:
             element, share, part - self._first_part, self._cut,
             weigh=program.exact_with_padding, keep_empty=program.couples_replicas,
         )  # fmt: skip
+        batch = batch._replace(whole=not many)
         start = self._started(values, part)
         with tf.GradientTape(persistent=True, watch_accessed_variables=not program.pure) as tape:
             if program.pure:
@@ -297,7 +305,8 @@ class Step:
         held = forward.held if self._holds else []
         if self._exact:  # without the row that an empty part borrows
             held = [t[: tf.cast(batch.count, tf.int32)] for t in held]
-        return Sums(sums, totals, denominators, moving, metrics, other, carried, held)
+        examples = [batch.count]
+        return Sums(sums, totals, denominators, moving, metrics, examples, other, carried, held)
 
     def _started(self, values: Values, part) -> Values:
         """The values a part starts from: metrics at 0, random streams apart from each other."""
@@ -396,9 +405,9 @@ class Step:
         take = lambda n: [next(left) for _ in range(n)]  # noqa: E731
         totals, denominators = take(groups), take(groups)
         moving = take(len(self._moving(self._program.state)))
-        metrics = take(len(self._program.metric_variables))
+        metrics, examples = take(len(self._program.metric_variables)), take(1)
         other = take(len(self._others(self._program.state))) if others is None else others
-        return Sums(sums, totals, denominators, moving, metrics, other)
+        return Sums(sums, totals, denominators, moving, metrics, examples, other)
 
 
 class _VariableKind:
