@@ -91,6 +91,23 @@ def test_what_a_metric_adds_up_over_is_found_by_trying(metric, kinds):
     assert list(program.metric_sums) == kinds
 
 
+class OwnMetrics(keras.Model):
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
+
+# Not all random numbers have a hit, so that one trial does not show what the hits add up over.
+@pytest.mark.parametrize("classes", [3, 4, 6, 8])
+def test_keras_metrics_stay_sums_where_compute_metrics_is_the_models_own(classes):
+    inputs = keras.Input((4,))
+    model = OwnMetrics(inputs, layers.Dense(classes)(inputs))
+    model.compile(keras.optimizers.SGD(0.1), "mse", metrics=[keras.metrics.CategoricalAccuracy()])
+
+    program = keras_program(model, x(4), x(classes))
+
+    assert list(program.metric_sums) == [PARTS, PARTS]
+
+
 ONE_BY_ONE = {
     "largest": lambda y, p: np.max(np.abs(y - p)),
     "running": lambda y, p: np.mean(np.abs(y - p)),

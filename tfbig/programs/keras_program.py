@@ -75,6 +75,7 @@ class KerasProgram(Program):
         self._tuning = tuning_of(model)
         self._unlisted: list[keras.Variable] = []
         self._raw: dict[str, tf.Variable] = {}
+        self._tracked: dict[int, str] = {}  # kinds of the losses that single outputs show
         self.phases = tuple(step for step, _ in self._tuning.unfreeze if step > 0)
         if self._tuning.rates and getattr(model.optimizer, "use_ema", False):
             raise UserError(
@@ -260,7 +261,7 @@ class KerasProgram(Program):
             def record(labels, output, sample_weight=None):
                 term = loss_term(loss, labels, output, sample_weight, batch.row_weight)
                 if trackers:
-                    trackers[i].update_state(mean_of(term, batch), sample_weight=batch.count)
+                    self._track(trackers[i], term, batch)
                 weight = losses[i].loss_weights
                 terms.append(term if weight is None else term._replace(total=term.total * weight))
                 return tf.zeros([])
@@ -277,6 +278,34 @@ class KerasProgram(Program):
                 "adds a loss. Pass a loss to compile()."
             )
         return terms
+
+    def _track(self, tracker: keras.metrics.Mean, term: Term, batch: Batch) -> None:
+        """Shows one output's loss; of a part, what `of_whole_batch` makes the mean from."""
+        if batch.whole:
+            tracker.update_state(mean_of(term, batch), sample_weight=batch.count)
+            return
+        total, denominator = term.total, batch.count
+        if term.kind == program.EXAMPLES:
+            total /= term.per_row
+        elif term.kind == program.OWN:
+            denominator = term.denominator
+        elif term.kind == program.SCALAR:
+            total *= batch.count
+        tracker.total.assign(tracker.total + total)
+        tracker.count.assign(tracker.count + denominator)
+        self._tracked[id(tracker.total)] = term.kind
+
+    def of_whole_batch(self, metrics: list, examples: tf.Tensor) -> list:
+        metrics = list(metrics)
+        for i, variable in enumerate(self.metric_variables):
+            kind = self._tracked.get(id(variable))
+            if kind is None:
+                continue
+            mean, denominator = metrics[i : i + 2]  # a Mean's total and count
+            if kind != program.UNDIVIDED:
+                mean = tf.math.divide_no_nan(mean, denominator)
+            metrics[i : i + 2] = mean * examples, examples
+        return metrics
 
     def _added_term(self, loss: tf.Tensor, batch: Batch, added: bool) -> Term:
         """The term of an add_loss or a regulariser; of one value for each example, their sum.

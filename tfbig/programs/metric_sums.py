@@ -23,7 +23,10 @@ UPDATES = "updates"  # by whole batches: a mean of one number for each batch, sa
 NOTHING = "nothing"  # the value follows from the one before: a maximum, the last value
 UNSEEN = "unseen"  # the model itself updates it, in call or compute_loss; it may be of any kind
 
-_ORDER = (PARTS, UPDATES, NOTHING, UNSEEN)
+_UNSURE = "unsure"  # the numbers have not changed it
+
+_ORDER = (PARTS, _UNSURE, UPDATES, NOTHING, UNSEEN)
+_DRAWS = 8
 _ROWS = (3, 5)  # of two batches, and of the parts of one
 
 
@@ -58,10 +61,10 @@ def metric_sums(
     }
     kinds = []
     for variable, kind in zip(variables, tried, strict=True):
-        if id(variable) in known and (not own or kind is None):
+        if id(variable) in known and (not own or kind in (None, _UNSURE)):
             kinds.append(PARTS)
         elif id(variable) in seen:
-            kinds.append(kind or NOTHING)
+            kinds.append(NOTHING if kind in (None, _UNSURE) else kind)
         else:
             kinds.append(UNSEEN)
     return _alike(metrics, kinds)
@@ -108,14 +111,25 @@ def _known_variables(model: keras.Model, metrics: Sequence[keras.metrics.Metric]
 
 def _tried(variables: list, update: Callable, symbols: tuple) -> list[str | None]:
     """By trying: what each variable adds up over; None: the update leaves it as it is."""
+    kinds: list[str | None] = []
     try:
-        draws = [_kinds_once(variables, update, symbols, seed) for seed in (0, 1)]
+        for seed in range(_DRAWS):
+            drawn = _kinds_once(variables, update, symbols, seed)
+            kinds = [_both(*pair) for pair in zip(kinds, drawn, strict=True)] if kinds else drawn
+            if seed and _UNSURE not in kinds:
+                break
     except Exception as error:  # it may need labels of a form that random numbers do not have
         log.debug("the metrics could not be tried on random numbers: %s", error)
         return [NOTHING] * len(variables)
-    return [
-        None if None in pair else max(pair, key=_ORDER.index) for pair in zip(*draws, strict=True)
-    ]
+    return kinds
+
+
+def _both(first: str | None, second: str | None) -> str | None:
+    """What two draws say of one variable; one that has not changed it says nothing."""
+    sure = [kind for kind in (first, second) if kind not in (None, _UNSURE)]
+    if sure:
+        return max(sure, key=_ORDER.index)
+    return None if None in (first, second) else _UNSURE
 
 
 def _kinds_once(variables: list, update: Callable, symbols: tuple, seed: int) -> list[str | None]:
@@ -149,7 +163,7 @@ def _kinds_once(variables: list, update: Callable, symbols: tuple, seed: int) ->
         elif _close(in_turn[i], at_once[i]) and _close(in_turn[i], apart[i] + value):
             # What a part does not change might be a maximum that the numbers did not reach.
             changed = not (np.array_equal(value, one[i]) or np.array_equal(value, other[i]))
-            kinds.append(PARTS if changed else NOTHING)
+            kinds.append(PARTS if changed else _UNSURE)
         else:
             kinds.append(UPDATES)
     return kinds

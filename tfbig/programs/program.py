@@ -33,6 +33,7 @@ class Batch(NamedTuple):
         row_weight: float32 [n], 1 for an example and 0 for padding, or None: no padding.
         count: float32 scalar, the number of examples.
         first: int32 scalar, the place of the first row in the global batch.
+        whole: whether it is the whole global batch.
     """
 
     features: Any
@@ -41,6 +42,7 @@ class Batch(NamedTuple):
     row_weight: tf.Tensor | None
     count: tf.Tensor
     first: Any = 0
+    whole: bool = True
 
 
 class Term(NamedTuple):
@@ -260,6 +262,15 @@ class Program:
     def named_metrics(self, *kinds: str) -> str:
         """The metrics whose variables add up over what `kinds` say, for a message."""
         raise NotImplementedError
+
+    def of_whole_batch(self, metrics: list, examples: tf.Tensor) -> list:
+        """What a global batch adds to the metrics, from what its parts have added up to.
+
+        Args:
+            metrics: one tensor for each of `metric_variables`.
+            examples: float32 scalar, of the global batch.
+        """
+        return metrics
 
     def warn_once(self, message: str) -> None:
         """Logs a warning, unless the same was logged before for this program."""

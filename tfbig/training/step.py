@@ -18,7 +18,7 @@ from tfbig.training import gradients, slices
 from tfbig.training.parts import Cut, Share, exact_part, padded_part
 from tfbig.training.staleness import Seen, Versions
 from tfbig.training.sums import Sums, flat_sums, have_nan_gradient
-from tfbig.training.whole_batches import check_parts, gathered, warn_of_doubts
+from tfbig.training.whole_batches import check_parts, gathered_parts, warn_of_doubts
 
 
 class Step:
@@ -143,7 +143,7 @@ class Step:
             loss, *metrics = tf.cond(
                 fresh,
                 lambda: self._flat(self.finish(sums)),
-                lambda: self._flat((self.loss_of(sums), sums.metrics)),
+                lambda: self._flat((self.loss_of(sums), self._metrics_of(sums))),
             )
         dropped = tf.cast(~fresh, tf.int64)
         return loss, metrics, Seen(staleness, staleness, dropped)
@@ -187,10 +187,15 @@ class Step:
         if sums.carried:  # in evaluation too, as Keras does
             variables = self._carried(self._program.state)
             self._assign(variables, self._unless_skipped(loss, sums.carried, variables))
-        metrics = sums.metrics
+        metrics = self._metrics_of(sums)
         if self._adds_metrics:
             metrics = self._unless_skipped(loss, metrics, map(tf.zeros_like, metrics))
         return loss, metrics
+
+    def _metrics_of(self, sums: Sums) -> list[tf.Tensor]:
+        if self._parts == 1:
+            return sums.metrics
+        return self._program.of_whole_batch(sums.metrics, sums.examples[0])
 
     def _unless_skipped(self, loss: tf.Tensor, values: list, otherwise: Iterable) -> list:
         """Values that a step gives, or others if the step is skipped since its loss overflowed."""
@@ -243,6 +248,7 @@ class Step:
             element, share, part - self._first_part, self._cut,
             weigh=program.exact_with_padding, keep_empty=program.couples_replicas,
         )  # fmt: skip
+        batch = batch._replace(whole=not many)
         start = self._started(values, part)
         with tf.GradientTape(persistent=True, watch_accessed_variables=not program.pure) as tape:
             if program.pure:
@@ -286,7 +292,8 @@ class Step:
         held = forward.held if self._holds else []
         if self._exact:  # without the row that an empty part borrows
             held = [t[: tf.cast(batch.count, tf.int32)] for t in held]
-        return Sums(sums, totals, denominators, moving, metrics, other, carried, held)
+        examples = [batch.count]
+        return Sums(sums, totals, denominators, moving, metrics, examples, other, carried, held)
 
     def _started(self, values: Values, part) -> Values:
         """The values a part starts from: metrics at 0, random streams apart from each other."""
@@ -330,7 +337,10 @@ class Step:
         # TensorFlow's collective operations want one shape in all steps, and slices have none.
         whole = [tf.convert_to_tensor(t) for t in flat_sums(kept)]
         reduced = self._placement.reduce_sum(whole)
-        held = [gathered(t, self._placement.gather_rows) for t in sums.held]
+        held = sums.held
+        if held:
+            most = self._micro_batches * self._cut.rows_per_part
+            held = gathered_parts(held, most, self._placement.gather_rows)
         return self.unflatten(reduced, others=sums.other, own=own)._replace(held=held)
 
     def _update(self, sums: Sums, loss: tf.Tensor) -> tf.Tensor:
@@ -383,9 +393,9 @@ class Step:
         take = lambda n: [next(left) for _ in range(n)]  # noqa: E731
         totals, denominators = take(groups), take(groups)
         moving = take(len(self._moving(self._program.state)))
-        metrics = take(len(self._program.metric_variables))
+        metrics, examples = take(len(self._program.metric_variables)), take(1)
         other = take(len(self._others(self._program.state))) if others is None else others
-        return Sums(sums, totals, denominators, moving, metrics, other)
+        return Sums(sums, totals, denominators, moving, metrics, examples, other)
 
 
 class _VariableKind:

@@ -16,6 +16,7 @@ class Sums(NamedTuple):
         totals, denominators: one scalar a group.
         moving: new values of the float state, each times its part's share of the examples.
         metrics: what the parts add to the metrics' variables (one part: their new values).
+        examples: how many, in a list of one.
         other: new values of the state that is no float (seeds), equal in all parts.
         carried: new values of the state that one part alone can have (`Program.in_sequence`).
         held: what the metrics that need whole batches are updated with; each tensor's rows are
@@ -27,6 +28,7 @@ class Sums(NamedTuple):
     denominators: list[tf.Tensor]
     moving: list[tf.Tensor]
     metrics: list[tf.Tensor]
+    examples: list[tf.Tensor]
     other: list[tf.Tensor]
     carried: list[tf.Tensor] = []
     held: list[tf.Tensor] = []

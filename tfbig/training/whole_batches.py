@@ -81,10 +81,34 @@ def gathered(tensor: tf.Tensor, gather_rows: Callable[[tf.Tensor], tf.Tensor]) -
     """The rows of all replicas, inside a replica.
 
     Args:
-        tensor: of shape [n, …]; n may differ.
+        tensor: of shape [n, …].
         gather_rows: of the placement.
     """
     dtype = tensor.dtype
     if dtype.is_bool or dtype == tf.bfloat16:  # which collective operations do not take
         tensor = tf.cast(tensor, tf.int32 if dtype.is_bool else tf.float32)
-    return tf.cast(gather_rows(tensor), dtype)
+    rows = tf.cast(gather_rows(tensor), dtype)
+    # A strategy forgets the sizes of all dimensions, and Keras's metrics go by them.
+    return tf.ensure_shape(rows, [None, *tensor.shape[1:]])
+
+
+def gathered_parts(
+    tensors: Sequence[tf.Tensor], most: int, gather_rows: Callable[[tf.Tensor], tf.Tensor]
+) -> list[tf.Tensor]:
+    """The same where the replicas' n differ, and from batch to batch.
+
+    Args:
+        tensors: of shape [n, …], with the same n.
+        most: the largest n there is.
+        gather_rows: of the placement.
+    """
+    # A collective operation takes one shape in all its runs, so each tensor is filled up.
+    n = tf.shape(tensors[0])[:1]
+    real = tf.reshape(tf.sequence_mask(gather_rows(n), most), [-1])
+
+    def of_all(tensor):
+        filled = tf.pad(tensor, [[0, most - n[0]], *[[0, 0]] * (tensor.shape.rank - 1)])
+        filled = tf.ensure_shape(filled, [most, *tensor.shape[1:]])
+        return tf.boolean_mask(gathered(filled, gather_rows), real)
+
+    return [of_all(tensor) for tensor in tensors]
