@@ -38,6 +38,7 @@ from tfbig.programs.program import Batch, Forward, Program, Term, Values
 from tfbig.programs.remat import Remat, recomputing
 from tfbig.programs.taken_features import taken_features
 from tfbig.programs.tuning import tuning_of
+from tfbig.programs.vector_metrics import plain_values
 
 _CONVOLUTIONS = (
     *(getattr(keras.layers, f"{kind}{n}D") for kind in ("Conv", "MaxPooling") for n in (1, 2, 3)),
@@ -335,12 +336,12 @@ class KerasProgram(Program):
     def settle(self) -> None:
         settle(self.model)
 
-    def metric_results(self) -> dict[str, float]:
+    def metric_results(self) -> dict[str, Any]:
         results = {}
         for metric in self._metrics:
             result = metric.result()
             results.update(result if isinstance(result, dict) else {metric.name: result})
-        return program.as_numbers(results)
+        return plain_values(results)
 
     def reset_metrics(self) -> None:
         for metric in self._metrics:

@@ -225,8 +225,8 @@ class Program:
     def settle(self) -> None:
         """Called when variables were given other values than those that they were built with."""
 
-    def metric_results(self) -> dict[str, float]:
-        """The metrics' values, from their variables as they are now."""
+    def metric_results(self) -> dict[str, Any]:
+        """The metrics' values, from their variables as they are now: floats, or lists of them."""
         raise NotImplementedError
 
     def reset_metrics(self) -> None:
@@ -288,15 +288,3 @@ def split_element(element: Any) -> tuple[Any, Any, Any]:
         if len(element) <= 3 and element:
             return (*element, *(None,) * (3 - len(element)))
     return element, None, None
-
-
-def as_numbers(results: dict) -> dict[str, float]:
-    """One number a name: a metric with a value for each class gives name_0, name_1, …"""
-    numbers = {}
-    for name, value in results.items():
-        value = keras.ops.convert_to_numpy(value)
-        if value.ndim == 0:
-            numbers[name] = float(value)
-        else:
-            numbers.update({f"{name}_{i}": float(v) for i, v in enumerate(value.ravel())})
-    return numbers

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from tfbig.programs.program import Program
+from tfbig.training.callbacks.fit_logs import check_monitors
 from tfbig.training.callbacks.graph_summaries import GraphSummaries
 from tfbig.training.callbacks.nan_guard import NaNGuard
 from tfbig.training.callbacks.progress import Progress
@@ -20,8 +21,12 @@ def callbacks_of(given: Iterable[Any] | None, program: Program, is_chief: bool) 
     Args:
         given: callbacks, or lists of them, or None.
         program: built.
+
+    Raises:
+        UserError: one of them monitors a metric that has several values.
     """
     callbacks = keras.tree.flatten([] if given is None else given)
+    check_monitors(callbacks, program.metric_results())
     if not is_chief:
         return [callback for callback in callbacks if isinstance(callback, NaNGuard)]
     for kind, instead in ((Summaries, ()), (Progress, (keras.callbacks.ProgbarLogger,))):
