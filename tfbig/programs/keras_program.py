@@ -38,7 +38,6 @@ from tfbig.programs.program import Batch, Forward, Program, Term, Values
 from tfbig.programs.remat import Remat, recomputing
 from tfbig.programs.taken_features import taken_features
 from tfbig.programs.tuning import tuning_of
-from tfbig.programs.vector_metrics import plain_values
 
 _CONVOLUTIONS = (
     *(getattr(keras.layers, f"{kind}{n}D") for kind in ("Conv", "MaxPooling") for n in (1, 2, 3)),
@@ -341,7 +340,7 @@ class KerasProgram(Program):
         for metric in self._metrics:
             result = metric.result()
             results.update(result if isinstance(result, dict) else {metric.name: result})
-        return plain_values(results)
+        return program.plain_values(results)
 
     def reset_metrics(self) -> None:
         for metric in self._metrics:

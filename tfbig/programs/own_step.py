@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tfbig import _private_api
 from tfbig.errors import UserError
+from tfbig.programs import program
 from tfbig.programs.keras_checks import explain_numbers
 from tfbig.programs.keras_program import KerasProgram, runs_convolutions
 from tfbig.programs.metric_sums import NOTHING
@@ -23,7 +24,6 @@ from tfbig.programs.own_state import (
     variables_of,
     with_copies,
 )
-from tfbig.programs.vector_metrics import plain_values
 
 log = logging.getLogger("tfbig")
 
@@ -263,7 +263,7 @@ class OwnStepProgram(KerasProgram):
     def metric_results(self) -> dict[str, Any]:
         if not self.runs_itself(self._training):
             return super().metric_results()
-        return plain_values(self._logs[self._training])
+        return program.plain_values(self._logs[self._training])
 
     def reset_metrics(self) -> None:
         if not self.runs_itself(self._training):

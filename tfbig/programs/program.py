@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfbig import _private_api
@@ -288,3 +289,13 @@ def split_element(element: Any) -> tuple[Any, Any, Any]:
         if len(element) <= 3 and element:
             return (*element, *(None,) * (3 - len(element)))
     return element, None, None
+
+
+def plain_values(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics' results as JSON has them: floats, and lists of floats.
+
+    Args:
+        results: tensors or variables by name.
+    """
+    arrays = {name: keras.ops.convert_to_numpy(value) for name, value in results.items()}
+    return {name: np.asarray(array, float).tolist() for name, array in arrays.items()}

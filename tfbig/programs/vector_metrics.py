@@ -8,18 +8,7 @@ name_1, ….
 from collections.abc import Mapping
 from typing import Any
 
-import keras
 import numpy as np
-
-
-def plain_values(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Metrics' results as JSON has them: floats, and lists of floats.
-
-    Args:
-        results: tensors or variables by name.
-    """
-    arrays = {name: keras.ops.convert_to_numpy(value) for name, value in results.items()}
-    return {name: np.asarray(array, float).tolist() for name, array in arrays.items()}
 
 
 def as_fit_gives(figures: Mapping[str, Any]) -> dict[str, Any]:
