@@ -101,9 +101,7 @@ WITH_LOSSES = (
     *("kernel_l2", "activity_l2", "activity_layer"),
 )
 # Those that mix the examples of a batch, over all replicas; vectors only.
-MIXING_LAYERS = {
-    "batch_norm": lambda: layers.BatchNormalization(momentum=0.8, synchronized=True)
-}
+MIXING_LAYERS = {"batch_norm": lambda: layers.BatchNormalization(momentum=0.8, synchronized=True)}
 SERIES_LAYERS = {
     "gru": lambda: layers.GRU(3, return_sequences=True),
     "lstm": lambda: layers.LSTM(3, return_sequences=True),

@@ -88,9 +88,7 @@ def _excused(description: dict) -> list[str]:
         for head in description["heads"]
         if head["loss"] in parts.BATCH_LOSSES
     ]
-    return names + [
-        "add_loss" for layer in description["layers"] if layer in parts.BATCH_LAYERS
-    ]
+    return names + ["add_loss" for layer in description["layers"] if layer in parts.BATCH_LAYERS]
 
 
 def _compared(expected: Ran, got: Ran, allowed: float) -> list[str]:
@@ -109,7 +107,8 @@ def _compared(expected: Ran, got: Ran, allowed: float) -> list[str]:
         found += [
             f"{where}: {name} is {mine[name]:.7g}, not {value:.7g}"
             for name, value in right.items()
-            if name in mine and not math.isclose(mine[name], value, rel_tol=allowed, abs_tol=allowed)
+            if name in mine
+            and not math.isclose(mine[name], value, rel_tol=allowed, abs_tol=allowed)
         ]
     return found
 

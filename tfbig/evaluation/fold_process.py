@@ -26,6 +26,7 @@ from tfbig.evaluation.json_files import write_json
 from tfbig.evaluation.measuring import HoldOutMetrics
 from tfbig.evaluation.metric import Value
 from tfbig.placement.strategies import make_placement
+from tfbig.programs.vector_metrics import as_numbers
 from tfbig.training.feeds import make_feed
 from tfbig.training.predictor import Predictor
 
@@ -175,7 +176,7 @@ def _figures(
     )
     if result.preempted:
         return None
-    figures = dict(result.metrics)
+    figures = as_numbers(result.metrics)
     if job.metrics:
         placed = {name: arguments[name] for name in ("strategy", "devices") if name in arguments}
         figures |= _measured(result.model, tested, job.metrics, **placed)

@@ -19,6 +19,7 @@ from tfbig.programs.keras_program import KerasProgram
 from tfbig.programs.program import split_element
 from tfbig.programs.rebuilding import CANNOT_BE_REBUILT, rebuilt, rebuilt_uncompiled
 from tfbig.programs.taken_features import taken_features
+from tfbig.programs.vector_metrics import as_fit_gives
 from tfbig.run_config import RunConfig
 from tfbig.training.build import build_program
 from tfbig.training.evaluation_values import refusal_of_batch
@@ -178,7 +179,7 @@ def _pass(
             add(*batch)
 
     feed.show = measure
-    return Evaluator(program, placement, feed, RunConfig(), jit=False)()
+    return as_fit_gives(Evaluator(program, placement, feed, RunConfig(), jit=False)())
 
 
 def _has_loss(model: keras.Model, feed: Feed) -> bool:
@@ -222,7 +223,7 @@ def _program(model: keras.Model, placement: Placement, feed: Feed) -> KerasProgr
     return program
 
 
-def _together(measured: dict[str, Value], compiled: dict[str, float]) -> dict[str, Value]:
+def _together(measured: dict[str, Value], compiled: dict[str, Value]) -> dict[str, Value]:
     """All figures by name: the loss, those of the task, then what else the model tells."""
     figures: dict[str, Value] = {}
     if "loss" in compiled and "loss" not in measured:
@@ -233,6 +234,7 @@ def _together(measured: dict[str, Value], compiled: dict[str, float]) -> dict[st
             figures[name] = value
         elif not (
             isinstance(measured[name], float)
+            and isinstance(value, float)
             and np.isclose(value, measured[name], rtol=1e-5, atol=1e-6)
         ):
             log.info(
@@ -240,7 +242,7 @@ def _together(measured: dict[str, Value], compiled: dict[str, float]) -> dict[st
                 "are told",
                 name,
                 f"{measured[name]:.4g}" if isinstance(measured[name], float) else "not one number",
-                f"{value:.4g}",
+                f"{value:.4g}" if isinstance(value, float) else "not one number",
             )
             figures[f"compiled_{name}"] = value
     return figures

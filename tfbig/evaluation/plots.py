@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfbig.evaluation.classification import CalibrationError, PrAuc, RocAuc
+from tfbig.programs.vector_metrics import as_numbers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,9 +32,10 @@ _DPI = 150
 def figures(report: "Report") -> dict[str, "Figure"]:
     """The plots that the report has something for, by the name of their file."""
     drawn: dict[str, Figure] = {}
-    names = curve_names(report.history)
+    history = [as_numbers(point) for point in report.history]
+    names = curve_names(history)
     if names:
-        drawn["learning_curves"] = learning_curves(report.history, names, report.title)
+        drawn["learning_curves"] = learning_curves(history, names, report.title)
     matrices = [v for v in report.figures.values() if np.ndim(v) == 2 and np.sum(v) > 0]
     if matrices:
         drawn["confusion_matrix"] = confusion_matrix(report, np.asarray(matrices[0]))

@@ -13,6 +13,7 @@ from tfbig.evaluation.json_files import write_json, write_renamed
 from tfbig.evaluation.metric import Metric, Value
 from tfbig.evaluation.statistics import Interval
 from tfbig.evaluation.tables import number
+from tfbig.programs.vector_metrics import as_numbers
 
 _MOST_ROWS = 50  # classes in the table
 
@@ -102,7 +103,8 @@ class Report:
         return told
 
     def _tables(self) -> list[tuple[list[str], list[list[str]]]]:
-        numbers = {n: v for n, v in self.figures.items() if np.ndim(v) == 0 and not _by_class(v)}
+        shown = {n: v for n, v in self.figures.items() if np.ndim(v) < 2 and not _by_class(v)}
+        numbers = as_numbers(shown)
         head = ["metric", "value"] + (["low", "high"] if self.intervals else [])
         rows = []
         for name, value in numbers.items():

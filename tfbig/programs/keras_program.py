@@ -373,12 +373,12 @@ class KerasProgram(Program):
     def settle(self) -> None:
         settle(self.model)
 
-    def metric_results(self) -> dict[str, float]:
+    def metric_results(self) -> dict[str, Any]:
         results = {}
         for metric in self._metrics:
             result = metric.result()
             results.update(result if isinstance(result, dict) else {metric.name: result})
-        return program.as_numbers(results)
+        return program.plain_values(results)
 
     def reset_metrics(self) -> None:
         for metric in self._metrics:

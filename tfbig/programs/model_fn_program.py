@@ -22,6 +22,7 @@ from tfbig.programs.row_updates import table_of
 from tfbig.programs.spec import EstimatorSpec, ModeKeys, keras_metrics
 from tfbig.programs.train_op import TrainOp, check_train_op
 from tfbig.programs.variable_store import STEP, VariableStore
+from tfbig.programs.vector_metrics import as_numbers
 
 _NAMES = {ModeKeys.TRAIN: "TRAIN", ModeKeys.EVAL: "EVAL", ModeKeys.PREDICT: "PREDICT"}
 __all__ = ["ModelFnProgram", "ModelStandIn", "is_estimator_style"]
@@ -384,7 +385,7 @@ class ModelFnProgram(Program):
             for name, metric in self._metrics.items():
                 result = metric.result()
                 results.update(result if isinstance(result, dict) else {name: result})
-        return program.as_numbers(results)
+        return as_numbers(program.plain_values(results))
 
     def reset_metrics(self) -> None:
         if self._evaluation is not None:

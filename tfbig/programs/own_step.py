@@ -262,10 +262,10 @@ class OwnStepProgram(KerasProgram):
             settings["number of replicas of its own train_step"] = max(copies, default=0) + 1
         return settings
 
-    def metric_results(self) -> dict[str, float]:
+    def metric_results(self) -> dict[str, Any]:
         if not self.runs_itself(self._training):
             return super().metric_results()
-        return program.as_numbers(self._logs[self._training])
+        return program.plain_values(self._logs[self._training])
 
     def reset_metrics(self) -> None:
         if not self.runs_itself(self._training):

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfbig import _private_api
@@ -227,8 +228,8 @@ class Program:
     def settle(self) -> None:
         """Called when variables were given other values than those that they were built with."""
 
-    def metric_results(self) -> dict[str, float]:
-        """The metrics' values, from their variables as they are now."""
+    def metric_results(self) -> dict[str, Any]:
+        """The metrics' values, from their variables as they are now: floats, or lists of them."""
         raise NotImplementedError
 
     def reset_metrics(self) -> None:
@@ -306,13 +307,11 @@ def split_element(element: Any) -> tuple[Any, Any, Any]:
     return element, None, None
 
 
-def as_numbers(results: dict) -> dict[str, float]:
-    """One number a name: a metric with a value for each class gives name_0, name_1, …"""
-    numbers = {}
-    for name, value in results.items():
-        value = keras.ops.convert_to_numpy(value)
-        if value.ndim == 0:
-            numbers[name] = float(value)
-        else:
-            numbers.update({f"{name}_{i}": float(v) for i, v in enumerate(value.ravel())})
-    return numbers
+def plain_values(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics' results as JSON has them: floats, and lists of floats.
+
+    Args:
+        results: tensors or variables by name.
+    """
+    arrays = {name: keras.ops.convert_to_numpy(value) for name, value in results.items()}
+    return {name: np.asarray(array, float).tolist() for name, array in arrays.items()}

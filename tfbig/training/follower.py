@@ -13,6 +13,7 @@ from tfbig.errors import CheckpointError, UserError
 from tfbig.placement.chief_watch import ChiefWatch
 from tfbig.placement.evaluator_task import EvaluatorTask
 from tfbig.programs.program import Program
+from tfbig.programs.vector_metrics import as_numbers
 from tfbig.training.callbacks.progress import Progress
 from tfbig.training.checkpoints import Checkpoints
 from tfbig.training.evaluations import Evaluations
@@ -69,7 +70,7 @@ class Follower:
                     self._evaluations.add(step, metrics)
                     done[step] = metrics
                     note(history, step, validation(metrics))
-                    self._progress.on_evaluate(step, metrics)
+                    self._progress.on_evaluate(step, as_numbers(metrics))
                 continue
             if step in done and newest[1]["loop"]["ended"] is not None:
                 # It may be of an earlier run, which the chief is about to continue.

@@ -4,6 +4,8 @@ import bisect
 import dataclasses
 from typing import Any
 
+from tfbig.programs.vector_metrics import as_fit_gives
+
 
 @dataclasses.dataclass
 class TrainResult:
@@ -12,7 +14,8 @@ class TrainResult:
     Attributes:
         global_step: number of updates, of all runs in this model_dir together.
         loss: the mean loss of the steps since the last log point but one; None: no step was run.
-        metrics: the last evaluation's, `loss` included; {} without eval_input_fn.
+        metrics: the last evaluation's, `loss` included; {} without eval_input_fn. A metric with a
+            value for each class has a float32 array here and in history.
         history: one dict for each log point: step, loss, metrics, learning_rate, steps_per_sec,
             examples_per_sec; an evaluation's figures are in that of its step as val_<name>, or in
             one with nothing else but the step.
@@ -30,14 +33,18 @@ class TrainResult:
 
     global_step: int
     loss: float | None = None
-    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
-    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     model_dir: str | None = None
     model: Any = None
     preempted: str | None = None
     cleaning: Any = None
     cleaning_is_all: bool = False
     data_wait: float | None = None
+
+    def __post_init__(self):
+        self.metrics = as_fit_gives(self.metrics)
+        self.history = [as_fit_gives(point) for point in self.history]
 
 
 def note(history: list[dict[str, float]], step: int, logs: dict[str, float]) -> None:

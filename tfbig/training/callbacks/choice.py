@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from tfbig.programs.program import Program
+from tfbig.training.callbacks.fit_logs import check_monitors
 from tfbig.training.callbacks.graph_summaries import GraphSummaries
 from tfbig.training.callbacks.nan_guard import NaNGuard
 from tfbig.training.callbacks.progress import Progress
@@ -23,10 +24,12 @@ def callbacks_of(given: Iterable[Any] | None, program: Program, is_chief: bool) 
         program: built.
 
     Raises:
-        UserError: one of them sets a learning rate that the program does not use.
+        UserError: one of them sets a learning rate that the program does not use, or monitors a
+            metric that has several values.
     """
     callbacks = keras.tree.flatten([] if given is None else given)
     check_rates(callbacks, program)
+    check_monitors(callbacks, program.metric_results())
     if not is_chief:
         return [callback for callback in callbacks if isinstance(callback, NaNGuard)]
     for kind, instead in ((Summaries, ()), (Progress, (keras.callbacks.ProgbarLogger,))):

@@ -9,8 +9,10 @@ import numpy as np
 
 from tfbig import _private_api
 from tfbig.errors import UserError
+from tfbig.programs.vector_metrics import as_fit_gives, as_numbers
 from tfbig.training.callbacks.batch_counts import BatchCounts
 from tfbig.training.callbacks.callback import LoopCallback, RunInfo
+from tfbig.training.callbacks.fit_logs import logs_for
 from tfbig.training.callbacks.log_files import LogFiles
 from tfbig.training.callbacks.nan_guard import NaNGuard
 
@@ -173,7 +175,8 @@ class CallbackRunner:
 
     def epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         self._files.epoch_end(logs)
-        self._keras.on_epoch_end(epoch, logs)
+        for callback in self._all:
+            callback.on_epoch_end(epoch, logs_for(callback, logs))
         for swap in self._swaps:
             _private_api.swap_averages_back(swap)
 
@@ -192,27 +195,30 @@ class CallbackRunner:
             self._counts.call_end(step)
             logs = dict(sorted(batch_logs().items()))  # as Keras sorts them
             for callback in self._all:
-                callback.on_train_batch_end(self._counts.batch(callback, step - 1), logs)
+                batch = self._counts.batch(callback, step - 1)
+                callback.on_train_batch_end(batch, logs_for(callback, logs))
         for callback in self._loop:
             callback.on_calls(step, {"loss": loss})
 
     def log(self, step: int, logs: dict[str, float]) -> None:
         for callback in self._loop:
-            callback.on_log(step, logs)
+            callback.on_log(step, as_numbers(logs))
 
     def summary(self, step: int, logs: dict[str, float]) -> None:
         for callback in self._loop:
-            callback.on_summary(step, logs)
+            callback.on_summary(step, as_numbers(logs))
 
     def evaluate(self, step: int, evaluator: Callable[..., dict[str, float]]) -> dict[str, float]:
         """Runs an evaluation between the hooks that belong to it."""
         self._counts.test_begin()
-        self._keras.on_test_begin()
+        for callback in self._all:
+            callback.on_test_begin({})
         listens = self._listens("on_test_batch_begin", "on_test_batch_end")
         metrics = evaluator(*((self._test_call,) if listens else ()))
-        self._keras.on_test_end(metrics)
+        for callback in self._all:
+            callback.on_test_end(logs_for(callback, metrics))
         for callback in self._loop:
-            callback.on_evaluate(step, metrics)
+            callback.on_evaluate(step, as_numbers(metrics))
         return metrics
 
     def saving(self, step: int) -> None:
@@ -229,7 +235,7 @@ class CallbackRunner:
             callback.on_checkpoint(step, path)
 
     def end(self, logs: dict[str, float]) -> None:
-        self._keras.on_train_end(logs)
+        self._keras.on_train_end(as_fit_gives(logs))
 
     def close(self) -> None:
         for callback in self._loop:
@@ -238,7 +244,8 @@ class CallbackRunner:
     def _test_call(self, first: int, last: int, logs: dict[str, float]) -> None:
         self._counts.test_call(last)
         self._keras.on_test_batch_begin(first)
-        self._keras.on_test_batch_end(last, logs)
+        for callback in self._all:
+            callback.on_test_batch_end(last, logs_for(callback, logs))
 
     def _listens(self, *hooks: str) -> bool:
         return any(_overrides(callback, hook) for callback in self._all for hook in hooks)
