@@ -101,9 +101,7 @@ WITH_LOSSES = (
     *("kernel_l2", "activity_l2", "activity_layer"),
 )
 # Those that mix the examples of a batch, over all replicas; vectors only.
-MIXING_LAYERS = {
-    "batch_norm": lambda: layers.BatchNormalization(momentum=0.8, synchronized=True)
-}
+MIXING_LAYERS = {"batch_norm": lambda: layers.BatchNormalization(momentum=0.8, synchronized=True)}
 SERIES_LAYERS = {
     "gru": lambda: layers.GRU(3, return_sequences=True),
     "lstm": lambda: layers.LSTM(3, return_sequences=True),
@@ -151,10 +149,10 @@ class Of(keras.losses.Loss):
 
     def __init__(self, function, reduction):
         super().__init__(name=function.__name__, reduction=reduction)
-        self.function = function
+        self.fn = function  # of which warnings give the name
 
     def call(self, labels, outputs):
-        return self.function(labels, outputs)
+        return self.fn(labels, outputs)
 
 
 def _function(function):
@@ -279,7 +277,8 @@ METRICS = {
 }
 # What is no sum over examples: metrics that tfbig may refuse, losses that it may warn about.
 NO_SUMS = (*_kept, "batch_error")
-BATCH_LOSSES = ("batch_mean", "batch_sum", "calls_itself")
+BATCH_MEANS = ("batch_mean", "calls_itself")
+BATCH_LOSSES = (*BATCH_MEANS, "batch_sum")
 BATCH_LAYERS = ("adds_mean", "adds_sum")
 NAMES = {  # those whose name is another than ours
     "batch_mean": "error_of_batch",
