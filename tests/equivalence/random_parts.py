@@ -149,10 +149,10 @@ class Of(keras.losses.Loss):
 
     def __init__(self, function, reduction):
         super().__init__(name=function.__name__, reduction=reduction)
-        self.function = function
+        self.fn = function  # of which warnings give the name
 
     def call(self, labels, outputs):
-        return self.function(labels, outputs)
+        return self.fn(labels, outputs)
 
 
 def _function(function):
@@ -277,7 +277,8 @@ METRICS = {
 }
 # What is no sum over examples: metrics that tfbig may refuse, losses that it may warn about.
 NO_SUMS = (*_kept, "batch_error")
-BATCH_LOSSES = ("batch_mean", "batch_sum", "calls_itself")
+BATCH_MEANS = ("batch_mean", "calls_itself")
+BATCH_LOSSES = (*BATCH_MEANS, "batch_sum")
 BATCH_LAYERS = ("adds_mean", "adds_sum")
 NAMES = {  # those whose name is another than ours
     "batch_mean": "error_of_batch",
