@@ -1,11 +1,17 @@
 """Every file of examples/ runs as its user runs it."""
 
+import importlib
+import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 
 import pytest
+
+import tfbig
+from tests.training.small_runs import assert_same_variables, saved_variables
 
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 
@@ -45,6 +51,19 @@ RUNS = [
         "recommender.py --rows=500000 --model_dir={tmp}/recommender",
         r"step 464: held-out AUC 0\.7[0-4]\d\d, best possible 0\.78\d\d",
     ),
+    (
+        "custom_train_step.py --kind=vae --model_dir={tmp}/vae",
+        r"vae: step 600: held-out loss 2[2-6]\.\d\d",
+    ),
+    (
+        "custom_train_step.py --kind=gan --model_dir={tmp}/gan",
+        r"gan: step 600: d_loss 0\.[2-6]\d*, g_loss [01]\.\d*, mean pixel of generated images "
+        r"0\.[23]\d*",
+    ),
+    (
+        "custom_train_step.py --kind=distillation --model_dir={tmp}/distillation",
+        r"distillation: step 600: held-out accuracy of the student 0\.9[1-9]\d*",
+    ),
     ("callbacks.py --log={tmp}/log.csv", r"stopped at step \d+; best: 0\.9[5-9]\d* at step \d+"),
 ]
 
@@ -61,6 +80,36 @@ def test_the_example_ends_with_the_number_it_should_reach(command, last_line, tm
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert re.fullmatch(last_line, done.stdout.splitlines()[-1]), done.stdout[-500:]
+
+
+@pytest.mark.parametrize("kind", ["vae", "gan", "distillation"])
+def test_a_custom_train_step_that_is_stopped_goes_on_bit_for_bit(kind, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    example = importlib.import_module("custom_train_step")
+
+    class Stop(tfbig.callbacks.LoopCallback):
+        stop_every = 1
+
+        def on_calls(self, step, logs):
+            if step == 31:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    def run(name, *callbacks):
+        return tfbig.train_distributed(
+            lambda: example.build(kind),
+            lambda: example.source(kind, "train"),
+            strategy="one_device",
+            max_steps=50,
+            model_dir=tmp_path / name,
+            callbacks=callbacks,
+            config=tfbig.RunConfig(tf_random_seed=0),
+        )
+
+    run("straight")
+    assert run("stopped", Stop()).global_step == 31
+    run("stopped")
+    first, second = (saved_variables(tmp_path / name, 50) for name in ("straight", "stopped"))
+    assert_same_variables(first, second)
 
 
 def test_no_example_is_left_out():

@@ -82,4 +82,4 @@ def test_a_dataset_that_is_shorter_than_max_steps_ends_with_a_line(tmp_path):
 
     assert found["chief"]["step"] == 23
     line = "the data ended after step 23; max_steps=500 was not reached"
-    assert line in found["chief"]["lines"]
+    assert any(told.startswith(line) for told in found["chief"]["lines"])

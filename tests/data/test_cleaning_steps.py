@@ -90,6 +90,20 @@ def test_drop_missing_of_all_columns_looks_at_the_label_too():
     assert fit(c.DropMissing(["a"]), features, labels)[1] == [1]
 
 
+def test_drop_missing_and_drop_duplicates_look_at_labels_of_several_outputs_or_places():
+    a = np.float32([1, 1, 1, 4])
+    outputs = {"kind": np.array([0, 0, 1, 1]), "size": np.float32([[1], [1], [1], [NAN]])}
+    places = np.float32([[0, 1], [0, 1], [2, 2], [2, NAN]])
+    for labels in (outputs, places):
+        for step, kept in ((c.DropMissing(), [0, 1, 2]), (c.DropDuplicates(), [0, 2, 3])):
+            train = c.Cleaning([step]).fit(ArraySource(({"a": a}, labels)))
+            assert train.read(np.arange(len(train)))[0]["a"].tolist() == a[kept].tolist()
+            applied = len(train.cleaning.apply(ArraySource(({"a": a}, labels))))
+            assert applied == (3 if isinstance(step, c.DropMissing) else 4)
+    only = {"kind": outputs["kind"]}  # a label in a dict by itself is looked at too
+    assert len(c.Cleaning([c.DropDuplicates()]).fit(ArraySource(({"a": a}, only)))) == 3
+
+
 @pytest.mark.parametrize("strategy", ["median", "mean", "most_frequent"])
 def test_fill_missing_fills_with_scikit_learn_s_statistic(strategy):
     a = np.round(skewed(), 1)
@@ -305,6 +319,9 @@ def test_labels_that_are_no_classes_are_errors():
     features = {"a": np.float32([1, 2])}
     assert error(c.Balance(), features).startswith("Balance(): the examples have no label that is")
     assert "no label that is one class" in error(c.Balance(), features, np.ones([2, 3]))
+    for labels in ({"kind": np.arange(2)}, np.ones([2, 3])):
+        with pytest.raises(UserError, match=r"write tfbig\.data\.with_class_weight\(source"):
+            c.Cleaning([c.Balance()]).fit(ArraySource((features, labels)))
     assert "the labels are no classes; one is 0.5" in error(c.Balance(), features, [0.5, 1])
     assert "one is nan. For missing ones, put DropMissing()" in error(
         c.Balance(), features, [NAN, 1]

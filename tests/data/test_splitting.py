@@ -266,6 +266,10 @@ def test_labels_and_groups_of_a_wrong_shape_or_missing_are_refused():
         splitting.by_fraction(10, seed=0.5)
     with pytest.raises(UserError, match=r"^Split: test is float64 of shape \[1\]"):
         Split([0], test=[0.5])
+    with pytest.raises(
+        UserError, match=r"^labels are a dict \('kind', 'size'\).* labels\['kind'\]\.$"
+    ):
+        splitting.stratified({"kind": [0, 1], "size": [0, 1]}, (0.5, 0.5))
 
 
 def test_a_split_selects_from_a_source_without_copying():

@@ -76,6 +76,24 @@ def test_a_fold_without_an_example_is_refused(monkeypatch):
         fold_numbers(SOURCE, 2, stratify=True, groups=SITES, seed=0)
 
 
+def test_labels_of_several_outputs_or_places_are_refused_with_what_to_write():
+    x, kind = np.zeros([8, 1]), np.arange(8) % 2
+    for labels, message in (
+        (
+            {"kind": kind, "size": x},
+            r"outputs \('kind', 'size'\); .*lambda batch: batch\[1\]\['kind'",
+        ),
+        ((kind, x), r"several outputs \(2\); .*lambda batch: batch\[1\]\[0\]\.$"),
+        (np.eye(2)[kind], r"the shape \[8, 2\]; .*batch\[1\]\.argmax\(axis=-1\)"),
+    ):
+        source = tfbig.data.ArraySource((x, labels))
+        with pytest.raises(UserError, match=message):
+            fold_numbers(source, 2, stratify=True, groups=None, seed=0)
+    source = tfbig.data.ArraySource((x, {"kind": kind, "size": x}))
+    fold = fold_numbers(source, 2, stratify=lambda batch: batch[1]["kind"], groups=None, seed=0)
+    assert all(kind[fold == number].sum() == 2 for number in (1, 2))
+
+
 @pytest.fixture
 def refused(monkeypatch, tmp_path):
     """Calls cross_validate, which must fail before any process, and returns the error."""

@@ -174,11 +174,6 @@ def test_base_model_fn_is_handed_the_params(paths, model):
     np.testing.assert_array_equal(predictions(loaded), predictions(model))
 
 
-def test_presets_are_refused_with_what_to_do():
-    with pytest.raises(UserError, match="keras_hub, which tfbig does not use.*pass the model"):
-        load_model("hub:bert_tiny_en_uncased")
-
-
 # SavedModels.
 
 

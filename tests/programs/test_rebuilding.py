@@ -70,6 +70,23 @@ class WithoutArguments(Subclassed):
         return keras.Model.get_config(self)
 
 
+class ToldByBase(keras.Model):
+    """Its config is complete, though its __init__ names nothing, as that of KerasHub's Task."""
+
+    def __init__(self, *arguments, compile=True, **keywords):
+        super().__init__(*arguments, **keywords)
+
+    def get_config(self):
+        return {"units": self.units, "name": self.name}
+
+
+class NamesArguments(ToldByBase):
+    def __init__(self, units, **keywords):
+        inputs = keras.Input((4,))
+        super().__init__(inputs, layers.Dense(units)(inputs), **keywords)
+        self.units = units
+
+
 class OwnFunctional(keras.Model):
     def __init__(self, units=2, **keywords):
         inputs = keras.Input((4,))
@@ -124,6 +141,8 @@ MODELS = {
         OwnSequential([keras.Input((4,)), layers.Dense(3)])
     ),
     "a functional model's subclass": lambda: called(OwnFunctional(3)),
+    "a config of a base class": lambda: called(NamesArguments(3)),
+    "a config of a base class in a model": lambda: around(NamesArguments(3)),
     "a Sequential's subclass": lambda: called(
         OwnSequential([keras.Input((4,)), layers.Dense(2)])
     ),
@@ -288,13 +307,6 @@ class FasterSGD(SGD):
         self.times = times
 
 
-def partly_frozen():
-    """A layer whose kernel alone is frozen."""
-    model = compiled()
-    model.layers[0].kernel.trainable = False
-    return model
-
-
 class Silent(keras.metrics.Metric):
     """Would come back with another value of `at`."""
 
@@ -309,10 +321,38 @@ class Silent(keras.metrics.Metric):
         return self.at
 
 
+class Changing(keras.Model):
+    """Every copy has other layers than the first."""
+
+    made = 0
+
+    def __init__(self, **keywords):
+        super().__init__(**keywords)
+        Changing.made += 1
+        out = layers.Dense(2)
+        self.out = out if Changing.made == 1 else keras.Sequential([out])
+
+    def call(self, inputs):
+        return self.out(inputs)
+
+
+def changing() -> keras.Model:
+    Changing.made = 0
+    return called(Changing())
+
+
 class FunctionalWithArguments(keras.Model):
     def __init__(self, width):
         inputs = keras.Input((4,))
         super().__init__(inputs, layers.Dense(width)(inputs))
+
+
+class ToldInPart(NamesArguments):
+    """The config of its base has `units`, and not `rate`."""
+
+    def __init__(self, units=2, rate=0.1, **keywords):
+        super().__init__(units, **keywords)
+        self.rate = rate
 
 
 class NoConfig(schedules.LearningRateSchedule):
@@ -336,10 +376,14 @@ NOT_REBUILT = {
     "a model's default": (lambda: called(Defaults(0.5)), "get_config that tells rate"),
     "an inner model's default": (lambda: around(Defaults(0.5)), "get_config that tells rate"),
     "an optimizer's default": (lambda: compiled(optimizer=FasterSGD(3)), "that tells times"),
-    "what is trained": (partly_frozen, "which of its weights are trainable"),
+    "other layers each time": (changing, "that are not the same as its own"),
     "a functional class": (
         lambda: called(FunctionalWithArguments(2)),
         "get_config that tells width",
+    ),
+    "an argument besides those told": (
+        lambda: called(ToldInPart(2, 0.5)),
+        "ToldInPart needs a get_config that tells rate",
     ),
     "a schedule": (lambda: compiled(optimizer=SGD(NoConfig())), "'NoConfig' must override `get_co"),
     "a Lambda": (lambda: compiled(layers.Lambda(lambda t: t), layers.Dense(2)), "Lambda"),

@@ -11,8 +11,11 @@ from tests.programs.batches import N, batch, build, classes, forward, x
 from tests.programs.test_tf1_training import OPTIMIZERS, minimize, new, step
 from tests.programs.tf1 import Session1, dense, v1
 from tfbig.errors import UserError
+from tfbig.placement.placement import Placement
+from tfbig.programs.metric_sums import PARTS, UNSEEN
 from tfbig.programs.model_fn_program import ModelFnProgram
 from tfbig.serving import export_outputs
+from tfbig.training.whole_batches import check_parts
 
 TRAIN, EVAL, PREDICT = tfbig.ModeKeys.TRAIN, tfbig.ModeKeys.EVAL, tfbig.ModeKeys.PREDICT
 
@@ -88,8 +91,41 @@ def test_metrics_add_up_over_batches_and_parts_as_in_one_session(parts):
         session.run([update for _, update in metrics.values()], features, labels)
     expected = session.session.run({name: value for name, (value, _) in metrics.items()})
     found = evaluated(program, BATCHES, parts)
+    assert set(program.metric_sums) == {PARTS}
     for name in expected:
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, err_msg=name)
+
+
+class Largest(keras.metrics.Metric):
+    def __init__(self, name="largest"):
+        super().__init__(name=name)
+        self.value = self.add_weight(name="value", initializer="zeros")
+
+    def update_state(self, values, sample_weight=None):
+        self.value.assign(tf.maximum(self.value, tf.reduce_max(values)))
+
+    def result(self):
+        return self.value
+
+
+@pytest.mark.parametrize("kind", ["assigned", "keras"])
+def test_metrics_that_are_no_sums_are_refused_by_name_in_parts(kind):
+    def model_fn(features, labels, mode):
+        spec = classifier(features, labels, TRAIN if mode == TRAIN else EVAL)
+        if mode == EVAL and kind == "keras":
+            spec.eval_metric_ops["own"] = Largest()
+            spec.eval_metric_ops["own"].update_state(features)
+        elif mode == EVAL:
+            largest = v1.get_local_variable("largest/value", [], tf.float32)
+            update = v1.assign(largest, tf.maximum(largest, tf.reduce_max(features)))
+            spec.eval_metric_ops["own"] = (tf.identity(largest), update)
+        return spec
+
+    program = new(model_fn)
+    build(program, x(4), classes(), training=False)
+    assert program.metric_sums.count(UNSEEN) == 1
+    with pytest.raises(UserError, match="metric .*largest/value is no sum over examples.*2 parts"):
+        check_parts(program, Placement(), 2, gathers=True)
 
 
 def test_metrics_begin_anew_and_are_never_saved():

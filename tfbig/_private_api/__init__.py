@@ -4,6 +4,16 @@ All are of TensorFlow 2.21 and Keras 3.15, to which setup.cfg pins; tests/test_p
 checks that each still is what is described here.
 """
 
+from tfbig._private_api.callbacks import (
+    count_batches_to_save,
+    count_tested_batches,
+    count_train_batches,
+    flush_tensorboard,
+    profiled_batches,
+    share_batch_time,
+    swap_averages_back,
+    tested_batches,
+)
 from tfbig._private_api.cluster import (
     abort_collectives,
     has_started,
@@ -19,7 +29,9 @@ from tfbig._private_api.graphs import (
     tables_outside_graph,
 )
 from tfbig._private_api.hooks import hook_settings, saver_max_to_keep
+from tfbig._private_api.hub import preset_file, unsafe_deserialization
 from tfbig._private_api.losses import (
+    all_metrics,
     compiled_losses,
     compiled_metrics,
     keras_mask,
@@ -36,15 +48,21 @@ from tfbig._private_api.models import (
     automatic_names,
     build_compiled,
     compile_arguments,
+    compute_loss,
     current_keras_path,
+    export_signature,
     flatten_layers,
     is_plain_functional,
     keras_variable_of,
     output_spec,
     overrides,
+    own_variables,
+    set_own_trainable,
+    try_compiled,
 )
 from tfbig._private_api.operations import (
     deserialize_iterator,
+    make_global_seed,
     reproducible_dropout,
     serialize_iterator,
     variables_as_constants,
@@ -100,12 +118,21 @@ from tfbig._private_api.slices import (
 )
 
 __all__ = [
+    "count_batches_to_save",
+    "count_tested_batches",
+    "count_train_batches",
+    "flush_tensorboard",
+    "profiled_batches",
+    "share_batch_time",
+    "swap_averages_back",
+    "tested_batches",
     "hook_settings",
     "saver_max_to_keep",
     "set_signature_methods",
     "Node",
     "SliceRule",
     "abort_collectives",
+    "all_metrics",
     "alone",
     "as_not_compiled",
     "assign_in_replica",
@@ -121,7 +148,9 @@ __all__ = [
     "compile_arguments",
     "compiled_losses",
     "compiled_metrics",
+    "compute_loss",
     "current_keras_path",
+    "export_signature",
     "flatten_layers",
     "disconnect",
     "functional_graph",
@@ -141,6 +170,7 @@ __all__ = [
     "leave_health_to_others",
     "loss_values",
     "losses_of_one_replica",
+    "make_global_seed",
     "make_own_initial_values",
     "metric_function",
     "next_scale",
@@ -149,8 +179,10 @@ __all__ = [
     "observed_synchronization",
     "output_spec",
     "own_copy",
+    "own_variables",
     "overrides",
     "number_of_servers",
+    "preset_file",
     "put_averages_in_place",
     "reduce_no_more",
     "register_python_function",
@@ -162,6 +194,7 @@ __all__ = [
     "scale_variables",
     "serialize_iterator",
     "set_keras_mask",
+    "set_own_trainable",
     "set_value",
     "shape_only_variable",
     "slots_of",
@@ -169,6 +202,8 @@ __all__ = [
     "sublayers",
     "substituted_losses",
     "tables_outside_graph",
+    "unsafe_deserialization",
+    "try_compiled",
     "unwrapped",
     "update_rows_alone",
     "update_padded_metrics",

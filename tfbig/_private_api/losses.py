@@ -7,6 +7,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 from keras.src.losses import loss as _keras_loss
+from keras.src.trainers.trainer import Trainer
+
+from tfbig.errors import UserError
 
 
 @contextlib.contextmanager
@@ -31,6 +34,15 @@ def compiled_losses(model: keras.Model) -> list:
     """The (path, loss, loss_weights, name) of every output of a built, compiled model."""
     loss = model._compile_loss
     return list(loss._flat_losses) if loss is not None and loss._flat_losses else []
+
+
+def all_metrics(model: keras.Model) -> list[keras.metrics.Metric]:
+    """All metrics that a model updates in a step, those that its `metrics` leaves out included.
+
+    Reason: a model may override `metrics`, and Keras goes on to update the others. Guard:
+    tests/programs/test_keras_state.py.
+    """
+    return list(Trainer.metrics.fget(model))
 
 
 def reported_metrics(model: keras.Model) -> list[keras.metrics.Metric]:
@@ -65,10 +77,12 @@ def substituted_losses(model: keras.Model, wrap) -> Iterator[tuple]:
 
 
 def loss_values(loss: keras.losses.Loss, labels, output, sample_weight, row_weight):
-    """A Keras loss's weighted, masked, unreduced values, and the mask.
+    """A Keras loss's weighted, masked, unreduced values, the mask, and the weights as used.
 
     `row_weight`, of shape [n] or None, is 0 for padding and weighs whole examples, while
-    `sample_weight` follows Keras's rule for its shape.
+    `sample_weight` follows Keras's rule for its shape; but weights of fewer dimensions than the
+    values weigh whole examples or places too, as in Keras's metrics. Keras's losses would take
+    such weights [n] for those of the last dimension where it happens to have n places.
 
     Reason: `Loss.__call__` does the same but hides the mask, which is the denominator. A loss
     with its own `__call__` is called, and taken as it is. Guard:
@@ -76,7 +90,7 @@ def loss_values(loss: keras.losses.Loss, labels, output, sample_weight, row_weig
     """
     if type(loss).__call__ is not keras.losses.Loss.__call__:
         assert row_weight is None, "such a loss is never given padding"
-        return tf.convert_to_tensor(loss(labels, output, sample_weight)), None
+        return tf.convert_to_tensor(loss(labels, output, sample_weight)), None, sample_weight
     in_mask = keras_mask(output)
     output = tf.nest.map_structure(lambda t: tf.cast(t, loss.dtype), output)
     labels = tf.nest.map_structure(lambda t: tf.cast(t, loss.dtype), labels)
@@ -86,13 +100,31 @@ def loss_values(loss: keras.losses.Loss, labels, output, sample_weight, row_weig
         mask = in_mask if mask is None else in_mask & mask
     whole = not values.shape.rank  # one number for the batch, which Keras weighs too
     reduction = loss.reduction if whole else None
+    sample_weight = _of_values(loss, values, sample_weight)
     values = _keras_loss.reduce_weighted_values(values, sample_weight, mask, reduction, loss.dtype)
     if whole:
-        return values, None
+        return values, None, sample_weight
     if row_weight is not None:
         shape = [-1] + [1] * (values.shape.rank - 1)
         values *= tf.reshape(tf.cast(row_weight, values.dtype), shape)
-    return values, mask
+    return values, mask, sample_weight
+
+
+def _of_values(loss: keras.losses.Loss, values, weight):
+    """Sample weights with the dimensions of a loss's values, or one more or less of size 1."""
+    if weight is None or not values.shape.rank or weight.shape.rank is None:
+        return weight
+    more = weight.shape.rank - values.shape.rank
+    if more > 1 or (more == 1 and weight.shape[-1] != 1):
+        shown = (["n", *(s if s else "?" for s in t.shape[1:])] for t in (weight, values))
+        weights, own = (f"[{', '.join(map(str, shape))}]" for shape in shown)
+        raise UserError(
+            f"the sample weights have the shape {weights}, but the loss {loss.name!r} has values "
+            f"of shape {own}; give weights of shape {own}, or [n] for whole examples."
+        )
+    if more < -1 or (more == -1 and values.shape[-1] != 1):
+        return tf.reshape(weight, tf.concat([tf.shape(weight), [1] * -more], 0))
+    return weight
 
 
 def same_rank(first, second):
@@ -119,7 +151,8 @@ def update_padded_metrics(model: keras.Model, y, y_pred, sample_weight, row_weig
     if sample_weight is not None:
         given = metrics._flatten_y(sample_weight)
         weights = given[:1] * len(y) if len(given) < len(y) else given
-    weights = [_times_rows(w, row_weight, o) for w, o in zip(weights, y_pred, strict=True)]
+    # Outputs at the end may have no labels; Keras leaves their metrics alone.
+    weights = [_times_rows(w, row_weight, o) for w, o in zip(weights, y_pred, strict=False)]
     for metric, label, output in zip(metrics._flat_metrics, y, y_pred, strict=False):
         if metric:
             metric.update_state(label, output, _times_rows(None, row_weight, output))

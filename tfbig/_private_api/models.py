@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import keras
 from keras.src.backend.common import global_state
 from keras.src.backend.common.name_scope import current_path
+from keras.src.export.export_utils import get_input_signature, make_tf_tensor_spec
 from keras.src.models.functional import Functional
 from keras.src.trainers.trainer import Trainer
 
@@ -48,13 +49,45 @@ def keras_variable_of(initial_value) -> keras.Variable | None:
     return owner if isinstance(owner, keras.Variable) else None
 
 
-def build_compiled(model: keras.Model, x, y, sample_weight) -> None:
+def build_compiled(model: keras.Model, x, y, sample_weight, y_pred) -> None:
     """Builds a compiled model with its losses and metrics from KerasTensors of a batch.
+
+    The losses come first, as in the first step of `fit`, so that errors are those of `fit`.
 
     Reason: `fit` does this on its first batch, no public call does. Guard:
     tests/programs/test_keras_program.py.
     """
+    if not getattr(model._compile_loss, "built", True):
+        _try_loss(model, x, y, sample_weight, y_pred)
     model._symbolic_build(data_batch=(x, y, sample_weight))
+
+
+def try_compiled(model: keras.Model, x, y, sample_weight, y_pred) -> None:
+    """Calls a built model's losses and metrics on KerasTensors of a batch; no variable changes.
+
+    Reason: as for build_compiled. Guard: tests/programs/test_compiled_checks.py.
+    """
+    if model._compile_loss is not None:
+        _try_loss(model, x, y, sample_weight, y_pred)
+    if model._compile_metrics is not None:
+        keras.src.backend.compute_output_spec(
+            model.compute_metrics, x, y, y_pred, sample_weight=sample_weight
+        )
+
+
+def _try_loss(model: keras.Model, x, y, sample_weight, y_pred) -> None:
+    keras.src.backend.compute_output_spec(
+        model._compute_loss, x, y, y_pred, sample_weight=sample_weight, training=False
+    )
+
+
+def compute_loss(model: keras.Model, x, y, y_pred, sample_weight, training: bool):
+    """Calls a model's own `compute_loss` as `fit` does.
+
+    Reason: one that has no argument `training`, as those written before Keras 3.3, is called
+    without it. Guard: tests/programs/test_own_losses.py.
+    """
+    return model._compute_loss(x, y, y_pred, sample_weight, training=training)
 
 
 def is_plain_functional(model: keras.Model) -> bool:
@@ -105,6 +138,14 @@ def flatten_layers(model: keras.Model) -> list[keras.layers.Layer]:
     return list(model._flatten_layers())
 
 
+def own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """The weights that a layer itself has made, without those of the layers in it.
+
+    Reason: `layer.variables` has them all. Guard: tests/programs/test_keras_state.py.
+    """
+    return [*layer._trainable_variables, *layer._non_trainable_variables]
+
+
 def output_spec(model: keras.Model, features):
     """The KerasTensors that a model returns for KerasTensors, traced in a scratch graph.
 
@@ -112,3 +153,28 @@ def output_spec(model: keras.Model, features):
     tests/programs/test_keras_program.py.
     """
     return keras.src.backend.compute_output_spec(model, features, training=False)
+
+
+def set_own_trainable(layer: keras.layers.Layer, value: bool) -> None:
+    """Sets `trainable` of a layer alone, and leaves its weights and the layers in it as they are.
+
+    Reason: the public setter sets all of those too, so that no order of calls gives the flags of
+    a frozen layer whose inner layer is trained and shared with another. Guard:
+    test_set_own_trainable.
+    """
+    if type(layer).trainable is keras.layers.Layer.trainable:
+        layer._trainable = value
+    elif layer.trainable != value:
+        layer.trainable = value  # a setter of its own
+
+
+def export_signature(model: keras.Model) -> list:
+    """The arguments of a model's exported function: structures of tf.TensorSpecs.
+
+    Reason: an export is called before it is said to be done, and Keras tells no one what the
+    function takes. Guard: tests/serving/test_export_check.py.
+    """
+    return [
+        keras.tree.map_structure(make_tf_tensor_spec, argument)
+        for argument in get_input_signature(model)
+    ]

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
+from keras.src.random.seed_generator import global_seed_generator
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 
@@ -26,6 +27,15 @@ def deserialize_iterator(iterator, state: tf.Tensor) -> None:
     those seeds. Guard: tests/data/test_dataset_feed.py.
     """
     tf.raw_ops.DeserializeIterator(resource_handle=iterator._iterator_resource, serialized=state)
+
+
+def make_global_seed() -> None:
+    """Makes the seed generator that random operations without one use, unless it is there.
+
+    Reason: made inside a trace, its variable would have no value. Guard:
+    tests/programs/test_keras_state.py.
+    """
+    global_seed_generator()
 
 
 @contextlib.contextmanager

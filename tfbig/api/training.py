@@ -71,7 +71,8 @@ def train_distributed(
 
     Args:
         model_fn: a builder that returns a compiled keras.Model, a compiled keras.Model (rebuilt
-            with its weights and compile options), or an estimator-style
+            with its weights and compile options, and left as it is; one that cannot be rebuilt
+            is trained itself on one device, with a warning), or an estimator-style
             `model_fn(features, labels, mode, params, config)` that returns an EstimatorSpec.
         input_fn: returns a tf.data.Dataset or a tfbig.data.Source of `features`,
             `(features, labels)` or `(features, labels, sample_weight)`, batched to the global
@@ -146,15 +147,17 @@ def fine_tune(
 ) -> TrainResult:
     """Goes on training a saved model, as a whole or in parts, with a new head or its own.
 
+    A model that is given stays as it is; the result's is another one.
+
     Example:
 
         recipe = tfbig.Recipe(head=5, freeze="backbone", unfreeze={500: "*"}, rate_decay=0.7)
         tuned = tfbig.fine_tune("pretrained.keras", input_fn, recipe=recipe, max_steps=1000)
 
     Args:
-        pretrained: a keras.Model, or the path of a `.keras` or `.h5` file or of a SavedModel; or,
-            with base_model_fn, of weights, a tf.train.Checkpoint or a tfbig model_dir. Files are
-            loaded in safe mode.
+        pretrained: a keras.Model, or the path of a `.keras` or `.h5` file, of a SavedModel or of
+            a KerasHub preset (or its handle, "hf://user/name"); or, with base_model_fn, of
+            weights, a tf.train.Checkpoint or a tfbig model_dir. Files are loaded in safe mode.
         input_fn: as for train_distributed.
         model_fn: `model_fn(loaded_model)` or `model_fn(loaded_model, params)`, returns a compiled
             keras.Model made of it.
@@ -193,7 +196,8 @@ def fine_tune(
     with together(peers):
         base = load_model(pretrained, base_model_fn=base_model_fn, params=keywords.get("params"))
         length = RunLength(input_fn, keywords.get("max_steps"), keywords.get("epochs"))
-        builder = tuning_builder(base, model_fn, recipe, length.total_steps)
+        keep = base is pretrained
+        builder = tuning_builder(base, model_fn, recipe, length.total_steps, keep=keep)
         result = train_distributed(builder, length.input_fn, **keywords)
         whole = result.model_dir and not result.preempted and peers.is_chief
         if recipe is not None and recipe.lora_rank and whole:

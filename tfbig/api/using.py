@@ -15,6 +15,7 @@ from tfbig.data.feed import Feed
 from tfbig.errors import NotBuiltError, UserError
 from tfbig.evaluation.curves import read_history
 from tfbig.evaluation.holdout import evaluate_model
+from tfbig.finetuning.hub import is_handle
 from tfbig.finetuning.loading import load_model
 from tfbig.placement.peers import Peers
 from tfbig.placement.placement import Placement
@@ -88,6 +89,7 @@ def evaluate(
     given = isinstance(model_or_path, keras.Model)
     with together(placement.peers):
         model = _given_model("evaluate", model_or_path, base_model_fn, params)
+        path = None if given else os.fspath(model_or_path)
         data = call_input_fn(input_fn, ModeKeys.EVAL, params, RunConfig())
         feed = _make_feed(data, placement)
         if placement.peers.count > 1:
@@ -101,7 +103,7 @@ def evaluate(
             steps=steps,
             samples=samples or 0,
             class_names=class_names,
-            history=read_history(model_dir, None if given else os.fspath(model_or_path)),
+            history=read_history(model_dir, None if given or is_handle(path) else path),
             title=model.name if given else os.path.basename(os.path.abspath(model_or_path)),
             keep=given,
         )
@@ -161,10 +163,14 @@ def export(
     *,
     signatures: Any = None,
     preprocessing: Any = None,
+    example: Any = None,
     base_model_fn: Callable | None = None,
     params: Any = None,
 ) -> str:
     """Writes a trained Keras model as a SavedModel, which TensorFlow Serving can load.
+
+    Before it is done, another process loads what was written, and its outputs for a batch are
+    compared with the model's.
 
     Example:
 
@@ -177,27 +183,31 @@ def export(
 
     Args:
         model_or_path: a built keras.Model, or the path of a saved one, as for `evaluate`.
-        directory: where to; written beside and renamed, an earlier export is replaced.
+        directory: where to; written beside, checked, and renamed: an earlier export is replaced.
         signatures: not built yet.
         preprocessing: a fitted `tfbig.data.cleaning.Cleaning`, or a list of one and functions
             (or Keras layers) that go on with what it returns, made of TF operations. The
             SavedModel then takes raw features: the columns that the Cleaning was fitted on,
             missing values as NaN or "". In its signature a column has its name, with "_" for
             what is no letter or digit.
+        example: a batch of what the SavedModel takes, arrays [n, …], to check it with; None: a
+            batch is made up from the signature and from the vocabularies of lookup layers. A
+            subclassed model is exported for the example's dtypes, of which Keras knows nothing.
 
     Returns:
         The directory.
 
     Raises:
-        UserError: there is no model, the preprocessing does not go with it, or the directory
-            cannot be written.
+        UserError: there is no model, the preprocessing or the example does not go with it, the
+            directory cannot be written, or what was written does not compute what the model
+            does; nothing is left of it then, and an earlier export stays.
         NotBuiltError: signatures were given.
     """
     if signatures is not None:
         raise NotBuiltError("export(signatures=…) is not built yet; leave it None.")
     steps = checked_preprocessing(preprocessing)
     model = _given_model("export", model_or_path, base_model_fn, params)
-    return export_saved_model(model, os.fspath(directory), steps)
+    return export_saved_model(model, os.fspath(directory), steps, example)
 
 
 def _given_model(

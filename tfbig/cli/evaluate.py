@@ -49,9 +49,11 @@ def _evaluate(config: Any, values: flags.FlagValues) -> int:
     # TensorFlow takes seconds to import, and help and bad flags need none of it.
     from tfbig.cli.experiment import evaluate_arguments
     from tfbig.evaluation.report import Report
+    from tfbig.finetuning.hub import is_handle
 
     model = values.model
-    if not os.path.exists(model) and not os.path.exists(f"{model}.index"):
+    there = os.path.exists(model) or os.path.exists(f"{model}.index")
+    if not there and not is_handle(model):
         raise UserError(f"--model={model}: there is no such file, folder or checkpoint.")
     arguments = evaluate_arguments(config)
     is_run = os.path.isdir(os.path.join(model, "checkpoints"))

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from tfbig import _private_api
 from tfbig.errors import UserError
+from tfbig.finetuning.hub import is_handle
 from tfbig.finetuning.recipe_config import recipe_from
 from tfbig.placement.cluster import environ_outside
 from tfbig.programs.model_fn_program import is_estimator_style
@@ -73,7 +74,7 @@ def finetune_arguments(config: ConfigDict) -> dict[str, Any]:
         )
     path = os.path.expanduser(pretrained)
     maker = config.get("pretrained_made_by")
-    if maker and not os.path.exists(path) and not path.startswith("hub:"):
+    if maker and not os.path.exists(path) and not is_handle(path):
         _make_pretrained(maker, path)
     base_model_fn = config.get("base_model_fn")
     arguments = _run_arguments(config) | {

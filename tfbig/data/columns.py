@@ -45,11 +45,25 @@ def labels_of(batch: Any) -> np.ndarray:
     """The labels of a batch of (features, labels, …).
 
     Raises:
-        UserError: it has none.
+        UserError: it has none, or more than one for each example.
     """
     if not isinstance(batch, tuple) or len(batch) < 2:
         raise UserError("the source has no labels; its examples are features only.")
-    return batch[1]
+    labels = batch[1]
+    if isinstance(labels, (dict, tuple, list)):
+        names = ", ".join(map(repr, labels)) if isinstance(labels, dict) else f"{len(labels)}"
+        place = repr(next(iter(labels))) if isinstance(labels, dict) else 0
+        raise UserError(
+            f"the labels are those of several outputs ({names}); write a function that returns "
+            f"one class for each example, such as lambda batch: batch[1][{place}]."
+        )
+    if np.ndim(labels) > 1 and np.shape(labels)[1:] != (1,):
+        raise UserError(
+            f"the labels have the shape {[len(labels), *np.shape(labels)[1:]]}; write a function "
+            "that returns one class for each example, such as lambda batch: "
+            "batch[1].argmax(axis=-1) for one-hot labels."
+        )
+    return labels
 
 
 def column_reader(source: Source, name: str, asked: str) -> Callable[[Any], np.ndarray]:

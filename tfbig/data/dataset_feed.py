@@ -321,6 +321,9 @@ def _explained(error: tf.errors.OpError) -> UserError:
             f"a batch is larger than the first one ({grew[1]} examples after {grew[2]}); batches "
             "may get smaller, not larger: batch the Dataset to one global size."
         )
+    said = re.search(r"with_class_weight: [^.;]*[.;][^.;]*\.?", error.message)
+    if said:
+        return UserError(said[0])
     if "EnsureShape" in error.message:
         return _different_rows()
     changed = isinstance(error, tf.errors.InvalidArgumentError)

@@ -37,11 +37,21 @@ def digests(rows: Iterable[bytes]) -> np.ndarray:
 
 
 def one_dimensional(values: Any, what: str, length: int | None = None) -> np.ndarray:
+    if isinstance(values, dict):
+        raise UserError(
+            f"{what} are a dict ({', '.join(map(repr, values))}); give one array [n], such as "
+            f"{what}[{next(iter(values), 'name')!r}]."
+        )
     array = np.asarray(values)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
-        hint = "; for one-hot labels write labels.argmax(axis=1)" if what == "labels" else ""
+        hint = ""
+        if what == "labels":
+            hint = (
+                "; for labels of several places or outputs give one class that stands for the "
+                "example, for one-hot labels write labels.argmax(axis=1)"
+            )
         raise UserError(
             f"{what} have shape {list(array.shape)}; expected [n], one for each example{hint}."
         )

@@ -16,6 +16,9 @@ from tfbig.estimator.export import ServingInputReceiver, checked_receiver, ident
 from tfbig.estimator.placing import placement_of, writes
 from tfbig.estimator.signatures import Signature, signatures_of, with_methods
 from tfbig.programs.model_fn_program import ModelFnProgram
+from tfbig.serving.checker import CHECKER
+from tfbig.serving.export_check import check_signatures
+from tfbig.serving.samples import values_of_graph
 from tfbig.training.named_checkpoint import NamedCheckpoint
 
 log = logging.getLogger("tfbig")
@@ -38,7 +41,8 @@ def export(
     if not writes(placement_of(estimator)):
         return base
     path = estimator.checkpoint(checkpoint)
-    module, functions, methods = _module(estimator, path, serving_input_receiver_fn)
+    CHECKER.start()  # which imports TensorFlow meanwhile
+    module, functions, methods, graph = _module(estimator, path, serving_input_receiver_fn)
     os.makedirs(base, exist_ok=True)
     folder = _timestamped(base)
     temporary = os.path.join(base, f"temp-{os.path.basename(folder)}")
@@ -47,6 +51,7 @@ def export(
         with_methods(temporary, methods)
         for name, source in (assets_extra or {}).items():
             _copy(source, os.path.join(temporary, "assets.extra", name))
+        check_signatures(temporary, base, functions, values_of_graph(graph))
         os.rename(temporary, folder)
     except OSError as error:
         reason = error.strerror or str(error)
@@ -59,8 +64,8 @@ def export(
 
 def _module(
     estimator: Any, path: str, serving_input_receiver_fn: Callable
-) -> tuple[tf.Module, dict[str, Any], dict[str, str]]:
-    """A module with the variables, its functions by signature, and their methods."""
+) -> tuple[tf.Module, dict[str, Any], dict[str, str], tf.Graph]:
+    """A module with the variables, its functions by signature, their methods, and the graph."""
     config = estimator.config
     precision = config.precision
     if precision == "float32":  # the default; a policy that the user has set stays
@@ -92,7 +97,7 @@ def _module(
     module.model_variables = {name.replace(".", "_"): v for name, v in variables.items()}
     module.tables = list(program.tables)
     functions = {name: _served(graph, s, variables) for name, s in signatures.items()}
-    return module, functions, {name: s.method for name, s in signatures.items()}
+    return module, functions, {name: s.method for name, s in signatures.items()}, graph.graph
 
 
 def _served(graph: Any, signature: Signature, variables: dict[str, tf.Variable]) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.finetuning.recipe import Recipe
 
@@ -61,7 +62,8 @@ def checked_model_fn(model_fn: Any) -> Callable[..., keras.Model] | None:
                 f"fine_tune: model_fn returned {what}; return a compiled keras.Model that is made "
                 "of the loaded one."
             )
-        if not model.compiled or model.optimizer is None:
+        updates_itself = _private_api.overrides(model, "train_step")
+        if not model.compiled or (model.optimizer is None and not updates_itself):
             raise UserError(
                 "fine_tune: model_fn returned a model that is not compiled; call "
                 'model.compile("adam", loss=…) before it is returned.'

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from tfbig.finetuning.archives import json_of, reason_of
+from tfbig.programs.hub_tasks import compile_options
 
 log = logging.getLogger("tfbig")
 
@@ -46,6 +47,31 @@ def compile_as_saved(
         reason = _restore(optimizer, model, file["optimizer_weights"])
         if reason:
             log.info("%s: the optimizer starts anew: %s.", path, reason)
+
+
+def compile_task_as_saved(
+    task: keras.Model, path: str, config: dict, custom_objects: dict | None, safe_mode: bool
+) -> None:
+    """Compiles a KerasHub task as its `.keras` file tells, with the optimizer's state.
+
+    Keras leaves this out for models with a `compile` of their own, with a warning; a task then
+    has the default loss and optimizer of its class, whatever it was trained with.
+
+    Args:
+        path: with the ending .keras.
+        config: the file's "compile_config".
+        custom_objects, safe_mode: as for `load_model`.
+
+    Raises:
+        Exception: what Keras raises over a config that it cannot make objects of.
+    """
+    arguments = keras.saving.deserialize_keras_object(
+        config, custom_objects=custom_objects, safe_mode=safe_mode
+    )
+    task.compile(**arguments, **compile_options(task))
+    if task.optimizer is not None:
+        task.optimizer.build(task.trainable_variables)
+    task.load_weights(path)  # the optimizer's state is among them
 
 
 def _optimizer(config: dict) -> keras.optimizers.Optimizer:

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -32,8 +33,9 @@ from tfbig.finetuning.archives import (
     read_member,
     reason_of,
 )
-from tfbig.finetuning.compile_state import compile_as_saved
+from tfbig.finetuning.compile_state import compile_as_saved, compile_task_as_saved
 from tfbig.finetuning.graph_layer import CannotBeLayer, as_model, trusting
+from tfbig.programs.hub_tasks import is_task
 
 log = logging.getLogger("tfbig")
 
@@ -84,10 +86,18 @@ def load_keras(path: str, safe_mode: bool, custom_objects: dict | None) -> keras
     config, version = check_keras(path, safe_mode)
 
     def load(compiled: bool) -> keras.Model:
-        with trusting(not safe_mode), _bounded_variables(path):
-            return keras.saving.load_model(
+        with trusting(not safe_mode), bounded_variables(path), warnings.catch_warnings():
+            if _of_keras_hub(config):  # it is compiled below
+                warnings.filterwarnings("ignore", r"`compile\(\)` was not called")
+                warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+            model = keras.saving.load_model(
                 path, custom_objects=custom_objects, compile=compiled, safe_mode=safe_mode
             )
+            if compiled and is_task(model) and config.get("compile_config"):
+                with named(path, ".keras") as there:
+                    compiling = config["compile_config"]
+                    compile_task_as_saved(model, there, compiling, custom_objects, safe_mode)
+            return model
 
     if version.startswith("2"):
         return _by_either(path, lambda: load(False), custom_objects, version, safe_mode)
@@ -105,6 +115,10 @@ def load_keras(path: str, safe_mode: bool, custom_objects: dict | None) -> keras
         "%s is loaded without its compile state (%s); compile it anew.", path, reason_of(reason)
     )
     return model
+
+
+def _of_keras_hub(config: Any) -> bool:
+    return isinstance(config, dict) and str(config.get("module")).startswith("keras_hub")
 
 
 def check_keras(path: str, safe_mode: bool) -> tuple[Any, str]:
@@ -142,7 +156,7 @@ def load_h5(path: str, safe_mode: bool, custom_objects: dict | None) -> keras.Mo
     check_no_bytecode(path, config, safe_mode)
 
     def load() -> keras.Model:
-        with _bounded_variables(path), named(path, ".h5") as there:
+        with bounded_variables(path), named(path, ".h5") as there:
             return keras.saving.load_model(
                 there, custom_objects=custom_objects, compile=False, safe_mode=safe_mode
             )
@@ -169,7 +183,9 @@ def cannot_be_loaded(path: str, error: Exception) -> UserError:
     text = str(error)
     reason = reason_of(ValueError(re.split(r"Exception encountered: |deserialization: ", text)[-1]))
     hint = ""
-    if "safe_mode" in text:
+    if "keras_hub" in text and importlib.util.find_spec("keras_hub") is None:
+        hint = ' It is a model of KerasHub; write pip install "tfbig[hub]".'
+    elif "safe_mode" in text:
         hint = " If you trust where it comes from, pass safe_mode=False."
     elif any(said in text for said in _NOT_KNOWN):
         hint = ' Pass custom_objects={"Name": Name} for classes and functions of your own.'
@@ -177,9 +193,14 @@ def cannot_be_loaded(path: str, error: Exception) -> UserError:
 
 
 @contextlib.contextmanager
-def _bounded_variables(path: str) -> Iterator[None]:
-    """Refuses variables that take far more memory than the file: its config may say anything."""
-    most, total = most_bytes(path), 0
+def bounded_variables(path: str, most: int | None = None) -> Iterator[None]:
+    """Refuses variables that take far more memory than the file: its config may say anything.
+
+    Args:
+        path: what is loaded.
+        most: how many bytes they may take; None: told by the file's size.
+    """
+    most, total = most_bytes(path) if most is None else most, 0
 
     def create(next_creator, **keywords):
         nonlocal total

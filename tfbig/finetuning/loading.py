@@ -10,6 +10,7 @@ import keras
 from tfbig.errors import UserError
 from tfbig.finetuning import saved_models
 from tfbig.finetuning.archives import kind_of
+from tfbig.finetuning.hub import is_handle, is_preset, load_preset
 from tfbig.finetuning.keras_files import load_h5, load_keras
 from tfbig.finetuning.weights import checkpoint_prefix, fill, is_checkpoint, newest_checkpoint
 from tfbig.programs.adapters import adapted_layers
@@ -42,6 +43,9 @@ def load_model(
             - an `.h5` file of Keras 3 or of tf.keras, compiled as it was where that can be told;
             - a SavedModel's folder: its signature's graph becomes one layer, which is trained if
               gradients reach its variables, else frozen; the log says which;
+            - a KerasHub preset: a folder that save_to_preset has written, or the name or handle
+              of one to download, "hub:bert_tiny_en_uncased", "hf://user/name" or
+              "kaggle://user/model/keras/name"; with `pip install "tfbig[hub]"`;
             - with base_model_fn: a `.weights.h5` file, the prefix of a tf.train.Checkpoint (or a
               folder of such), or a tfbig model_dir, whose newest checkpoint is taken.
         base_model_fn: `base_model_fn()` or `base_model_fn(params)`, returns a built model of the
@@ -65,13 +69,10 @@ def load_model(
             f"pretrained={pretrained!r}: expected a keras.Model or the path of a saved one."
         )
     path = os.fspath(pretrained)
-    if path.startswith("hub:"):
-        raise UserError(
-            f"{path!r}: presets need the package keras_hub, which tfbig does not use. Load it "
-            "yourself (keras_hub.models.Backbone.from_preset(…)), and pass the model."
-        )
-    if os.path.isdir(path):
-        model = _from_folder(path, safe_mode)
+    if is_handle(path):
+        model = load_preset(path, safe_mode, custom_objects)
+    elif os.path.isdir(path):
+        model = _from_folder(path, safe_mode, custom_objects)
     elif os.path.exists(path) and not is_checkpoint(path):
         model = _from_file(path, safe_mode, custom_objects)
     elif checkpoint_prefix(path):
@@ -127,13 +128,16 @@ def _from_file(path: str, safe_mode: bool, custom_objects: dict | None) -> keras
     )
 
 
-def _from_folder(path: str, safe_mode: bool) -> keras.Model | None:
+def _from_folder(path: str, safe_mode: bool, custom_objects: dict | None) -> keras.Model | None:
     if saved_models.is_saved_model(path):
         return saved_models.load_saved_model(path, safe_mode)
     if newest_checkpoint(path) or checkpoint_prefix(path):
         return None
+    if is_preset(path):
+        return load_preset(path, safe_mode, custom_objects)
     held = ", ".join(sorted(os.listdir(path))[:5]) or "nothing"
     raise UserError(
         f"{path} is a folder that holds no model ({held}); expected a SavedModel's folder "
-        "(saved_model.pb), a tfbig model_dir (checkpoints/ckpt-…), or a folder of checkpoints."
+        "(saved_model.pb), a tfbig model_dir (checkpoints/ckpt-…), a folder of checkpoints, or a "
+        "preset of KerasHub (config.json)."
     )

@@ -11,6 +11,7 @@ from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.finetuning.weights import Saved, fill, read_saved
 from tfbig.programs.keras_program import Renumbering
+from tfbig.programs.preprocessing import settle
 
 _WAYS = ("name", "shape", "exact")
 
@@ -92,6 +93,7 @@ def load_weights(model: keras.Model, path: str | os.PathLike, by: str = "name") 
         )
     for i, j in pairs.items():
         targets[i][0].assign(saved[j].value)
+    settle(model)
     used = set(pairs.values())
     return LoadReport(
         loaded=tuple(

@@ -14,6 +14,8 @@ from tfbig.finetuning.layers import matching, weighted_layers
 from tfbig.finetuning.lora import add_adapters, freeze
 from tfbig.finetuning.recipe import BACKBONE, REGRESSION, Recipe
 from tfbig.programs.adapters import adapted_layers
+from tfbig.programs.held_models import held_layers
+from tfbig.programs.hub_tasks import compile_options
 from tfbig.programs.rebuilding import CANNOT_BE_REBUILT, rebuilt, rebuilt_uncompiled
 from tfbig.programs.tuning import Tuning, attach
 from tfbig.training.optimizers import build_optimizer
@@ -54,7 +56,7 @@ def apply_recipe(
         add_adapters(frozen, recipe.lora_rank, recipe.lora_alpha, recipe.lora_layers)
     for layer in frozen:
         freeze(layer)
-    model.compile(**_compile_arguments(recipe, compiled, total_steps))
+    model.compile(**_compile_arguments(recipe, compiled, total_steps), **compile_options(model))
     rates = _rates(layers, recipe.rate_decay)
     attach(model, Tuning(rates, unfreeze))
     log.info("%s", table(layers, unfreeze, rates))
@@ -66,6 +68,8 @@ def tuning_builder(
     model_fn: Callable | None,
     recipe: Recipe | None,
     total_steps: Callable[[], int | None],
+    *,
+    keep: bool = True,
 ) -> Callable[..., keras.Model]:
     """A Keras builder for train_distributed, which makes the tuned model in the present scope.
 
@@ -74,6 +78,10 @@ def tuning_builder(
         model_fn: `model_fn(loaded_model, params)`, or None.
         recipe: or None; with neither, the model is tuned as it was compiled.
         total_steps: returns the last step of the run, or None; called when the model is built.
+        keep: the base is the caller's, and is left as it is.
+
+    Raises:
+        UserError: from the builder: the base is to be kept, and cannot be made again.
     """
 
     def build(params: Any = None) -> keras.Model:
@@ -82,7 +90,14 @@ def tuning_builder(
             # With a recipe of its own, the base's own adapters are part of what it is.
             rebuild = rebuilt if base.compiled else rebuilt_uncompiled
             copy = rebuild(base, merge_adapters=recipe is not None, policy=policy)
-        except CANNOT_BE_REBUILT:
+        except CANNOT_BE_REBUILT as error:
+            if keep:
+                reason = " ".join(str(error).split()).split(". ")[0]
+                raise UserError(
+                    f"fine_tune: {type(base).__name__} cannot be made again from its get_config "
+                    f"({reason}), and the model that you gave must not change; give its class a "
+                    "get_config that tells all of its arguments, or save it and pass the path."
+                ) from error
             copy = base  # which is where it was loaded: on one device
         types = {layer.compute_dtype for layer in weighted_layers(copy)}
         if policy != "float32" and types == {"float32"}:
@@ -96,6 +111,9 @@ def tuning_builder(
             return copy
         return model_fn(copy, params)
 
+    build.held = held_layers(model_fn) if model_fn else set()  # what it loads is no one's
+    if keep:
+        build.held |= held_layers(lambda: base)
     return build
 
 

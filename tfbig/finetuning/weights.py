@@ -15,6 +15,7 @@ from tfbig.errors import UserError
 from tfbig.finetuning.archives import kind_of, reason_of
 from tfbig.finetuning.keras_files import WEIGHTS, check_keras, named, opened_hdf5
 from tfbig.programs.keras_program import Renumbering
+from tfbig.programs.preprocessing import STATE, described_state, settle
 from tfbig.programs.row_updates import mark_slots
 from tfbig.training.checkpoint_folders import folder_of, steps_in
 from tfbig.training.checkpoint_state import is_named, key_of, own_name
@@ -163,6 +164,8 @@ def fill(model: keras.Model, path: str) -> None:
             f"{path} does not go with the model {model.name!r}: {reason_of(error)}. "
             'tfbig.finetuning.partial.load_weights(model, path, by="name") loads what fits.'
         ) from error
+    finally:
+        settle(model)
 
 
 def _fill(model: keras.Model, path: str) -> None:
@@ -197,6 +200,7 @@ def _fill_from_tfbig(model: keras.Model, folder: str) -> None:
 
     key = own_name if is_named(folder) else key_of
 
+    _check_state(model, folder)
     tables = saved_tables(os.path.join(folder, "state"))
     shape_of = lambda name: shapes.get(key(name))  # noqa: E731
     wrong = misfits(names, tables, shape_of)
@@ -215,6 +219,19 @@ def _fill_from_tfbig(model: keras.Model, folder: str) -> None:
     values = dict(values_for(names, tables, lambda name: reader.get_tensor(key(name))))
     for name, variable in names.items():
         variable.assign(values[name])
+
+
+def _check_state(model: keras.Model, folder: str) -> None:
+    """Refuses weights that were trained with other vocabularies, which a checkpoint has not."""
+    with open(os.path.join(folder, "metadata.json")) as file:
+        there = json.load(file).get("settings", {}).get(STATE)
+    here = described_state(model)
+    if there and there != here:
+        raise UserError(
+            f"{folder} was written with other {STATE} than those of the model {model.name!r} "
+            f"({there}, now {here}); let base_model_fn set the vocabularies and boundaries that "
+            "the weights were trained with."
+        )
 
 
 def _named(group: str, variables: list, renumber: Renumbering, named: dict) -> dict:

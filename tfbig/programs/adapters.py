@@ -75,9 +75,6 @@ def without_adapters(config: Any) -> Any:
 def give_same_adapters(model: keras.Model, copy: keras.Model) -> None:
     """Gives a built copy of a model, which has none, adapters where the model has them.
 
-    What is trained of these layers, and of those around them, becomes the same too: neither is in
-    a layer's config.
-
     Raises:
         ValueError: the copy has other layers.
     """
@@ -88,10 +85,6 @@ def give_same_adapters(model: keras.Model, copy: keras.Model) -> None:
     for layer, twin in pairs:
         if layer in adapted:
             twin.enable_lora(layer.lora_rank, layer.lora_alpha)
-    for layer, twin in pairs:
-        if any(inner in adapted for inner in _with_inner(layer)):
-            for mine, its in zip(own_weights(layer), own_weights(twin), strict=True):
-                its.trainable = mine.trainable
 
 
 @contextlib.contextmanager

@@ -1,18 +1,25 @@
 """From what a user gives as a Keras model_fn to a compiled model in the present scope."""
 
 import inspect
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import keras
 
 from tfbig.errors import UserError
+from tfbig.programs.held_models import held_layers, layers_among
 from tfbig.programs.keras_checks import check_model
 from tfbig.programs.rebuilding import CANNOT_BE_REBUILT, rebuilt
+
+log = logging.getLogger("tfbig")
 
 
 class KerasBuilder:
     """Builds a compiled keras.Model, or rebuilds one that is there already.
+
+    A model that was there before is the caller's, and stays as it is, whether it is given or a
+    function returns it, or layers of it, such as a pretrained backbone.
 
     Args:
         model_fn: `model_fn()` or `model_fn(params)`, or a compiled keras.Model.
@@ -34,10 +41,12 @@ class KerasBuilder:
         """
         model = self._model_fn
         if not isinstance(model, keras.Model):
+            before = held_layers(model)
             model = self._call()
-            if all(owns(v.value) for v in model.variables):
+            made = not layers_among(model, before)
+            if made and all(owns(v.value) for v in model.variables):
                 return model
-        check_model(model)
+        check_model(model, own_steps=True)
         if self._precision != "float32" and model.dtype_policy.name != self._precision:
             raise UserError(
                 f"precision={self._precision!r}, but the model {model.name!r} was built in "
@@ -47,6 +56,13 @@ class KerasBuilder:
             return rebuilt(model)
         except CANNOT_BE_REBUILT as error:
             if all(owns(v.value) for v in model.variables):
+                log.warning(
+                    "the model %r that was given is trained itself, and changes: %s cannot be made "
+                    "again from its get_config (%s); pass a function that builds and compiles it",
+                    model.name,
+                    type(model).__name__,
+                    _reason(error),
+                )
                 return model
             raise UserError(
                 f"{type(model).__name__} cannot be made again on the replicas' devices from its "

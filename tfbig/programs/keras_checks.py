@@ -10,13 +10,17 @@ from tfbig import _private_api
 from tfbig.errors import UserError
 
 
-def check_model(model: keras.Model) -> None:
+def check_model(model: keras.Model, own_steps: bool = False) -> None:
     """Refuses models that the loop could train only by ignoring a part of them.
+
+    Args:
+        own_steps: whether the model's own train_step and test_step are run.
 
     Raises:
         UserError: one line that says which part, and what to write instead.
     """
-    if not model.compiled or model.optimizer is None:
+    own = own_steps and _private_api.overrides(model, "train_step")
+    if not model.compiled or (model.optimizer is None and not own):
         raise UserError(
             f"the model {model.name!r} is not compiled; call "
             'model.compile(optimizer="adam", loss=…) before it is returned or passed.'
@@ -25,13 +29,13 @@ def check_model(model: keras.Model) -> None:
         ("train_step", "override compute_loss instead, or write an estimator-style model_fn"),
         ("test_step", "override compute_loss or compute_metrics instead"),
     ):
-        if _private_api.overrides(model, method):
+        if not own_steps and _private_api.overrides(model, method):
             raise UserError(
                 f"{type(model).__name__} has its own {method}, which tfbig's loop would not "
                 f"call; {instead}."
             )
     inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    if getattr(inner, "gradient_accumulation_steps", None):
+    if getattr(inner, "gradient_accumulation_steps", None) and not own:
         raise UserError(
             f"optimizer gradient_accumulation_steps={inner.gradient_accumulation_steps}: Keras's "
             "own accumulation fails under tf.distribute; leave it None and write "

@@ -13,13 +13,27 @@ from tfbig.errors import UserError
 from tfbig.layers.rows import marked_value
 from tfbig.programs import program
 from tfbig.programs.adapters import adapted_layers, factored
+from tfbig.programs.compiled_checks import check_outputs, check_own_methods, errors_of_compile
 from tfbig.programs.keras_checks import (
     check_labels,
     check_model,
     checked_outputs,
     explain_keras_batch,
+    loss_name,
 )
 from tfbig.programs.keras_padding import exact_with_padding
+from tfbig.programs.loss_probe import compares_examples
+from tfbig.programs.metric_sums import metric_sums, names_of
+from tfbig.programs.observing import (
+    RecordingScope,
+    depends_on,
+    may_update_others,
+    own_state,
+    owners_of,
+    updated_variables,
+)
+from tfbig.programs.output_weights import by_output
+from tfbig.programs.preprocessing import STATE, described_state, layer_without_xla, settle
 from tfbig.programs.program import Batch, Forward, Program, Term, Values
 from tfbig.programs.remat import Remat, recomputing
 from tfbig.programs.tuning import tuning_of
@@ -48,13 +62,18 @@ class KerasProgram(Program):
     """
 
     pure = True
+    own_steps = False  # whether a model's own train_step or test_step is run
 
     def __init__(self, model: keras.Model, remat: bool = False):
-        check_model(model)
+        check_model(model, self.own_steps)
+        if not self.own_steps:
+            check_own_methods(model)
         self._remat = remat
         self.model = model
         self.optimizer = model.optimizer
         self._tuning = tuning_of(model)
+        self._unlisted: list[keras.Variable] = []
+        self._raw: dict[str, tf.Variable] = {}
         self.phases = tuple(step for step, _ in self._tuning.unfreeze if step > 0)
         if self._tuning.rates and getattr(model.optimizer, "use_ema", False):
             raise UserError(
@@ -64,31 +83,72 @@ class KerasProgram(Program):
 
     def build(self, spec: Any, run) -> None:
         """Builds layers, losses, metrics and optimizer for batches of this structure."""
-        del run  # a Keras model is built from symbols, before any trace
         self.enter(max(self.phases, default=0))  # slots for all that is ever trained
         features, labels, weight = _symbols(spec)
         self._outputs = checked_outputs(self.model, features)
+        check_outputs(self.model, self._outputs, labels)
         check_labels(self.model, self._outputs, labels)
+        weight = by_output(self.model, self._outputs, weight)
         self.updates.build(self.optimizer, self.model.trainable_variables)
-        _private_api.build_compiled(self.model, features, labels, weight)
-        self._all = [*self.trainable, *self.state]
-        self.enter(0)
+        with errors_of_compile(self.model, labels, weight):
+            _private_api.build_compiled(self.model, features, labels, weight, self._outputs)
         self._metrics = _private_api.reported_metrics(self.model)
         self.metric_variables = [v for m in self._metrics for v in m.variables]
+        self._blocks = Remat(self.model) if self._remat else None
+        self._observe(run, spec)
+        self._all = [*self.trainable, *self.state]
+        self.enter(0)
+        self.metric_sums = metric_sums(
+            self.model, self._metrics, self._update_from, (features, labels, self._outputs, weight)
+        )
         layers = _private_api.flatten_layers(self.model)
         self.couples_replicas = any(getattr(layer, "synchronized", False) for layer in layers)
         self.per_replica_statistics = any(
             isinstance(layer, keras.layers.BatchNormalization) and not layer.synchronized
             for layer in layers
         )
-        self.has_convolutions = any(isinstance(layer, _CONVOLUTIONS) for layer in layers)
+        self.has_convolutions = runs_convolutions(layers)
+        self.without_xla = layer_without_xla(self.model)
         self.exact_with_padding = exact_with_padding(self.model, self._metrics)
-        self._blocks = Remat(self.model) if self._remat else None
+
+    def _observe(self, run, spec: Any) -> None:
+        """Finds the variables that the forward pass updates and the model does not list."""
+        self._has_own_layers = may_update_others(self.model)
+        if not self._has_own_layers:
+            return
+        _private_api.make_global_seed()
+
+        def forward(element):
+            features, labels, weight = program.split_element(element)
+            outputs = self.model(features, training=True)
+            if _private_api.overrides(self.model, "compute_loss"):
+                _private_api.compute_loss(self.model, features, labels, outputs, weight, True)
+
+        keras_variables, tensorflow_variables = updated_variables(self.model, forward, run, spec)
+        known = self._listed()
+        self._unlisted = [v for v in keras_variables if id(v) not in known]
+        owners = owners_of(self.model, [*self._unlisted, *tensorflow_variables])
+        self.in_sequence = {id(v): owners[id(v)] for v in self._unlisted if not _is_seed(v)}
+        self._raw = {owners[id(v)]: v for v in tensorflow_variables}
+        self.averaged = own_state(self.model, [v for v in keras_variables if id(v) in known])
+        self.in_sequence |= {id(v): name for name, v in self._raw.items()}
+        self.state = [*self.state, *self._unlisted]
+
+    def _listed(self) -> set[int]:
+        """The ids of the variables that the model lists, those of all its metrics included."""
+        metrics = _private_api.all_metrics(self.model)
+        listed = [*self.model.variables, *(v for m in metrics for v in m.variables)]
+        return {id(v) for v in listed}
 
     def check_evaluation(self, spec: Any) -> None:
-        features, labels, _ = _symbols(spec)
+        features, labels, weight = _symbols(spec)
         try:
-            check_labels(self.model, checked_outputs(self.model, features), labels)
+            outputs = checked_outputs(self.model, features)
+            check_outputs(self.model, outputs, labels)
+            check_labels(self.model, outputs, labels)
+            weight = by_output(self.model, outputs, weight)
+            with errors_of_compile(self.model, labels, weight):
+                _private_api.try_compiled(self.model, features, labels, weight, outputs)
         except UserError as error:
             raise UserError(str(error).replace("input_fn", "eval_input_fn")) from error
 
@@ -97,7 +157,7 @@ class KerasProgram(Program):
             for layer in layers:
                 layer.trainable = step >= start
         self.trainable = self.model.trainable_variables
-        self.state = self.model.non_trainable_variables
+        self.state = [*self.model.non_trainable_variables, *self._unlisted]
 
     def apply(self, gradients: list) -> None:
         """Updates the trainable variables; a rate scales what the optimizer did to its one."""
@@ -117,15 +177,16 @@ class KerasProgram(Program):
         """Computes a batch from `values` alone; no variable is read or changed."""
         variables = [*self.trainable, *self.state, *self.metric_variables]
         given = [*values.trainable, *values.state, *values.metrics]
-        scope = keras.StatelessScope(
-            zip(variables, given, strict=True), collect_losses=True, initialize_variables=False
-        )
+        scope = RecordingScope(zip(variables, given, strict=True))
         blocks = scope if training and self._blocks else None
         with scope:
             with recomputing(blocks):
                 outputs = self.model(batch.features, training=training)
-            terms = self._terms(batch, outputs, training)
+            weight = by_output(self.model, outputs, batch.sample_weight)
+            batch = batch._replace(sample_weight=weight)
+            terms = self._terms(batch, outputs, training, {id(loss) for loss in scope.losses})
             self._update_metrics(batch, outputs)
+        self._check_updates(scope, variables)
 
         def new(variables, values):
             found = [scope.get_current_value(v) for v in variables]
@@ -135,15 +196,58 @@ class KerasProgram(Program):
             terms,
             new(self.state, values.state),
             new(self.metric_variables, values.metrics),
+            self._hold(batch, outputs) if self.needs_whole_batches else [],
         )
 
-    def _terms(self, batch: Batch, outputs: Any, training: bool) -> list[Term]:
+    def _check_updates(self, scope: RecordingScope, variables: list) -> None:
+        """Refuses updates that would be lost, of variables that nobody has told of.
+
+        Raises:
+            UserError: there is one; it names the variable.
+        """
+        known = {id(v) for v in variables}
+        lost = [v for i, v in scope.updated.items() if i not in known and i not in self._listed()]
+        if lost:
+            raise UserError(
+                f"the model updates the variable {lost[0].path!r} in a call, and neither the model "
+                "nor one of its layers lists it; make it with self.add_weight in build(), or "
+                "assign it to an attribute of the layer in __init__."
+            )
+
+    def _hold(self, batch: Batch, outputs: Any) -> list[tf.Tensor]:
+        """What the metrics are updated with, in one list; `_held` remembers its structure."""
+        own = _private_api.overrides(self.model, "compute_metrics")
+        masks = [_private_api.keras_mask(t) for t in tf.nest.flatten(outputs)]
+        features = batch.features if own else None
+        held = (features, batch.labels, outputs, batch.sample_weight, masks)
+        self._held = tf.nest.map_structure(lambda t: t is not None, held)
+        return [t for t in tf.nest.flatten(held) if t is not None]
+
+    def update_by_whole(self, metrics: list, held: list) -> list:
+        left = iter(held)
+        features, labels, outputs, weight, masks = tf.nest.map_structure(
+            lambda there: next(left) if there else None, self._held
+        )
+        for output, mask in zip(tf.nest.flatten(outputs), masks, strict=True):
+            if mask is not None:
+                _private_api.set_keras_mask(output, mask)
+        scope = RecordingScope(zip(self.metric_variables, metrics, strict=True))
+        with scope:
+            self._update_from(features, labels, outputs, weight)
+        return [scope.get_current_value(v) for v in self.metric_variables]
+
+    def named_metrics(self, *kinds: str) -> str:
+        return names_of(self._metrics, self.metric_sums, *kinds)
+
+    def _terms(self, batch: Batch, outputs: Any, training: bool, added: set[int]) -> list[Term]:
+        """The terms of the loss; `added` has the ids of the tensors that add_loss was given."""
         model = self.model
         if _private_api.overrides(model, "compute_loss"):
-            loss = model.compute_loss(
-                batch.features, batch.labels, outputs, batch.sample_weight, training=training
+            loss = _private_api.compute_loss(
+                model, batch.features, batch.labels, outputs, batch.sample_weight, training
             )
-            return [Term(program.SCALAR, tf.cast(tf.reduce_sum(loss), tf.float32))]
+            doubt = f"{type(model).__name__}.compute_loss gives one number for a batch"
+            return [Term(program.SCALAR, tf.cast(tf.reduce_sum(loss), tf.float32), doubt=doubt)]
         terms: list[Term] = []
         losses = _private_api.compiled_losses(model)
 
@@ -161,9 +265,7 @@ class KerasProgram(Program):
         if losses:
             with _private_api.substituted_losses(model, recorder) as (compiled, trackers):
                 compiled(batch.labels, outputs, batch.sample_weight)
-        terms += [
-            Term(program.ONCE, tf.cast(tf.reduce_sum(loss), tf.float32)) for loss in model.losses
-        ]
+        terms += [self._added_term(loss, batch, id(loss) in added) for loss in model.losses]
         if not terms:
             raise UserError(
                 "the model has nothing to minimise: compile(loss=…) was not given and no layer "
@@ -171,25 +273,48 @@ class KerasProgram(Program):
             )
         return terms
 
+    def _added_term(self, loss: tf.Tensor, batch: Batch, added: bool) -> Term:
+        """The term of an add_loss or a regulariser; of one value for each example, their sum.
+
+        That is how Keras adds it up: a tensor that add_loss is given is summed. The activity
+        regularizers of Keras's layers are means over examples.
+        """
+        total, rows = tf.cast(tf.reduce_sum(loss), tf.float32), tf.nest.flatten(batch.features)[0]
+        if loss.shape.rank and loss.shape[0] in (None, rows.shape[0]):
+            if depends_on(loss, tf.nest.flatten((batch.features, batch.labels))):
+                return Term(program.UNDIVIDED, total)
+        unknown = added and self._has_own_layers
+        doubt = "a layer's add_loss gives one number for a batch" if unknown else ""
+        return Term(program.ONCE, total, doubt=doubt)
+
     def _update_metrics(self, batch: Batch, outputs: Any) -> None:
-        if _private_api.overrides(self.model, "compute_metrics"):
-            self.model.compute_metrics(batch.features, batch.labels, outputs, batch.sample_weight)
-        elif batch.row_weight is not None:
+        own = _private_api.overrides(self.model, "compute_metrics")
+        if batch.row_weight is not None and not own:
             _private_api.update_padded_metrics(
                 self.model, batch.labels, outputs, batch.sample_weight, batch.row_weight
             )
-        elif _private_api.compiled_metrics(self.model) is not None:
-            _private_api.compiled_metrics(self.model).update_state(
-                batch.labels, outputs, batch.sample_weight
-            )
+        else:
+            self._update_from(batch.features, batch.labels, outputs, batch.sample_weight)
 
-    def named_variables(self) -> dict[str, tf.Variable]:
-        """Model, optimizer and metric variables by path, automatic numbers counted from 0."""
-        groups = {
+    def _update_from(self, features: Any, labels: Any, outputs: Any, weight: Any) -> None:
+        """Updates the metrics as the model does after its forward pass."""
+        compiled = _private_api.compiled_metrics(self.model)
+        if _private_api.overrides(self.model, "compute_metrics"):
+            self.model.compute_metrics(features, labels, outputs, sample_weight=weight)
+        elif compiled is not None:
+            compiled.update_state(labels, outputs, weight)
+
+    def variable_groups(self) -> dict[str, list]:
+        """All variables that a checkpoint holds, by the first part of their names."""
+        return {
             "model": self._all,
             "optimizer": self.optimizer.variables,
             "metrics": self.metric_variables,
         }
+
+    def named_variables(self) -> dict[str, tf.Variable]:
+        """Model, optimizer and metric variables by path, automatic numbers counted from 0."""
+        groups = self.variable_groups()
         named = {}
         renumber = Renumbering()
         for group, variables in groups.items():
@@ -197,11 +322,22 @@ class KerasProgram(Program):
                 name = f"{group}/{renumber(variable.path)}"
                 twins = sum(other.split("#")[0] == name for other in named)
                 named[f"{name}#{twins}" if twins else name] = marked_value(variable)
+        for name, variable in self._raw.items():
+            named[f"attributes/{renumber(name)}"] = variable
         return named
 
     def settings(self) -> dict[str, Any]:
         scales = [[layer.lora_rank, layer.lora_alpha] for layer in adapted_layers(self.model)]
-        return {"lora_rank and lora_alpha of its layers": scales} if scales else {}
+        settings: dict[str, Any] = {}
+        if scales:
+            settings["lora_rank and lora_alpha of its layers"] = scales
+        state = described_state(self.model)
+        if state:
+            settings[STATE] = state
+        return settings
+
+    def settle(self) -> None:
+        settle(self.model)
 
     def metric_results(self) -> dict[str, float]:
         results = {}
@@ -218,6 +354,15 @@ class KerasProgram(Program):
         return explain_keras_batch(self.model, self._outputs, features, labels)
 
 
+def runs_convolutions(layers: list[keras.layers.Layer]) -> bool:
+    """Whether some layer is a convolution or a maximum over a window."""
+    return any(isinstance(layer, _CONVOLUTIONS) for layer in layers)
+
+
+def _is_seed(variable: Any) -> bool:
+    return "seed_generator_state" in variable.path
+
+
 def _symbols(spec: Any) -> tuple[Any, Any, Any]:
     """Features, labels and weight as KerasTensors."""
     return program.split_element(
@@ -231,13 +376,29 @@ def loss_term(loss, labels, output, sample_weight, row_weight) -> Term:
     Args:
         loss: a keras.losses.Loss.
         labels, output: tensors of shape [n, …].
-        sample_weight: shape [n] or broadcastable to the loss's values, or None.
+        sample_weight: shape [n], of which each weighs a whole example, or broadcastable to the
+            loss's values, or None.
         row_weight: float32 [n], 0 for padding, or None.
     """
-    values, mask = _private_api.loss_values(loss, labels, output, sample_weight, row_weight)
+    values, mask, sample_weight = _private_api.loss_values(
+        loss, labels, output, sample_weight, row_weight
+    )
     values = tf.cast(values, tf.float32)
     if values.shape.rank == 0:
-        return Term(program.SCALAR, values)
+        doubt = f"the loss {_name_of(loss)} gives one number for a batch"
+        return Term(program.SCALAR, values, doubt=doubt)
+    term = _loss_of_examples(loss, values, mask, sample_weight, row_weight)
+    if compares_examples(loss, labels, output):
+        doubt = f"the loss {_name_of(loss)} compares the examples of a batch with each other"
+        term = term._replace(doubt=doubt)
+    return term
+
+
+def _name_of(loss: keras.losses.Loss) -> str:
+    return loss_name(loss) or type(loss).__name__
+
+
+def _loss_of_examples(loss, values: tf.Tensor, mask, sample_weight, row_weight) -> Term:
     total = tf.reduce_sum(values)
     if loss.reduction in ("sum", None, "none"):
         return Term(program.UNDIVIDED, total)

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tfbig.errors import UserError
 from tfbig.programs import program
+from tfbig.programs.metric_sums import is_sum
 from tfbig.programs.model_fn_trace import Gradient, ModelFnTrace
 from tfbig.programs.program import Term
 from tfbig.programs.variable_store import VariableStore
@@ -143,11 +144,16 @@ class TrainingGraph:
         return None
 
 
+_ADDS = ("AssignAddVariableOp", "AssignSubVariableOp", "ResourceScatterAdd")
+
+
 class EvaluationGraph:
     """A trace in EVAL mode.
 
     Attributes:
         metrics: names of the variables that the metrics are kept in.
+        sums: for each of them whether it is a sum over examples: of a metric of Keras's own, or
+            changed by additions alone, as by the functions of tf.compat.v1.metrics.
     """
 
     def __init__(self, trace: ModelFnTrace, store: VariableStore):
@@ -181,6 +187,12 @@ class EvaluationGraph:
             n
             for n in dict.fromkeys(trace.names)
             if n in changed and (store.is_local(n) or n in kept)
+        ]
+        sums = {store.name_of(v) for m in self._keras.values() if is_sum(m) for v in m.variables}
+        self.sums = [
+            n in sums
+            or (n not in kept and all(graph.nodes[op].op.startswith(_ADDS) for op in changed[n]))
+            for n in self.metrics
         ]
         names = [t.name for t in tf.nest.flatten(self._values)]
         self._read = trace.read_outside(names) if names else list

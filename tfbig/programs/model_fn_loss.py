@@ -22,7 +22,8 @@ def loss_term(loss: tf.Tensor, features: Any) -> Term:
     """
     loss = tf.cast(loss, tf.float32)
     if loss.shape.num_elements() == 1:
-        return Term(program.SCALAR, tf.reshape(loss, []))
+        doubt = "the loss of model_fn's spec is one number for a batch"
+        return Term(program.SCALAR, tf.reshape(loss, []), doubt=doubt)
     examples = tf.nest.flatten(features)[0]
     message = (
         f"Loss must be scalar, or have a value for each example of the batch, given: {loss}. "

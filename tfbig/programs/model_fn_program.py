@@ -10,6 +10,7 @@ from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.programs import program
 from tfbig.programs.keras_checks import explain_numbers
+from tfbig.programs.metric_sums import PARTS, UNSEEN, is_sum
 from tfbig.programs.model_fn_call import call_model_fn, checked, is_estimator_style
 from tfbig.programs.model_fn_graphs import EvaluationGraph, PredictionGraph, TrainingGraph
 from tfbig.programs.model_fn_loss import loss_term
@@ -59,6 +60,7 @@ class ModelFnProgram(Program):
         self._traces = ModelFnTraces(model_fn, params, config, self._store, precision)
         self._metrics: dict[str, keras.metrics.Metric] = {}
         self._metric_keys: list[str] = []
+        self._sums: list[bool] = []
         self._training: TrainingGraph | None = None  # the graph that is trained by, or None
         self._evaluation: EvaluationGraph | None = None
         self._initials: list[Initial] = []
@@ -178,12 +180,13 @@ class ModelFnProgram(Program):
         self._metrics = dict(traced.spec.eval_metric_ops or {})
         if self._training is not None or not self._is_keras(traced):
             graph = self._evaluation = self._traces.graph(EvaluationGraph, traced)
-            self._metric_keys = graph.metrics
+            self._metric_keys, self._sums = graph.metrics, graph.sums
         else:
             spec, _ = self._call(batch, ModeKeys.EVAL)
             self._metrics = dict(spec.eval_metric_ops or {})
-            keys = [store.name_of(v) for m in self._metrics.values() for v in m.variables]
-            self._metric_keys = keys
+            metrics = self._metrics.values()
+            self._metric_keys = [store.name_of(v) for m in metrics for v in m.variables]
+            self._sums = [is_sum(m) for m in metrics for _ in m.variables]
         self._sort_untrained(traced)
 
     def _sort_untrained(self, traced: ModelFnTrace) -> None:
@@ -239,6 +242,11 @@ class ModelFnProgram(Program):
         """Makes `metric_variables` those of one mode, before its step is traced."""
         keys = [] if training else self._metric_keys
         self.metric_variables = [self._store.variables[k] for k in keys]
+        self.metric_sums = [PARTS if adds else UNSEEN for adds in self._sums[: len(keys)]]
+
+    def named_metrics(self, *kinds: str) -> str:
+        named = zip(self._metric_keys, self.metric_sums, strict=True)
+        return ", ".join(key for key, kind in named if kind in kinds)
 
     def forward(self, values: Values, batch: Batch, training: bool) -> Forward:
         """Runs model_fn; its variables are set to `values` before and read after."""

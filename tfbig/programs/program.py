@@ -1,7 +1,8 @@
 """The interface between a user's model and the training loop."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -9,8 +10,11 @@ import tensorflow as tf
 
 from tfbig import _private_api
 from tfbig.layers.rows import shard_of
+from tfbig.programs.metric_sums import NOTHING, UNSEEN, UPDATES
 from tfbig.programs.row_updates import table_of
 from tfbig.programs.updates import Updates
+
+log = logging.getLogger("tfbig")
 
 # What a loss term is divided by over the global batch when gradient_aggregation="mean".
 EXAMPLES = "examples"  # its elements: examples, or tokens when every example has as many
@@ -48,6 +52,8 @@ class Term(NamedTuple):
         denominator: OWN: the scalar that the sum over the global batch is divided by.
         per_row: EXAMPLES: how many elements one example has.
         nominal: OWN: the usual denominator of one example, to keep float16 gradients in range.
+        doubt: what the term was computed by and why parts of a batch may not add up to it, the
+            beginning of a sentence; or "".
     """
 
     kind: str
@@ -55,6 +61,7 @@ class Term(NamedTuple):
     denominator: tf.Tensor | None = None
     per_row: float = 1.0
     nominal: float = 1.0
+    doubt: str = ""
 
 
 class Values(NamedTuple):
@@ -69,11 +76,18 @@ class Values(NamedTuple):
 
 
 class Forward(NamedTuple):
-    """What a program computes from a batch; `state` and `metrics` are the new values."""
+    """What a program computes from a batch.
+
+    Attributes:
+        terms: of the loss.
+        state, metrics: the new values.
+        held: what `Program.update_by_whole` needs of this part of a batch: tensors of shape [n, …].
+    """
 
     terms: list[Term]
     state: list[tf.Tensor]
     metrics: list[tf.Tensor]
+    held: list[tf.Tensor] = []
 
 
 class Program:
@@ -95,12 +109,20 @@ class Program:
         couples_replicas: the forward pass itself reduces over replicas (synchronized batch
             normalisation), so an empty part must stay empty and cannot be compiled alone.
         tables: the lookup tables in use, as far as they are known.
+        without_xla: the class of a layer that XLA cannot compile, or None.
         phases: the global steps at which other variables begin to be trained.
         has_convolutions: some layer is a convolution or a maximum over a window, which decides
             how the loop is best compiled.
         per_replica_statistics: some layer normalises over each replica's part of a batch.
         summaries: names of the tensors of TensorFlow 1's summaries in TRAIN mode.
         named: its variables have names of their own, under which a checkpoint holds them.
+        in_sequence: by id, the owner's name for each variable of `state` whose new value follows
+            from the one before, such as the state of a stateful RNN: it cannot be put together
+            from parts of a batch.
+        averaged: the paths of state that is updated by rules that tfbig does not know; of the
+            parts of a batch the mean is taken, weighted by their examples.
+        metric_sums: for each of `metric_variables`, what it adds up over (`metric_sums.py`);
+            empty: all add up over the parts of a batch.
     """
 
     trainable: list
@@ -117,7 +139,11 @@ class Program:
     has_convolutions: bool = False
     phases: tuple[int, ...] = ()
     tables: Sequence = ()
+    without_xla: str | None = None
     summaries: Sequence[str] = ()
+    in_sequence: Mapping[int, str] = {}
+    averaged: Sequence[str] = ()
+    metric_sums: Sequence[str] = ()
 
     def build(self, spec: Any, run) -> None:
         """Creates all variables. `spec`: the batch's structure; `run` calls a function as the
@@ -135,6 +161,10 @@ class Program:
     def forward(self, values: Values, batch: Batch, training: bool) -> Forward:
         """Computes the loss terms, the new state and the new metric values of a batch."""
         raise NotImplementedError
+
+    def runs_itself(self, training: bool) -> bool:
+        """Whether the model computes and updates by its own method in this mode (`run_step`)."""
+        return False
 
     def select(self, training: bool) -> None:
         """Called before the step of a mode is traced; for programs whose modes differ."""
@@ -192,6 +222,9 @@ class Program:
         """What a checkpoint must agree with besides its variables, as JSON has it; by name."""
         return {}
 
+    def settle(self) -> None:
+        """Called when variables were given other values than those that they were built with."""
+
     def metric_results(self) -> dict[str, float]:
         """The metrics' values, from their variables as they are now."""
         raise NotImplementedError
@@ -199,6 +232,41 @@ class Program:
     def reset_metrics(self) -> None:
         """Sets the metrics' variables to their start."""
         raise NotImplementedError
+
+    @property
+    def scales_loss(self) -> bool:
+        """Whether the optimizer scales the loss, and skips steps whose gradients overflow."""
+        return hasattr(self.optimizer, "inner_optimizer")
+
+    @property
+    def needs_whole_batches(self) -> bool:
+        """Whether some metric has to be updated by whole batches."""
+        return any(kind in (UPDATES, NOTHING) for kind in self.metric_sums)
+
+    @property
+    def has_running_metrics(self) -> bool:
+        """Whether some metric's values of two spans do not add up to that of both."""
+        return any(kind in (NOTHING, UNSEEN) for kind in self.metric_sums)
+
+    def update_by_whole(self, metrics: list, held: list) -> list:
+        """The new values of the metrics after a batch, from what its parts have held.
+
+        Args:
+            metrics: the values before.
+            held: `Forward.held` of all parts, each tensor's rows in the batch's order.
+        """
+        raise NotImplementedError
+
+    def named_metrics(self, *kinds: str) -> str:
+        """The metrics whose variables add up over what `kinds` say, for a message."""
+        raise NotImplementedError
+
+    def warn_once(self, message: str) -> None:
+        """Logs a warning, unless the same was logged before for this program."""
+        warned = self.__dict__.setdefault("_warned", set())
+        if message not in warned:
+            warned.add(message)
+            log.warning("%s", message)
 
     def explain_batch(self, features: Any, labels: Any) -> str | None:
         """Says what is wrong with a batch of NumPy arrays, or None; asked when a step fails."""

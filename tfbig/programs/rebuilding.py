@@ -7,7 +7,21 @@ import keras
 
 from tfbig import _private_api
 from tfbig.layers.rows import recut_values, shard_of
+from tfbig.programs import hub_tasks
 from tfbig.programs.adapters import give_same_adapters, merged_weights, without_adapters
+from tfbig.programs.preprocessing import give_same_state
+from tfbig.programs.trainable_flags import copy_trainable_flags
+
+# Attributes of Keras's own that change as a model is built, compiled and trained.
+_OF_KERAS = (
+    "built",
+    "compiled",
+    "predict_function",
+    "steps_per_execution",
+    "stop_training",
+    "test_function",
+    "train_function",
+)
 
 CANNOT_BE_REBUILT = (NotImplementedError, TypeError, ValueError)
 
@@ -27,8 +41,13 @@ def rebuilt(
     Raises:
         CANNOT_BE_REBUILT: the model, a layer or a metric has no config that tells all of it.
     """
+    own = any(_private_api.overrides(model, name) for name in ("train_step", "test_step"))
+    if own and _private_api.overrides(model, "compile"):
+        raise TypeError("it has a compile of its own, whose arguments are not known")
     copy = rebuilt_uncompiled(model, merge_adapters=merge_adapters, policy=policy)
     copy.compile(**_compile_arguments(model))
+    if own:
+        _check_attributes(model, copy)
     return copy
 
 
@@ -45,6 +64,7 @@ def rebuilt_uncompiled(
         CANNOT_BE_REBUILT: as above.
     """
     copy = _from_config(model, policy)
+    _check_apart(copy, model)
     if model.built and not copy.built:
         copy.build_from_config(model.get_build_config())
     if model.built and merge_adapters:
@@ -52,9 +72,33 @@ def rebuilt_uncompiled(
     elif model.built:
         give_same_adapters(model, copy)
         _set_weights(copy, model.get_weights(), model)
-        if _trained(copy) != _trained(model):
-            raise ValueError("its config does not tell which of its weights are trainable")
+    if not merge_adapters:
+        copy_trainable_flags(model, copy)
+    if model.built:
+        give_same_state(model, copy)
     return copy
+
+
+def _check_apart(copy: keras.Model, model: keras.Model) -> None:
+    """Raises a TypeError if a config has handed over layers themselves, with their variables."""
+    own = {id(layer) for layer in _private_api.flatten_layers(model)}
+    for layer in _private_api.flatten_layers(copy):
+        if id(layer) in own:
+            raise TypeError(
+                f"a config holds the layer {layer.name!r} itself; write "
+                "keras.saving.serialize_keras_object(layer) in get_config"
+            )
+
+
+def _check_attributes(model: keras.Model, copy: keras.Model) -> None:
+    """Raises a TypeError where a copy lacks an attribute that a step of the model's own may use."""
+    there = vars(copy)
+    for name, value in vars(model).items():
+        if name.startswith("_") or name in _OF_KERAS:
+            continue
+        plain = value is None or isinstance(value, (bool, int, float, str))
+        if name not in there or (plain and there[name] != value):
+            raise TypeError(f"its get_config does not tell its attribute {name!r}")
 
 
 def _set_weights(copy: keras.Model, values: list, model: keras.Model) -> None:
@@ -76,7 +120,7 @@ def _from_config(model: keras.Model, policy: str) -> keras.Model:
             else:
                 if isinstance(layer, keras.Model):
                     _check_config(layer)
-                config = without_adapters(layer.get_config())
+                config = hub_tasks.with_preprocessor(layer, without_adapters(layer.get_config()))
                 if policy != "float32" and id(layer) not in outputs:
                     config = _in_policy(config, policy)
                 made = type(layer).from_config(config)
@@ -113,11 +157,6 @@ def _in_policy(config: Any, policy: str) -> Any:
     return config
 
 
-def _trained(model: keras.Model) -> list[bool]:
-    trained = {id(weight) for weight in model.trainable_weights}
-    return [id(weight) in trained for weight in model.weights]
-
-
 def _compile_arguments(model: keras.Model) -> dict:
     """The arguments of a model's `compile`, with a new optimizer and new metrics."""
     arguments = _private_api.compile_arguments(model)
@@ -130,7 +169,7 @@ def _compile_arguments(model: keras.Model) -> dict:
         )
     for name in ("steps_per_execution", "jit_compile"):
         arguments.pop(name, None)  # of Keras's own loop
-    return arguments
+    return arguments | hub_tasks.compile_options(model)
 
 
 def _new_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
@@ -165,6 +204,7 @@ def _check_config(thing: Any) -> None:
     """Raises a TypeError where an object's config lacks arguments of its class's `__init__`.
 
     The config that Keras makes up for a metric or a model would have default values for them.
+    One that another class has written tells what is in it, whatever that class's `__init__` takes.
     """
     kind = type(thing)
     teller = next(cls for cls in kind.__mro__ if "get_config" in vars(cls))
@@ -174,5 +214,8 @@ def _check_config(thing: Any) -> None:
         for p in inspect.signature(kind.__init__).parameters.values()
         if p.name not in known and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     ]
+    if own and teller.__module__.split(".")[0] != "keras":
+        told = thing.get_config()
+        own = [name for name in own if name not in told]
     if own:
         raise TypeError(f"{kind.__name__} needs a get_config that tells {', '.join(own)}")

@@ -9,25 +9,31 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfbig import _private_api
 from tfbig.data.cleaning import Cleaning
 from tfbig.errors import UserError
 from tfbig.programs.rebuilding import CANNOT_BE_REBUILT, rebuilt_uncompiled
+from tfbig.serving.checker import CHECKER
+from tfbig.serving.export_check import check_keras_export
+from tfbig.serving.samples import said
 
 
 def export_saved_model(
-    model: keras.Model, directory: str, preprocessing: Sequence[Callable] = ()
+    model: keras.Model, directory: str, preprocessing: Sequence[Callable] = (), example: Any = None
 ) -> str:
-    """Writes a model with its serving signature, beside first, then renamed.
+    """Writes a model with its serving signature beside, and renames it once it has been checked.
 
     Args:
         model: built.
         directory: where to.
         preprocessing: none for Keras's own signature; else a fitted Cleaning, whose raw features
             are the signature's inputs, and functions of tensors, in order.
+        example: a batch of what the SavedModel takes, to check it with; None: made up.
 
     Raises:
         UserError: it is no built keras.Model, the preprocessing does not go with it, the
-            directory cannot be written, or it holds something else than an earlier export.
+            directory cannot be written, or it holds something else than an earlier export; or
+            what was written does not compute what the model does.
     """
     if not isinstance(model, keras.Model) or not model.built:
         raise UserError(
@@ -40,6 +46,7 @@ def export_saved_model(
             f"export to {directory!r}: it holds other files than a SavedModel; give a new "
             "directory, or an earlier export to replace."
         )
+    CHECKER.start()  # which imports TensorFlow meanwhile
     try:  # a copy with plain variables: a mirrored model's would be saved with its replicas
         plain = rebuilt_uncompiled(model, merge_adapters=True)
     except CANNOT_BE_REBUILT:
@@ -49,9 +56,11 @@ def export_saved_model(
     try:
         os.makedirs(os.path.dirname(directory), exist_ok=True)
         if preprocessing:
+            specs = [_signature(preprocessing[0].raw_spec)]
             _export_with(preprocessing, plain, temporary)
         else:
-            plain.export(temporary, format="tf_saved_model", verbose=False)
+            specs = _export_plain(plain, temporary, example)
+        check_keras_export(temporary, directory, model, preprocessing, specs, example)
         if os.path.isdir(directory):
             os.rename(directory, old)
         os.rename(temporary, directory)
@@ -86,6 +95,31 @@ def checked_preprocessing(preprocessing: Any) -> list[Callable]:
         )
     _ = steps[0].raw_spec  # raises if it is not fitted
     return steps
+
+
+def _export_plain(model: keras.Model, directory: str, example: Any) -> list:
+    """Exports a model with Keras's signature, and returns it; the example's for a subclass.
+
+    Of a subclass Keras knows the inputs' shapes alone, and takes them for floats.
+    """
+    given = {}
+    if example is not None and not getattr(model, "inputs", None):
+        given["input_signature"] = [tf.nest.map_structure(_spec_of, example)]
+    try:
+        specs = given.get("input_signature") or _private_api.export_signature(model)
+        model.export(directory, format="tf_saved_model", verbose=False, **given)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"export: the model {model.name!r} cannot be traced for serving "
+            f"({said(error)}); call it on a batch, and pass that batch as "
+            "example=."
+        ) from error
+    return specs
+
+
+def _spec_of(value: Any) -> tf.TensorSpec:
+    tensor = tf.convert_to_tensor(value)
+    return tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype)
 
 
 def _export_with(preprocessing: Sequence[Callable], model: keras.Model, directory: str) -> None:

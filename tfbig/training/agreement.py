@@ -52,7 +52,7 @@ class Plan(NamedTuple):
         need_epochs, may_stop: as of its CallbackRunner.
         guarded: whether a loss that is NaN ends the run in an error.
         jit: whether the step is compiled; the chief measures.
-        stops: of its CallbackRunner.
+        stops, frequencies, steps: `ends` of its CallbackRunner.
     """
 
     need_epochs: bool
@@ -60,6 +60,8 @@ class Plan(NamedTuple):
     guarded: bool
     jit: bool
     stops: list[int]
+    frequencies: list[int]
+    steps: list[int]
 
 
 class Agreement:

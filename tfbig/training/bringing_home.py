@@ -47,4 +47,5 @@ def brought_home(
     # In their order: the names of a subclass's variables tell how many were made before.
     for mine, theirs in zip(here.named_variables().values(), there.values(), strict=True):
         mine.assign(theirs.numpy())
+    here.settle()
     return model

@@ -16,11 +16,8 @@ def build_program(program: Program, placement: Placement, feed: Feed, *, trainin
     They must be there before a checkpoint is restored and before the loop is compiled.
     """
     run = _tracer(program, placement, feed.rows)
-    if training:
-        with placement.scope():
-            program.build(feed.element_spec, run)
-    else:
-        program.build_evaluation(feed.element_spec, run)
+    with placement.scope():
+        (program.build if training else program.build_evaluation)(feed.element_spec, run)
 
 
 def build_for_prediction(program: Any, placement: Placement, element_spec: Any) -> None:

@@ -14,6 +14,7 @@ from tfbig.errors import UserError
 from tfbig.placement.placement import Placement
 from tfbig.programs.program import Program
 from tfbig.run_config import RunConfig
+from tfbig.training.own_step import OwnStep, check_parts
 from tfbig.training.parts import Share
 from tfbig.training.staleness import Seen
 from tfbig.training.step import Step
@@ -32,7 +33,8 @@ class Ran(NamedTuple):
     Attributes:
         loss_sum: the sum over its steps of loss times examples.
         examples: how many.
-        nonfinite: the place in the stack of the first loss that is not finite, or -1.
+        nonfinite: the place in the stack of the first loss that is not finite, or -1. Where the
+            loss is scaled, its step was skipped, and the sums are without it.
         steps: how many batches there were.
         staleness: of asynchronous steps, else None.
     """
@@ -44,17 +46,21 @@ class Ran(NamedTuple):
     staleness: Seen | None = None
 
 
-def tallied(i, loss, share: Share, loss_sum, examples, nonfinite) -> tuple:
+def tallied(i, loss, share: Share, skips: bool, loss_sum, examples, nonfinite) -> tuple:
     """The sums that `Ran` reports, with one more step, the `i`th; in a trace.
 
     Args:
         i: int32 scalar.
         loss: float32 scalar.
         share: what the batch had.
+        skips: steps whose loss is not finite are skipped.
         loss_sum, examples, nonfinite: the sums so far.
     """
     count = tf.cast(share.size, tf.float32)
-    bad = (nonfinite < 0) & ~tf.math.is_finite(loss)
+    finite = tf.math.is_finite(loss)
+    bad = (nonfinite < 0) & ~finite
+    if skips:
+        loss, count = tf.where(finite, loss, 0.0), tf.where(finite, count, 0.0)
     return loss_sum + loss * count, examples + count, tf.where(bad, i, nonfinite)
 
 
@@ -91,12 +97,15 @@ class Calls:
         self._even: Any = None
         self._exact: Any = None
         self._compiled = False
-        self._pads = program.exact_with_padding and feed.static
+        self._own = program.runs_itself(training)
+        self._pads = program.exact_with_padding and feed.static and not self._own
         self._has_even = feed.static and (self._pads or feed.full)
         self._traced_odd: int | None = None
 
     def run(self, stack: Stack, first: int) -> Ran:
         """Runs all the batches of a stack; `first` is the global step of its first one."""
+        if self._own:
+            check_parts(stack, self._placement, self._training)
         loss_sum, examples, nonfinite = 0.0, 0.0, -1
         for start, stop, exact in self._runs(stack):
             ran = self._call(stack, start, stop, exact, first)
@@ -208,11 +217,13 @@ class Calls:
                 return loop_traced(values, shares, start, stop, first)
 
         def loop_traced(values, shares, start, stop, first):
+            skips = self._training and self._program.scales_loss
+
             def body(i, loss_sum, examples, nonfinite):
                 number = first + tf.cast(i, tf.int64)
                 share = Share(*(numbers[i] for numbers in shares))
                 loss = run(values, share, i, number)
-                return (i + 1, *tallied(i, loss, share, loss_sum, examples, nonfinite))
+                return (i + 1, *tallied(i, loss, share, skips, loss_sum, examples, nonfinite))
 
             return tf.while_loop(
                 lambda i, *_: i < stop,
@@ -231,8 +242,11 @@ class Calls:
             jit_compile=True if whole else None,
         )
 
-    def _step(self, rows: int, exact: bool, jit: bool) -> Step:
+    def _step(self, rows: int, exact: bool, jit: bool) -> Step | OwnStep:
         whole = jit and self._placement.compiles_whole_loop
+        if self._own:
+            where = self._program, self._placement
+            return OwnStep(*where, training=self._training, rows=rows, exact=exact)
         return Step(
             self._program,
             self._placement,

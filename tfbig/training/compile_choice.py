@@ -32,7 +32,7 @@ def choose_jit(program: Program, placement: Placement, feed: Feed, config: RunCo
     Raises:
         UserError: jit_compile=True, and it is known that nothing could be compiled.
     """
-    obstacle = _obstacle(program, placement, feed)
+    obstacle = _obstacle(program, placement, feed, config.accumulation_steps)
     if config.jit_compile is True and obstacle:
         raise UserError(f'jit_compile=True, but {obstacle}; write jit_compile="auto" or False.')
     if config.jit_compile != "auto":
@@ -45,7 +45,7 @@ def choose_jit(program: Program, placement: Placement, feed: Feed, config: RunCo
     return jit
 
 
-def _obstacle(program: Program, placement: Placement, feed: Feed) -> str | None:
+def _obstacle(program: Program, placement: Placement, feed: Feed, micro: int) -> str | None:
     """Why no batch could go through XLA, or None."""
     if placement.name == "parameter_server":
         return "a step that reads its variables from ps is not compiled"
@@ -57,8 +57,14 @@ def _obstacle(program: Program, placement: Placement, feed: Feed) -> str | None:
         return "XLA would make gradients of whole tables, and a ShardedEmbedding has those of rows"
     if program.tables:
         return "XLA cannot compile lookup tables"
+    if program.without_xla:
+        return f"XLA cannot compile a layer of the class {program.without_xla}"
     if not (program.exact_with_padding or feed.full):
         return "a batch cannot be cut into equal parts, and padding would not be exact"
+    if not placement.compiles_whole_loop and program.runs_itself(training=True):
+        return "XLA cannot compile a train_step that changes variables of several replicas"
+    if program.needs_whole_batches and placement.num_replicas * micro > 1:
+        return "the model has a metric of whole batches, and each is worked through in parts"
     if not placement.compiles_whole_loop and not program.pure:
         return "XLA cannot compile a model_fn that changes variables of several replicas"
     if not placement.compiles_whole_loop and program.couples_replicas:
@@ -67,6 +73,8 @@ def _obstacle(program: Program, placement: Placement, feed: Feed) -> str | None:
 
 
 def _choose(program, placement, feed, config) -> tuple[bool, str]:
+    if program.runs_itself(training=True):
+        return False, "XLA may not compile a model's own train_step, and draws other random numbers"
     if tf.config.list_physical_devices("GPU"):
         return True, "the step runs on a GPU"
     if placement.compiles_whole_loop:

@@ -46,6 +46,8 @@ class EvaluationPoints:
         self.metrics: dict[str, float] = kept["metrics"] if kept else {}
         self._at: int | None = kept["evaluated_at"] if kept else None
         self._has_news = False  # of `elsewhere`, in this epoch
+        if self.need_checkpoints:
+            callbacks.check_evaluated_elsewhere()
         if elsewhere is not None:  # those of an earlier run are none of this one
             told = kept.get("evaluations_told") if kept else None
             elsewhere.told = len(elsewhere.read()) if told is None else told

@@ -11,6 +11,7 @@ from tfbig.programs.program import Program
 from tfbig.run_config import RunConfig
 from tfbig.training.agreement import settled
 from tfbig.training.build import build_program
+from tfbig.training.own_step import check_last_batch
 from tfbig.training.running import calls_for
 
 
@@ -42,6 +43,7 @@ class Evaluator:
                 "eval_input_fn returned an infinite Dataset, so an evaluation would not end; "
                 "leave out .repeat(), or write .take(n)."
             )
+        check_last_batch(program, placement, feed, training=False)
         self._program, self._placement, self._feed = program, placement, feed
         self._config, self._jit, self._steps, self._hooks = config, jit, steps, hooks
         self._calls: Any = None
@@ -67,6 +69,7 @@ class Evaluator:
                 jit=self._jit,
             )
         program, feed = self._program, self._feed
+        own = program.runs_itself(training=False)  # then the loss is among what it returns
         program.select(training=False)
         with self._placement.scope():
             program.reset_metrics()
@@ -90,7 +93,9 @@ class Evaluator:
                 break
             loss, examples = loss + ran.loss_sum, examples + ran.examples
             if on_call is not None:
-                on_call(step, step + ran.steps - 1, {"loss": loss / max(examples, 1.0)})
+                logs = {} if own else {"loss": loss / max(examples, 1.0)}
+                logs.update(program.metric_results())
+                on_call(step, step + ran.steps - 1, logs)
             step += ran.steps
             if listen:
                 self._hooks.after(step, {"loss": ran.loss_sum / max(ran.examples, 1.0)})
@@ -98,7 +103,7 @@ class Evaluator:
             self._hooks.finish()
         feed.next_pass()
         with self._placement.scope():
-            results = {"loss": loss / examples if examples else math.nan}
+            results = {} if own else {"loss": loss / examples if examples else math.nan}
             results.update(program.metric_results())
             program.reset_metrics()
         program.select(training=True)

@@ -28,6 +28,7 @@ from tfbig.training.result import TrainResult, note
 from tfbig.training.resuming import begin_epoch_again
 from tfbig.training.saving import Saving
 from tfbig.training.schedule import Schedule, power_of_two
+from tfbig.training.skipped_steps import SkippedSteps
 
 log = logging.getLogger("tfbig")
 
@@ -99,16 +100,19 @@ class Loop:
         self._meters = Meters(program, placement, epochs=listeners)
         self._data_wait = DataWait()
         self._diagnosis = Diagnosis(program, placement, feed)
+        self._skips = SkippedSteps(program, self._diagnosis)
         self._restored = restored
         self._step = start
         self._first: Stack | None = None
         self._epoch_begun = False
+        self._epoch_logs: dict[str, float] | None = None  # of the last epoch that has ended
         self._history: list[dict[str, float]] = []
         self._loss: float | None = None
         if restored:
             kept = restored.metadata["loop"]
             self._meters.load(kept["meters"])
             self._loss = kept["loss"]
+        self._best = bool(restored and restored.metadata["loop"].get("best"))
         self._evaluations = EvaluationPoints(
             evaluator,
             elsewhere,
@@ -144,8 +148,8 @@ class Loop:
         try:
             self._agreement.after_run()
             with self._placement.scope():
-                callbacks.begin(self._run_info, kept, arrays)
                 every = self._schedule.epoch
+                callbacks.begin(self._run_info, kept, arrays, every)
                 if every and self._step % every:
                     begin_epoch_again(self._program, callbacks, self._step // every)
                     self._epoch_begun = True
@@ -158,7 +162,9 @@ class Loop:
             self._agreement.after_run(weights=callbacks.may_stop)
             self._saving.tell(wait=True)  # before their end, which may change the weights
             with self._placement.scope():
-                callbacks.end(self._last_logs())
+                ended = None if self._epoch_begun else self._epoch_logs
+                callbacks.end(self._last_logs() if ended is None else ended)
+            self._best = self._agreement.share(callbacks.brought_best_back)
             self._agreement.before_run(None, weights=callbacks.may_stop)
             if signal is None:
                 # After the callbacks' end, where EarlyStopping brings the best weights back.
@@ -248,8 +254,9 @@ class Loop:
 
     def _say_if_short(self) -> None:
         if self._run_info.max_steps is not None:
-            log.info(
-                "the data ended after step %d; max_steps=%d was not reached",
+            log.warning(
+                "the data ended after step %d; max_steps=%d was not reached; return "
+                "dataset.repeat() from input_fn to go on until then",
                 self._step,
                 self._run_info.max_steps,
             )
@@ -274,7 +281,8 @@ class Loop:
                 raise
         self._agreement.after_run()
         stack = stack._replace(steps=ran.steps)
-        if ran.nonfinite >= 0 and guard is not None:
+        diverged = ran.nonfinite >= 0 and guard is not None
+        if diverged and not self._skips.goes_on(stack, ran):
             step = self._step
             guard.locate_op = lambda: self._diagnosis.locate(
                 self._calls, before, stack, ran.nonfinite, step
@@ -288,6 +296,8 @@ class Loop:
         self._step += stack.steps
         self._saving.unsaved = True
         loss = ran.loss_sum / ran.examples if ran.examples else math.nan
+        if self._program.runs_itself(training=True):  # a mean since the epoch began, mostly
+            loss = self._program.metric_results().get("loss", loss)
         with self._placement.scope():
             callbacks.call_end(self._step, loss, self._meters.epoch)
         return stack, watch.seconds
@@ -297,13 +307,14 @@ class Loop:
         schedule, step = self._schedule, self._step
         if schedule.due("log", step) or schedule.due("summary", step):
             self._report()
-        if schedule.due("evaluate", step):
+        evaluated = schedule.due("evaluate", step)
+        if evaluated:
             self._evaluate()
-            if self._evaluations.need_checkpoints and step != schedule.end:
-                self._saving.save_when_free(step)
         if schedule.due("epoch", step):
             self._end_epoch()
-        if schedule.due("checkpoint", step) and step != schedule.end:
+        # After the epoch's end, which a run that goes on from here does not come to again.
+        saves = evaluated and self._evaluations.need_checkpoints
+        if (saves or schedule.due("checkpoint", step)) and step != schedule.end:
             self._saving.save_when_free(step)
         if step in schedule.phases and step != schedule.end:
             self._program.enter(step)
@@ -327,7 +338,7 @@ class Loop:
         if not (logged or summarized):
             logged = summarized = True
         with self._placement.scope():
-            logs = self._meters.span(ends=logged)
+            logs = self._meters.span(ends=logged) | self._skips.logs(step)
             rate = self._program.learning_rate()
             if rate is not None:
                 logs["learning_rate"] = rate
@@ -344,7 +355,7 @@ class Loop:
 
     def _end_epoch(self) -> None:
         epoch = (self._step - 1) // self._schedule.epoch
-        logs = self._last_logs()
+        logs = self._epoch_logs = self._last_logs()
         self._meters.start_epoch()
         self._epoch_begun, self._saving.unsaved = False, True
         self._evaluations.end_epoch()
@@ -362,10 +373,16 @@ class Loop:
             **self._evaluations.state(),
             "loss": self._loss,
             "jit": self._calls.jit,
+            "best": self._best,
         }
 
     def _finalize_weights(self) -> None:
-        """Puts the averaged weights in place where the optimizer keeps such; after saving."""
+        """Puts the averaged weights in place where the optimizer keeps such; after saving.
+
+        Not over the best weights, which a callback has put in place: `fit` averages before that.
+        """
+        if self._best:
+            return
         optimizer = self._program.optimizer
         if getattr(getattr(optimizer, "inner_optimizer", optimizer), "use_ema", False):
             with self._placement.scope():

@@ -6,6 +6,7 @@ import time
 import numpy as np
 
 from tfbig.placement.placement import Placement
+from tfbig.programs.metric_sums import NOTHING, PARTS, UNSEEN
 from tfbig.programs.program import Program
 from tfbig.training.staleness import Seen
 
@@ -19,7 +20,8 @@ class Meters:
     """Loss, metrics and rates of training.
 
     The metrics' variables hold the span since the last log point. At each log point they are
-    added to the epoch's (metrics are sums over examples) and start at 0 again.
+    added to the epoch's and start at 0 again. A metric whose values of two spans do not add up
+    (a maximum) starts again at an epoch's begin only, and is reported since then.
 
     Args:
         program, placement: whose metrics.
@@ -28,9 +30,11 @@ class Meters:
 
     def __init__(self, program: Program, placement: Placement, epochs: bool):
         self._program, self._placement, self._epochs = program, placement, epochs
+        self._own = program.runs_itself(training=True)  # then the loss is among what it returned
         self._span = [0.0, 0.0]  # sum of loss times examples, examples
         self._epoch = [0.0, 0.0]
         self._epoch_metrics: list[np.ndarray] | None = None
+        self._ended: list[np.ndarray] | None = None  # the metrics' values at an epoch's end
         self._steps, self._seconds = 0, 0.0
         self._examples = 0.0
         self._staleness: Seen | None = None  # since the last log point
@@ -67,9 +71,9 @@ class Meters:
             ends: this is the next log point; otherwise the span goes on.
         """
         logs = {}
-        if self._span[1]:
+        if self._span[1] and not self._own:
             logs["loss"] = self._span[0] / self._span[1]
-        logs.update(self._program.metric_results())
+        logs.update(self._results())
         if self._staleness is not None:
             logs["staleness"] = self._staleness.total / max(self._steps, 1)
             logs["staleness_max"] = float(self._staleness.most)
@@ -81,7 +85,7 @@ class Meters:
             with self._placement.scope():
                 if self._epochs:
                     self._move_to_epoch()
-                self._program.reset_metrics()
+                self._reset(running=False)
             self._span, self._steps, self._seconds, self._examples = [0.0, 0.0], 0, 0.0, 0.0
             self._staleness = None
         return logs
@@ -100,7 +104,7 @@ class Meters:
         if not self._epochs:
             return {}
         logs = {}
-        if self._epoch[1]:
+        if self._epoch[1] and not self._own:
             logs["loss"] = self._epoch[0] / self._epoch[1]
         variables = self._program.metric_variables
         if variables:
@@ -111,7 +115,7 @@ class Meters:
                         variables, span, self._epoch_metrics, strict=True
                     ):
                         variable.assign(now + before)
-                logs.update(self._program.metric_results())
+                logs.update(self._results())
                 for variable, now in zip(variables, span, strict=True):
                     variable.assign(now)
         return logs
@@ -119,38 +123,84 @@ class Meters:
     def start_epoch(self) -> None:
         """Starts the epoch's sums anew; the span's go on, without what the epoch had of them."""
         self._epoch = [0.0, 0.0]
-        variables = self._program.metric_variables
+        if self._program.has_running_metrics:
+            self._ended = self.put_aside()
+            with self._placement.scope():
+                self._reset(running=True)
         # The span's metrics so far belong to the epoch that has ended.
-        self._epoch_metrics = [-v.numpy() for v in variables] if variables else None
+        self._epoch_metrics = [-v for v in self._addable()] or None
+
+    def _results(self) -> dict[str, float]:
+        """The metrics as they are; those that run, before an epoch's first step, as it found them.
+
+        A run may end with an epoch, and what it logs last is logged after that.
+        """
+        if self._ended is None or self._epoch[1]:
+            return self._program.metric_results()
+        with self._placement.scope():
+            kept = self.put_aside()
+            values = zip(self._ended, kept, self._running(), strict=True)
+            self.put_back([ended if runs else value for ended, value, runs in values])
+            results = self._program.metric_results()
+            self.put_back(kept)
+        return results
 
     def _move_to_epoch(self) -> None:
-        variables = self._program.metric_variables
-        if not variables:
+        values = self._addable()
+        if not values:
             return
-        values = [v.numpy() for v in variables]
         if self._epoch_metrics is None:
             self._epoch_metrics = [np.zeros_like(v) for v in values]
         self._epoch_metrics = [
             before + now for before, now in zip(self._epoch_metrics, values, strict=True)
         ]
 
+    def _running(self) -> list[bool]:
+        """For each of the metrics' variables: whether two spans do not add up."""
+        program = self._program
+        kinds = program.metric_sums or [PARTS] * len(program.metric_variables)
+        return [kind in (NOTHING, UNSEEN) for kind in kinds]
+
+    def _addable(self) -> list[np.ndarray]:
+        """The metrics' values; 0 for those of which two spans do not add up."""
+        values = self.put_aside()
+        return [
+            np.zeros_like(v) if running else v
+            for v, running in zip(values, self._running(), strict=True)
+        ]
+
+    def _reset(self, *, running: bool) -> None:
+        """Sets metrics to their start: those that run through an epoch, or all others."""
+        kept = self.put_aside()
+        self._program.reset_metrics()
+        flags = zip(self._program.metric_variables, kept, self._running(), strict=True)
+        for variable, value, runs in flags:
+            if runs != running:
+                variable.assign(value)
+
     def state(self) -> dict:
         """What a checkpoint keeps, as JSON; the span's metrics are in the variables."""
-        metrics = self._epoch_metrics
+        lists = lambda metrics: None if metrics is None else [m.tolist() for m in metrics]  # noqa: E731
         return {
             "span": self._span,
             "epoch": self._epoch,
-            "epoch_metrics": None if metrics is None else [m.tolist() for m in metrics],
+            "epoch_metrics": lists(self._epoch_metrics),
+            "ended": lists(self._ended),
         }
 
     def load(self, state: dict) -> None:
         """Takes up what `state` returned."""
         self._span, self._epoch = list(state["span"]), list(state["epoch"])
-        if state["epoch_metrics"] is not None:
-            self._epoch_metrics = [
-                np.asarray(m, v.dtype if isinstance(v.dtype, str) else v.dtype.as_numpy_dtype)
-                for m, v in zip(state["epoch_metrics"], self._program.metric_variables, strict=True)
-            ]
+        self._epoch_metrics = self._as_arrays(state["epoch_metrics"])
+        self._ended = self._as_arrays(state.get("ended"))
+
+    def _as_arrays(self, lists: list | None) -> list[np.ndarray] | None:
+        if lists is None:
+            return None
+        return [
+            np.asarray(m, v.dtype if isinstance(v.dtype, str) else v.dtype.as_numpy_dtype)
+            for m, v in zip(lists, self._program.metric_variables, strict=True)
+        ]
 
 
 class DataWait:

@@ -14,6 +14,7 @@ from tfbig.placement.placement import Placement
 from tfbig.programs.model_fn_program import ModelFnProgram
 from tfbig.programs.program import split_element
 from tfbig.programs.rebuilding import CANNOT_BE_REBUILT, rebuilt_uncompiled
+from tfbig.training.whole_batches import gathered
 
 
 class Predictor:
@@ -111,11 +112,8 @@ class Predictor:
 
     def _of_all(self, outputs: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
         """The outputs of all replicas, one after the other, from those of this one."""
-        dtype = outputs.dtype
-        if dtype.is_bool or dtype == tf.bfloat16:  # which collective operations do not take
-            outputs = tf.cast(outputs, tf.int32 if dtype.is_bool else tf.float32)
         lacking = [[0, rows - tf.shape(outputs)[0]], *[[0, 0]] * (outputs.shape.rank - 1)]
-        return tf.cast(self._placement.gather_rows(tf.pad(outputs, lacking)), dtype)
+        return gathered(tf.pad(outputs, lacking), self._placement.gather_rows)
 
 
 def _placed(model: keras.Model, placement: Placement) -> keras.Model:

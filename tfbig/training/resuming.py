@@ -39,6 +39,11 @@ class Start(NamedTuple):
         """What the run itself goes on from."""
         return None if self.ended else self.last
 
+    @property
+    def data_began(self) -> int:
+        """The step at which the data were at their start."""
+        return self.step if self.last is not None and self.last.lost else self.began
+
 
 def resume(
     program: Program, checkpoints: Checkpoints, peers: Peers, feed: Feed, *, repeats: bool

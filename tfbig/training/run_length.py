@@ -26,20 +26,26 @@ class RunLength:
     def __init__(self, input_fn: Callable, max_steps: int | None, epochs: int | None):
         self._max_steps, self._epochs = max_steps, epochs
         self._steps_per_pass: int | None = None
+        self._repeats = False
 
         @functools.wraps(input_fn)
         def recorded(**arguments):
             data = input_fn(**arguments)
             self._steps_per_pass = _steps_per_pass(data)
+            self._repeats = isinstance(data, Source)
             return data
 
         self.input_fn = recorded
 
     def total_steps(self) -> int | None:
-        """The last step, or None if the length of the data is not known."""
-        if self._max_steps is not None or self._steps_per_pass is None:
+        """The last step, or None if the length of the data is not known.
+
+        A Dataset is not repeated by itself: it may end before max_steps.
+        """
+        if self._steps_per_pass is None or (self._max_steps is not None and self._repeats):
             return self._max_steps
-        return self._steps_per_pass * (self._epochs or 1)
+        of_data = self._steps_per_pass * (self._epochs or 1)
+        return of_data if self._max_steps is None else min(self._max_steps, of_data)
 
 
 def _steps_per_pass(data: Any) -> int | None:
@@ -47,5 +53,5 @@ def _steps_per_pass(data: Any) -> int | None:
         return -(-len(data) // data.batch_size)
     if isinstance(data, tf.data.Dataset):
         cardinality = int(data.cardinality())
-        return cardinality if cardinality >= 0 else None  # infinite and unknown are negative
+        return cardinality if cardinality > 0 else None  # infinite and unknown are negative
     return None

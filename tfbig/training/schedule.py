@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from tfbig.data.feed import Feed
+
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
@@ -11,8 +13,10 @@ class Schedule:
         end: the last step.
         log, summary, checkpoint, evaluate, epoch: every so many steps.
         phases: steps at which other variables begin to be trained.
+        marks: steps at which callbacks want a call to end.
         start: the step at which this process begins.
         others: every so many steps, counted from `start`, callbacks want a call to end.
+        frequencies: every so many steps, counted from 0, callbacks want a call to end.
     """
 
     end: int | None
@@ -24,13 +28,16 @@ class Schedule:
     phases: tuple[int, ...] = ()
     start: int = 0
     others: tuple[int, ...] = ()
+    frequencies: tuple[int, ...] = ()
+    marks: tuple[int, ...] = ()
 
     def next_stop(self, step: int) -> int | None:
         """The first step after `step` at which the loop has to stop."""
-        stops = [phase for phase in self.phases if phase > step]
+        stops = [known for known in (*self.phases, *self.marks) if known > step]
         if self.end is not None:
             stops.append(self.end)
-        for every in (self.log, self.summary, self.checkpoint, self.evaluate, self.epoch):
+        named = (self.log, self.summary, self.checkpoint, self.evaluate, self.epoch)
+        for every in (*named, *self.frequencies):
             if every is not None:
                 stops.append((step // every + 1) * every)
         since = step - self.start
@@ -59,6 +66,19 @@ def end_of(
     if not repeats:
         return max_steps, epochs or 1
     return (max_steps if max_steps is not None else (epochs or 1) * steps_per_pass), None
+
+
+def end_of_data(epochs: int | None, feed: Feed, began: int) -> int | None:
+    """The step at which the data end; None: not known, or they start anew by themselves.
+
+    Args:
+        epochs: as in train_distributed.
+        feed: of training.
+        began: the step at which the data were at their start.
+    """
+    if feed.repeats or feed.steps_per_pass is None:
+        return None
+    return began + (epochs or 1) * feed.steps_per_pass
 
 
 def power_of_two(steps: float) -> int:

@@ -137,6 +137,7 @@ class ScheduledCalls:
         )
         variables = self._program.metric_variables
         versions = self._versions() if self._training else None
+        skips = self._training and self._program.scales_loss
 
         def closure(passes, position, steps, first):
             self._program.select(self._training)
@@ -155,7 +156,7 @@ class ScheduledCalls:
                     news.append(seen.dropped + now.dropped)
                 return (
                     i + 1,
-                    *tallied(i, loss, share, loss_sum, examples, nonfinite),
+                    *tallied(i, loss, share, skips, loss_sum, examples, nonfinite),
                     *news,
                     *(a + b for a, b in zip(metrics, added, strict=True)),
                 )

@@ -22,7 +22,6 @@ from tfbig.placement.parameter_server import ParameterServer
 from tfbig.placement.placement import Placement
 from tfbig.placement.preflight import compare
 from tfbig.programs.keras_builder import KerasBuilder
-from tfbig.programs.keras_program import KerasProgram
 from tfbig.programs.model_fn_program import ModelFnProgram, is_estimator_style
 from tfbig.programs.program import Program
 from tfbig.programs.spec import ModeKeys
@@ -43,12 +42,13 @@ from tfbig.training.follower import follow
 from tfbig.training.late_tables import late_tables
 from tfbig.training.look import Look
 from tfbig.training.loop import Loop
+from tfbig.training.own_step import checked_program
 from tfbig.training.preemption import Preemption
 from tfbig.training.result import TrainResult
 from tfbig.training.resuming import Start, assign_alike, is_done, resume
 from tfbig.training.running import calls_for
 from tfbig.training.same_everywhere import described_program
-from tfbig.training.schedule import Schedule, end_of
+from tfbig.training.schedule import Schedule, end_of, end_of_data
 from tfbig.training.seeds import set_seed
 
 log = logging.getLogger("tfbig")
@@ -158,7 +158,7 @@ class TrainingSession:
             self._builder = KerasBuilder(model_fn, self._params, precision)
             with placement.scope():
                 model = self._builder.build(placement.owns)
-                self._program = KerasProgram(model, remat=self._config.remat)
+                self._program = checked_program(model, placement, self._config, self._feed)
         self._program.updates = make_updates(self._config.model_distribution, placement)
         build_program(self._program, placement, self._feed, training=True)
         placement.check_owned(self._program.named_variables().values())
@@ -213,12 +213,14 @@ class TrainingSession:
         start = resume(
             self._program, self._checkpoints, self._peers, self._feed, repeats=self._repeats
         )
+        self._program.settle()
         if start.last is None and not start.step:
             self._initialize()
         mine = None
         if self._peers.is_chief:
             guarded, jit = runner.guard is not None, self._choose_jit(start.last)
-            mine = Plan(runner.need_epochs, runner.may_stop, guarded, jit, runner.stops)
+            need_epochs = runner.need_epochs or self._program.has_running_metrics
+            mine = Plan(need_epochs, runner.may_stop, guarded, jit, *runner.ends)
         plan = Plan(*agreement.share(mine))
         if not plan.guarded:
             runner.guard = None
@@ -249,7 +251,7 @@ class TrainingSession:
             schedule=schedule,
             passes=passes,
             agreement=agreement,
-            run=self._run_info(start.step),
+            run=self._run_info(start),
             config=self._config,
             keep=keep,
             start=start.step,
@@ -373,10 +375,12 @@ class TrainingSession:
             phases=self._program.phases,
             start=start.step,
             others=tuple(plan.stops),
+            frequencies=tuple(plan.frequencies),
+            marks=tuple(plan.steps),
         )
         return schedule, passes
 
-    def _run_info(self, start_step: int) -> RunInfo:
+    def _run_info(self, start: Start) -> RunInfo:
         return RunInfo(
             model_dir=self._model_dir,
             max_steps=self._max_steps,
@@ -384,9 +388,10 @@ class TrainingSession:
             epochs=1 if self._max_steps is None and self._epochs is None else self._epochs,
             log_steps=self._config.log_step_count_steps,
             summary_steps=self._config.save_summary_steps,
-            start_step=start_step,
+            start_step=start.step,
             batch_size=self._feed.batch_size,
             num_replicas=self._placement.num_replicas,
+            data_end=end_of_data(self._epochs, self._feed, start.data_began),
         )
 
     def _choose_jit(self, restored: Restored | None) -> bool:

@@ -5,17 +5,19 @@ yields is a sum (gradients, loss totals, denominators, metrics, moving statistic
 examples), so it does not matter how the batch was cut or where its parts were computed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from tfbig.layers.place import placed
 from tfbig.placement.placement import Placement
+from tfbig.programs.metric_sums import PARTS
 from tfbig.programs.program import Program, Values
 from tfbig.training import gradients, slices
 from tfbig.training.parts import Cut, Share, exact_part, padded_part
 from tfbig.training.staleness import Seen, Versions
+from tfbig.training.whole_batches import check_parts, gathered, warn_of_doubts
 
 
 class Sums(NamedTuple):
@@ -28,6 +30,9 @@ class Sums(NamedTuple):
         moving: new values of the float state, each times its part's share of the examples.
         metrics: what the parts add to the metrics' variables (one part: their new values).
         other: new values of the state that is no float (seeds), equal in all parts.
+        carried: new values of the state that one part alone can have (`Program.in_sequence`).
+        held: what the metrics that need whole batches are updated with; each tensor's rows are
+            those of the parts, in their order.
     """
 
     gradients: list[list]
@@ -36,6 +41,8 @@ class Sums(NamedTuple):
     moving: list[tf.Tensor]
     metrics: list[tf.Tensor]
     other: list[tf.Tensor]
+    carried: list[tf.Tensor] = []
+    held: list[tf.Tensor] = []
 
 
 class Step:
@@ -81,13 +88,18 @@ class Step:
         self._exact = exact
         self._adds_metrics = adds_metrics or self._parts > 1
         # Loss scaling meets NaN as a matter of course, and skips the step.
-        self._find_nan = find_nan and not hasattr(program.optimizer, "inner_optimizer")
+        self._find_nan = find_nan and not program.scales_loss
+        self._skips = training and program.scales_loss
         self._shape: gradients.Shape | None = None
         self._missing: list[set[int]] = []
-        kinds = [_VariableKind(v) for v in program.state]
+        kinds = [_VariableKind(v, program.in_sequence) for v in program.state]
         self._floats = [k.dtype_is_float for k in kinds]
         self._seeds = [k.is_seed for k in kinds]
+        self._in_sequence = [k.in_sequence for k in kinds]
         self._kept = [False] * len(kinds)  # frozen weights: known once a part has been traced
+        self._holds = self._parts > 1 and program.needs_whole_batches
+        if self._adds_metrics:
+            check_parts(program, placement, self._parts, gathers=not adds_metrics)
         self._compiled = compiled = compile_part and program.pure
         self._sums_of_replica: Callable = (
             tf.function(self.replica_sums, jit_compile=True, autograph=False)
@@ -107,9 +119,18 @@ class Step:
         Returns:
             The loss of the global batch, a float32 scalar.
         """
-        loss, metrics, before = self._work(stack, share, i, number)
+        loss, sums, before = self._work(stack, share, i, number)
+        metrics = sums.metrics
         if self._adds_metrics:
             metrics = [old + part for old, part in zip(before, metrics, strict=True)]
+        if self._holds:
+            kinds = self._program.metric_sums
+            whole = self._program.update_by_whole(before, sums.held)
+            metrics = [
+                added if kind == PARTS else new
+                for kind, added, new in zip(kinds, metrics, whole, strict=True)
+            ]
+        metrics = self._unless_skipped(loss, metrics, before)
         self._assign(self._program.metric_variables, metrics)
         return loss
 
@@ -120,7 +141,8 @@ class Step:
 
         For a step that others run at the same time, on the same variables, with `adds_metrics`.
         """
-        return self._work(stack, share, i, number)[:2]
+        loss, sums, _ = self._work(stack, share, i, number)
+        return loss, sums.metrics
 
     def asynchronous(
         self, stack: Any, share: Share, i: tf.Tensor, number: tf.Tensor, versions: Versions
@@ -158,13 +180,13 @@ class Step:
         """The loss of a global batch, of the sums over all parts."""
         return gradients.global_loss(sums.totals, sums.denominators, self._shape)
 
-    def _work(self, stack, share, i, number) -> tuple[tf.Tensor, list, list]:
-        """Computes and updates; returns the loss, what is new in the metrics, and their values."""
+    def _work(self, stack, share, i, number) -> tuple[tf.Tensor, Sums, list]:
+        """Computes and updates; returns the loss, the sums, and the metrics' values before."""
         values, sums = self.compute(stack, share, i, number, self._placement.replica())
         if self._placement.num_replicas > 1:
             sums = self._reduce(sums)
         loss, metrics = self.finish(sums)
-        return loss, metrics, values.metrics
+        return loss, sums._replace(metrics=metrics), values.metrics
 
     def compute(self, stack: Any, share: Share, i, number, replica) -> tuple[Values, Sums]:
         """The values that are read, and what one replica's parts of batch `i` add up to.
@@ -186,35 +208,51 @@ class Step:
         loss = self.loss_of(sums)
         if self._training:
             loss = self._update(sums, loss)
-        return loss, sums.metrics
+        if sums.carried:  # in evaluation too, as Keras does
+            variables = self._carried(self._program.state)
+            self._assign(variables, self._unless_skipped(loss, sums.carried, variables))
+        metrics = sums.metrics
+        if self._adds_metrics:
+            metrics = self._unless_skipped(loss, metrics, map(tf.zeros_like, metrics))
+        return loss, metrics
+
+    def _unless_skipped(self, loss: tf.Tensor, values: list, otherwise: Iterable) -> list:
+        """Values that a step gives, or others if the step is skipped since its loss overflowed."""
+        if not self._skips:
+            return values
+        kept = tf.math.is_finite(loss)
+        return [tf.where(kept, a, b) for a, b in zip(values, otherwise, strict=True)]
 
     def replica_sums(self, values, element, share, replica, scale, number) -> Sums:
         """Adds up the micro-batches of one replica."""
         if self._micro_batches == 1:
             return self._compute(values, element, share, replica, scale, number)
         first = replica * self._micro_batches
-        specs = self._probe(values, element, share, scale, number)
+        specs, held_specs = self._probe(values, element, share, scale, number)
         sliced = any(isinstance(s, slices.SlicesSpec) for s in specs)
 
         def put_together(carried):
             return [slices.put_together(*pair) for pair in zip(specs, carried, strict=True)]
 
-        def body(a, *carried):
+        def body(a, held, *carried):
             sums = self._compute(values, element, share, first + a, scale, number)
             pairs = zip(put_together(carried), flat_sums(sums), strict=True)
-            return (a + 1, *(slices.tensors_of(slices.added(x, y)) for x, y in pairs))
+            held = [tf.concat(pair, 0) for pair in zip(held, sums.held, strict=True)]
+            return (a + 1, held, *(slices.tensors_of(slices.added(x, y)) for x, y in pairs))
 
-        carried = tf.while_loop(
+        none_held = [tf.zeros([0, *spec.shape[1:]], spec.dtype) for spec in held_specs]
+        # IndexedSlices and what is held are concatenated, so their first dimension grows.
+        held_shapes = [tf.TensorShape([None, *spec.shape[1:]]) for spec in held_specs]
+        _, held, *carried = tf.while_loop(
             lambda a, *_: a < self._micro_batches,
             body,
-            (tf.constant(0), *map(slices.zeros, specs)),
-            # Rows of slices come to those that are there: so many as one large batch would have.
-            shape_invariants=(tf.TensorShape([]), *map(slices.invariants, specs))
-            if sliced
+            (tf.constant(0), none_held, *map(slices.zeros, specs)),
+            shape_invariants=(tf.TensorShape([]), held_shapes, *map(slices.invariants, specs))
+            if sliced or held_specs
             else None,
             parallel_iterations=1,  # one micro-batch at a time: that is what saves memory
-        )[1:]
-        sums = self.unflatten(put_together(carried))
+        )
+        sums = self.unflatten(put_together(carried))._replace(held=held)
         other = [
             old + (total - old * self._micro_batches) // self._micro_batches  # all are equal
             for total, old in zip(sums.other, self._others(values.state), strict=True)
@@ -236,6 +274,8 @@ class Step:
             rows = tf.shape(tf.nest.flatten(batch.features)[0])[0]
             with placed(number, batch.first, rows):
                 forward = program.forward(start, batch, self._training)
+            if many:
+                warn_of_doubts(program, forward.terms, self._parts, self._aggregation)
             groups = gradients.group_terms(
                 forward.terms, batch.count, self._nominal, self._aggregation
             )
@@ -266,7 +306,11 @@ class Step:
             other = self._unshifted(other, part)
             metrics = [tf.where(batch.count > 0, v, tf.zeros_like(v)) for v in metrics]
         denominators = [live * g.denominator for g in groups]
-        return Sums(sums, totals, denominators, moving, metrics, other)
+        carried = self._carried(forward.state)
+        held = forward.held if self._holds else []
+        if self._exact:  # without the row that an empty part borrows
+            held = [t[: tf.cast(batch.count, tf.int32)] for t in held]
+        return Sums(sums, totals, denominators, moving, metrics, other, carried, held)
 
     def _started(self, values: Values, part) -> Values:
         """The values a part starts from: metrics at 0, random streams apart from each other."""
@@ -285,12 +329,16 @@ class Step:
         return [v - _stream(part, v) if seed else v for v, seed in zip(other, seeds, strict=True)]
 
     def _moving(self, state: list) -> list:
-        flags = zip(state, self._floats, self._kept, strict=True)
-        return [v for v, is_float, kept in flags if is_float and not kept]
+        flags = zip(state, self._floats, self._kept, self._in_sequence, strict=True)
+        return [v for v, is_float, kept, single in flags if is_float and not (kept or single)]
 
     def _others(self, state: list) -> list:
-        flags = zip(state, self._floats, self._kept, strict=True)
-        return [v for v, is_float, kept in flags if not is_float and not kept]
+        flags = zip(state, self._floats, self._kept, self._in_sequence, strict=True)
+        return [v for v, is_float, kept, single in flags if not (is_float or kept or single)]
+
+    def _carried(self, state: list) -> list:
+        flags = zip(state, self._kept, self._in_sequence, strict=True)
+        return [v for v, kept, single in flags if single and not kept]
 
     def _reduce(self, sums: Sums) -> Sums:
         """Sums over the replicas, gradients only if the update does not do it itself.
@@ -306,7 +354,8 @@ class Step:
         # TensorFlow's collective operations want one shape in all steps, and slices have none.
         whole = [tf.convert_to_tensor(t) for t in flat_sums(kept)]
         reduced = self._placement.reduce_sum(whole)
-        return self.unflatten(reduced, others=sums.other, own=own)
+        held = [gathered(t, self._placement.gather_rows) for t in sums.held]
+        return self.unflatten(reduced, others=sums.other, own=own)._replace(held=held)
 
     def _update(self, sums: Sums, loss: tf.Tensor) -> tf.Tensor:
         """The half of the step that changes the weights; returns the loss to be reported."""
@@ -320,7 +369,8 @@ class Step:
             loss = tf.where(_have_nan(sums), float("nan"), loss)
         self._program.updates.compiled = self._compiled
         self._program.apply(total)
-        self._assign(self._moving(self._program.state), sums.moving)
+        moving = self._moving(self._program.state)
+        self._assign(moving, self._unless_skipped(loss, sums.moving, moving))
         self._assign(self._others(self._program.state), sums.other)
         return loss
 
@@ -328,16 +378,18 @@ class Step:
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
 
-    def _probe(self, values, element, share, scale, number) -> list:
-        """Traces one part to learn which sums there are; the trace is thrown away."""
+    def _probe(self, values, element, share, scale, number) -> tuple[list, list]:
+        """Traces one part to learn which sums there are, and what is held; for nothing else."""
         specs: list = []
+        held: list = []
 
         def trace():
             sums = self._compute(values, element, share, tf.constant(0), scale, number)
             specs.extend(map(slices.spec_of, flat_sums(sums)))
+            held.extend(tf.TensorSpec(t.shape, t.dtype) for t in sums.held)
 
         tf.function(trace, autograph=False).get_concrete_function()
-        return specs
+        return specs, held
 
     def unflatten(self, flat: list, others: list | None = None, own: list | None = None) -> Sums:
         """The inverse of `flat_sums`, by what the trace of a part has shown.
@@ -361,7 +413,8 @@ class Step:
 
 
 class _VariableKind:
-    def __init__(self, variable):
+    def __init__(self, variable, in_sequence):
+        self.in_sequence = id(variable) in in_sequence
         self.dtype_is_float = tf.as_dtype(variable.dtype).is_floating
         name = getattr(variable, "path", None) or variable.name
         self.is_seed = "seed_generator_state" in name
@@ -372,8 +425,9 @@ def _have_nan(sums: Sums) -> tf.Tensor:
 
 
 def flat_sums(sums: Sums) -> list[tf.Tensor]:
-    """All tensors of sums, in one list."""
-    return [t for t in tf.nest.flatten(sums) if t is not None]
+    """All tensors that are sums, in one list."""
+    summed = sums._replace(carried=[], held=[])
+    return [t for t in tf.nest.flatten(summed) if t is not None]
 
 
 def _stream(part, seed: tf.Tensor) -> tf.Tensor:

@@ -58,9 +58,11 @@ class SynchronousCalls(ScheduledCalls):
             count, size = int(counts[:, 0].sum()), int(counts[:, 1].max())
             loss, *metrics = update(tf.constant(size / max(count, 1), tf.float32))
             loss, metrics = float(loss.numpy()), [m.numpy() for m in metrics]
-            loss_sum, examples, done = loss_sum + loss * count, examples + count, done + 1
+            done += 1
             if nonfinite < 0 and not np.isfinite(loss):
                 nonfinite = i
+            if np.isfinite(loss) or not self._program.scales_loss:  # else the step was skipped
+                loss_sum, examples = loss_sum + loss * count, examples + count
             added = metrics if added is None else [a + b for a, b in zip(added, metrics)]  # noqa: B905
         self._set_metrics(before, added)
         self._program.count_steps(first + done)

@@ -126,4 +126,12 @@ class CutMix(Mixing):
                 f"CutMix works on images of shape [height, width, channels]; received "
                 f"{list(spec.features.shape)}."
             )
+        for labels in tf.nest.flatten([spec.labels, spec.weight]):
+            if labels is not None and labels.shape.rank > 1:
+                raise UserError(
+                    "CutMix mixes the labels of whole images by the share of their pixels; it has "
+                    f"no labels or weights of places, and these have the shape "
+                    f"{list(labels.shape)}. Use MixUp, or write a "
+                    "tfbig.data.augmentation.Transform that cuts labels as it cuts pixels."
+                )
         return super().output_spec(spec)

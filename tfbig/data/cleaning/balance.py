@@ -81,7 +81,8 @@ class Balance(Step):
         if labels is None:
             raise UserError(
                 f"{self}: the examples have no label that is one class; expected (features, "
-                "labels) with labels of shape [n], or one-hot of shape [n, classes]."
+                "labels) with labels of shape [n], or one-hot of shape [n, classes]. For labels of "
+                "several outputs or places write tfbig.data.with_class_weight(source, {…})."
             )
         if labels.dtype.kind == "f" and (labels != np.floor(labels)).any():
             first = labels[labels != np.floor(labels)][0]

@@ -22,7 +22,8 @@ class DropMissing(Step):
     missing there goes on to the next step, so that a FillMissing after it still fills it.
 
     Args:
-        columns: names; None: all columns of one value an example, and the label.
+        columns: names; None: all columns of one value an example, and the label; of several
+            labels (of outputs, or of places) none may be missing.
     """
 
     columns: Sequence[str] | None = None
@@ -32,8 +33,8 @@ class DropMissing(Step):
 
     def touched(self, table: Table) -> np.ndarray:
         masks = [v.missing(table.columns[name]) for name in self.fitted]
-        if self.columns is None and table.labels is not None:
-            masks.append(v.missing(table.labels))
+        if self.columns is None and table.unlabelled is not None:
+            masks.append(table.unlabelled)
         return any_of(masks, len(table))
 
 

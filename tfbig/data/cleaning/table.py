@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfbig.data.bad_records import read_good
+from tfbig.data.cleaning.values import missing
 from tfbig.data.source import Source
 from tfbig.errors import UserError
 
@@ -22,6 +23,7 @@ class Table:
         rows: int64 [n]; the examples' numbers in the source.
         labels: [n] class numbers or values, None where a label is no single value.
         others: [n] digests of all that is in no column; None when not asked for.
+        unlabelled: bool [n], whether a label, or one of several, is missing; None: no labels.
     """
 
     def __init__(
@@ -30,8 +32,10 @@ class Table:
         rows: np.ndarray,
         labels: np.ndarray | None = None,
         others: np.ndarray | None = None,
+        unlabelled: np.ndarray | None = None,
     ):
         self.columns, self.rows, self.labels, self.others = columns, rows, labels, others
+        self.unlabelled = unlabelled
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -43,6 +47,7 @@ class Table:
             self.rows[which],
             None if self.labels is None else self.labels[which],
             None if self.others is None else self.others[which],
+            None if self.unlabelled is None else self.unlabelled[which],
         )
 
 
@@ -143,6 +148,7 @@ def chunks(source: Source, names: Collection[str] | None, digests: bool) -> Iter
             rows[kept],
             label_column(labels),
             _digests(columns, specs, labels) if digests else None,
+            _unlabelled(labels),
         )
 
 
@@ -157,22 +163,29 @@ def read(source: Source, names: Collection[str] | None, digests: bool) -> Table:
         return None if any(v is None for v in values) else np.concatenate(values)
 
     rows, labels = whole(p.rows for p in pieces), whole(p.labels for p in pieces)
-    others = whole(p.others for p in pieces)
+    others, unlabelled = whole(p.others for p in pieces), whole(p.unlabelled for p in pieces)
     columns = {}
     for name in list(pieces[0].columns):  # one column at a time is there twice
         columns[name] = np.concatenate([piece.columns.pop(name) for piece in pieces])
-    return Table(columns, rows, labels, others)
+    return Table(columns, rows, labels, others, unlabelled)
 
 
 def _as_array(value: Any) -> Any:
     return value if tf.is_tensor(value) else np.asarray(value)
 
 
+def _unlabelled(labels: Any) -> np.ndarray | None:
+    """Whether a label of an example is missing, whatever their structure."""
+    masks = [missing(np.asarray(a)) for a in tf.nest.flatten(labels) if a is not None]
+    masks = [mask.reshape(len(mask), -1).any(1) for mask in masks]
+    return np.logical_or.reduce(masks) if masks else None
+
+
 def _digests(columns: dict, specs: dict, labels: Any) -> np.ndarray | None:
     """16 bytes for each example of what has several values: images, one-hot labels, tokens."""
     arrays = [np.asarray(columns[n]) for n, spec in specs.items() if not is_scalar(spec)]
     leaves = [] if labels is None else [np.asarray(a) for a in tf.nest.flatten(labels)]
-    arrays += [a for a in leaves if a.ndim > 1 or len(leaves) > 1]
+    arrays += [a for a in leaves if a.ndim > 1 or tf.nest.is_nested(labels)]
     if not arrays:
         return None
     hashed = []

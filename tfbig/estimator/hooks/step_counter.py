@@ -65,6 +65,6 @@ class StepCounterHook(Hook):
             writer = tf.summary.create_file_writer(self._output_dir)
             summary = tf.compat.v1.Summary()
             summary.value.add(tag="global_step/sec", simple_value=rate)
-            with writer.as_default():
+            with writer.as_default(), tf.summary.record_if(True):
                 tf.summary.experimental.write_raw_pb(summary.SerializeToString(), step)
             writer.close()

@@ -61,7 +61,7 @@ class SummarySaverHook(Hook):
             return
         if self._writer is None:
             self._writer = tf.summary.create_file_writer(self._output_dir)
-        with self._writer.as_default():
+        with self._writer.as_default(), tf.summary.record_if(True):
             for summary in keras.tree.flatten(look(self.summary_op)):
                 tf.summary.experimental.write_raw_pb(bytes(summary), step + 1)
 

@@ -21,6 +21,8 @@ class RunInfo:
         start_step: the global step of the checkpoint the run goes on from; 0 for a new run.
         batch_size: examples in one global batch, all replicas together.
         num_replicas: number of replicas that share a global batch.
+        data_end: the global step at which the data end; None: the length is not known, or they
+            start anew by themselves.
     """
 
     model_dir: str | None
@@ -32,12 +34,13 @@ class RunInfo:
     start_step: int
     batch_size: int
     num_replicas: int
+    data_end: int | None = None
 
     @property
     def total_steps(self) -> int | None:
         """The global step at which the run ends, or None if only the data's end will tell."""
         if self.max_steps is not None:
-            return self.max_steps
+            return min(self.max_steps, self.data_end or self.max_steps)
         if self.epochs is not None and self.steps_per_epoch is not None:
             return self.epochs * self.steps_per_epoch
         return None

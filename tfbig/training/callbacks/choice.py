@@ -10,6 +10,7 @@ from tfbig.training.callbacks.graph_summaries import GraphSummaries
 from tfbig.training.callbacks.nan_guard import NaNGuard
 from tfbig.training.callbacks.progress import Progress
 from tfbig.training.callbacks.summaries import Summaries
+from tfbig.training.own_step import check_rates
 
 
 def callbacks_of(given: Iterable[Any] | None, program: Program, is_chief: bool) -> list[Any]:
@@ -20,12 +21,16 @@ def callbacks_of(given: Iterable[Any] | None, program: Program, is_chief: bool) 
     Args:
         given: callbacks, or lists of them, or None.
         program: built.
+
+    Raises:
+        UserError: one of them sets a learning rate that the program does not use.
     """
     callbacks = keras.tree.flatten([] if given is None else given)
+    check_rates(callbacks, program)
     if not is_chief:
         return [callback for callback in callbacks if isinstance(callback, NaNGuard)]
-    for kind in (Summaries, Progress):
-        if not any(isinstance(callback, kind) for callback in callbacks):
+    for kind, instead in ((Summaries, ()), (Progress, (keras.callbacks.ProgbarLogger,))):
+        if not any(isinstance(callback, (kind, *instead)) for callback in callbacks):
             callbacks.append(kind())
     if program.summaries:
         callbacks.append(GraphSummaries(program.summaries))

@@ -29,7 +29,7 @@ class GraphSummaries(LoopCallback):
         if self._writer is None:
             folder = os.path.join(self.run.model_dir, "summaries")
             self._writer = tf.summary.create_file_writer(folder, filename_suffix=".tf1")
-        with self._writer.as_default():
+        with self._writer.as_default(), tf.summary.record_if(True):
             for summary in look(self._names):
                 tf.summary.experimental.write_raw_pb(bytes(summary), step + 1)
 

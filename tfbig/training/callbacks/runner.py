@@ -7,11 +7,15 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfbig import _private_api
 from tfbig.errors import UserError
+from tfbig.training.callbacks.batch_counts import BatchCounts
 from tfbig.training.callbacks.callback import LoopCallback, RunInfo
+from tfbig.training.callbacks.log_files import LogFiles
 from tfbig.training.callbacks.nan_guard import NaNGuard
 
 _SCALARS = (bool, int, float, str, type(None))
+_OWN = "counts and files"  # a name that no callback has
 
 
 class CallbackRunner:
@@ -28,6 +32,8 @@ class CallbackRunner:
     def __init__(self, callbacks: Iterable[keras.callbacks.Callback], model: Any):
         self._all = [_checked(callback) for callback in keras.tree.flatten(list(callbacks))]
         self._loop = [c for c in self._all if isinstance(c, LoopCallback)]
+        self._swaps = [c for c in self._all if isinstance(c, keras.callbacks.SwapEMAWeights)]
+        self._counts, self._files = BatchCounts(self._all), LogFiles(self._all)
         guards = [c for c in self._all if isinstance(c, NaNGuard)]
         tolerant = any(isinstance(c, keras.callbacks.TerminateOnNaN) for c in self._all)
         self.guard = guards[0] if guards else None if tolerant else NaNGuard()
@@ -48,9 +54,15 @@ class CallbackRunner:
         return any(callback.save_now for callback in self._loop)
 
     @property
-    def stops(self) -> list[int]:
-        """Every so many steps callbacks want a call of the loop to end."""
-        return sorted({c.stop_every for c in self._loop if c.stop_every is not None})
+    def ends(self) -> tuple[list[int], list[int], list[int]]:
+        """Where callbacks want a call of the loop to end.
+
+        Returns:
+            Every so many steps from the step at which the process begins; at the multiples of
+            these global steps; and at these global steps.
+        """
+        stops = sorted({c.stop_every for c in self._loop if c.stop_every is not None})
+        return stops, self._counts.frequencies, self._counts.steps
 
     @property
     def need_epochs(self) -> bool:
@@ -69,13 +81,55 @@ class CallbackRunner:
         """Whether there are callbacks besides tfbig's own, which may have ended an earlier run."""
         return len(self._all) > len(self._loop)
 
-    def begin(self, run: RunInfo, state: dict | None, arrays: dict[str, np.ndarray]) -> None:
-        """Starts the run; `state` and `arrays` are what a checkpoint kept."""
+    def check_evaluated_elsewhere(self) -> None:
+        """Refuses what cannot be done where another task evaluates the checkpoints.
+
+        Raises:
+            UserError: a callback changes the weights for an evaluation.
+        """
+        if self._swaps:
+            raise UserError(
+                "callbacks has a SwapEMAWeights, which puts the averages in place before an "
+                "evaluation, but an evaluator task evaluates the checkpoints of this run with the "
+                "weights themselves; leave out SwapEMAWeights, or the evaluator task."
+            )
+
+    @property
+    def brought_best_back(self) -> bool:
+        """Whether an EarlyStopping has put its best weights in place, once training has ended."""
+        kind = keras.callbacks.EarlyStopping
+        return any(
+            c.restore_best_weights and c.best_weights is not None
+            for c in self._all
+            if isinstance(c, kind)
+        )
+
+    def begin(
+        self,
+        run: RunInfo,
+        state: dict | None,
+        arrays: dict[str, np.ndarray],
+        epoch_steps: int | None = None,
+    ) -> None:
+        """Starts the run.
+
+        Args:
+            run: its facts.
+            state, arrays: what a checkpoint kept; None and {} in a new run.
+            epoch_steps: updates in an epoch; None: not known, or nobody listens to epochs.
+        """
+        own = (state or {}).get(_OWN)
+        epochs = run.start_step // epoch_steps if epoch_steps else 0
+        self._files.begin(run.model_dir, epochs, own)
         for callback in self._loop:
             callback.set_run(run)
-        params = {"epochs": run.epochs or 1, "steps": run.steps_per_epoch, "verbose": 0}
+        params = _params(run, epoch_steps, self._all)
         self._keras = keras.callbacks.CallbackList(self._all, model=self._model, **params)
+        for swap in self._swaps:  # of its last epoch it would overwrite the averages
+            swap.set_params({**params, "epochs": 0})
         self._keras.on_train_begin()
+        self._files.begun()
+        self._counts.begin(run.start_step, epoch_steps, own["tested"] if own else [])
         for key, callback in self._keyed():
             self._base[key] = copy.deepcopy(_public_state(callback))
             kept = dict((state or {}).get(key, {}))
@@ -98,7 +152,7 @@ class CallbackRunner:
             Plain values for JSON, and arrays by name: an EarlyStopping's `wait` and
             `best_weights`, say.
         """
-        plain: dict[str, dict] = {}
+        plain: dict[str, dict] = {_OWN: {**self._files.state(), "tested": self._counts.state()}}
         arrays: dict[str, np.ndarray] = {}
         for key, callback in self._keyed():
             base = self._base.get(key, {})
@@ -118,19 +172,27 @@ class CallbackRunner:
         self._keras.on_epoch_begin(epoch)
 
     def epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        self._files.epoch_end(logs)
         self._keras.on_epoch_end(epoch, logs)
+        for swap in self._swaps:
+            _private_api.swap_averages_back(swap)
 
     def call_begin(self, step: int, look: Callable[[Any], Any]) -> None:
         """Before a call of the loop whose first update makes the global step `step` + 1."""
         if self.need_batch_logs:
-            self._keras.on_train_batch_begin(step)
+            self._counts.call_begin(step)
+            for callback in self._all:
+                callback.on_train_batch_begin(self._counts.batch(callback, step), {})
         for callback in self._loop:
             callback.on_call_begin(step, look)
 
     def call_end(self, step: int, loss: float, batch_logs: Callable[[], dict]) -> None:
         """After a call that finished `step` updates; Keras counts batches from 0."""
         if self.need_batch_logs:
-            self._keras.on_train_batch_end(step - 1, batch_logs())
+            self._counts.call_end(step)
+            logs = dict(sorted(batch_logs().items()))  # as Keras sorts them
+            for callback in self._all:
+                callback.on_train_batch_end(self._counts.batch(callback, step - 1), logs)
         for callback in self._loop:
             callback.on_calls(step, {"loss": loss})
 
@@ -144,6 +206,7 @@ class CallbackRunner:
 
     def evaluate(self, step: int, evaluator: Callable[..., dict[str, float]]) -> dict[str, float]:
         """Runs an evaluation between the hooks that belong to it."""
+        self._counts.test_begin()
         self._keras.on_test_begin()
         listens = self._listens("on_test_batch_begin", "on_test_batch_end")
         metrics = evaluator(*((self._test_call,) if listens else ()))
@@ -153,6 +216,7 @@ class CallbackRunner:
         return metrics
 
     def saving(self, step: int) -> None:
+        self._counts.flush()
         for callback in self._loop:
             callback.on_saving(step)
 
@@ -172,6 +236,7 @@ class CallbackRunner:
             callback.close()
 
     def _test_call(self, first: int, last: int, logs: dict[str, float]) -> None:
+        self._counts.test_call(last)
         self._keras.on_test_batch_begin(first)
         self._keras.on_test_batch_end(last, logs)
 
@@ -200,6 +265,17 @@ def _checked(callback: Any) -> keras.callbacks.Callback:
             "for example callbacks=[keras.callbacks.CSVLogger('log.csv')]."
         )
     return callback
+
+
+def _params(
+    run: RunInfo, epoch_steps: int | None, callbacks: Iterable[keras.callbacks.Callback]
+) -> dict[str, Any]:
+    """What callbacks see as `self.params`."""
+    epochs, total = run.epochs, run.total_steps
+    if epochs is None and total is not None and epoch_steps:
+        epochs = -(-total // epoch_steps)
+    shown = any(isinstance(c, keras.callbacks.ProgbarLogger) for c in callbacks)
+    return {"epochs": epochs or 1, "steps": run.steps_per_epoch, "verbose": int(shown)}
 
 
 def _overrides(callback: keras.callbacks.Callback, hook: str) -> bool:

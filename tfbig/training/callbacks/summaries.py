@@ -40,9 +40,7 @@ class Summaries(LoopCallback):
         self.close()
         if self.run.model_dir is None:
             return
-        # A new file for each process. After a kill, the earlier process's file may hold steps
-        # after start_step, which are run and written again. Nothing is deleted here: TensorBoard
-        # takes a step that goes back as a restart and drops the older records from there on.
+        # A new file for each process.
         self._writer = tf.summary.create_file_writer(os.path.join(self.run.model_dir, "summaries"))
 
     def on_summary(self, step: int, logs: dict[str, float]) -> None:
@@ -70,6 +68,7 @@ class Summaries(LoopCallback):
     def _write(self, step: int, scalars: dict[str, float]) -> None:
         if self._writer is None:
             return
-        with self._writer.as_default():
+        # A TensorBoard callback with an update_freq switches summaries off between its steps.
+        with self._writer.as_default(), tf.summary.record_if(True):
             for tag, value in scalars.items():
                 tf.summary.write(tag, tf.constant(value, tf.float32), step, metadata=_SCALAR)
