@@ -87,7 +87,8 @@ def figures(name: str, mirrored: tf.distribute.Strategy) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         path = str(pathlib.Path(folder, "trained.keras"))
         model = build(name)
-        model.set_weights(expected.weights)
+        for variable, value in zip(model.variables, expected.weights, strict=True):
+            variable.assign(value)
         model.save(path)
         loaded = tfbig.finetuning.load_model(path)
         pixels, _ = images(name)
@@ -120,6 +121,40 @@ def tuned_by_a_head(name: str, path: str, loaded: keras.Model) -> dict[str, floa
         "frozen": difference([v.numpy() for v in kept], [backbone[v.path] for v in kept]),
         "left_out": len(backbone) - len(kept),
     }
+
+
+def tuned_by_adapters(name: str, path: str, loaded: keras.Model) -> dict[str, float]:
+    """A step of adapters: what moves, and whether they are merged when the model is saved."""
+    pixels, _ = images(name)
+    tuned = tune(name, path, 1, lora_rank=2, head=None)
+    trained = {v.path for v in tuned.trainable_variables}
+    backbone = {v.path: v.numpy() for v in loaded.variables}
+    kept = [v for v in tuned.variables if v.path in backbone]
+    seconds = [v for v in tuned.trainable_variables if v.path.endswith("_b")]
+    with tempfile.TemporaryDirectory() as folder:
+        merged = tfbig.export(tuned, folder)
+        served = tf.saved_model.load(merged).serve(tf.constant(pixels)).numpy()
+    return {
+        "adapters": len(trained),
+        "adapters_moved": max(float(np.abs(v.numpy()).max()) for v in seconds),
+        "adapters_frozen": difference([v.numpy() for v in kept], [backbone[v.path] for v in kept]),
+        "merged": difference([served], [tuned(pixels, training=False).numpy()]),
+    }
+
+
+def tune(name: str, path: str, steps: int, *, head: int | None = NEW_CLASSES, **recipe):
+    """The model after so many steps of SGD (0: one at the rate 0), with the same first head."""
+    pixels, labels = images(name, head or CLASSES)
+    return tfbig.fine_tune(
+        path,
+        lambda: tf.data.Dataset.from_tensor_slices((pixels, labels)).batch(BATCH),
+        recipe=tfbig.Recipe(
+            head=head, optimizer="sgd", learning_rate=RATE if steps else 0.0, **recipe
+        ),
+        strategy="one_device",
+        max_steps=1,
+        config=tfbig.RunConfig(tf_random_seed=1, jit_compile=False),
+    ).model
 
 
 def difference(got: list[np.ndarray], expected: list[np.ndarray]) -> float:

@@ -126,7 +126,7 @@ def train(case: Case, strategy: str | tf.distribute.Strategy, shared: str | None
             model_dir=model_dir if case.model_fn else None,
             config=tfbig.RunConfig(tf_random_seed=SEED, **config),
         )
-        rates = ("steps_per_sec", "examples_per_sec", "learning_rate")
+        rates = ("steps_per_sec", "examples_per_sec", "learning_rate", "steps_skipped")
         history = [
             {k: v for k, v in at.items() if k not in rates and not k.startswith("val_")}
             for at in result.history
