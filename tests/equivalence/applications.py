@@ -133,7 +133,8 @@ def tuned_by_adapters(name: str, path: str, loaded: keras.Model) -> dict[str, fl
     seconds = [v for v in tuned.trainable_variables if v.path.endswith("_b")]
     with tempfile.TemporaryDirectory() as folder:
         merged = tfbig.export(tuned, folder)
-        served = tf.saved_model.load(merged).serve(tf.constant(pixels)).numpy()
+        artifact = tf.saved_model.load(merged)
+        served = artifact.serve(tf.constant(pixels)).numpy()
     return {
         "adapters": len(trained),
         "adapters_moved": max(float(np.abs(v.numpy()).max()) for v in seconds),
