@@ -303,7 +303,7 @@ MODELS = {
     ),
     "evaluation features of another structure": (
         dict(eval_input_fn=lambda: slices({"a": X, "b": X}, Y).batch(16)),
-        ["features of eval_input_fn lacks '", "it has 'a', 'b', and the model's inputs are '"],
+        ["features of eval_input_fn lack '", "they have 'a', 'b', and the model's inputs are '"],
     ),
     "class names for class numbers": (
         dict(input_fn=lambda: slices(X, Y.astype("U1")).batch(16)),

@@ -104,7 +104,7 @@ def test_a_head_that_disagrees_with_the_labels(head, labels, says):
             ["features of shape (batch, 4), but the model", "expects (batch, 6)"],
         ),
         (one_input, X.reshape(40, 2, 3), ["features of shape (batch, 2, 3), but the model"]),
-        (one_input, {"x": X}, ["lacks 'input_layer", "it has 'x'", "or give the tensor itself"]),
+        (one_input, {"x": X}, ["lack 'input_layer", "they have 'x'", "or give the tensor itself"]),
         (one_input, (X, X), ["0 (batch, 6) and 1 (batch, 6); it takes (batch, 6)."]),
         (one_input, X.astype("U4"), ["features of dtype string, but", "takes float32; turn them"]),
         (one_input, X.astype("complex64"), ["features of dtype complex64, but the model"]),
@@ -113,7 +113,7 @@ def test_a_head_that_disagrees_with_the_labels(head, labels, says):
             X,
             ["input_fn, (batch, 6); it takes a (batch, 6) and b (batch, 2). Let input_fn"],
         ),
-        (two_inputs, {"a": X}, ["lacks 'b'", "it has 'a', and the model's inputs are 'a', 'b'."]),
+        (two_inputs, {"a": X}, ["lack 'b'", "they have 'a', and the model's inputs are 'a', 'b'."]),
         (two_inputs, {"a": X, "b": X}, ["a (batch, 6) and b (batch, 6); it takes a (batch, 6)"]),
         (
             subclassed,

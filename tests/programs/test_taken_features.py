@@ -96,7 +96,7 @@ def test_surplus_entries_change_nothing_and_are_named_once(build, caplog):
         result = train(build, given, eval_input_fn=given)
     assert (result.loss, result.metrics["loss"]) == (0.0, 0.0)
     (line,) = lines_with(caplog, "left aside")
-    assert line.startswith("features of input_fn has 'a_id', 'z', which no input of the model ")
+    assert line.startswith("features of input_fn have 'a_id', 'z', which no input of the model ")
     assert tfbig.evaluate(result.model, given, strategy="one_device")["loss"] == 0.0
     predicted = list(tfbig.predict(result.model, given, strategy="one_device"))
     np.testing.assert_array_equal(predicted, np.full((8, 1), 2.0))
@@ -132,7 +132,7 @@ def test_optional_inputs_may_be_missing_and_others_may_not():
     assert taken_features(optional(), {"c": 2}) == {"b": None, "c": 2}
     assert train(optional, data(c=B - C)).loss == 0.0
     said = (
-        "features of input_fn lacks 'c', which the model 'named' takes; it has 'b', 'cc', and the "
+        "features of input_fn lack 'c', which the model 'named' takes; they have 'b', 'cc', and the "
         "model's inputs are 'b', 'c'. To mend it, give an entry of that name, or name the "
         "keras.Input after what is given."
     )

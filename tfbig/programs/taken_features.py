@@ -111,8 +111,8 @@ def _lacking(
     if len(wanted) == 1 and len(features) == 1:
         advice += ", or give the tensor itself instead of a dict"
     return UserError(
-        f"{where} of input_fn lacks {_names(missing)}, which the model {model.name!r} takes; it "
-        f"has {_names(features)}, and the model's inputs are {_names(wanted)}. To mend it, "
+        f"{where} of input_fn lack {_names(missing)}, which the model {model.name!r} takes; they "
+        f"have {_names(features)}, and the model's inputs are {_names(wanted)}. To mend it, "
         f"{advice}."
     )
 
@@ -128,7 +128,7 @@ def _say(model: keras.Model, surplus: list[str]) -> None:
         return
     _SAID[model].update(new)
     log.warning(
-        "features of input_fn has %s, which no input of the model %r is named after; left aside",
+        "features of input_fn have %s, which no input of the model %r is named after; left aside",
         _names(new),
         model.name,
     )
