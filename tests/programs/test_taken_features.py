@@ -132,8 +132,8 @@ def test_optional_inputs_may_be_missing_and_others_may_not():
     assert taken_features(optional(), {"c": 2}) == {"b": None, "c": 2}
     assert train(optional, data(c=B - C)).loss == 0.0
     said = (
-        "features of input_fn lack 'c', which the model 'named' takes; they have 'b', 'cc', and the "
-        "model's inputs are 'b', 'c'. To mend it, give an entry of that name, or name the "
+        "features of input_fn lack 'c', which the model 'named' takes; they have 'b', 'cc', and "
+        "the model's inputs are 'b', 'c'. To mend it, give an entry of that name, or name the "
         "keras.Input after what is given."
     )
     build = lambda: functional(name="named")  # noqa: E731
