@@ -50,8 +50,10 @@ def updated_variables(
 
     def traced(*tensors):
         graph = tf.compat.v1.get_default_graph()
+        # A regularizer of Keras takes its variable's value from the scope, and needs one there.
+        given = [(v, v) for v in model.variables if v.regularizer is not None]
         before = len(graph.get_operations())
-        with RecordingScope() as scope:
+        with RecordingScope(given) as scope:
             function(tf.nest.pack_sequence_as(spec, tensors))
         of_keras.update(scope.updated)
         assigned.update(_assigned_handles(graph, before))
