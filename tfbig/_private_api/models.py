@@ -139,6 +139,16 @@ def flatten_layers(model: keras.Model) -> list[keras.layers.Layer]:
     return list(model._flatten_layers())
 
 
+def init_arguments(layer) -> dict | None:
+    """The arguments that a layer was made with, with defaults; None where Keras kept none.
+
+    Reason: Keras keeps those that are plain values, for configs that it makes up; a config that a
+    class writes itself may leave some out. Guard: tests/programs/test_told_arguments.py.
+    """
+    kept = getattr(layer, "_auto_config", None)
+    return None if kept is None else dict(kept.config)
+
+
 def own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
     """The weights that a layer itself has made, without those of the layers in it.
 

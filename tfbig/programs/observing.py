@@ -150,10 +150,10 @@ def _attributes(model: keras.Model) -> Iterator[tuple[str, Any]]:
     """What the layers' attributes hold, each with its layer's and attribute's names."""
     for layer in _private_api.flatten_layers(model):
         attributes = {k: v for k, v in vars(layer).items() if not k.startswith("_self_")}
-        yield from _leaves(layer.name, attributes)
+        yield from leaves(layer.name, attributes)
 
 
-def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+def leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     """What dicts, lists and tuples hold, each with a name that tells where."""
     if isinstance(value, dict):
         items = value.items()
@@ -163,4 +163,4 @@ def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield name, value
         return
     for key, inner in items:
-        yield from _leaves(f"{name}/{key}", inner)
+        yield from leaves(f"{name}/{key}", inner)
