@@ -59,6 +59,7 @@ from tfbig._private_api.models import (
     overrides,
     own_variables,
     set_own_trainable,
+    snake_case,
     try_compiled,
 )
 from tfbig._private_api.operations import (
@@ -197,6 +198,7 @@ __all__ = [
     "serialize_iterator",
     "set_keras_mask",
     "set_own_trainable",
+    "snake_case",
     "set_value",
     "shape_only_variable",
     "slots_of",

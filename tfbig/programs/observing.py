@@ -61,7 +61,7 @@ def updated_variables(
 
     run(traced, tf.nest.flatten(spec))
     of_tensorflow = []
-    for _, leaf in _attributes(model) if assigned else ():
+    for _, leaf in attributes_of(model) if assigned else ():
         handles = {id(v.handle) for v in getattr(leaf, "values", (leaf,))} if _is_raw(leaf) else ()
         if assigned.keys() & set(handles):
             of_tensorflow.append(leaf)
@@ -138,7 +138,7 @@ def is_own(thing: Any) -> bool:
 def owners_of(model: keras.Model, variables: list) -> dict[int, str]:
     """By a variable's id a name for it: its layer's name and the attribute that holds it."""
     wanted, found = {id(v) for v in variables}, {}
-    for name, leaf in _attributes(model):
+    for name, leaf in attributes_of(model):
         if id(leaf) in wanted:
             found.setdefault(id(leaf), name)
     for number, variable in enumerate(variables):
@@ -146,7 +146,7 @@ def owners_of(model: keras.Model, variables: list) -> dict[int, str]:
     return found
 
 
-def _attributes(model: keras.Model) -> Iterator[tuple[str, Any]]:
+def attributes_of(model: keras.Model) -> Iterator[tuple[str, Any]]:
     """What the layers' attributes hold, each with its layer's and attribute's names."""
     for layer in _private_api.flatten_layers(model):
         attributes = {k: v for k, v in vars(layer).items() if not k.startswith("_self_")}
