@@ -51,7 +51,8 @@ class RunConfig:
             over the global batch; "sum" does not divide.
         accumulation_steps: micro-batches per update, each with a part of the global batch.
         precision: "float32", "mixed_bfloat16" or "mixed_float16" (Keras dtype policies).
-        jit_compile: "auto", True or False: XLA for the training step.
+        jit_compile: "auto", True or False: XLA for the training step. That of a model's `compile`
+            is not read: where there is no GPU, Keras keeps False for "auto" too.
         remat: True: recompute activations in the backward pass, by block (Chen et al. 2016),
             which takes less memory and about a third more time. Keras models only.
         steps_per_loop: "auto" or the largest number of steps inside one traced loop.

@@ -327,7 +327,7 @@ def test_a_checkpoint_says_which_variables_are_one_table(tmp_path):
 def test_a_table_of_another_size_is_another_model(tmp_path):
     build = lambda rows, shards: runs.build(shards, by_rows["adagrad"], rows=rows)  # noqa: E731
     runs.train(build(23, 2), steps=1, model_dir=str(tmp_path))
-    with pytest.raises(CheckpointError, match=r"table is float32\[23, 4\] there and .*\[24, 4\]"):
+    with pytest.raises(CheckpointError, match=r"table_0 is float32\[23, 4\] there and .*\[24, 4\]"):
         runs.train(build(24, 3), steps=2, model_dir=str(tmp_path))
 
 

@@ -39,10 +39,15 @@ class WithTraining(keras.Model):
         return squares(y, y_pred) * (1.0 if training else 3.0)
 
 
-def built(kind: type) -> keras.Model:
+class AddsToKeras(keras.Model):
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return super().compute_loss(x, y, y_pred, sample_weight) + squares(y, y_pred)
+
+
+def built(kind: type, **arguments) -> keras.Model:
     keras.utils.set_random_seed(3)
     inputs = keras.Input((4,))
-    model = kind(inputs, layers.Dense(1)(inputs))
+    model = kind(inputs, layers.Dense(1, **arguments)(inputs))
     model.compile(keras.optimizers.SGD(0.1))
     return model
 
@@ -71,6 +76,21 @@ def test_a_compute_loss_trains_and_evaluates_as_fit_does_whatever_arguments_it_h
     assert tfbig.evaluate(result.model, data, metrics=[])["loss"] == pytest.approx(
         evaluated, rel=1e-5
     )
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_compute_loss_that_calls_keras_s_counts_regularizers_once_as_fit_does(parts):
+    def build():
+        return built(AddsToKeras, kernel_regularizer=keras.regularizers.L2(0.5))
+
+    expected = build()
+    first = expected.get_weights()[0]
+    expected.fit(data(), verbose=0, shuffle=False)
+    config = tfbig.RunConfig(jit_compile=False, accumulation_steps=parts)
+    result = tfbig.train_distributed(build, data, epochs=1, strategy="one_device", config=config)
+    for one, other in zip(expected.get_weights(), result.model.get_weights(), strict=True):
+        np.testing.assert_allclose(other, one, atol=1e-6)
+    assert np.abs(expected.get_weights()[0] - first).max() > 0.05
 
 
 def test_compute_metrics_is_given_the_weights_by_their_name():

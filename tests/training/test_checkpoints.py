@@ -216,7 +216,7 @@ def test_a_newer_format_is_refused(checkpoints):
         metadata = json.load(file)
     with open(path, "w") as file:
         json.dump({**metadata, "format": 99}, file)
-    with pytest.raises(CheckpointError, match=r"newer tfbig \(format 99, this one reads 2\)"):
+    with pytest.raises(CheckpointError, match=r"newer tfbig \(format 99, this one reads 3\)"):
         restore(checkpoints)
 
 

@@ -11,6 +11,7 @@ from keras.src.backend.common.name_scope import current_path
 from keras.src.export.export_utils import get_input_signature, make_tf_tensor_spec
 from keras.src.models.functional import Functional
 from keras.src.trainers.trainer import Trainer
+from keras.src.utils.naming import to_snake_case
 
 
 @contextlib.contextmanager
@@ -137,6 +138,25 @@ def overrides(model: keras.Model, method: str) -> bool:
 def flatten_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """All layers of a model, nested ones too; `model.layers` lists the outer ones only."""
     return list(model._flatten_layers())
+
+
+def init_arguments(layer) -> dict | None:
+    """The arguments that a layer was made with, with defaults; None where Keras kept none.
+
+    Reason: Keras keeps those that are plain values, for configs that it makes up; a config that a
+    class writes itself may leave some out. Guard: tests/programs/test_told_arguments.py.
+    """
+    kept = getattr(layer, "_auto_config", None)
+    return None if kept is None else dict(kept.config)
+
+
+def snake_case(name: str) -> str:
+    """The name that Keras gives to parts of a class, before it adds a number.
+
+    Reason: a name that a user chose may end in a number too. Guard:
+    tests/programs/test_renumbering.py.
+    """
+    return to_snake_case(name)
 
 
 def own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:

@@ -1,7 +1,8 @@
 """Some of a file's weights into a model that is not quite the file's."""
 
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -9,9 +10,10 @@ import numpy as np
 
 from tfbig import _private_api
 from tfbig.errors import UserError
-from tfbig.finetuning.weights import Saved, fill, read_saved
+from tfbig.finetuning.weights import Saved, fill, newest_checkpoint, read_saved
 from tfbig.programs.preprocessing import settle
-from tfbig.programs.renumbering import Renumbering
+from tfbig.programs.renumbering import Renumbering, automatic_names
+from tfbig.training.checkpoints import counts_all_numbers
 
 _WAYS = ("name", "shape", "exact")
 
@@ -76,7 +78,7 @@ def load_weights(model: keras.Model, path: str | os.PathLike, by: str = "name") 
         return LoadReport(tuple((v.path, path, tuple(v.shape)) for v in model.weights), (), ())
     saved = read_saved(path)
     targets = _targets(model)
-    pairs = max((_by_name(targets, saved, plain) for plain in (True, False)), key=len)
+    pairs = max((_by_name(targets, saved, ways) for ways in _renumberings(model, path)), key=len)
     reasons = {
         j: f"shape {list(saved[j].value.shape)} against {list(targets[i][0].shape)} in the model"
         for i, j in pairs.items()
@@ -119,20 +121,31 @@ def _targets(model: keras.Model) -> list[tuple[keras.Variable, str, str]]:
     return [(v, v.path, places.get(id(v), "")) for v in model.weights]
 
 
-def _by_name(targets: list, saved: Sequence[Saved], plain: bool) -> dict[int, int]:
+def _renumberings(model: keras.Model, path: str) -> list[Callable[[], Callable]]:
+    """Makers of what renames weights before they are compared: of nothing, and a Renumbering."""
+    folder = newest_checkpoint(path) if os.path.isdir(path) else None
+    if folder and os.path.isfile(os.path.join(folder, "metadata.json")):
+        if counts_all_numbers(folder):
+            return [functools.partial(Renumbering, None)]
+    return [lambda: str, functools.partial(Renumbering, automatic_names(model))]
+
+
+def _by_name(targets: list, saved: Sequence[Saved], renumbering: Callable) -> dict[int, int]:
     """Places of the model's weights to those of the file's with the same name.
 
     A path may have the model's name before it in one and not in the other.
+
+    Args:
+        targets, saved: as their names say.
+        renumbering: returns what renames the names of one of them.
     """
-    renumber = (lambda name: name) if plain else Renumbering()
+    renumber = renumbering()
     found: dict[str, list[int]] = {}
     for j, entry in enumerate(saved):
         name = renumber(entry.name)
         for alias in {name, name.partition("/")[2] if name.count("/") > 1 else name}:
             found.setdefault(alias, []).append(j)
-    by_path, by_place = (lambda n: n, Renumbering()) if plain else (Renumbering(), Renumbering())
-    if plain:
-        by_place = by_path
+    by_path, by_place = renumbering(), renumbering()
     pairs, taken = {}, set()
     for i, (_, path, place) in enumerate(targets):
         path, place = by_path(path), by_place(place)

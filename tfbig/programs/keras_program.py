@@ -35,7 +35,7 @@ from tfbig.programs.output_weights import by_output
 from tfbig.programs.preprocessing import STATE, described_state, layer_without_xla, settle
 from tfbig.programs.program import Batch, Forward, Program, Term, Values
 from tfbig.programs.remat import Remat, recomputing
-from tfbig.programs.renumbering import Renumbering
+from tfbig.programs.renumbering import Renumbering, automatic_names
 from tfbig.programs.taken_features import taken_features
 from tfbig.programs.tuning import tuning_of
 
@@ -350,7 +350,7 @@ class KerasProgram(Program):
         """Model, optimizer and metric variables by path, automatic numbers counted from 0."""
         groups = self.variable_groups()
         named = {}
-        renumber = Renumbering()
+        renumber = Renumbering(automatic_names(self.model))
         for group, variables in groups.items():
             for variable in variables:
                 name = f"{group}/{renumber(variable.path)}"

@@ -50,8 +50,10 @@ def updated_variables(
 
     def traced(*tensors):
         graph = tf.compat.v1.get_default_graph()
+        # A regularizer of Keras takes its variable's value from the scope, and needs one there.
+        given = [(v, v) for v in model.variables if v.regularizer is not None]
         before = len(graph.get_operations())
-        with RecordingScope() as scope:
+        with RecordingScope(given) as scope:
             function(tf.nest.pack_sequence_as(spec, tensors))
         of_keras.update(scope.updated)
         assigned.update(_assigned_handles(graph, before))
@@ -59,7 +61,7 @@ def updated_variables(
 
     run(traced, tf.nest.flatten(spec))
     of_tensorflow = []
-    for _, leaf in _attributes(model) if assigned else ():
+    for _, leaf in attributes_of(model) if assigned else ():
         handles = {id(v.handle) for v in getattr(leaf, "values", (leaf,))} if _is_raw(leaf) else ()
         if assigned.keys() & set(handles):
             of_tensorflow.append(leaf)
@@ -136,7 +138,7 @@ def is_own(thing: Any) -> bool:
 def owners_of(model: keras.Model, variables: list) -> dict[int, str]:
     """By a variable's id a name for it: its layer's name and the attribute that holds it."""
     wanted, found = {id(v) for v in variables}, {}
-    for name, leaf in _attributes(model):
+    for name, leaf in attributes_of(model):
         if id(leaf) in wanted:
             found.setdefault(id(leaf), name)
     for number, variable in enumerate(variables):
@@ -144,14 +146,14 @@ def owners_of(model: keras.Model, variables: list) -> dict[int, str]:
     return found
 
 
-def _attributes(model: keras.Model) -> Iterator[tuple[str, Any]]:
+def attributes_of(model: keras.Model) -> Iterator[tuple[str, Any]]:
     """What the layers' attributes hold, each with its layer's and attribute's names."""
     for layer in _private_api.flatten_layers(model):
         attributes = {k: v for k, v in vars(layer).items() if not k.startswith("_self_")}
-        yield from _leaves(layer.name, attributes)
+        yield from leaves(layer.name, attributes)
 
 
-def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+def leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     """What dicts, lists and tuples hold, each with a name that tells where."""
     if isinstance(value, dict):
         items = value.items()
@@ -161,4 +163,4 @@ def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield name, value
         return
     for key, inner in items:
-        yield from _leaves(f"{name}/{key}", inner)
+        yield from leaves(f"{name}/{key}", inner)

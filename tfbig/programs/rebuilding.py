@@ -1,6 +1,5 @@
 """Makes a Keras model again: the same layers, weights and compile options, other variables."""
 
-import inspect
 from typing import Any
 
 import keras
@@ -10,6 +9,7 @@ from tfbig.layers.rows import recut_values, shard_of
 from tfbig.programs import hub_tasks
 from tfbig.programs.adapters import give_same_adapters, merged_weights, without_adapters
 from tfbig.programs.preprocessing import give_same_state
+from tfbig.programs.told_arguments import check_config, check_copies
 from tfbig.programs.trainable_flags import copy_trainable_flags
 
 # Attributes of Keras's own that change as a model is built, compiled and trained.
@@ -67,6 +67,7 @@ def rebuilt_uncompiled(
     _check_apart(copy, model)
     if model.built and not copy.built:
         copy.build_from_config(model.get_build_config())
+    check_copies(model, copy)
     if model.built and merge_adapters:
         _set_weights(copy, merged_weights(model), model)
     elif model.built:
@@ -119,7 +120,7 @@ def _from_config(model: keras.Model, policy: str) -> keras.Model:
                 made = keras.models.clone_model(layer, clone_function=copy)
             else:
                 if isinstance(layer, keras.Model):
-                    _check_config(layer)
+                    check_config(layer)
                 config = hub_tasks.with_preprocessor(layer, without_adapters(layer.get_config()))
                 if policy != "float32" and id(layer) not in outputs:
                     config = _in_policy(config, policy)
@@ -173,7 +174,7 @@ def _compile_arguments(model: keras.Model) -> dict:
 
 
 def _new_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    _check_config(optimizer)
+    check_config(optimizer)
     config = optimizer.get_config()
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         config["inner_optimizer"] = _new_optimizer(optimizer.inner_optimizer)
@@ -196,26 +197,5 @@ def _new_metric(metric: keras.metrics.Metric) -> keras.metrics.Metric:
         return keras.metrics.MeanMetricWrapper(
             function, name=metric.name, dtype=metric.dtype, **arguments
         )
-    _check_config(metric)
+    check_config(metric)
     return type(metric).from_config(metric.get_config())
-
-
-def _check_config(thing: Any) -> None:
-    """Raises a TypeError where an object's config lacks arguments of its class's `__init__`.
-
-    The config that Keras makes up for a metric or a model would have default values for them.
-    One that another class has written tells what is in it, whatever that class's `__init__` takes.
-    """
-    kind = type(thing)
-    teller = next(cls for cls in kind.__mro__ if "get_config" in vars(cls))
-    known = {"self", "name", "dtype", "trainable", *inspect.signature(teller.__init__).parameters}
-    own = [
-        p.name
-        for p in inspect.signature(kind.__init__).parameters.values()
-        if p.name not in known and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    ]
-    if own and teller.__module__.split(".")[0] != "keras":
-        told = thing.get_config()
-        own = [name for name in own if name not in told]
-    if own:
-        raise TypeError(f"{kind.__name__} needs a get_config that tells {', '.join(own)}")

@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfbig.errors import CheckpointError, UserError
+from tfbig.programs.renumbering import earlier_names
 from tfbig.training.checkpoint_folders import folder_of, steps_in
 from tfbig.training.checkpoint_state import (
     first_line,
@@ -34,8 +35,9 @@ from tfbig.training.tables import as_wholes, tables_of
 
 log = logging.getLogger("tfbig")
 
-_FORMAT = 1
+_FIRST_FORMAT = 1  # all numbers in names counted anew, those that users chose too
 _NAMED_FORMAT = 2  # variables under their own names
+_FORMAT = 3  # of Keras models
 _REPLACED = ".replaced"
 # What TensorFlow's and NumPy's readers raise for files that are cut, changed or missing. The
 # former answers a cut file with an IndexError.
@@ -262,10 +264,11 @@ class Checkpoints:
             except (OSError, ValueError) as error:
                 damaged.append(_warn_damaged(path, error))
                 continue
-            self._compare(path, metadata, variables)
+            named = _as_written(metadata, variables)
+            self._compare(path, metadata, named)
             others = trackables(metadata)
             try:
-                return _read(path, metadata, variables, others)
+                return _read(path, metadata, named, others)
             except _DAMAGED as error:
                 damaged.append(_warn_damaged(path, error))
         if damaged:
@@ -278,7 +281,7 @@ class Checkpoints:
     def restore_from(self, path: str, variables: dict, trackables: Callable) -> Restored:
         """Restores the checkpoint that the chief has restored, from here or a copy elsewhere."""
         metadata = _metadata_in(path)
-        return _read(path, metadata, variables, trackables(metadata))
+        return _read(path, metadata, _as_written(metadata, variables), trackables(metadata))
 
     def _point_at_newest(self) -> None:
         """Has tf.train.latest_checkpoint(model_dir) find what is there."""
@@ -327,6 +330,18 @@ class Checkpoints:
         )
 
 
+def _as_written(metadata: dict, variables: dict) -> dict:
+    """Variables by the names that a checkpoint has for them."""
+    if metadata["format"] != _FIRST_FORMAT:
+        return variables
+    return dict(zip(earlier_names(variables), variables.values(), strict=True))
+
+
+def counts_all_numbers(folder: str) -> bool:
+    """Whether a checkpoint's names are of format 1; see `programs.renumbering`."""
+    return _metadata_in(folder)["format"] == _FIRST_FORMAT
+
+
 def _kinds(variables: dict) -> dict[str, list]:
     return {n: [list(v.shape), v.dtype.name] for n, v in variables.items()}
 
@@ -336,10 +351,10 @@ def _metadata_in(path: str) -> dict:
         metadata = json.load(file)
     if not isinstance(metadata, dict) or "variables" not in metadata:
         raise ValueError("metadata.json is not a tfbig checkpoint's")
-    if metadata["format"] > _NAMED_FORMAT:
+    if metadata["format"] > _FORMAT:
         raise CheckpointError(
             f"{path} was written by a newer tfbig (format {metadata['format']}, "
-            f"this one reads {_NAMED_FORMAT}); install that, or give another model_dir."
+            f"this one reads {_FORMAT}); install that, or give another model_dir."
         )
     return metadata
 
