@@ -122,7 +122,8 @@ def tuned_by_a_head(name: str, path: str, loaded: keras.Model) -> dict[str, floa
     zero, one = (tune(name, path, steps, freeze="backbone") for steps in (0, 1))
     kernel, bias = (np.float64(v.numpy()) for v in zero.get_layer("head").weights)
     features, labels = features[:BATCH], labels[:BATCH]
-    scores = np.exp(features @ kernel + bias)
+    scores = features @ kernel + bias
+    scores = np.exp(scores - scores.max(axis=1, keepdims=True))
     error = scores / scores.sum(axis=1, keepdims=True) - np.eye(NEW_CLASSES)[labels]
     expected = [kernel - RATE * features.T @ error / BATCH, bias - RATE * error.mean(axis=0)]
     got = [v.numpy() for v in one.get_layer("head").weights]
@@ -134,7 +135,7 @@ def tuned_by_a_head(name: str, path: str, loaded: keras.Model) -> dict[str, floa
 
 
 def kept(tuned: keras.Model, loaded: keras.Model) -> dict[str, float]:
-    """How far the layers that both have are apart, and the names of those that are gone."""
+    """How far the layers that both have are apart, and which layers with weights are gone."""
     ours = {layer.name: layer for layer in tuned.layers}
     both = [(ours[each.name], each) for each in loaded.layers if each.name in ours]
     values = (
@@ -143,7 +144,7 @@ def kept(tuned: keras.Model, loaded: keras.Model) -> dict[str, float]:
     )
     return {
         "frozen": difference(*values),
-        "gone": [each.name for each in loaded.layers if each.name not in ours],
+        "gone": [each.name for each in loaded.layers if each.weights and each.name not in ours],
     }
 
 

@@ -23,7 +23,7 @@ def test_two_steps_are_those_of_a_loop_and_a_new_head_and_adapters_are_trained(n
     assert found["one"] <= 1e-7 and found["two"] <= 1e-7 and found["moved"] >= 1e-4, told
     assert found["one_loss"] <= 1e-6 and found["two_loss"] <= 1e-6, told
     assert found["loaded"] <= 1e-6, told
-    assert found["head"] <= 1e-6 < found["head_moved"], told
+    assert found["head"] <= 1e-6 + 1e-5 * found["head_moved"] and found["head_moved"] >= 1e-4, told
     assert found["frozen"] == 0, told
     assert found["gone"] == [applications.APPLICATIONS[name].classifier], told
     if applications.APPLICATIONS[name].adapters:
