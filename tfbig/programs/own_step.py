@@ -25,6 +25,7 @@ from tfbig.programs.own_state import (
     with_copies,
 )
 from tfbig.programs.preprocessing import layer_without_xla
+from tfbig.programs.reported_metrics import flat_logs
 
 log = logging.getLogger("tfbig")
 
@@ -204,7 +205,7 @@ class OwnStepProgram(KerasProgram):
                 'such as {"loss": self.loss_tracker.result()}.'
             )
         flat = {}
-        for name, value in _flattened(logs).items():
+        for name, value in flat_logs(logs).items():
             value = tf.cast(keras.ops.convert_to_tensor(value), tf.float32)
             if not value.shape.is_fully_defined():
                 raise UserError(
@@ -286,11 +287,3 @@ def _made_at_once(next_creator: Any, **arguments: Any) -> tf.Variable:
     """Makes a variable outside of the trace; tf.function could not initialize a mirrored one."""
     with tf.init_scope():
         return next_creator(**arguments)
-
-
-def _flattened(logs: dict) -> dict[str, Any]:
-    """Logs with those of dicts in them, as `fit` shows them."""
-    flat = {}
-    for name, value in logs.items():
-        flat.update(_flattened(value) if isinstance(value, dict) else {str(name): value})
-    return flat
