@@ -112,6 +112,8 @@ class KerasProgram(Program):
             self._updated,
             fed_metrics(self.model, self._metrics.all, self._call, (features, labels, weight)),
         )
+        for warning in self._metrics.observe((features, labels, self._outputs, weight)):
+            self.warn_once(warning)
         layers = _private_api.flatten_layers(self.model)
         self.couples_replicas = any(getattr(layer, "synchronized", False) for layer in layers)
         self.per_replica_statistics = any(
@@ -369,8 +371,8 @@ class KerasProgram(Program):
     def settle(self) -> None:
         settle(self.model)
 
-    def metric_results(self) -> dict[str, Any]:
-        return program.plain_values(self._metrics.results())
+    def metric_results(self, loss: float | None = None) -> dict[str, Any]:
+        return program.plain_values(self._metrics.results(loss))
 
     def reset_metrics(self) -> None:
         self._metrics.reset()

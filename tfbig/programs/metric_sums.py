@@ -18,6 +18,7 @@ import numpy as np
 
 from tfbig import _private_api
 from tfbig.programs.observing import is_own
+from tfbig.programs.raw_variables import refuse_raw_variables
 
 log = logging.getLogger("tfbig")
 
@@ -60,6 +61,8 @@ def metric_sums(
     own = _private_api.overrides(model, "compute_metrics")
     if not own and all(id(v) in known for v in variables):
         return [fed.get(id(v), PARTS) for v in variables]
+    each = list(itertools.chain.from_iterable(map(inner_metrics, metrics)))
+    refuse_raw_variables(each, update, symbols)
     tried = _tried(variables, update, symbols)
     if tried is None:  # only what it cannot have touched is known
         touched = {id(v) for v in variables} - set(by_model) if own else set()

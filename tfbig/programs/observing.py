@@ -54,7 +54,7 @@ def updated_variables(
         with RecordingScope() as scope:
             function(tf.nest.pack_sequence_as(spec, tensors))
         of_keras.update(scope.updated)
-        assigned.update(_assigned_handles(graph, before))
+        assigned.update(assigned_handles(graph, before))
         return tf.zeros([])
 
     run(traced, tf.nest.flatten(spec))
@@ -80,7 +80,7 @@ def _is_raw(leaf: Any) -> bool:
     )
 
 
-def _assigned_handles(graph: Any, start: int) -> dict[int, str]:
+def assigned_handles(graph: Any, start: int) -> dict[int, str]:
     """The ids of the handles of TensorFlow's variables that are assigned, and the operations.
 
     Args:
@@ -148,10 +148,10 @@ def _attributes(model: keras.Model) -> Iterator[tuple[str, Any]]:
     """What the layers' attributes hold, each with its layer's and attribute's names."""
     for layer in _private_api.flatten_layers(model):
         attributes = {k: v for k, v in vars(layer).items() if not k.startswith("_self_")}
-        yield from _leaves(layer.name, attributes)
+        yield from leaves(layer.name, attributes)
 
 
-def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+def leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     """What dicts, lists and tuples hold, each with a name that tells where."""
     if isinstance(value, dict):
         items = value.items()
@@ -161,4 +161,4 @@ def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield name, value
         return
     for key, inner in items:
-        yield from _leaves(f"{name}/{key}", inner)
+        yield from leaves(f"{name}/{key}", inner)

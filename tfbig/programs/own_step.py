@@ -16,6 +16,7 @@ from tfbig.programs.keras_checks import explain_numbers
 from tfbig.programs.keras_program import KerasProgram, runs_convolutions
 from tfbig.programs.metric_sums import NOTHING
 from tfbig.programs.observing import owners_of
+from tfbig.programs.own_reports import flat_logs
 from tfbig.programs.own_state import (
     besides,
     copies_of,
@@ -25,7 +26,6 @@ from tfbig.programs.own_state import (
     with_copies,
 )
 from tfbig.programs.preprocessing import layer_without_xla
-from tfbig.programs.reported_metrics import flat_logs
 
 log = logging.getLogger("tfbig")
 
@@ -263,9 +263,9 @@ class OwnStepProgram(KerasProgram):
             settings["number of replicas of its own train_step"] = max(copies, default=0) + 1
         return settings
 
-    def metric_results(self) -> dict[str, Any]:
+    def metric_results(self, loss: float | None = None) -> dict[str, Any]:
         if not self.runs_itself(self._training):
-            return super().metric_results()
+            return super().metric_results(loss)
         return program.plain_values(self._logs[self._training])
 
     def reset_metrics(self) -> None:
