@@ -35,6 +35,8 @@ from tfbig._private_api.losses import (
     compiled_losses,
     compiled_metrics,
     keras_mask,
+    loss_tracker,
+    loss_trackers,
     loss_values,
     losses_of_one_replica,
     metric_function,
@@ -60,6 +62,7 @@ from tfbig._private_api.models import (
     own_variables,
     set_own_trainable,
     snake_case,
+    traced_symbolically,
     try_compiled,
 )
 from tfbig._private_api.operations import (
@@ -181,6 +184,7 @@ __all__ = [
     "observed_gradients",
     "observed_synchronization",
     "output_spec",
+    "traced_symbolically",
     "own_copy",
     "own_variables",
     "overrides",
@@ -189,6 +193,8 @@ __all__ = [
     "put_averages_in_place",
     "reduce_no_more",
     "register_python_function",
+    "loss_tracker",
+    "loss_trackers",
     "reported_metrics",
     "reproducible_dropout",
     "rows_updated_alone",

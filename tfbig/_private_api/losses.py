@@ -53,6 +53,22 @@ def reported_metrics(model: keras.Model) -> list[keras.metrics.Metric]:
     return [metric for metric in model.metrics if metric is not model._loss_tracker]
 
 
+def loss_tracker(model: keras.Model) -> keras.metrics.Mean:
+    """The metric that reports a compiled model's loss.
+
+    Reason: a model's own methods read it. Guard: tests/programs/test_own_reports.py.
+    """
+    return model._loss_tracker
+
+
+def loss_trackers(model: keras.Model) -> list[keras.metrics.Metric]:
+    """The metrics that report the loss of each output, which Keras itself updates.
+
+    Reason: `model.metrics` has them among the others. Guard: tests/programs/test_fed_metrics.py.
+    """
+    return list(model._compile_loss.metrics) if model._compile_loss is not None else []
+
+
 @contextlib.contextmanager
 def substituted_losses(model: keras.Model, wrap) -> Iterator[tuple]:
     """Puts `wrap(i, loss)` in the place of the model's i-th loss function inside the block.

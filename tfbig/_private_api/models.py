@@ -176,6 +176,15 @@ def output_spec(model: keras.Model, features):
     return keras.src.backend.compute_output_spec(model, features, training=False)
 
 
+def traced_symbolically(function, *arguments) -> None:
+    """Calls a function with symbolic tensors for its KerasTensors, in a scratch graph.
+
+    Reason: what a model gives to its metrics is looked at with batches of no fixed size. Guard:
+    tests/programs/test_fed_metrics.py.
+    """
+    keras.src.backend.compute_output_spec(function, *arguments)
+
+
 def set_own_trainable(layer: keras.layers.Layer, value: bool) -> None:
     """Sets `trainable` of a layer alone, and leaves its weights and the layers in it as they are.
 

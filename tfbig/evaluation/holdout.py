@@ -207,8 +207,13 @@ def _placed(model: keras.Model, placement: Placement, has_loss: bool, keep: bool
 
 
 def _leave_optimizer_out(model: keras.Model, placement: Placement) -> None:
-    """Compiles a model with an optimizer that keeps nothing for a weight; none is trained."""
-    arguments = {**_private_api.compile_arguments(model), "optimizer": keras.optimizers.SGD()}
+    """Compiles a model with an optimizer that keeps nothing for a weight; none is trained.
+
+    A model's own compute_metrics may report the learning rate.
+    """
+    rate = float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
+    optimizer = keras.optimizers.SGD(rate)
+    arguments = {**_private_api.compile_arguments(model), "optimizer": optimizer}
     with placement.scope():
         model.compile(**arguments)
 

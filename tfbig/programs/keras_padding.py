@@ -3,6 +3,7 @@
 import keras
 
 from tfbig import _private_api
+from tfbig.programs.metric_sums import is_sum
 
 # Layers that mix the examples of a batch, or may do anything.
 _MIXING = (
@@ -36,10 +37,7 @@ def exact_with_padding(model: keras.Model, metrics: list) -> bool:
     compiled = _private_api.compiled_metrics(model)
     inner = [m for metric in metrics for m in (metric.metrics if metric is compiled else [metric])]
     rank = max((len(output.shape) for output in model.outputs), default=0)
-    return all(
-        _known(type(m), _private_api.metric_function(m)[0]) and _weighs_examples(m, rank)
-        for m in inner
-    )
+    return all(is_sum(m) and _weighs_examples(m, rank) for m in inner)
 
 
 def _weighs_examples(metric: keras.metrics.Metric, rank: int) -> bool:

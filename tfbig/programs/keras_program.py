@@ -13,6 +13,7 @@ from tfbig.layers.rows import marked_value
 from tfbig.programs import program
 from tfbig.programs.adapters import adapted_layers, factored
 from tfbig.programs.compiled_checks import check_outputs, check_own_methods, errors_of_compile
+from tfbig.programs.fed_metrics import fed_metrics
 from tfbig.programs.keras_checks import (
     check_labels,
     check_model,
@@ -22,7 +23,7 @@ from tfbig.programs.keras_checks import (
 )
 from tfbig.programs.keras_loss import loss_term, mean_of
 from tfbig.programs.keras_padding import exact_with_padding
-from tfbig.programs.metric_sums import metric_sums, names_of
+from tfbig.programs.metric_sums import metric_sums
 from tfbig.programs.observing import (
     RecordingScope,
     depends_on,
@@ -36,6 +37,7 @@ from tfbig.programs.preprocessing import STATE, described_state, layer_without_x
 from tfbig.programs.program import Batch, Forward, Program, Term, Values
 from tfbig.programs.remat import Remat, recomputing
 from tfbig.programs.renumbering import Renumbering, automatic_names
+from tfbig.programs.reported_metrics import ReportedMetrics
 from tfbig.programs.taken_features import taken_features
 from tfbig.programs.tuning import tuning_of
 
@@ -75,6 +77,7 @@ class KerasProgram(Program):
         self._tuning = tuning_of(model)
         self._unlisted: list[keras.Variable] = []
         self._raw: dict[str, tf.Variable] = {}
+        self._updated: set[int] = set()  # ids of the variables that a forward pass updates
         self._tracked: dict[int, str] = {}  # kinds of the losses that single outputs show
         self.phases = tuple(step for step, _ in self._tuning.unfreeze if step > 0)
         if self._tuning.rates and getattr(model.optimizer, "use_ema", False):
@@ -95,15 +98,22 @@ class KerasProgram(Program):
         taken = taken_features(self.model, features)
         with errors_of_compile(self.model, labels, weight):
             _private_api.build_compiled(self.model, taken, labels, weight, self._outputs)
-        self._metrics = _private_api.reported_metrics(self.model)
-        self.metric_variables = [v for m in self._metrics for v in m.variables]
+        self._metrics = ReportedMetrics(self.model)
+        self.metric_variables = self._metrics.variables
         self._blocks = Remat(self.model) if self._remat else None
         self._observe(run, spec)
         self._all = [*self.trainable, *self.state]
         self.enter(0)
         self.metric_sums = metric_sums(
-            self.model, self._metrics, self._update_from, (features, labels, self._outputs, weight)
+            self.model,
+            self._metrics.all,
+            self._metrics.update,
+            (features, labels, self._outputs, weight),
+            self._updated,
+            fed_metrics(self.model, self._metrics.all, self._call, (features, labels, weight)),
         )
+        for warning in self._metrics.observe((features, labels, self._outputs, weight)):
+            self.warn_once(warning)
         layers = _private_api.flatten_layers(self.model)
         self.couples_replicas = any(getattr(layer, "synchronized", False) for layer in layers)
         self.per_replica_statistics = any(
@@ -112,7 +122,7 @@ class KerasProgram(Program):
         )
         self.has_convolutions = runs_convolutions(layers)
         self.without_xla = layer_without_xla(self.model)
-        self.exact_with_padding = exact_with_padding(self.model, self._metrics)
+        self.exact_with_padding = exact_with_padding(self.model, self._metrics.all)
 
     def _observe(self, run, spec: Any) -> None:
         """Finds the variables that the forward pass updates and the model does not list."""
@@ -122,12 +132,10 @@ class KerasProgram(Program):
         _private_api.make_global_seed()
 
         def forward(element):
-            features, labels, weight = program.split_element(element)
-            outputs = self.model(taken_features(self.model, features), training=True)
-            if _private_api.overrides(self.model, "compute_loss"):
-                _private_api.compute_loss(self.model, features, labels, outputs, weight, True)
+            self._call(*program.split_element(element), training=True)
 
         keras_variables, tensorflow_variables = updated_variables(self.model, forward, run, spec)
+        self._updated = {id(v) for v in keras_variables}
         known = self._listed()
         self._unlisted = [v for v in keras_variables if id(v) not in known]
         owners = owners_of(self.model, [*self._unlisted, *tensorflow_variables])
@@ -136,6 +144,12 @@ class KerasProgram(Program):
         self.averaged = own_state(self.model, [v for v in keras_variables if id(v) in known])
         self.in_sequence |= {id(v): name for name, v in self._raw.items()}
         self.state = [*self.state, *self._unlisted]
+
+    def _call(self, features: Any, labels: Any, weight: Any, training: bool) -> None:
+        """What may update variables besides the metrics' own updates, for a trace."""
+        outputs = self.model(taken_features(self.model, features), training=training)
+        if _private_api.overrides(self.model, "compute_loss"):
+            _private_api.compute_loss(self.model, features, labels, outputs, weight, training)
 
     def _listed(self) -> set[int]:
         """The ids of the variables that the model lists, those of all its metrics included."""
@@ -189,7 +203,9 @@ class KerasProgram(Program):
             weight = by_output(self.model, outputs, batch.sample_weight)
             batch = batch._replace(sample_weight=weight)
             terms = self._terms(batch, outputs, training, {id(loss) for loss in scope.losses})
-            self._update_metrics(batch, outputs)
+            self._metrics.update_padded(
+                batch.features, batch.labels, outputs, weight, batch.row_weight
+            )
         if not training:
             terms = with_nan_of(taken, terms)
         self._check_updates(scope, variables)
@@ -222,9 +238,8 @@ class KerasProgram(Program):
 
     def _hold(self, batch: Batch, outputs: Any) -> list[tf.Tensor]:
         """What the metrics are updated with, in one list; `_held` remembers its structure."""
-        own = _private_api.overrides(self.model, "compute_metrics")
         masks = [_private_api.keras_mask(t) for t in tf.nest.flatten(outputs)]
-        features = batch.features if own else None
+        features = batch.features if self._metrics.own else None
         held = (features, batch.labels, outputs, batch.sample_weight, masks)
         self._held = tf.nest.map_structure(lambda t: t is not None, held)
         return [t for t in tf.nest.flatten(held) if t is not None]
@@ -239,11 +254,11 @@ class KerasProgram(Program):
                 _private_api.set_keras_mask(output, mask)
         scope = RecordingScope(zip(self.metric_variables, metrics, strict=True))
         with scope:
-            self._update_from(features, labels, outputs, weight)
+            self._metrics.update(features, labels, outputs, weight)
         return [scope.get_current_value(v) for v in self.metric_variables]
 
     def named_metrics(self, *kinds: str) -> str:
-        return names_of(self._metrics, self.metric_sums, *kinds)
+        return self._metrics.names(self.metric_sums, *kinds)
 
     def _terms(self, batch: Batch, outputs: Any, training: bool, added: set[int]) -> list[Term]:
         """The terms of the loss; `added` has the ids of the tensors that add_loss was given."""
@@ -321,23 +336,6 @@ class KerasProgram(Program):
         doubt = "a layer's add_loss gives one number for a batch" if unknown else ""
         return Term(program.ONCE, total, doubt=doubt)
 
-    def _update_metrics(self, batch: Batch, outputs: Any) -> None:
-        own = _private_api.overrides(self.model, "compute_metrics")
-        if batch.row_weight is not None and not own:
-            _private_api.update_padded_metrics(
-                self.model, batch.labels, outputs, batch.sample_weight, batch.row_weight
-            )
-        else:
-            self._update_from(batch.features, batch.labels, outputs, batch.sample_weight)
-
-    def _update_from(self, features: Any, labels: Any, outputs: Any, weight: Any) -> None:
-        """Updates the metrics as the model does after its forward pass."""
-        compiled = _private_api.compiled_metrics(self.model)
-        if _private_api.overrides(self.model, "compute_metrics"):
-            self.model.compute_metrics(features, labels, outputs, sample_weight=weight)
-        elif compiled is not None:
-            compiled.update_state(labels, outputs, weight)
-
     def variable_groups(self) -> dict[str, list]:
         """All variables that a checkpoint holds, by the first part of their names."""
         return {
@@ -373,16 +371,11 @@ class KerasProgram(Program):
     def settle(self) -> None:
         settle(self.model)
 
-    def metric_results(self) -> dict[str, Any]:
-        results = {}
-        for metric in self._metrics:
-            result = metric.result()
-            results.update(result if isinstance(result, dict) else {metric.name: result})
-        return program.plain_values(results)
+    def metric_results(self, loss: float | None = None) -> dict[str, Any]:
+        return program.plain_values(self._metrics.results(loss))
 
     def reset_metrics(self) -> None:
-        for metric in self._metrics:
-            metric.reset_state()
+        self._metrics.reset()
 
     def explain_batch(self, features: Any, labels: Any) -> str | None:
         return explain_keras_batch(self.model, self._outputs, features, labels)

@@ -2,12 +2,15 @@
 
 The loop cuts a batch into parts, and a run into spans between two log points. It may add up what
 the parts or the spans contribute to a metric only where that gives what one update after the other
-gives. Keras's own metrics are sums over examples. All others are tried on random numbers.
+gives. Keras's own metrics are sums over examples, if they are given a value for each example. All
+others are tried on random numbers.
 """
 
+import inspect
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -15,18 +18,22 @@ import numpy as np
 
 from tfbig import _private_api
 from tfbig.programs.observing import is_own
+from tfbig.programs.raw_variables import refuse_raw_variables
 
 log = logging.getLogger("tfbig")
 
 PARTS = "parts"  # of a batch: what each part adds gives what the whole batch adds
 UPDATES = "updates"  # by whole batches: a mean of one number for each batch, say
+MEANS = "means"  # by whole batches: a Mean of the one number that the model gives it for each
+NUMBERS = "numbers"  # by whole batches: the model gives it one number for each, of any kind
 NOTHING = "nothing"  # the value follows from the one before: a maximum, the last value
 UNSEEN = "unseen"  # the model itself updates it, in call or compute_loss; it may be of any kind
 
 _UNSURE = "unsure"  # the numbers have not changed it
 
-_ORDER = (PARTS, _UNSURE, UPDATES, NOTHING, UNSEEN)
+_ORDER = (PARTS, _UNSURE, UPDATES, MEANS, NUMBERS, NOTHING, UNSEEN)
 _DRAWS = 8
+_MIXING = (keras.losses.circle, keras.losses.dice, keras.losses.tversky)
 _ROWS = (3, 5)  # of two batches, and of the parts of one
 
 
@@ -35,6 +42,8 @@ def metric_sums(
     metrics: Sequence[keras.metrics.Metric],
     update: Callable[[Any, Any, Any, Any], None],
     symbols: tuple[Any, Any, Any, Any],
+    by_model: Collection[int] = (),
+    fed: Mapping[int, str] = MappingProxyType({}),
 ) -> list[str]:
     """For each variable of `metrics`, in their order, what it adds up over.
 
@@ -44,24 +53,35 @@ def metric_sums(
         update: updates the metrics as the model does after its forward pass, from features,
             labels, outputs and sample weights.
         symbols: these four, as structures of KerasTensors of shape [None, …]; or None.
+        by_model: the ids of the variables that the model's `call` or `compute_loss` updates.
+        fed: what `fed_metrics` has found.
     """
     variables = [v for metric in metrics for v in metric.variables]
     known = _known_variables(model, metrics)
     own = _private_api.overrides(model, "compute_metrics")
     if not own and all(id(v) in known for v in variables):
-        return [PARTS] * len(variables)
+        return [fed.get(id(v), PARTS) for v in variables]
+    each = list(itertools.chain.from_iterable(map(inner_metrics, metrics)))
+    refuse_raw_variables(each, update, symbols)
     tried = _tried(variables, update, symbols)
-    touched = {id(v) for v, kind in zip(variables, tried, strict=True) if kind}
+    if tried is None:  # only what it cannot have touched is known
+        touched = {id(v) for v in variables} - set(by_model) if own else set()
+        tried = [None if id(v) in known else NOTHING for v in variables]
+    else:
+        touched = {id(v) for v, kind in zip(variables, tried, strict=True) if kind}
     compiled = _private_api.compiled_metrics(model)
     seen = {  # of the metrics that `update` updates
         id(v)
         for metric in metrics
         if metric is compiled or any(id(v) in touched for v in metric.variables)
         for v in metric.variables
+        if id(v) not in by_model
     }
     kinds = []
     for variable, kind in zip(variables, tried, strict=True):
-        if id(variable) in known and (not own or kind in (None, _UNSURE)):
+        if id(variable) in fed:
+            kinds.append(fed[id(variable)])
+        elif id(variable) in known and (not own or kind in (None, _UNSURE)):
             kinds.append(PARTS)
         elif id(variable) in seen:
             kinds.append(NOTHING if kind in (None, _UNSURE) else kind)
@@ -73,27 +93,38 @@ def metric_sums(
 def _alike(metrics: Sequence[keras.metrics.Metric], kinds: list[str]) -> list[str]:
     """Gives all variables of one metric the kind that adds up over the least of them."""
     found, left = [], iter(kinds)
-    for metric in itertools.chain.from_iterable(map(_inner, metrics)):
+    for metric in itertools.chain.from_iterable(map(inner_metrics, metrics)):
         own = [next(left) for _ in metric.variables]
         found += [max(own, key=_ORDER.index)] * len(own) if own else []
     return found
 
 
 def is_sum(metric: keras.metrics.Metric) -> bool:
-    """Whether a metric is a sum over examples by its definition: Keras's own are."""
-    return is_own(type(metric)) and is_own(_private_api.metric_function(metric)[0])
+    """Whether a metric is a sum over examples by its definition: Keras's own are.
+
+    But for those that take the mean of a loss object, of a function that compares the examples of
+    a batch with each other, or of one that may be asked to reduce over examples.
+    """
+    function, arguments = _private_api.metric_function(metric)
+    if not is_own(type(metric)) or function in _MIXING:
+        return False
+    if function is None:
+        return True
+    axis = arguments.get("axis", -1)
+    along = isinstance(axis, int) and (axis == -1 or axis > 0)
+    return inspect.isfunction(function) and is_own(function) and along
 
 
 def names_of(metrics: Sequence[keras.metrics.Metric], kinds: list[str], *wanted: str) -> str:
     """The names of the metrics that have variables of some kinds, for a message."""
     of_variables, found = iter(kinds), []
-    for metric in itertools.chain.from_iterable(map(_inner, metrics)):
+    for metric in itertools.chain.from_iterable(map(inner_metrics, metrics)):
         if any(next(of_variables) in wanted for _ in metric.variables):
             found.append(f"{metric.name} ({type(metric).__name__})")
     return ", ".join(found)
 
 
-def _inner(metric: keras.metrics.Metric) -> list[keras.metrics.Metric]:
+def inner_metrics(metric: keras.metrics.Metric) -> list[keras.metrics.Metric]:
     """The metrics that a CompileMetrics holds, or the metric alone."""
     inner = getattr(metric, "metrics", None)
     return inner if isinstance(inner, list) and inner else [metric]
@@ -103,14 +134,17 @@ def _known_variables(model: keras.Model, metrics: Sequence[keras.metrics.Metric]
     """The ids of the variables of metrics that are sums over examples by their definition."""
     return {
         id(v)
-        for metric in itertools.chain.from_iterable(map(_inner, metrics))
+        for metric in itertools.chain.from_iterable(map(inner_metrics, metrics))
         if is_sum(metric)
         for v in metric.variables
     }
 
 
-def _tried(variables: list, update: Callable, symbols: tuple) -> list[str | None]:
-    """By trying: what each variable adds up over; None: the update leaves it as it is."""
+def _tried(variables: list, update: Callable, symbols: tuple) -> list[str | None] | None:
+    """By trying: what each variable adds up over; None: the update leaves it as it is.
+
+    None alone: it cannot be tried.
+    """
     kinds: list[str | None] = []
     try:
         for seed in range(_DRAWS):
@@ -120,7 +154,7 @@ def _tried(variables: list, update: Callable, symbols: tuple) -> list[str | None
                 break
     except Exception as error:  # it may need labels of a form that random numbers do not have
         log.debug("the metrics could not be tried on random numbers: %s", error)
-        return [NOTHING] * len(variables)
+        return None
     return kinds
 
 

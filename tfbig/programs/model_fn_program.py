@@ -377,7 +377,7 @@ class ModelFnProgram(Program):
             **{f"optimizer/{name}": slot for name, slot in slots.items()},
         }
 
-    def metric_results(self) -> dict[str, float]:
+    def metric_results(self, loss: float | None = None) -> dict[str, float]:
         results = {}
         if self._evaluation is not None:
             results = self._evaluation.results() if self.metric_variables else {}

@@ -56,7 +56,7 @@ def updated_variables(
         with RecordingScope(given) as scope:
             function(tf.nest.pack_sequence_as(spec, tensors))
         of_keras.update(scope.updated)
-        assigned.update(_assigned_handles(graph, before))
+        assigned.update(assigned_handles(graph, before))
         return tf.zeros([])
 
     run(traced, tf.nest.flatten(spec))
@@ -82,7 +82,7 @@ def _is_raw(leaf: Any) -> bool:
     )
 
 
-def _assigned_handles(graph: Any, start: int) -> dict[int, str]:
+def assigned_handles(graph: Any, start: int) -> dict[int, str]:
     """The ids of the handles of TensorFlow's variables that are assigned, and the operations.
 
     Args:

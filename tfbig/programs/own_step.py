@@ -16,6 +16,7 @@ from tfbig.programs.keras_checks import explain_numbers
 from tfbig.programs.keras_program import KerasProgram, runs_convolutions
 from tfbig.programs.metric_sums import NOTHING
 from tfbig.programs.observing import owners_of
+from tfbig.programs.own_reports import flat_logs
 from tfbig.programs.own_state import (
     besides,
     copies_of,
@@ -204,7 +205,7 @@ class OwnStepProgram(KerasProgram):
                 'such as {"loss": self.loss_tracker.result()}.'
             )
         flat = {}
-        for name, value in _flattened(logs).items():
+        for name, value in flat_logs(logs).items():
             value = tf.cast(keras.ops.convert_to_tensor(value), tf.float32)
             if not value.shape.is_fully_defined():
                 raise UserError(
@@ -262,9 +263,9 @@ class OwnStepProgram(KerasProgram):
             settings["number of replicas of its own train_step"] = max(copies, default=0) + 1
         return settings
 
-    def metric_results(self) -> dict[str, Any]:
+    def metric_results(self, loss: float | None = None) -> dict[str, Any]:
         if not self.runs_itself(self._training):
-            return super().metric_results()
+            return super().metric_results(loss)
         return program.plain_values(self._logs[self._training])
 
     def reset_metrics(self) -> None:
@@ -286,11 +287,3 @@ def _made_at_once(next_creator: Any, **arguments: Any) -> tf.Variable:
     """Makes a variable outside of the trace; tf.function could not initialize a mirrored one."""
     with tf.init_scope():
         return next_creator(**arguments)
-
-
-def _flattened(logs: dict) -> dict[str, Any]:
-    """Logs with those of dicts in them, as `fit` shows them."""
-    flat = {}
-    for name, value in logs.items():
-        flat.update(_flattened(value) if isinstance(value, dict) else {str(name): value})
-    return flat

@@ -228,8 +228,12 @@ class Program:
     def settle(self) -> None:
         """Called when variables were given other values than those that they were built with."""
 
-    def metric_results(self) -> dict[str, Any]:
-        """The metrics' values, from their variables as they are now: floats, or lists of them."""
+    def metric_results(self, loss: float | None = None) -> dict[str, Any]:
+        """The metrics' values, from their variables as they are now: floats, or lists of them.
+
+        Args:
+            loss: of the same examples, for models that report what they compute from it.
+        """
         raise NotImplementedError
 
     def reset_metrics(self) -> None:

@@ -101,7 +101,7 @@ class Evaluator:
             loss, examples = loss + ran.loss_sum, examples + ran.examples
             if on_call is not None:
                 logs = {} if own else {"loss": loss / max(examples, 1.0)}
-                logs.update(program.metric_results())
+                logs.update(program.metric_results(logs.get("loss")))
                 on_call(step, step + ran.steps - 1, logs)
             step += ran.steps
             if listen:
@@ -111,7 +111,7 @@ class Evaluator:
         feed.next_pass()
         with self._placement.scope():
             results = {} if own else {"loss": loss / examples if examples else math.nan}
-            results.update(program.metric_results())
+            results.update(program.metric_results(results.get("loss")))
             program.reset_metrics()
         program.select(training=True)
         return results

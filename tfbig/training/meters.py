@@ -19,9 +19,10 @@ _ENOUGH_SECONDS = 1.0  # less says more about the start than about the reading
 class Meters:
     """Loss, metrics and rates of training.
 
-    The metrics' variables hold the span since the last log point. At each log point they are
-    added to the epoch's and start at 0 again. A metric whose values of two spans do not add up
-    (a maximum) starts again at an epoch's begin only, and is reported since then.
+    The metrics' variables hold the span since the last log point. At each log point what the
+    span has added to their start is added to the epoch's, and they are reset. A metric whose
+    values of two spans do not add up (a maximum) is reset at an epoch's begin only, and is
+    reported since then.
 
     Args:
         program, placement: whose metrics.
@@ -73,7 +74,7 @@ class Meters:
         logs = {}
         if self._span[1] and not self._own:
             logs["loss"] = self._span[0] / self._span[1]
-        logs.update(self._results())
+        logs.update(self._results(logs.get("loss")))
         if self._staleness is not None:
             logs["staleness"] = self._staleness.total / max(self._steps, 1)
             logs["staleness_max"] = float(self._staleness.most)
@@ -83,9 +84,10 @@ class Meters:
         logs["examples_per_sec"] = self._examples / seconds
         if ends:
             with self._placement.scope():
-                if self._epochs:
-                    self._move_to_epoch()
-                self._reset(running=False)
+                gained = self._reset(running=False)
+            if self._epochs and gained:
+                before = self._epoch_metrics or [0] * len(gained)
+                self._epoch_metrics = [a + b for a, b in zip(before, gained, strict=True)]
             self._span, self._steps, self._seconds, self._examples = [0.0, 0.0], 0, 0.0, 0.0
             self._staleness = None
         return logs
@@ -107,17 +109,13 @@ class Meters:
         if self._epoch[1] and not self._own:
             logs["loss"] = self._epoch[0] / self._epoch[1]
         variables = self._program.metric_variables
-        if variables:
-            with self._placement.scope():
-                span = [v.numpy() for v in variables]
-                if self._epoch_metrics is not None:
-                    for variable, now, before in zip(
-                        variables, span, self._epoch_metrics, strict=True
-                    ):
-                        variable.assign(now + before)
-                logs.update(self._results())
-                for variable, now in zip(variables, span, strict=True):
-                    variable.assign(now)
+        with self._placement.scope():
+            span = self.put_aside()
+            if self._epoch_metrics is not None:
+                for variable, now, before in zip(variables, span, self._epoch_metrics, strict=True):
+                    variable.assign(now + before)
+            logs.update(self._results(logs.get("loss")))
+            self.put_back(span)
         return logs
 
     def start_epoch(self) -> None:
@@ -125,35 +123,25 @@ class Meters:
         self._epoch = [0.0, 0.0]
         if self._program.has_running_metrics:
             self._ended = self.put_aside()
-            with self._placement.scope():
-                self._reset(running=True)
+        with self._placement.scope():
+            gained = self._reset(running=True)
         # The span's metrics so far belong to the epoch that has ended.
-        self._epoch_metrics = [-v for v in self._addable()] or None
+        self._epoch_metrics = [-v for v in gained] or None
 
-    def _results(self) -> dict[str, float]:
+    def _results(self, loss: float | None) -> dict[str, float]:
         """The metrics as they are; those that run, before an epoch's first step, as it found them.
 
         A run may end with an epoch, and what it logs last is logged after that.
         """
         if self._ended is None or self._epoch[1]:
-            return self._program.metric_results()
+            return self._program.metric_results(loss)
         with self._placement.scope():
             kept = self.put_aside()
             values = zip(self._ended, kept, self._running(), strict=True)
             self.put_back([ended if runs else value for ended, value, runs in values])
-            results = self._program.metric_results()
+            results = self._program.metric_results(loss)
             self.put_back(kept)
         return results
-
-    def _move_to_epoch(self) -> None:
-        values = self._addable()
-        if not values:
-            return
-        if self._epoch_metrics is None:
-            self._epoch_metrics = [np.zeros_like(v) for v in values]
-        self._epoch_metrics = [
-            before + now for before, now in zip(self._epoch_metrics, values, strict=True)
-        ]
 
     def _running(self) -> list[bool]:
         """For each of the metrics' variables: whether two spans do not add up."""
@@ -161,22 +149,23 @@ class Meters:
         kinds = program.metric_sums or [PARTS] * len(program.metric_variables)
         return [kind in (NOTHING, UNSEEN) for kind in kinds]
 
-    def _addable(self) -> list[np.ndarray]:
-        """The metrics' values; 0 for those of which two spans do not add up."""
-        values = self.put_aside()
-        return [
-            np.zeros_like(v) if running else v
-            for v, running in zip(values, self._running(), strict=True)
-        ]
+    def _reset(self, *, running: bool) -> list[np.ndarray]:
+        """Sets metrics to their start: those that run through an epoch, or all others.
 
-    def _reset(self, *, running: bool) -> None:
-        """Sets metrics to their start: those that run through an epoch, or all others."""
+        Returns:
+            What each variable was above its start; 0 for those of which two spans do not add up.
+        """
         kept = self.put_aside()
         self._program.reset_metrics()
-        flags = zip(self._program.metric_variables, kept, self._running(), strict=True)
-        for variable, value, runs in flags:
+        gained = []
+        values = zip(
+            self._program.metric_variables, kept, self.put_aside(), self._running(), strict=True
+        )
+        for variable, value, start, runs in values:
+            gained.append(np.zeros_like(value) if runs else value - start)
             if runs != running:
                 variable.assign(value)
+        return gained
 
     def state(self) -> dict:
         """What a checkpoint keeps, as JSON; the span's metrics are in the variables."""

@@ -12,13 +12,12 @@ import tensorflow as tf
 
 from tfbig.layers.place import placed
 from tfbig.placement.placement import Placement
-from tfbig.programs.metric_sums import PARTS
+from tfbig.programs.metric_sums import NOTHING, UPDATES
 from tfbig.programs.program import Program, Values
-from tfbig.training import gradients, slices
+from tfbig.training import gradients, slices, whole_batches
 from tfbig.training.parts import Cut, Share, exact_part, padded_part
 from tfbig.training.staleness import Seen, Versions
 from tfbig.training.sums import Sums, flat_sums, have_nan_gradient
-from tfbig.training.whole_batches import check_parts, gathered_parts, warn_of_doubts
 
 
 class Step:
@@ -75,7 +74,7 @@ class Step:
         self._kept = [False] * len(kinds)  # frozen weights: known once a part has been traced
         self._holds = self._parts > 1 and program.needs_whole_batches
         if self._adds_metrics:
-            check_parts(program, placement, self._parts, gathers=not adds_metrics)
+            whole_batches.check_parts(program, placement, self._parts, gathers=not adds_metrics)
         self._compiled = compiled = compile_part and program.pure
         self._sums_of_replica: Callable = (
             tf.function(self.replica_sums, jit_compile=True, autograph=False)
@@ -103,7 +102,7 @@ class Step:
             kinds = self._program.metric_sums
             whole = self._program.update_by_whole(before, sums.held)
             metrics = [
-                added if kind == PARTS else new
+                new if kind in (UPDATES, NOTHING) else added
                 for kind, added, new in zip(kinds, metrics, whole, strict=True)
             ]
         metrics = self._unless_skipped(loss, metrics, before)
@@ -257,7 +256,7 @@ class Step:
             with placed(number, batch.first, rows):
                 forward = program.forward(start, batch, self._training)
             if many:
-                warn_of_doubts(program, forward.terms, self._parts, self._aggregation)
+                whole_batches.warn_of_doubts(program, forward.terms, self._parts, self._aggregation)
             groups = gradients.group_terms(
                 forward.terms, batch.count, self._nominal, self._aggregation
             )
@@ -286,7 +285,7 @@ class Step:
                 for v in moving
             ]
             other = self._unshifted(other, part)
-            metrics = [tf.where(batch.count > 0, v, tf.zeros_like(v)) for v in metrics]
+            metrics = whole_batches.metrics_of_part(program, metrics, batch.count, weight)
         denominators = [live * g.denominator for g in groups]
         carried = self._carried(forward.state)
         held = forward.held if self._holds else []
@@ -340,7 +339,7 @@ class Step:
         held = sums.held
         if held:
             most = self._micro_batches * self._cut.rows_per_part
-            held = gathered_parts(held, most, self._placement.gather_rows)
+            held = whole_batches.gathered_parts(held, most, self._placement.gather_rows)
         return self.unflatten(reduced, others=sums.other, own=own)._replace(held=held)
 
     def _update(self, sums: Sums, loss: tf.Tensor) -> tf.Tensor:

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tfbig.errors import UserError
 from tfbig.placement.placement import Placement
-from tfbig.programs.metric_sums import NOTHING, UNSEEN, UPDATES
+from tfbig.programs.metric_sums import MEANS, NOTHING, NUMBERS, UNSEEN, UPDATES
 from tfbig.programs.program import SCALAR, Program, Term
 
 
@@ -42,6 +42,21 @@ def check_parts(program: Program, placement: Placement, parts: int, *, gathers: 
             "new values the mean is taken, weighted by examples. That is exact for a mean over "
             "examples, not for a sum or a count"
         )
+    numbers = program.named_metrics(NUMBERS) if NUMBERS in program.metric_sums else ""
+    if parts > 1 and numbers:
+        raise UserError(
+            f"the model gives the metric {numbers} one number for a batch, in call or in "
+            f"compute_loss, and {how}, so its value would be wrong; call its update_state with a "
+            "value for each example, a tensor of shape [n], which is always exact, or train with "
+            'strategy="one_device" and accumulation_steps=1.'
+        )
+    if parts > 1 and MEANS in program.metric_sums:
+        program.warn_once(
+            f"the model gives the metric {program.named_metrics(MEANS)} one number for a batch, "
+            f"and {how}: of the numbers of the parts the mean is taken, weighted by their "
+            "examples. That is exact for a mean over examples; update_state with a value for each "
+            "example is always exact"
+        )
     names = program.named_metrics(*wrong) if set(wrong) & set(program.metric_sums) else ""
     if names:
         raise UserError(
@@ -50,6 +65,24 @@ def check_parts(program: Program, placement: Placement, parts: int, *, gathers: 
             "it in tfbig.evaluate after training, or write a metric whose variables add up over "
             "examples (a total and a count), updated in compile(metrics=…)."
         )
+
+
+def metrics_of_part(
+    program: Program, metrics: Sequence[tf.Tensor], count: tf.Tensor, weight: tf.Tensor
+) -> list[tf.Tensor]:
+    """What a part adds to its global batch's metrics; an empty part adds nothing.
+
+    Args:
+        program: of the step.
+        metrics: what the part itself gives, one tensor for each of `metric_variables`.
+        count: the part's examples.
+        weight: their share of the global batch.
+    """
+    means = [kind == MEANS for kind in program.metric_sums] or [False] * len(metrics)
+    return [
+        tf.where(count > 0, v * tf.cast(weight, v.dtype) if mean else v, tf.zeros_like(v))
+        for v, mean in zip(metrics, means, strict=True)
+    ]
 
 
 def warn_of_doubts(program: Program, terms: Sequence[Term], parts: int, aggregation: str) -> None:
