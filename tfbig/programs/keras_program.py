@@ -1,6 +1,7 @@
 """Compiled Keras models as programs."""
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,12 +21,12 @@ from tfbig.programs.keras_checks import (
     explain_keras_batch,
     with_nan_of,
 )
-from tfbig.programs.keras_loss import loss_term, mean_of
+from tfbig.programs.keras_loss import added_term, loss_term, mean_of, own_term
 from tfbig.programs.keras_padding import exact_with_padding
+from tfbig.programs.loss_probe import sizes_of_losses
 from tfbig.programs.metric_sums import metric_sums, names_of
 from tfbig.programs.observing import (
     RecordingScope,
-    depends_on,
     may_update_others,
     own_state,
     owners_of,
@@ -188,7 +189,7 @@ class KerasProgram(Program):
                 outputs = self.model(taken, training=training)
             weight = by_output(self.model, outputs, batch.sample_weight)
             batch = batch._replace(sample_weight=weight)
-            terms = self._terms(batch, outputs, training, {id(loss) for loss in scope.losses})
+            terms = self._terms(batch, outputs, training, scope.losses)
             self._update_metrics(batch, outputs)
         if not training:
             terms = with_nan_of(taken, terms)
@@ -245,21 +246,21 @@ class KerasProgram(Program):
     def named_metrics(self, *kinds: str) -> str:
         return names_of(self._metrics, self.metric_sums, *kinds)
 
-    def _terms(self, batch: Batch, outputs: Any, training: bool, added: set[int]) -> list[Term]:
-        """The terms of the loss; `added` has the ids of the tensors that add_loss was given."""
-        model = self.model
+    def _terms(self, batch: Batch, outputs: Any, training: bool, added: list) -> list[Term]:
+        """The terms of the loss; `added` are the tensors that add_loss was given."""
+        model, found = self.model, list(self.model.losses)
+        sizes = functools.cache(lambda: sizes_of_losses(model, batch, training))
         if _private_api.overrides(model, "compute_loss"):
             loss = _private_api.compute_loss(
                 model, batch.features, batch.labels, outputs, batch.sample_weight, training
             )
-            doubt = f"{type(model).__name__}.compute_loss gives one number for a batch"
-            return [Term(program.SCALAR, tf.cast(tf.reduce_sum(loss), tf.float32), doubt=doubt)]
+            return [own_term(model, loss, batch, sizes)]
         terms: list[Term] = []
         losses = _private_api.compiled_losses(model)
 
         def recorder(i, loss):
             def record(labels, output, sample_weight=None):
-                term = loss_term(loss, labels, output, sample_weight, batch.row_weight)
+                term = loss_term(loss, labels, output, sample_weight, batch)
                 if trackers:
                     self._track(trackers[i], term, batch)
                 weight = losses[i].loss_weights
@@ -271,7 +272,11 @@ class KerasProgram(Program):
         if losses:
             with _private_api.substituted_losses(model, recorder) as (compiled, trackers):
                 compiled(batch.labels, outputs, batch.sample_weight)
-        terms += [self._added_term(loss, batch, id(loss) in added) for loss in model.losses]
+        places = {id(loss): i for i, loss in enumerate(added)}
+        for loss in found:
+            place = places.get(id(loss))
+            doubted = place is not None and self._has_own_layers
+            terms.append(added_term(loss, place, batch, sizes, doubted))
         if not terms:
             raise UserError(
                 "the model has nothing to minimise: compile(loss=…) was not given and no layer "
@@ -306,20 +311,6 @@ class KerasProgram(Program):
                 mean = tf.math.divide_no_nan(mean, denominator)
             metrics[i : i + 2] = mean * examples, examples
         return metrics
-
-    def _added_term(self, loss: tf.Tensor, batch: Batch, added: bool) -> Term:
-        """The term of an add_loss or a regulariser; of one value for each example, their sum.
-
-        That is how Keras adds it up: a tensor that add_loss is given is summed. The activity
-        regularizers of Keras's layers are means over examples.
-        """
-        total, rows = tf.cast(tf.reduce_sum(loss), tf.float32), tf.nest.flatten(batch.features)[0]
-        if loss.shape.rank and loss.shape[0] in (None, rows.shape[0]):
-            if depends_on(loss, tf.nest.flatten((batch.features, batch.labels))):
-                return Term(program.UNDIVIDED, total)
-        unknown = added and self._has_own_layers
-        doubt = "a layer's add_loss gives one number for a batch" if unknown else ""
-        return Term(program.ONCE, total, doubt=doubt)
 
     def _update_metrics(self, batch: Batch, outputs: Any) -> None:
         own = _private_api.overrides(self.model, "compute_metrics")
