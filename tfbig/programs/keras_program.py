@@ -23,7 +23,7 @@ from tfbig.programs.keras_checks import (
 )
 from tfbig.programs.keras_loss import added_term, loss_term, mean_of, own_term
 from tfbig.programs.keras_padding import exact_with_padding
-from tfbig.programs.loss_probe import sizes_of_losses
+from tfbig.programs.loss_probe import is_known, sizes_of_losses
 from tfbig.programs.metric_sums import metric_sums, names_of
 from tfbig.programs.observing import (
     RecordingScope,
@@ -118,7 +118,8 @@ class KerasProgram(Program):
     def _observe(self, run, spec: Any) -> None:
         """Finds the variables that the forward pass updates and the model does not list."""
         self._has_own_layers = may_update_others(self.model)
-        if not self._has_own_layers:
+        own_losses = any(not is_known(one.loss) for one in _private_api.compiled_losses(self.model))
+        if not (self._has_own_layers or own_losses):
             return
         _private_api.make_global_seed()
 
@@ -127,6 +128,9 @@ class KerasProgram(Program):
             outputs = self.model(taken_features(self.model, features), training=True)
             if _private_api.overrides(self.model, "compute_loss"):
                 _private_api.compute_loss(self.model, features, labels, outputs, weight, True)
+            elif own_losses:
+                with _private_api.substituted_losses(self.model, lambda _, loss: loss) as (call, _):
+                    call(labels, outputs)
 
         keras_variables, tensorflow_variables = updated_variables(self.model, forward, run, spec)
         known = self._listed()

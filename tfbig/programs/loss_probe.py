@@ -116,6 +116,11 @@ def sizes_of_losses(model: keras.Model, batch: Batch, training: bool) -> list[Si
         ) from error
 
 
+def is_known(loss: keras.losses.Loss) -> bool:
+    """Whether a loss and its function are Keras's or tfbig's own."""
+    return is_own(type(loss)) and is_own(getattr(loss, "fn", None))
+
+
 def is_undivided(loss: keras.losses.Loss) -> bool:
     """Whether the values of a loss are summed and not divided: Keras's gradient is of their sum."""
     return loss.reduction in ("sum", None, "none") or _private_api.calls_itself(loss)
@@ -145,9 +150,8 @@ def compares_examples(loss: keras.losses.Loss, labels: Any, output: Any) -> bool
         loss: gives values whose number grows with that of the examples, or their sum counts.
         labels, output: tensors of shape [n, …], of which the shapes and types count.
     """
-    function = getattr(loss, "fn", None)
-    if is_own(type(loss)) and is_own(function):
-        return function in _COMPARE
+    if is_known(loss):
+        return getattr(loss, "fn", None) in _COMPARE
     call = tf.function(_private_api.unreduced(loss), autograph=False)
     try:
         with tf.init_scope(), RecordingScope() as scope:  # out of the trace
