@@ -226,26 +226,62 @@ def test_a_loss_for_batches_of_one_size_is_keras_s_on_one_device_and_refused_in_
         forward(program, batch(x(4), x(3))._replace(whole=False))
 
 
+def compare_with_fit(build, arrays, atol=1e-6, **keywords) -> None:
+    """Trains on two batches, of which the last is smaller."""
+
+    def input_fn():
+        return tf.data.Dataset.from_tensor_slices(arrays).batch(4)
+
+    def made():
+        keras.utils.set_random_seed(1)
+        return build()
+
+    expected = made()
+    expected.fit(input_fn(), epochs=1, shuffle=False, verbose=0)
+    result = tfbig.train_distributed(made, input_fn, max_steps=2, **keywords)
+    for new, old in zip(result.model.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_allclose(new, old, atol=atol)
+
+
 @pytest.mark.parametrize("parts", [1, 2])
 def test_a_loss_of_tokens_trains_as_fit_does(parts):
     random = np.random.default_rng(0)
     features, labels = random.normal(size=(7, 5, 4)), random.integers(0, 3, (7, 5))
-
-    def build():
-        keras.utils.set_random_seed(1)
-        return tagger(picked)
-
-    def input_fn():
-        return tf.data.Dataset.from_tensor_slices((np.float32(features), labels)).batch(4)
-
-    expected = build()
-    expected.fit(input_fn(), epochs=1, shuffle=False, verbose=0)
-    result = tfbig.train_distributed(
-        build,
-        input_fn,
+    compare_with_fit(
+        lambda: tagger(picked),
+        (np.float32(features), labels),
         strategy="one_device",
-        max_steps=2,
         config=tfbig.RunConfig(jit_compile=False, accumulation_steps=parts),
     )
-    for new, old in zip(result.model.get_weights(), expected.get_weights(), strict=True):
-        np.testing.assert_allclose(new, old, atol=1e-6)
+
+
+def test_a_model_whose_outputs_have_one_dimension_trains_as_fit_does():
+    def build():
+        model = keras.Sequential([keras.Input((4,)), layers.Dense(1), layers.Reshape(())])
+        model.compile("sgd", "mse")
+        return model
+
+    compare_with_fit(build, (x(4), x()), strategy="one_device")
+
+
+def synchronized() -> keras.Model:
+    class AddsRows(layers.Layer):
+        def call(self, inputs):
+            self.add_loss(ops.mean(ops.square(inputs), axis=-1))
+            return inputs
+
+    norm = layers.BatchNormalization(synchronized=True)
+    model = keras.Sequential([keras.Input((4,)), norm, AddsRows(), layers.Dense(2)])
+    model.compile("sgd", "mse")
+    return model
+
+
+def train_synchronized() -> None:
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+    compare_with_fit(synchronized, (x(4), x(2)), 1e-5, strategy="mirrored", devices=2)
+
+
+def test_added_losses_are_told_apart_beside_layers_that_work_across_replicas(in_process):
+    in_process(train_synchronized)

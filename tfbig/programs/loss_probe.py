@@ -1,7 +1,8 @@
 """What a loss gives for batches of other sizes, and of random numbers: found out by trying."""
 
+import concurrent.futures
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import keras
@@ -64,7 +65,7 @@ class _InnerScope(RecordingScope):
         return value
 
 
-def sizes_of(function: Callable, element: Any) -> list[Sizes]:
+def sizes_of(function: Callable, element: Any, variables: Iterable = ()) -> list[Sizes]:
     """The sizes of the tensors that a function returns, then of those that it gives to add_loss.
 
     It is traced, and never run.
@@ -72,13 +73,14 @@ def sizes_of(function: Callable, element: Any) -> list[Sizes]:
     Args:
         function: from a structure like `element` to a structure of tensors.
         element: structure of tensors of shape [n, …] and of None.
+        variables: keras.Variables that the scope of the trace has to know the values of.
     """
     tensors = [t for t in tf.nest.flatten(element) if t is not None]
     shapes: list = []
 
     def traced(*tensors):
         left = iter(tensors)
-        with _InnerScope() as scope:
+        with _InnerScope((v, v) for v in variables) as scope:
             found = function(
                 tf.nest.map_structure(lambda t: None if t is None else next(left), element)
             )
@@ -105,8 +107,11 @@ def sizes_of_losses(model: keras.Model, batch: Batch, training: bool) -> list[Si
             return []
         return _private_api.compute_loss(model, features, labels, outputs, weight, training)
 
+    element = (batch.features, batch.labels, batch.sample_weight)
     try:
-        return sizes_of(losses, (batch.features, batch.labels, batch.sample_weight))
+        # A thread of its own is in no replica, which could not wait for the others in a trace.
+        with concurrent.futures.ThreadPoolExecutor(1) as thread:
+            return thread.submit(sizes_of, losses, element, model.variables).result()
     except Exception as error:
         raise UserError(
             f"the model {model.name!r} has a loss with several values, and cannot be called with "
