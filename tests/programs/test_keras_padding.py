@@ -48,6 +48,13 @@ def compiled(model, loss="mse"):
     return model, x(4), x(3)
 
 
+def numbers() -> keras.Model:
+    """Its outputs are [n], of which Keras's losses take the mean themselves."""
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(1), layers.Reshape(())])
+    model.compile("sgd", "mse")
+    return model
+
+
 def functional(between=lambda tensor: tensor):
     inputs = keras.Input((4,))
     return keras.Model(inputs, between(layers.Dense(4)(inputs)))
@@ -100,6 +107,8 @@ NOT_EXACT = {
     "a layer for it": lambda: made(layers.ActivityRegularization(0.1)),
     "a stateful layer": lambda: made(stateful()),
     "an own loss": lambda: made(loss=own),
+    "a loss over the examples": lambda: made(loss=keras.losses.CosineSimilarity(axis=0)),
+    "outputs of one dimension": lambda: (numbers(), x(4), x()),
     "an own metric function": lambda: made(metrics=[own]),
     "an own metric": lambda: made(weighted_metrics=[OwnMetric()]),
     "an own metric function in a wrapper": lambda: made(

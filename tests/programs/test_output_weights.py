@@ -64,7 +64,8 @@ def test_weights_for_some_or_other_outputs_are_refused(outputs):
 
 
 def total(labels, outputs, weights, loss=None) -> float:
-    return float(loss_term(loss or cross_entropy(), labels, outputs, weights, None).total)
+    given = batch(outputs, labels)
+    return float(loss_term(loss or cross_entropy(), labels, outputs, weights, given).total)
 
 
 def test_weights_of_fewer_dimensions_than_the_loss_weigh_whole_examples():

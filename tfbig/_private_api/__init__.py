@@ -32,6 +32,7 @@ from tfbig._private_api.hooks import hook_settings, saver_max_to_keep
 from tfbig._private_api.hub import preset_file, unsafe_deserialization
 from tfbig._private_api.losses import (
     all_metrics,
+    calls_itself,
     compiled_losses,
     compiled_metrics,
     keras_mask,
@@ -43,6 +44,7 @@ from tfbig._private_api.losses import (
     reported_metrics,
     same_rank,
     substituted_losses,
+    unreduced,
     update_padded_metrics,
 )
 from tfbig._private_api.models import (
@@ -146,6 +148,7 @@ __all__ = [
     "averages",
     "build_compiled",
     "built_without_slots",
+    "calls_itself",
     "check_gradients",
     "clipped",
     "clipped_as_tables",
@@ -214,6 +217,7 @@ __all__ = [
     "tables_outside_graph",
     "unsafe_deserialization",
     "try_compiled",
+    "unreduced",
     "unwrapped",
     "update_rows_alone",
     "update_padded_metrics",

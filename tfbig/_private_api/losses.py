@@ -1,7 +1,7 @@
 """Keras's losses and metrics, with the counts and weights that they hide."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -92,31 +92,55 @@ def substituted_losses(model: keras.Model, wrap) -> Iterator[tuple]:
         compiled._flat_losses, compiled._metrics = losses, trackers
 
 
-def loss_values(loss: keras.losses.Loss, labels, output, sample_weight, row_weight):
+def unreduced(loss: keras.losses.Loss) -> Callable:
+    """What gives a loss's values of labels and an output, as `Loss.__call__` takes them.
+
+    A loss with its own `__call__` is called, and gives what it gives.
+
+    Reason: that method casts, and reduces. Guard: tests/programs/test_loss_values.py.
+    """
+    if calls_itself(loss):
+        return loss
+
+    def call(labels, output):
+        labels, output = tf.nest.map_structure(lambda t: tf.cast(t, loss.dtype), (labels, output))
+        return tf.convert_to_tensor(loss.call(labels, output))
+
+    return call
+
+
+def calls_itself(loss: keras.losses.Loss) -> bool:
+    """Whether a loss has its own `__call__`, so that Keras does not reduce what it gives."""
+    return type(loss).__call__ is not keras.losses.Loss.__call__
+
+
+def loss_values(
+    loss: keras.losses.Loss, labels, output, sample_weight, row_weight, of_examples: bool
+):
     """A Keras loss's weighted, masked, unreduced values, the mask, and the weights as used.
 
     `row_weight`, of shape [n] or None, is 0 for padding and weighs whole examples, while
-    `sample_weight` follows Keras's rule for its shape; but weights of fewer dimensions than the
-    values weigh whole examples or places too, as in Keras's metrics. Keras's losses would take
-    such weights [n] for those of the last dimension where it happens to have n places.
+    `sample_weight` follows Keras's rule for its shape; but where `of_examples` says that the
+    values are [n, …], weights of fewer dimensions weigh whole examples or places too, as in
+    Keras's metrics. Keras's losses would take such weights [n] for those of the last dimension
+    where it happens to have n places.
 
     Reason: `Loss.__call__` does the same but hides the mask, which is the denominator. A loss
     with its own `__call__` is called, and taken as it is. Guard:
     tests/programs/test_keras_program.py.
     """
-    if type(loss).__call__ is not keras.losses.Loss.__call__:
+    if calls_itself(loss):
         assert row_weight is None, "such a loss is never given padding"
         return tf.convert_to_tensor(loss(labels, output, sample_weight)), None, sample_weight
     in_mask = keras_mask(output)
-    output = tf.nest.map_structure(lambda t: tf.cast(t, loss.dtype), output)
-    labels = tf.nest.map_structure(lambda t: tf.cast(t, loss.dtype), labels)
-    values = loss.call(labels, output)
+    values = unreduced(loss)(labels, output)
     mask = keras_mask(values)
     if in_mask is not None:
         mask = in_mask if mask is None else in_mask & mask
     whole = not values.shape.rank  # one number for the batch, which Keras weighs too
     reduction = loss.reduction if whole else None
-    sample_weight = _of_values(loss, values, sample_weight)
+    if of_examples:
+        sample_weight = _of_values(loss, values, sample_weight)
     values = _keras_loss.reduce_weighted_values(values, sample_weight, mask, reduction, loss.dtype)
     if whole:
         return values, None, sample_weight
@@ -128,7 +152,7 @@ def loss_values(loss: keras.losses.Loss, labels, output, sample_weight, row_weig
 
 def _of_values(loss: keras.losses.Loss, values, weight):
     """Sample weights with the dimensions of a loss's values, or one more or less of size 1."""
-    if weight is None or not values.shape.rank or weight.shape.rank is None:
+    if weight is None or weight.shape.rank is None:
         return weight
     more = weight.shape.rank - values.shape.rank
     if more > 1 or (more == 1 and weight.shape[-1] != 1):

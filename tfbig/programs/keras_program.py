@@ -1,6 +1,7 @@
 """Compiled Keras models as programs."""
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,12 +22,12 @@ from tfbig.programs.keras_checks import (
     explain_keras_batch,
     with_nan_of,
 )
-from tfbig.programs.keras_loss import loss_term, mean_of
+from tfbig.programs.keras_loss import added_term, loss_term, mean_of, own_term
 from tfbig.programs.keras_padding import exact_with_padding
+from tfbig.programs.loss_probe import is_known, sizes_of_losses
 from tfbig.programs.metric_sums import metric_sums
 from tfbig.programs.observing import (
     RecordingScope,
-    depends_on,
     may_update_others,
     own_state,
     owners_of,
@@ -127,12 +128,17 @@ class KerasProgram(Program):
     def _observe(self, run, spec: Any) -> None:
         """Finds the variables that the forward pass updates and the model does not list."""
         self._has_own_layers = may_update_others(self.model)
-        if not self._has_own_layers:
+        own_losses = any(not is_known(one.loss) for one in _private_api.compiled_losses(self.model))
+        if not (self._has_own_layers or own_losses):
             return
         _private_api.make_global_seed()
 
         def forward(element):
-            self._call(*program.split_element(element), training=True)
+            features, labels, weight = program.split_element(element)
+            outputs = self._call(features, labels, weight, training=True)
+            if own_losses and not _private_api.overrides(self.model, "compute_loss"):
+                with _private_api.substituted_losses(self.model, lambda _, loss: loss) as (call, _):
+                    call(labels, outputs)
 
         keras_variables, tensorflow_variables = updated_variables(self.model, forward, run, spec)
         self._updated = {id(v) for v in keras_variables}
@@ -145,11 +151,12 @@ class KerasProgram(Program):
         self.in_sequence |= {id(v): name for name, v in self._raw.items()}
         self.state = [*self.state, *self._unlisted]
 
-    def _call(self, features: Any, labels: Any, weight: Any, training: bool) -> None:
-        """What may update variables besides the metrics' own updates, for a trace."""
+    def _call(self, features: Any, labels: Any, weight: Any, training: bool) -> Any:
+        """The outputs, for a trace of what updates variables besides metrics and losses."""
         outputs = self.model(taken_features(self.model, features), training=training)
         if _private_api.overrides(self.model, "compute_loss"):
             _private_api.compute_loss(self.model, features, labels, outputs, weight, training)
+        return outputs
 
     def _listed(self) -> set[int]:
         """The ids of the variables that the model lists, those of all its metrics included."""
@@ -202,7 +209,7 @@ class KerasProgram(Program):
                 outputs = self.model(taken, training=training)
             weight = by_output(self.model, outputs, batch.sample_weight)
             batch = batch._replace(sample_weight=weight)
-            terms = self._terms(batch, outputs, training, {id(loss) for loss in scope.losses})
+            terms = self._terms(batch, outputs, training, scope.losses)
             self._metrics.update_padded(
                 batch.features, batch.labels, outputs, weight, batch.row_weight
             )
@@ -260,21 +267,21 @@ class KerasProgram(Program):
     def named_metrics(self, *kinds: str) -> str:
         return self._metrics.names(self.metric_sums, *kinds)
 
-    def _terms(self, batch: Batch, outputs: Any, training: bool, added: set[int]) -> list[Term]:
-        """The terms of the loss; `added` has the ids of the tensors that add_loss was given."""
-        model = self.model
+    def _terms(self, batch: Batch, outputs: Any, training: bool, added: list) -> list[Term]:
+        """The terms of the loss; `added` are the tensors that add_loss was given."""
+        model, found = self.model, list(self.model.losses)
+        sizes = functools.cache(lambda: sizes_of_losses(model, batch, training))
         if _private_api.overrides(model, "compute_loss"):
             loss = _private_api.compute_loss(
                 model, batch.features, batch.labels, outputs, batch.sample_weight, training
             )
-            doubt = f"{type(model).__name__}.compute_loss gives one number for a batch"
-            return [Term(program.SCALAR, tf.cast(tf.reduce_sum(loss), tf.float32), doubt=doubt)]
+            return [own_term(model, loss, batch, sizes)]
         terms: list[Term] = []
         losses = _private_api.compiled_losses(model)
 
         def recorder(i, loss):
             def record(labels, output, sample_weight=None):
-                term = loss_term(loss, labels, output, sample_weight, batch.row_weight)
+                term = loss_term(loss, labels, output, sample_weight, batch)
                 if trackers:
                     self._track(trackers[i], term, batch)
                 weight = losses[i].loss_weights
@@ -286,7 +293,11 @@ class KerasProgram(Program):
         if losses:
             with _private_api.substituted_losses(model, recorder) as (compiled, trackers):
                 compiled(batch.labels, outputs, batch.sample_weight)
-        terms += [self._added_term(loss, batch, id(loss) in added) for loss in model.losses]
+        places = {id(loss): i for i, loss in enumerate(added)}
+        for loss in found:
+            place = places.get(id(loss))
+            doubted = place is not None and self._has_own_layers
+            terms.append(added_term(loss, place, batch, sizes, doubted))
         if not terms:
             raise UserError(
                 "the model has nothing to minimise: compile(loss=…) was not given and no layer "
@@ -321,20 +332,6 @@ class KerasProgram(Program):
                 mean = tf.math.divide_no_nan(mean, denominator)
             metrics[i : i + 2] = mean * examples, examples
         return metrics
-
-    def _added_term(self, loss: tf.Tensor, batch: Batch, added: bool) -> Term:
-        """The term of an add_loss or a regulariser; of one value for each example, their sum.
-
-        That is how Keras adds it up: a tensor that add_loss is given is summed. The activity
-        regularizers of Keras's layers are means over examples.
-        """
-        total, rows = tf.cast(tf.reduce_sum(loss), tf.float32), tf.nest.flatten(batch.features)[0]
-        if loss.shape.rank and loss.shape[0] in (None, rows.shape[0]):
-            if depends_on(loss, tf.nest.flatten((batch.features, batch.labels))):
-                return Term(program.UNDIVIDED, total)
-        unknown = added and self._has_own_layers
-        doubt = "a layer's add_loss gives one number for a batch" if unknown else ""
-        return Term(program.ONCE, total, doubt=doubt)
 
     def variable_groups(self) -> dict[str, list]:
         """All variables that a checkpoint holds, by the first part of their names."""

@@ -71,7 +71,8 @@ def updated_variables(
         raise UserError(
             f"the model assigns a tf.Variable in a call ({', '.join(assigned.values())}) that none "
             "of its layers has as an attribute, so it could not be kept in a checkpoint; make it "
-            "with self.add_weight in build(), or assign it to an attribute of the layer."
+            "with self.add_weight in build(), or assign it to an attribute of the layer, or of the "
+            "keras.losses.Loss where a loss assigns it."
         )
     return list(of_keras.values()), of_tensorflow
 
@@ -93,19 +94,6 @@ def assigned_handles(graph: Any, start: int) -> dict[int, str]:
     assigns = [op for op in operations if op.type.startswith(_ASSIGNS) and op.inputs]
     inner = {id(op.inputs[0]): op.name for op in assigns}
     return {id(outer): inner[id(tensor)] for outer, tensor in graph.captures if id(tensor) in inner}
-
-
-def depends_on(tensor: tf.Tensor, sources: list[tf.Tensor]) -> bool:
-    """Whether a tensor is computed from any of others, in one graph."""
-    ends, seen, left = {id(source) for source in sources}, set(), [tensor]
-    while left:
-        now = left.pop()
-        if id(now) in ends:
-            return True
-        if id(now) not in seen:
-            seen.add(id(now))
-            left.extend(now.op.inputs)
-    return False
 
 
 def may_update_others(model: keras.Model) -> bool:
@@ -135,6 +123,16 @@ def is_own(thing: Any) -> bool:
     return thing is None or module.split(".")[0] in ("keras", "tfbig")
 
 
+def _of_losses(model: keras.Model) -> Iterator[tuple[str, Any]]:
+    """What the attributes of compiled losses hold, and of the objects whose methods they are."""
+    for number, entry in enumerate(_private_api.compiled_losses(model)):
+        function = getattr(entry.loss, "fn", None)
+        for holder in (entry.loss, function, getattr(function, "__self__", None)):
+            for name, value in getattr(holder, "__dict__", {}).items():
+                for place, leaf in enumerate(tf.nest.flatten(value)):
+                    yield f"loss/{number}/{name}" + (f"/{place}" if place else ""), leaf
+
+
 def owners_of(model: keras.Model, variables: list) -> dict[int, str]:
     """By a variable's id a name for it: its layer's name and the attribute that holds it."""
     wanted, found = {id(v) for v in variables}, {}
@@ -148,6 +146,7 @@ def owners_of(model: keras.Model, variables: list) -> dict[int, str]:
 
 def attributes_of(model: keras.Model) -> Iterator[tuple[str, Any]]:
     """What the layers' attributes hold, each with its layer's and attribute's names."""
+    yield from _of_losses(model)
     for layer in _private_api.flatten_layers(model):
         attributes = {k: v for k, v in vars(layer).items() if not k.startswith("_self_")}
         yield from leaves(layer.name, attributes)
