@@ -96,6 +96,19 @@ def assigned_handles(graph: Any, start: int) -> dict[int, str]:
     return {id(outer): inner[id(tensor)] for outer, tensor in graph.captures if id(tensor) in inner}
 
 
+def depends_on(tensor: tf.Tensor, sources: list[tf.Tensor]) -> bool:
+    """Whether a tensor is computed from any of others, in one graph."""
+    ends, seen, left = {id(source) for source in sources}, set(), [tensor]
+    while left:
+        now = left.pop()
+        if id(now) in ends:
+            return True
+        if id(now) not in seen:
+            seen.add(id(now))
+            left.extend(now.op.inputs)
+    return False
+
+
 def may_update_others(model: keras.Model) -> bool:
     """Whether a layer may update variables that the model does not list.
 
