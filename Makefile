@@ -31,7 +31,7 @@ test: setup
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not slow'
 
 test-slow: setup
-	@$(BIN)/python -m pytest -q -m 'slow and not long'
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'slow and not long'
 
 test-long: setup
 	@$(BIN)/python -m pytest -q -m long
