@@ -95,9 +95,27 @@ class Raw(Smoothed):
         self.seen[0].assign_add(ops.mean(y_true))
 
 
-def test_a_metric_that_assigns_a_tensorflow_variable_is_refused_and_the_variable_stays():
-    metric = Raw()
-    said = r"metric metric \(Raw\) assigns the tf.Variable self.seen.0 .* with self.add_variable"
+class RawAlone(keras.metrics.Metric):
+    """Has no variable of Keras's at all."""
+
+    def __init__(self, name="metric"):
+        super().__init__(name=name)
+        self.seen = [tf.Variable(0.0)]
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        self.seen[0].assign(tf.maximum(self.seen[0], tf.reduce_max(y_pred)))
+
+    def result(self):
+        return self.seen[0] + 0.0
+
+    def reset_state(self):
+        self.seen[0].assign(0.0)
+
+
+@pytest.mark.parametrize("kind", [Raw, RawAlone])
+def test_a_metric_that_assigns_a_tensorflow_variable_is_refused_and_the_variable_stays(kind):
+    metric = kind()
+    said = r"metric metric \(Raw\w*\) assigns the tf.Variable self.seen.0 .* with self.add_variable"
     with pytest.raises(UserError, match=said):
         keras_program(build(lambda: metric), x(4), x(2))
     assert metric.seen[0].numpy() == 0.0

@@ -211,8 +211,9 @@ def _leave_optimizer_out(model: keras.Model, placement: Placement) -> None:
 
     A model's own compute_metrics may report the learning rate.
     """
-    rate = float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
-    optimizer = keras.optimizers.SGD(rate)
+    optimizer = keras.optimizers.SGD()
+    if model.optimizer is not None:
+        optimizer.learning_rate = float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
     arguments = {**_private_api.compile_arguments(model), "optimizer": optimizer}
     with placement.scope():
         model.compile(**arguments)

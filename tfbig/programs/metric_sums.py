@@ -59,9 +59,9 @@ def metric_sums(
     variables = [v for metric in metrics for v in metric.variables]
     known = _known_variables(model, metrics)
     own = _private_api.overrides(model, "compute_metrics")
-    if not own and all(id(v) in known for v in variables):
-        return [fed.get(id(v), PARTS) for v in variables]
     each = list(itertools.chain.from_iterable(map(inner_metrics, metrics)))
+    if not own and all(id(v) in known for v in variables) and all(is_own(type(m)) for m in each):
+        return [fed.get(id(v), PARTS) for v in variables]
     refuse_raw_variables(each, update, symbols)
     tried = _tried(variables, update, symbols)
     if tried is None:  # only what it cannot have touched is known
