@@ -38,7 +38,7 @@ def with_head(model: keras.Model, head: int | str) -> keras.Model:
     units = 1 if head == REGRESSION else head
     try:
         ending = ending_of(model)
-        features = _pooled(ending, _data_format(model))
+        features = _pooled(ending, _data_format(model), _free("head_pooling", model))
     except NoFeatures as error:
         raise UserError(
             f"Recipe.head={head!r} cannot take the place of the classifier of {model.name!r}: "
@@ -54,8 +54,7 @@ def with_head(model: keras.Model, head: int | str) -> keras.Model:
             model.name,
             type(model).__name__,
         )
-    names = {layer.name for layer in model.layers}
-    name = next(n for n in ("head", *(f"head_{i}" for i in range(1, 99))) if n not in names)
+    name = _free("head", model)
     several = len(model.inputs) > 1 or not isinstance(model, keras.Sequential)
     inputs = model.input if several else model.inputs[0]  # in the structure that it is called with
     # In float32 under a mixed precision policy too, as all outputs should be.
@@ -71,20 +70,32 @@ def with_head(model: keras.Model, head: int | str) -> keras.Model:
     return made
 
 
-def _pooled(ending: Ending, data_format: str) -> keras.KerasTensor:
-    """The features without places or times."""
+def _free(name: str, model: keras.Model) -> str:
+    """The name, with a number if a layer of the model has it.
+
+    Keras's automatic names would do only in the process that has built the model: they count from
+    the start in another.
+    """
+    names = {layer.name for layer in model.layers}
+    return next(
+        each for each in (name, *(f"{name}_{i}" for i in range(1, 99))) if each not in names
+    )
+
+
+def _pooled(ending: Ending, data_format: str, name: str) -> keras.KerasTensor:
+    """The features without places or times, by a layer of this name."""
     features, how = ending.features, "average"
     places = len(features.shape) - 2
     if places and ending.pooling is not None:
         how = pools(ending.pooling)
     if places and how == "pick":  # as the first time of all
-        features = features[ending.pooling.arguments[0][1]]
+        features = ending.pooling.operation(features, ending.pooling.arguments[0][1])
     elif places:
         if places > 3:
             raise NoFeatures(f"its features have {places} dimensions of places, more than 3")
         # A mask is taken into account by the average over times.
         pooling = getattr(keras.layers, f"Global{how.capitalize()}Pooling{places}D")
-        features = pooling(data_format=data_format, dtype="float32")(features)
+        features = pooling(data_format=data_format, dtype="float32", name=name)(features)
     if len(features.shape) != 2 or features.shape[-1] is None:
         raise NoFeatures(f"its features have the shape {('batch', *features.shape[1:])}")
     return features
