@@ -192,6 +192,8 @@ def main(argv: list[str]) -> None:
             model_dir=folder and os.path.join(folder, "teacher"),
             **run,
         )
+        if teacher.preempted:  # by a signal; the next run goes on with the teacher
+            return
         teacher_weights = teacher.model.get_weights()
     result = tfbig.train_distributed(
         lambda: build(kind, teacher_weights),

@@ -79,6 +79,13 @@ def test_adapters_alone_reproduce_the_tuned_model_on_its_base(tuned):
     assert os.path.getsize(path) < 12_000  # 4 layers of rank 3: 1 512 numbers and their names
 
 
+def test_a_run_with_adapters_that_is_read_into_its_base_says_how_to_load_them(tuned):
+    with pytest.raises(UserError) as error:
+        tfbig.finetuning.load_model(tuned.model_dir, base_model_fn=base)
+    path = os.path.join(tuned.model_dir, "adapters.npz")
+    assert f"by tfbig.finetuning.load_adapters(model, {path!r})." in str(error.value)
+
+
 def test_a_new_head_is_kept_with_the_adapters(tmp_path):
     recipe = tfbig.Recipe(head=5, lora_rank=2, learning_rate=0.01)
     pretrained = tuned_runs.pretrained()

@@ -234,9 +234,9 @@ def test_several_cpus_after_tensorflow_has_started_is_an_error(in_process):
     found = in_process(after_the_start)
     assert found["error"] == (
         "2 CPU devices were asked for, but TensorFlow has started with 1, and that is fixed once "
-        "it has. Call train_distributed before any other TensorFlow operation (pass a function "
-        "that builds the model, not a model), or call tf.config.set_logical_device_configuration "
-        "first."
+        "it has. A model, a preset, a tensor, a training or an evaluation starts it. Write right "
+        "after the imports: tf.config.set_logical_device_configuration("
+        'tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2).'
     )
     assert found["one"] == ["Mirrored", "mirrored", 1]
 

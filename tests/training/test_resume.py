@@ -71,6 +71,8 @@ def test_a_signal_saves_the_step_it_finds_and_the_next_run_goes_on(number, tmp_p
     stopped = finished(tmp_path, "source", 23, int(number))
     assert stopped["preempted"] == number.name
     assert 23 <= stopped["step"] <= 30
+    said = f"{number.name} ended the training at step {stopped['step']}; train with the same"
+    assert any(line.startswith(said) for line in stopped["log"])
     resumed = finished(tmp_path, "source")
     assert any(f"ckpt-{stopped['step']:08d}" in line for line in resumed["log"])
     assert resumed["weights"] == uninterrupted["source"]["weights"]

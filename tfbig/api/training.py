@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import inspect
+import logging
 import os
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -33,6 +34,8 @@ from tfbig.training.result import TrainResult
 from tfbig.training.run_length import RunLength
 from tfbig.training.serving import serve, train_or_follow
 from tfbig.training.session import TrainingSession
+
+log = logging.getLogger("tfbig")
 
 _FINE_TUNES_OWN = ("model_fn", "recipe", "base_model_fn", "remat")
 
@@ -132,7 +135,15 @@ def train_distributed(
             session.read_data(read, read_eval, max_steps=max_steps, epochs=epochs)
             session.build_model(model_fn)
             callbacks = keras.tree.flatten([] if callbacks is None else callbacks)
-            return train_or_follow(session, placement, [*callbacks, *hooks_of_spec(session)])
+            result = train_or_follow(session, placement, [*callbacks, *hooks_of_spec(session)])
+    if result.preempted and placement.peers.is_chief:
+        log.warning(
+            "%s ended the training at step %d; %s",
+            result.preempted,
+            result.global_step,
+            "train with the same model_dir again to go on" if model_dir else "nothing is saved",
+        )
+    return result
 
 
 def fine_tune(

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import h5py
@@ -210,6 +211,12 @@ def _fill_from_tfbig(model: keras.Model, folder: str) -> None:
         raise UserError(
             f"{folder} is of another model than {model.name!r}: {name} is {here} here and "
             f"{'absent' if there is None else there} there ({len(wrong)} such weights)."
+            f"{_adapters_hint(folder)}"
+        )
+    if _has_adapters(shapes) and not _has_adapters(names):
+        raise UserError(
+            f"{folder} has adapters, and the model {model.name!r} has none, which would leave them "
+            f"out.{_adapters_hint(folder)}"
         )
     if optimizer is not None:
         slots = _named("optimizer", optimizer.variables, renumber, {})
@@ -220,6 +227,22 @@ def _fill_from_tfbig(model: keras.Model, folder: str) -> None:
     values = dict(values_for(names, tables, lambda name: reader.get_tensor(key(name))))
     for name, variable in names.items():
         variable.assign(values[name])
+
+
+def _has_adapters(names: Iterable[str]) -> bool:
+    return any("lora_kernel_" in name or "lora_embeddings_" in name for name in names)
+
+
+def _adapters_hint(folder: str) -> str:
+    """What to write where a run with adapters is read into the model that it began with."""
+    run = os.path.dirname(os.path.dirname(os.path.abspath(folder)))
+    adapters = os.path.join(run, "adapters.npz")
+    if not os.path.exists(adapters):
+        return ""
+    return (
+        " The run has kept its adapters: load them into the model that it began with, by "
+        f"tfbig.finetuning.load_adapters(model, {adapters!r})."
+    )
 
 
 def _check_state(model: keras.Model, folder: str) -> None:

@@ -246,7 +246,8 @@ def _make_logical_cpus(count: int) -> None:
         if there < count:
             raise UserError(
                 f"{count} CPU devices were asked for, but TensorFlow has started with {there}, "
-                "and that is fixed once it has. Call train_distributed before any other "
-                "TensorFlow operation (pass a function that builds the model, not a model), or "
-                "call tf.config.set_logical_device_configuration first."
+                "and that is fixed once it has. A model, a preset, a tensor, a training or an "
+                "evaluation starts it. Write right after the imports: "
+                'tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")'
+                f"[0], [tf.config.LogicalDeviceConfiguration()] * {count})."
             ) from None

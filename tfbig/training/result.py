@@ -13,7 +13,7 @@ class TrainResult:
 
     Attributes:
         global_step: number of updates, of all runs in this model_dir together.
-        loss: the mean loss of the steps since the last log point but one; None: no step was run.
+        loss: the mean loss of the steps between the last two log points; None: no step was run.
         metrics: the last evaluation's, `loss` included; {} without eval_input_fn. A metric with a
             value for each class has a float32 array here and in history.
         history: one dict for each log point: step, loss, metrics, learning_rate, steps_per_sec,

@@ -7,7 +7,7 @@ import tensorflow as tf
 from tfbig.errors import UserError
 from tfbig.placement.placement import Placement
 from tfbig.programs.metric_sums import MEANS, NOTHING, NUMBERS, UNSEEN, UPDATES
-from tfbig.programs.program import SCALAR, Program, Term
+from tfbig.programs.program import ONCE, SCALAR, Program, Term
 
 
 def check_parts(program: Program, placement: Placement, parts: int, *, gathers: bool) -> None:
@@ -67,6 +67,19 @@ def check_parts(program: Program, placement: Placement, parts: int, *, gathers: 
         )
 
 
+_ADVICE = {
+    SCALAR: "That is exact for a mean over examples, not for one over tokens or for a loss that "
+    "compares examples. For a sum over the batch write "
+    'RunConfig(gradient_aggregation="sum"); a function that returns the value of each example or '
+    "token, say tf.boolean_mask(values, mask), is always exact",
+    ONCE: "That is exact for a mean over examples; a value for each example is always exact",
+}
+_COMPARES = (
+    "So an example is compared with those of its part alone; for the numbers of whole batches "
+    'train with strategy="one_device" and accumulation_steps=1'
+)
+
+
 def metrics_of_part(
     program: Program, metrics: Sequence[tf.Tensor], count: tf.Tensor, weight: tf.Tensor
 ) -> list[tf.Tensor]:
@@ -97,16 +110,10 @@ def warn_of_doubts(program: Program, terms: Sequence[Term], parts: int, aggregat
     for term in terms:
         summed = term.kind == SCALAR and aggregation == "sum"  # as the user has said
         if term.doubt and not summed:
-            advice = (
-                'for a sum over the batch write RunConfig(gradient_aggregation="sum"); '
-                if term.kind == SCALAR
-                else ""
-            )
             program.warn_once(
                 f"{term.doubt}, and each batch is worked through in {parts} parts: it is computed "
                 "on each part, and the mean over the parts, weighted by their examples, is taken. "
-                f"That is exact for a mean over examples; {advice}a value for each example is "
-                "always exact"
+                f"{_ADVICE.get(term.kind, _COMPARES)}"
             )
 
 
