@@ -63,7 +63,7 @@ ARGUMENTS = {
     "more devices than there are": (
         UserError,
         dict(strategy="mirrored", devices=64),
-        ["64 ", "devices", "Call train_distributed before any other TensorFlow operation"],
+        ["64 ", "devices", "Write right after the imports: tf.config.set_logical_device"],
     ),
     "a GPU that is not there": (
         UserError,
