@@ -7,7 +7,7 @@ BIN := .venv/bin
 help:
 	@echo 'make setup   make .venv and install tfbig in it (PYTHON=python3.12 picks the interpreter)'
 	@echo 'make train   train a classifier on handwritten digits'
-	@echo 'make test    run the tests, a quarter of an hour on two cores'
+	@echo 'make test    run the tests, 20 minutes on two cores'
 	@echo 'make test-slow   run those that take long; make test-long those that take longest'
 	@echo 'make lint    check style and formatting'
 	@echo 'make bench   compare the speed with Keras fit on one device'
