@@ -5,7 +5,6 @@ trace with batches of no fixed size shows what they are given.
 """
 
 import contextlib
-import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -36,7 +35,7 @@ def fed_metrics(
     """
     compiled = (_private_api.compiled_metrics(model), *_private_api.loss_trackers(model))
     own = [m for m in metrics if not any(m is other for other in compiled)]
-    watched = [m for m in itertools.chain.from_iterable(map(inner_metrics, own)) if is_sum(m)]
+    watched = [m for m in inner_metrics(own) if is_sum(m)]
     kinds: dict[int, str] = {}
     if not watched:
         return kinds

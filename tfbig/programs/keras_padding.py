@@ -4,7 +4,7 @@ import keras
 
 from tfbig import _private_api
 from tfbig.programs.loss_probe import sizes_of_values
-from tfbig.programs.metric_sums import is_sum
+from tfbig.programs.metric_sums import inner_metrics, is_sum
 
 # Layers that mix the examples of a batch, or may do anything.
 _MIXING = (
@@ -37,10 +37,8 @@ def exact_with_padding(model: keras.Model, metrics: list) -> bool:
         return False
     if any(_reduces_examples(losses[0], output) for output in model.outputs):
         return False
-    compiled = _private_api.compiled_metrics(model)
-    inner = [m for metric in metrics for m in (metric.metrics if metric is compiled else [metric])]
     rank = max((len(output.shape) for output in model.outputs), default=0)
-    return all(is_sum(m) and _weighs_examples(m, rank) for m in inner)
+    return all(is_sum(m) and _weighs_examples(m, rank) for m in inner_metrics(metrics))
 
 
 def _reduces_examples(loss: keras.losses.Loss, output: keras.KerasTensor) -> bool:

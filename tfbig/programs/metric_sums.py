@@ -7,7 +7,6 @@ others are tried on random numbers.
 """
 
 import inspect
-import itertools
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -57,9 +56,9 @@ def metric_sums(
         fed: what `fed_metrics` has found.
     """
     variables = [v for metric in metrics for v in metric.variables]
-    known = _known_variables(model, metrics)
     own = _private_api.overrides(model, "compute_metrics")
-    each = list(itertools.chain.from_iterable(map(inner_metrics, metrics)))
+    each = inner_metrics(metrics)
+    known = {id(v) for metric in each if is_sum(metric) for v in metric.variables}
     if not own and all(id(v) in known for v in variables) and all(is_own(type(m)) for m in each):
         return [fed.get(id(v), PARTS) for v in variables]
     refuse_raw_variables(each, update, symbols)
@@ -93,7 +92,7 @@ def metric_sums(
 def _alike(metrics: Sequence[keras.metrics.Metric], kinds: list[str]) -> list[str]:
     """Gives all variables of one metric the kind that adds up over the least of them."""
     found, left = [], iter(kinds)
-    for metric in itertools.chain.from_iterable(map(inner_metrics, metrics)):
+    for metric in inner_metrics(metrics):
         own = [next(left) for _ in metric.variables]
         found += [max(own, key=_ORDER.index)] * len(own) if own else []
     return found
@@ -118,26 +117,19 @@ def is_sum(metric: keras.metrics.Metric) -> bool:
 def names_of(metrics: Sequence[keras.metrics.Metric], kinds: list[str], *wanted: str) -> str:
     """The names of the metrics that have variables of some kinds, for a message."""
     of_variables, found = iter(kinds), []
-    for metric in itertools.chain.from_iterable(map(inner_metrics, metrics)):
+    for metric in inner_metrics(metrics):
         if any(next(of_variables) in wanted for _ in metric.variables):
             found.append(f"{metric.name} ({type(metric).__name__})")
     return ", ".join(found)
 
 
-def inner_metrics(metric: keras.metrics.Metric) -> list[keras.metrics.Metric]:
-    """The metrics that a CompileMetrics holds, or the metric alone."""
-    inner = getattr(metric, "metrics", None)
-    return inner if isinstance(inner, list) and inner else [metric]
-
-
-def _known_variables(model: keras.Model, metrics: Sequence[keras.metrics.Metric]) -> set[int]:
-    """The ids of the variables of metrics that are sums over examples by their definition."""
-    return {
-        id(v)
-        for metric in itertools.chain.from_iterable(map(inner_metrics, metrics))
-        if is_sum(metric)
-        for v in metric.variables
-    }
+def inner_metrics(metrics: Sequence[keras.metrics.Metric]) -> list[keras.metrics.Metric]:
+    """Metrics, with those that a CompileMetrics holds in its place, in their order."""
+    found = []
+    for metric in metrics:
+        inner = getattr(metric, "metrics", None)
+        found += inner if isinstance(inner, list) and inner else [metric]
+    return found
 
 
 def _tried(variables: list, update: Callable, symbols: tuple) -> list[str | None] | None:

@@ -41,4 +41,5 @@ def flat_sums(sums: Sums) -> list[tf.Tensor]:
 
 
 def have_nan_gradient(sums: Sums) -> tf.Tensor:
+    """Whether any gradient of any group has a NaN: a boolean scalar."""
     return gradients.have_nan([g for group in sums.gradients for g in group])
