@@ -48,17 +48,14 @@ def logs(build, accumulation: int) -> list[dict]:
     """Of the epochs, and of the evaluation."""
     seen = []
 
-    class Logs(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            seen.append(dict(logs))
-
+    logged = keras.callbacks.LambdaCallback(on_epoch_end=lambda _, logs: seen.append(dict(logs)))
     result = tfbig.train_distributed(
         build,
         rows,
         eval_input_fn=rows,
         strategy="one_device",
         epochs=2,
-        callbacks=[Logs()],
+        callbacks=[logged],
         config=tfbig.RunConfig(accumulation_steps=accumulation, jit_compile=False),
     )
     return [*seen, result.metrics]

@@ -123,9 +123,7 @@ def test_metrics_that_are_no_sums_are_those_of_one_update_after_the_other(accumu
     labels = random.normal(size=(22, 1)).astype("float32")
     seen = []
 
-    class Logs(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            seen.append(dict(logs))
+    logged = keras.callbacks.LambdaCallback(on_epoch_end=lambda _, logs: seen.append(dict(logs)))
 
     def build():
         keras.utils.set_random_seed(1)
@@ -143,7 +141,7 @@ def test_metrics_that_are_no_sums_are_those_of_one_update_after_the_other(accumu
         eval_input_fn=input_fn,
         strategy="one_device",
         epochs=2,
-        callbacks=[Logs()],
+        callbacks=[logged],
         config=tfbig.RunConfig(
             tf_random_seed=1,
             jit_compile=False,

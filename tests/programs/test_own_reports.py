@@ -68,17 +68,16 @@ def build(kind) -> keras.Model:
 def logs_of(kind, accumulation: int) -> tuple[list[dict], tfbig.TrainResult]:
     told = []
 
-    class Logs(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            told.append({k: float(v) for k, v in logs.items()})
-
+    logged = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda _, logs: told.append({k: float(v) for k, v in logs.items()})
+    )
     result = tfbig.train_distributed(
         lambda: build(kind),
         rows,
         eval_input_fn=None if kind is Never else rows,
         strategy="one_device",
         epochs=2,
-        callbacks=[Logs()],
+        callbacks=[logged],
         config=tfbig.RunConfig(
             accumulation_steps=accumulation, log_step_count_steps=2, jit_compile=False
         ),

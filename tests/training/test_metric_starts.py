@@ -68,16 +68,15 @@ def rows() -> tf.data.Dataset:
 def test_epochs_report_what_fit_reports(metric, log_every, accumulation):
     told = []
 
-    class Logs(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            told.append(float(logs["metric"]))
-
+    logged = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda _, logs: told.append(float(logs["metric"]))
+    )
     tfbig.train_distributed(
         lambda: build(metric),
         rows,
         strategy="one_device",
         epochs=3,
-        callbacks=[Logs()],
+        callbacks=[logged],
         config=tfbig.RunConfig(
             log_step_count_steps=log_every, accumulation_steps=accumulation, jit_compile=False
         ),
