@@ -99,7 +99,7 @@ def _in_turns(work: str, folder: pathlib.Path) -> list[dict[str, float]]:
 
 def _feed(source, batch_size: int = _BATCH):
     """What training reads from: stacks of up to 100 batches."""
-    from tfbig.data.source_feed import SourceFeed
+    from tfbig.data.feeds.source_feed import SourceFeed
 
     return SourceFeed(source.batch(batch_size), seed=1, multiple=1, steps_per_loop="auto")
 

@@ -6,7 +6,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from tfbig.training.checkpoint_state import is_named, key_of, own_name
+from tfbig.training.checkpoints.state import is_named, key_of, own_name
 
 
 def saved_values(folder) -> dict[str, np.ndarray]:

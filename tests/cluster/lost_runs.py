@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 import tfbig
 from tfbig.errors import PeerLost
-from tfbig.placement import multi_worker
+from tfbig.placement.replicated import multi_worker
 
 READING, STEPPING = "reads a batch", "is in a step"
 

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 import tfbig
-from tfbig.training.checkpoint_state import key_of
+from tfbig.training.checkpoints.state import key_of
 from tfbig.training.session import TrainingSession
 
 ROWS, WIDTH, EXAMPLES, BATCH = 200, 4, 320, 32

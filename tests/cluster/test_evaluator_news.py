@@ -5,7 +5,7 @@ import time
 
 from tests import harness
 from tests.cluster import parameter_server_runs as runs
-from tfbig.training.evaluations import Evaluations
+from tfbig.training.evaluation.found_elsewhere import Evaluations
 
 
 def test_the_chief_tells_of_an_evaluation_at_the_step_that_was_evaluated(tmp_path):

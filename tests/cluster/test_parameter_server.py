@@ -6,7 +6,7 @@ import pytest
 
 from tests import harness
 from tests.cluster import parameter_server_runs as runs
-from tfbig.data.distribution import RandomDistribution, TurnsDistribution
+from tfbig.data.order.distribution import RandomDistribution, TurnsDistribution
 
 pytestmark = pytest.mark.slow  # processes take their time
 

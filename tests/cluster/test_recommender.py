@@ -10,7 +10,7 @@ import pytest
 from tests import harness
 from tests.cluster.conftest import CPP_LINE, marked
 from tfbig.finetuning import load_model
-from tfbig.training.evaluations import Evaluations
+from tfbig.training.evaluation.found_elsewhere import Evaluations
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import pytest
 from tests import harness
 from tests.cluster.conftest import marked
 from tests.cluster.parameter_server_runs import data
-from tfbig.training.evaluations import Evaluations
+from tfbig.training.evaluation.found_elsewhere import Evaluations
 
 pytestmark = pytest.mark.slow  # clusters take their time
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 import tfbig
 from tests.harness import call
 from tfbig.data.augmentation import Augmentation, Transform, as_augmentation
-from tfbig.data.source_feed import SourceFeed
+from tfbig.data.feeds.source_feed import SourceFeed
 from tfbig.errors import UserError
 
 FLIP = {"name": "RandomFlip", "mode": "horizontal"}

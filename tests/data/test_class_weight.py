@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tfbig.data import ArraySource, with_class_weight
-from tfbig.data.dataset_feed import DatasetFeed
+from tfbig.data.feeds.dataset_feed import DatasetFeed
 from tfbig.errors import UserError
 
 WEIGHTS = {0: 0.5, 2: 3.0}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfbig.data.dataset_feed import DatasetFeed
+from tfbig.data.feeds.dataset_feed import DatasetFeed
 from tfbig.errors import UserError
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfbig.data.distribution import (
+from tfbig.data.order.distribution import (
     BlockDistribution,
     MixtureDistribution,
     RandomDistribution,

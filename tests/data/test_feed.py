@@ -3,7 +3,7 @@
 import pytest
 import tensorflow as tf
 
-from tfbig.data.feed import capacity_for, rows_for
+from tfbig.data.feeds.feed import capacity_for, rows_for
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 
 from tfbig.data import ArraySource, BadRecord, BadRecords, Source, mix
 from tfbig.data.cleaning import Cleaning, FillMissing
-from tfbig.data.source_feed import SourceFeed
+from tfbig.data.feeds.source_feed import SourceFeed
 from tfbig.errors import UserError
 
 

@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 
 import tfbig
-from tfbig.data.dataset_feed import DatasetFeed
-from tfbig.data.numbered_feed import NumberedFeed, NumberedReader, Numbers, as_arrays
-from tfbig.data.source_feed import SourceFeed
+from tfbig.data.feeds.dataset_feed import DatasetFeed
+from tfbig.data.feeds.numbered_feed import NumberedFeed, NumberedReader, Numbers, as_arrays
+from tfbig.data.feeds.source_feed import SourceFeed
 from tfbig.errors import UserError
 
 SOURCE = tfbig.data.ArraySource(np.arange(20, dtype=np.float32)).batch(4)

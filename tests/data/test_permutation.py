@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfbig.data.permutation import permuted
+from tfbig.data.order.permutation import permuted
 
 
 def order(length, seed=1, stream=0):

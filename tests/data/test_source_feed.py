@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tfbig.data import ArraySource, Source
-from tfbig.data.source_feed import SourceFeed
+from tfbig.data.feeds.source_feed import SourceFeed
 from tfbig.errors import UserError
 
 

@@ -9,7 +9,7 @@ import pytest
 import tfbig
 from tfbig.data import ArraySource, BadRecord, BadRecords, Source
 from tfbig.data.bad_records import Quarantine
-from tfbig.data.source_feed import SourceFeed
+from tfbig.data.feeds.source_feed import SourceFeed
 from tfbig.errors import UserError
 
 

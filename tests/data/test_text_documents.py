@@ -6,8 +6,9 @@ import os
 import numpy as np
 import pytest
 
-from tfbig.data import BadRecords, TextFolderSource, text_documents
+from tfbig.data import BadRecords, TextFolderSource
 from tfbig.data.sources import text_folder_source
+from tfbig.data.text import documents as text_documents
 
 END = b"\xff"
 

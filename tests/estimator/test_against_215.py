@@ -14,7 +14,7 @@ import tfbig
 from tests.estimator.data import model_fns
 from tests.estimator.data.model_fns import MORE_STEPS, STEPS, WORKS
 from tfbig.compat import v1
-from tfbig.training.named_checkpoint import latest
+from tfbig.training.checkpoints.named_checkpoint import latest
 
 DATA = pathlib.Path(__file__).with_name("data")
 TOLERANCE = 1e-4

@@ -10,7 +10,7 @@ import tensorflow as tf
 import tfbig
 from tests.estimator import iris
 from tfbig.errors import UserError
-from tfbig.estimator import running
+from tfbig.estimator import train_evaluate as running
 from tfbig.estimator.eval_events import write_eval_metrics
 
 RECEIVER = tfbig.estimator.export.build_raw_serving_input_receiver_fn(

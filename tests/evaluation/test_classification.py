@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfbig.errors import UserError
-from tfbig.evaluation import classification
-from tfbig.evaluation.classification import (
+from tfbig.metrics import classification
+from tfbig.metrics.classification import (
     F1,
     Accuracy,
     CalibrationError,
@@ -20,9 +20,9 @@ from tfbig.evaluation.classification import (
     RocAuc,
     TopK,
 )
-from tfbig.evaluation.metric import results, update_all
-from tfbig.evaluation.reading import ClassReading
-from tfbig.evaluation.tasks import metrics_for
+from tfbig.metrics.metric import results, update_all
+from tfbig.metrics.reading import ClassReading
+from tfbig.metrics.tasks import metrics_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning", "ignore:.*:FutureWarning")
 CLOSE = dict(rel=1e-6, abs=1e-6, nan_ok=True)

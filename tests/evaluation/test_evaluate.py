@@ -13,9 +13,9 @@ from tests import harness
 from tests.finetuning import pretrained
 from tests.training.small_runs import arrays, build, config, dataset, source, train
 from tfbig.errors import UserError
-from tfbig.evaluation.classification import Accuracy
-from tfbig.evaluation.reading import ClassReading
 from tfbig.evaluation.statistics import bootstrap
+from tfbig.metrics.classification import Accuracy
+from tfbig.metrics.reading import ClassReading
 
 X, Y = arrays()  # 152 examples: ten batches, the last of them half
 

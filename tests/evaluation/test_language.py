@@ -8,11 +8,11 @@ import pytest
 import sklearn.metrics as sk
 
 from tfbig.errors import UserError
-from tfbig.evaluation import language
-from tfbig.evaluation.language import BitsPerByte, Perplexity, TokenReading
-from tfbig.evaluation.metric import results, update_all
 from tfbig.evaluation.metrics import BitsPerByte as KerasBitsPerByte
-from tfbig.evaluation.tasks import metrics_for
+from tfbig.metrics import language
+from tfbig.metrics.language import BitsPerByte, Perplexity, TokenReading
+from tfbig.metrics.metric import results, update_all
+from tfbig.metrics.tasks import metrics_for
 
 RANDOM = np.random.default_rng(0)
 LABELS = RANDOM.integers(0, 256, [4, 6])

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from tfbig.errors import UserError
-from tfbig.evaluation.classification import Accuracy, LogLoss
-from tfbig.evaluation.metric import update_all
 from tfbig.evaluation.metrics import BitsPerByte, metrics_for, task_of
-from tfbig.evaluation.reading import ClassReading
+from tfbig.metrics.classification import Accuracy, LogLoss
+from tfbig.metrics.metric import update_all
+from tfbig.metrics.reading import ClassReading
 
 CHANCES = np.array([[0.2, 0.3, 0.5], [0.8, 0.1, 0.1]])
 
@@ -144,7 +144,7 @@ def test_names_choose_the_metrics_and_wrong_ones_are_told():
 
 @pytest.mark.parametrize("task", ["binary", "classes", "regression", "language"])
 def test_the_name_of_a_metric_is_the_name_it_was_asked_by(task):
-    from tfbig.evaluation.tasks import _KNOWN
+    from tfbig.metrics.tasks import _KNOWN
 
     for name in _KNOWN[task]:
         assert metrics_for(task, [name])[0].name == name

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfbig.errors import UserError
-from tfbig.evaluation.metric import results, update_all
-from tfbig.evaluation.regression import MeanAbsoluteError, RSquared
-from tfbig.evaluation.tasks import metrics_for
+from tfbig.metrics.metric import results, update_all
+from tfbig.metrics.regression import MeanAbsoluteError, RSquared
+from tfbig.metrics.tasks import metrics_for
 
 
 def measured(labels, predictions, weights=None, cuts=(0.1, 0.15, 0.8)):

@@ -13,10 +13,10 @@ import pytest
 
 from tfbig.errors import UserError
 from tfbig.evaluation import plots
-from tfbig.evaluation.metric import results, update_all
 from tfbig.evaluation.report import Report
 from tfbig.evaluation.statistics import Interval
-from tfbig.evaluation.tasks import metrics_for
+from tfbig.metrics.metric import results, update_all
+from tfbig.metrics.tasks import metrics_for
 
 RANDOM = np.random.default_rng(0)
 LABELS = RANDOM.integers(0, 3, 300)

@@ -7,9 +7,9 @@ import pytest
 import scipy.stats
 
 from tfbig.errors import UserError
-from tfbig.evaluation.classification import F1, Accuracy
-from tfbig.evaluation.reading import ClassReading
 from tfbig.evaluation.statistics import bootstrap, paired_test
+from tfbig.metrics.classification import F1, Accuracy
+from tfbig.metrics.reading import ClassReading
 
 RANDOM = np.random.default_rng(0)
 LABELS = RANDOM.integers(0, 2, 200)
@@ -60,7 +60,7 @@ def test_a_name_a_metric_and_a_function_give_the_same_interval():
 
 @pytest.mark.parametrize("name", ["roc_auc", "pr_auc", "f1", "log_loss"])
 def test_resampling_by_counts_equals_resampling_the_examples(name):
-    from tfbig.evaluation.tasks import metrics_for
+    from tfbig.metrics.tasks import metrics_for
 
     def by_examples(labels, chances):
         metric = metrics_for("binary", [name])[0]

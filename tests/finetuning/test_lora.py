@@ -16,7 +16,7 @@ from tests.finetuning.lora_runs import RECIPE, base, tokens, tune
 from tests.training.small_runs import assert_same_variables, saved_variables
 from tfbig.errors import CheckpointError, UserError
 from tfbig.finetuning import load_adapters, load_model, save_adapters
-from tfbig.programs.adapters import adapted_layers, adapters_of
+from tfbig.programs.keras.adapters import adapted_layers, adapters_of
 
 
 @pytest.fixture(scope="module")

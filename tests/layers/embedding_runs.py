@@ -10,9 +10,9 @@ import tfbig
 from tests.harness import free_addresses
 from tfbig import _private_api
 from tfbig.errors import UserError
+from tfbig.programs.model_fn.variable_store import VariableStore
 from tfbig.programs.row_updates import check_sparse_optimizer, table_of
-from tfbig.programs.variable_store import VariableStore
-from tfbig.training import slices
+from tfbig.training.step import indexed_slices
 
 ROWS, WIDTH, LENGTH = 23, 4, 5
 
@@ -164,7 +164,7 @@ def _step_of(model: keras.Model) -> Callable:
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean((model(ids)[:, 0] - numbers) ** 2)
         found = tape.gradient(loss, [v.value for v in variables])
-        gradients = [slices.as_kept(g, v) for g, v in zip(found, variables, strict=True)]
+        gradients = [indexed_slices.as_kept(g, v) for g, v in zip(found, variables, strict=True)]
         with _private_api.rows_updated_alone(model.optimizer, table_of):
             model.optimizer.apply(gradients, variables)
         return loss

@@ -13,7 +13,7 @@ from tests import harness
 from tests.layers import embedding_runs as runs
 from tfbig.errors import CheckpointError, UserError
 from tfbig.programs.row_updates import check_sparse_optimizer
-from tfbig.training.calls import Calls
+from tfbig.training.loop.loop_function import Calls
 
 ROUNDING = 5e-7
 

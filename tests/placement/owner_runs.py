@@ -12,9 +12,9 @@ import tensorflow as tf
 from keras import optimizers
 
 import tfbig
-from tfbig.placement import owner_layout
-from tfbig.placement.owner_slots import SlicedSlot
-from tfbig.programs.tuning import Tuning, attach
+from tfbig.placement.owner import layout as owner_layout
+from tfbig.placement.owner.slots import SlicedSlot
+from tfbig.programs.keras.tuning import Tuning, attach
 
 ROWS, STEPS = 100, 20
 

@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 
 from tfbig.errors import PeerLost, UserError
-from tfbig.placement import channel as channel_module
-from tfbig.placement import preflight
-from tfbig.placement.channel import Channel, default_patience
-from tfbig.placement.frames import Connection
+from tfbig.placement.control import channel as channel_module
+from tfbig.placement.control import preflight
+from tfbig.placement.control.channel import Channel, default_patience
+from tfbig.placement.control.frames import Connection
 
 # Several tasks in this process, each in a thread.
 
@@ -134,7 +134,7 @@ def test_a_value_that_cannot_be_sent_is_refused_before_it_is(star):
 
 
 def test_files_of_any_size_come_to_those_that_want_them(star, tmp_path, monkeypatch):
-    monkeypatch.setattr("tfbig.placement.files.PIECE", 1000)
+    monkeypatch.setattr("tfbig.placement.control.shared_files.PIECE", 1000)
     (tmp_path / "saved").mkdir()
     contents = {"empty": b"", "exact": b"x" * 2000, "large": os.urandom(12345), "é.index": b"1"}
     for name, content in contents.items():

@@ -3,7 +3,7 @@
 import pytest
 
 from tfbig.errors import UserError
-from tfbig.placement.cluster import Cluster, find_cluster
+from tfbig.placement.clusters.find import Cluster, find_cluster
 
 POD = {
     "JOB_COMPLETION_INDEX": "1",

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from tfbig.errors import UserError
-from tfbig.placement.cluster import find_cluster
+from tfbig.placement.clusters.find import find_cluster
 
 BASE = 15000 + 77 * 16
 

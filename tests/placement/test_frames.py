@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tfbig.errors import UserError
-from tfbig.placement import frames
-from tfbig.placement.frames import Connection, ConnectionEnded, NotAPeer, OtherVersion, pack
+from tfbig.placement.control import frames
+from tfbig.placement.control.frames import Connection, ConnectionEnded, NotAPeer, OtherVersion, pack
 
 
 @pytest.fixture

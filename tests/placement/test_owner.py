@@ -14,9 +14,9 @@ from tests import harness
 from tests.placement import owner_runs
 from tfbig import _private_api
 from tfbig.errors import UserError
-from tfbig.placement.owner import make_updates
-from tfbig.placement.owner_checks import check_optimizer, check_slots
-from tfbig.placement.owner_layout import lay_out, packed
+from tfbig.placement.owner.checks import check_optimizer, check_slots
+from tfbig.placement.owner.layout import lay_out, packed
+from tfbig.placement.owner.owner_updates import make_updates
 from tfbig.placement.placement import Placement
 from tfbig.programs.updates import Updates
 

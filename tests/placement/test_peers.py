@@ -3,7 +3,7 @@
 import numpy as np
 
 from tfbig.errors import PeerLost, TfbigError
-from tfbig.placement.peers import Peers
+from tfbig.placement.control.peers import Peers
 
 
 def test_a_task_alone_is_the_chief_of_one():

@@ -12,10 +12,16 @@ import pytest
 
 from tests.placement.tasks import free_addresses
 from tfbig.errors import PeerLost, UserError
-from tfbig.placement import addresses as addresses_module
-from tfbig.placement import preflight, rendezvous
-from tfbig.placement.addresses import Address, check_port_is_free, connect, listen, parse_address
-from tfbig.placement.peers import Peers
+from tfbig.placement.control import addresses as addresses_module
+from tfbig.placement.control import preflight, rendezvous
+from tfbig.placement.control.addresses import (
+    Address,
+    check_port_is_free,
+    connect,
+    listen,
+    parse_address,
+)
+from tfbig.placement.control.peers import Peers
 
 
 def meet(

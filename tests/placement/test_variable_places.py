@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tfbig.placement.variable_places import VariablePlaces
+from tfbig.placement.parameter_server.variable_devices import VariablePlaces
 
 DEVICES = [f"/job:localhost/replica:0/task:0/device:CPU:{i}" for i in range(2)]
 

@@ -10,8 +10,8 @@ from keras import layers
 
 import tfbig
 from tfbig.errors import UserError
-from tfbig.programs.held_models import held_layers, layers_among
-from tfbig.programs.rebuilding import CANNOT_BE_REBUILT, rebuilt
+from tfbig.programs.keras.held_models import held_layers, layers_among
+from tfbig.programs.keras.rebuilding import CANNOT_BE_REBUILT, rebuilt
 
 X, Y = np.random.RandomState(0).rand(8, 4).astype("f4"), np.arange(8) % 3
 CONFIG = tfbig.RunConfig(tf_random_seed=1, jit_compile=False)

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from tfbig.errors import UserError
-from tfbig.programs.graph_split import SplitGraph, run_part
+from tfbig.programs.model_fn.graph_split import SplitGraph, run_part
 
 
 class Graph:

@@ -16,7 +16,7 @@ from tests.programs.test_rebuilding import (
     nested,
 )
 from tfbig.errors import UserError
-from tfbig.programs.keras_builder import KerasBuilder
+from tfbig.programs.keras.builder import KerasBuilder
 
 
 def build(model_fn, *, params=None, precision="float32", owned=True) -> keras.Model:

@@ -7,8 +7,8 @@ from keras import layers
 
 from tests.programs.batches import N, classes, dense, keras_program, x
 from tfbig.errors import UserError
-from tfbig.programs.keras_checks import check_model, explain_numbers, flatten_with_names
-from tfbig.programs.keras_program import KerasProgram
+from tfbig.programs.keras.checks import check_model, explain_numbers, flatten_with_names
+from tfbig.programs.keras.keras_program import KerasProgram
 
 
 def own(method):

@@ -20,7 +20,7 @@ from tests.programs.batches import (
 )
 from tfbig.errors import UserError
 from tfbig.programs import program as kinds
-from tfbig.training import gradients
+from tfbig.training.step import gradients
 
 
 def cross_entropy(labels, logits):

@@ -10,7 +10,11 @@ import tfbig
 from tests.programs.batches import WEIGHTS, N, batch, build, classes, forward, loss_of, x
 from tfbig.errors import UserError
 from tfbig.programs import program as kinds
-from tfbig.programs.model_fn_program import ModelFnProgram, ModelStandIn, is_estimator_style
+from tfbig.programs.model_fn.model_fn_program import (
+    ModelFnProgram,
+    ModelStandIn,
+    is_estimator_style,
+)
 
 EVAL, TRAIN = tfbig.ModeKeys.EVAL, tfbig.ModeKeys.TRAIN
 

@@ -10,7 +10,7 @@ import tfbig
 from tests.programs.batches import batch, keras_program, loss_of, update_metrics, x
 from tests.programs.batches import forward as forwarded
 from tfbig.errors import UserError
-from tfbig.programs.compiled_checks import check_own_methods
+from tfbig.programs.keras.compiled_checks import check_own_methods
 
 
 def squares(y, y_pred):

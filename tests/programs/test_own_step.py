@@ -10,13 +10,13 @@ from tests.programs.batches import x
 from tests.training.own_step_runs import adversaries, classifier
 from tfbig.errors import UserError
 from tfbig.placement.placement import Placement
-from tfbig.programs.keras_checks import check_model
-from tfbig.programs.keras_program import KerasProgram
-from tfbig.programs.own_state import optimizers_of
-from tfbig.programs.own_step import OwnStepProgram, has_own_step
+from tfbig.programs.keras.checks import check_model
+from tfbig.programs.keras.keras_program import KerasProgram
+from tfbig.programs.keras.own_state import optimizers_of
+from tfbig.programs.keras.own_step_program import OwnStepProgram, has_own_step
 from tfbig.run_config import RunConfig
 from tfbig.training.build import build_program
-from tfbig.training.own_step import (
+from tfbig.training.step.own_train_step import (
     check_last_batch,
     check_own_step,
     check_parts,

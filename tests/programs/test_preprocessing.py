@@ -19,8 +19,8 @@ from tests.programs.preprocessing_models import (
 )
 from tfbig.errors import CheckpointError, UserError
 from tfbig.finetuning.weights import fill
-from tfbig.programs.preprocessing import described_state
-from tfbig.programs.rebuilding import rebuilt, rebuilt_uncompiled
+from tfbig.programs.keras.preprocessing import described_state
+from tfbig.programs.keras.rebuilding import rebuilt, rebuilt_uncompiled
 
 CONFIG = tfbig.RunConfig(jit_compile=False)
 

@@ -7,7 +7,7 @@ from keras import layers
 from keras.optimizers import SGD, Adam, AdamW, LossScaleOptimizer, schedules
 
 from tests.programs.batches import x
-from tfbig.programs.rebuilding import CANNOT_BE_REBUILT, rebuilt
+from tfbig.programs.keras.rebuilding import CANNOT_BE_REBUILT, rebuilt
 
 
 def compiled(*inner, optimizer="sgd", loss="mse", **arguments) -> keras.Model:

@@ -10,7 +10,7 @@ import tfbig
 from tests.programs.batches import batch, build, classes, x
 from tfbig.errors import UserError
 from tfbig.layers.place import placed
-from tfbig.programs.keras_program import KerasProgram
+from tfbig.programs.keras.keras_program import KerasProgram
 
 
 @pytest.fixture(autouse=True)

@@ -9,9 +9,9 @@ import tfbig
 from tests.programs.batches import keras_program, x
 from tfbig.errors import CheckpointError, UserError
 from tfbig.finetuning.partial import load_weights
-from tfbig.programs import keras_program as programs
-from tfbig.programs.renumbering import Renumbering, automatic_names, earlier_names
-from tfbig.training import checkpoints
+from tfbig.programs.keras import keras_program as programs
+from tfbig.programs.keras.renumbering import Renumbering, automatic_names, earlier_names
+from tfbig.training.checkpoints import checkpoints
 
 
 def towers(*names: str, optimizer="adam") -> keras.Model:

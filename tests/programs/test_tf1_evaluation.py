@@ -13,9 +13,9 @@ from tests.programs.tf1 import Session1, dense, v1
 from tfbig.errors import UserError
 from tfbig.placement.placement import Placement
 from tfbig.programs.metric_sums import PARTS, UNSEEN
-from tfbig.programs.model_fn_program import ModelFnProgram
+from tfbig.programs.model_fn.model_fn_program import ModelFnProgram
 from tfbig.serving import export_outputs
-from tfbig.training.whole_batches import check_parts
+from tfbig.training.step.whole_batches import check_parts
 
 TRAIN, EVAL, PREDICT = tfbig.ModeKeys.TRAIN, tfbig.ModeKeys.EVAL, tfbig.ModeKeys.PREDICT
 

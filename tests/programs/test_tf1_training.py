@@ -9,9 +9,9 @@ import tfbig
 from tests.programs.batches import N, batch, build, classes, forward, x
 from tests.programs.tf1 import Session1, dense, start, v1
 from tfbig.errors import UserError
-from tfbig.programs.model_fn_program import ModelFnProgram
+from tfbig.programs.model_fn.model_fn_program import ModelFnProgram
 from tfbig.programs.updates import Updates
-from tfbig.training import gradients
+from tfbig.training.step import gradients
 
 TRAIN = tfbig.ModeKeys.TRAIN
 

@@ -7,7 +7,7 @@ from keras import layers, ops
 
 import tfbig
 from tests.programs.batches import x
-from tfbig.programs.rebuilding import CANNOT_BE_REBUILT, rebuilt
+from tfbig.programs.keras.rebuilding import CANNOT_BE_REBUILT, rebuilt
 
 
 class Scale(layers.Layer):

@@ -7,7 +7,7 @@ from keras import layers
 
 from tests.programs.batches import x
 from tfbig import _private_api
-from tfbig.programs.rebuilding import rebuilt
+from tfbig.programs.keras.rebuilding import rebuilt
 
 
 class Backbone(keras.Model):

@@ -10,7 +10,7 @@ from keras import layers
 
 from tests.programs.batches import x
 from tfbig.errors import UserError
-from tfbig.programs.variable_store import VariableStore
+from tfbig.programs.model_fn.variable_store import VariableStore
 
 
 def new_store() -> VariableStore:

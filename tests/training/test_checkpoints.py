@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tests.training.small_runs import files_below
 from tfbig.errors import CheckpointError, UserError
-from tfbig.training.checkpoints import Checkpoints
+from tfbig.training.checkpoints.checkpoints import Checkpoints
 
 
 def variables(value: float, size: int = 6) -> dict[str, tf.Variable]:

@@ -7,7 +7,7 @@ import pytest
 
 import tfbig
 from tests.training import small_runs
-from tfbig.training.meters import DataWait
+from tfbig.training.loop.meters import DataWait
 
 
 class Slow(tfbig.data.Source):

@@ -1,6 +1,6 @@
 """What an evaluator finds reaches the chief, each thing once."""
 
-from tfbig.training.evaluations import Evaluations
+from tfbig.training.evaluation.found_elsewhere import Evaluations
 
 
 def test_each_evaluation_is_news_once(tmp_path):

@@ -7,10 +7,10 @@ import pytest
 import tensorflow as tf
 
 from tfbig.errors import PeerLost
-from tfbig.training import follower
-from tfbig.training.checkpoints import Checkpoints
-from tfbig.training.evaluations import Evaluations
-from tfbig.training.follower import Follower
+from tfbig.training.checkpoints.checkpoints import Checkpoints
+from tfbig.training.evaluation import follower
+from tfbig.training.evaluation.follower import Follower
+from tfbig.training.evaluation.found_elsewhere import Evaluations
 
 
 class Chief:

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfbig.programs import program
 from tfbig.programs.program import Term
-from tfbig.training import gradients
+from tfbig.training.step import gradients
 
 ROWS = 8  # of a full batch
 WEIGHT = tf.constant(3.0)

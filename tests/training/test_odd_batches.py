@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import tfbig
 from tests.training import small_runs
-from tfbig.training.calls import Calls
+from tfbig.training.loop.loop_function import Calls
 
 v1 = tf.compat.v1
 

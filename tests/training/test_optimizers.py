@@ -9,7 +9,7 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 from tfbig.errors import UserError
-from tfbig.training.optimizers import build_optimizer, build_schedule
+from tfbig.training.step.optimizers import build_optimizer, build_schedule
 
 OPTIMIZERS = {
     "gradient_descent": keras.optimizers.SGD,

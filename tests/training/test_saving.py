@@ -2,7 +2,7 @@
 
 import types
 
-from tfbig.training.saving import Saving
+from tfbig.training.checkpoints.saving import Saving
 
 
 class Slow:

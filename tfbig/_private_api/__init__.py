@@ -14,7 +14,7 @@ from tfbig._private_api.callbacks import (
     swap_averages_back,
     tested_batches,
 )
-from tfbig._private_api.cluster import (
+from tfbig._private_api.coordination import (
     abort_collectives,
     has_started,
     leave_health_to_others,

@@ -13,10 +13,10 @@ from tfbig.arguments import call_input_fn, check_limits, checked_config, checked
 from tfbig.data.source import Source
 from tfbig.errors import UserError
 from tfbig.evaluation.cross_validation import CrossValidation, run_folds
-from tfbig.evaluation.tasks import TASKS, metrics_for
-from tfbig.placement.cluster import find_cluster
-from tfbig.programs.model_fn_program import is_estimator_style
-from tfbig.programs.spec import ModeKeys
+from tfbig.metrics.tasks import TASKS, metrics_for
+from tfbig.placement.clusters.find import find_cluster
+from tfbig.programs.model_fn.model_fn_program import is_estimator_style
+from tfbig.programs.model_fn.spec import ModeKeys
 from tfbig.run_config import RunConfig
 
 _OURS = ("model_fn", "input_fn", "eval_input_fn", "model_dir")

@@ -25,15 +25,15 @@ from tfbig.finetuning.loading import load_model
 from tfbig.finetuning.lora import save_adapters
 from tfbig.finetuning.recipe import Recipe
 from tfbig.finetuning.tune import tuning_builder
-from tfbig.placement.serving_task import ServingTask
+from tfbig.placement.control.cluster_errors import together
+from tfbig.placement.parameter_server.serving_task import ServingTask
 from tfbig.placement.strategies import make_placement
-from tfbig.placement.together import together
-from tfbig.programs.spec import ModeKeys
+from tfbig.programs.model_fn.spec import ModeKeys
 from tfbig.run_config import RunConfig
 from tfbig.training.result import TrainResult
 from tfbig.training.run_length import RunLength
-from tfbig.training.serving import serve, train_or_follow
 from tfbig.training.session import TrainingSession
+from tfbig.training.task_roles import serve, train_or_follow
 
 log = logging.getLogger("tfbig")
 

@@ -11,22 +11,22 @@ import numpy as np
 import tensorflow as tf
 
 from tfbig.arguments import call_input_fn, check_callable, check_count, checked_model_dir
-from tfbig.data.feed import Feed
+from tfbig.data.feeds.feed import Feed
 from tfbig.errors import NotBuiltError, UserError
 from tfbig.evaluation.curves import read_history
 from tfbig.evaluation.holdout import evaluate_model
 from tfbig.finetuning.hub import is_handle
 from tfbig.finetuning.loading import load_model
-from tfbig.placement.peers import Peers
+from tfbig.placement.control.cluster_errors import together
+from tfbig.placement.control.peers import Peers
+from tfbig.placement.control.preflight import compare
 from tfbig.placement.placement import Placement
-from tfbig.placement.preflight import compare
 from tfbig.placement.strategies import make_placement
-from tfbig.placement.together import together
-from tfbig.programs.spec import ModeKeys
+from tfbig.programs.model_fn.spec import ModeKeys
 from tfbig.run_config import RunConfig
 from tfbig.serving.saved_model import checked_preprocessing, export_saved_model
+from tfbig.training.evaluation.predictor import Predictor
 from tfbig.training.feeds import described_feed, make_feed
-from tfbig.training.predictor import Predictor
 
 
 def evaluate(

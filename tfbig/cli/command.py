@@ -12,7 +12,7 @@ from absl import flags
 from tfbig.cli.config_file import define_overrides, described_fields, load_config
 from tfbig.cli.logs import RunLog
 from tfbig.errors import TfbigError
-from tfbig.placement.cluster import is_chief
+from tfbig.placement.clusters.find import is_chief
 
 _CONFIG_HELP = (
     "the config file, FILE.py or FILE.py:ARGUMENT; every field of it is a flag too: "

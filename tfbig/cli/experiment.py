@@ -17,11 +17,11 @@ from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.finetuning.hub import is_handle
 from tfbig.finetuning.recipe_config import recipe_from
-from tfbig.placement.cluster import environ_outside
-from tfbig.programs.model_fn_program import is_estimator_style
+from tfbig.placement.clusters.find import environ_outside
+from tfbig.programs.model_fn.model_fn_program import is_estimator_style
 from tfbig.run_config import run_config_from
-from tfbig.training.optimizers import build_optimizer
 from tfbig.training.run_length import RunLength
+from tfbig.training.step.optimizers import build_optimizer
 
 log = logging.getLogger("tfbig")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import tfbig
 from tfbig.errors import UserError
-from tfbig.placement.cluster import is_chief
+from tfbig.placement.clusters.find import is_chief
 
 
 def report(result: Any, model_dir: str | None) -> int:

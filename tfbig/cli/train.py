@@ -8,7 +8,7 @@ from absl import flags
 import tfbig
 from tfbig.cli.command import TRAINING_FLAGS, Command, devices_of
 from tfbig.cli.outcome import report
-from tfbig.placement.cluster import TIMEOUT_VARIABLE
+from tfbig.placement.clusters.find import TIMEOUT_VARIABLE
 
 
 def main(argv: list[str]) -> int:

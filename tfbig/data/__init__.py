@@ -19,7 +19,7 @@ _MODULES = {
     "TextFolderSource": "sources.text_folder_source",
     "TfdsSource": "sources.tfds_source",
     "find_bad_records": "bad_records",
-    "mix": "mixture",
+    "mix": "order.mixture",
     "with_class_weight": "class_weight",
     "augmentation": None,
     "cleaning": None,

@@ -6,12 +6,12 @@ from typing import Any
 
 _NAMES = {
     "Estimator": "tfbig.estimator.estimator",
-    "EstimatorSpec": "tfbig.programs.spec",
-    "ModeKeys": "tfbig.programs.spec",
+    "EstimatorSpec": "tfbig.programs.model_fn.spec",
+    "ModeKeys": "tfbig.programs.model_fn.spec",
     "RunConfig": "tfbig.run_config",
     "TrainSpec": "tfbig.estimator.specs",
     "EvalSpec": "tfbig.estimator.specs",
-    "train_and_evaluate": "tfbig.estimator.running",
+    "train_and_evaluate": "tfbig.estimator.train_evaluate",
     "WarmStartSettings": "tfbig.estimator.warm_start",
     "Exporter": "tfbig.estimator.exporters",
     "LatestExporter": "tfbig.estimator.exporters",

@@ -10,14 +10,14 @@ from tfbig.estimator.eval_events import write_eval_metrics
 from tfbig.estimator.hooks.translation import ModeHooks
 from tfbig.estimator.loading import load_program
 from tfbig.estimator.placing import placement_of, writes
-from tfbig.placement.preflight import compare
-from tfbig.placement.together import together
-from tfbig.programs.spec import ModeKeys
-from tfbig.programs.watched import Watched
-from tfbig.training.evaluator import Evaluator
+from tfbig.placement.control.cluster_errors import together
+from tfbig.placement.control.preflight import compare
+from tfbig.programs.model_fn.spec import ModeKeys
+from tfbig.programs.model_fn.watched import Watched
+from tfbig.training.checkpoints.named_checkpoint import NamedCheckpoint
+from tfbig.training.evaluation.evaluator import Evaluator
 from tfbig.training.feeds import described_feed, make_feed
-from tfbig.training.look import Look
-from tfbig.training.named_checkpoint import NamedCheckpoint
+from tfbig.training.loop.tensor_fetcher import Look
 
 log = logging.getLogger("tfbig")
 

@@ -15,11 +15,11 @@ from tfbig.errors import UserError
 from tfbig.estimator.export import ServingInputReceiver, checked_receiver, identifier
 from tfbig.estimator.placing import placement_of, writes
 from tfbig.estimator.signatures import Signature, signatures_of, with_methods
-from tfbig.programs.model_fn_program import ModelFnProgram
+from tfbig.programs.model_fn.model_fn_program import ModelFnProgram
 from tfbig.serving.checker import CHECKER
 from tfbig.serving.export_check import check_signatures
 from tfbig.serving.samples import values_of_graph
-from tfbig.training.named_checkpoint import NamedCheckpoint
+from tfbig.training.checkpoints.named_checkpoint import NamedCheckpoint
 
 log = logging.getLogger("tfbig")
 

@@ -6,15 +6,15 @@ from typing import Any
 
 import keras
 
-from tfbig.data.feed import Feed
+from tfbig.data.feeds.feed import Feed
 from tfbig.placement.placement import Placement
-from tfbig.programs.model_fn_program import ModelFnProgram
-from tfbig.programs.spec import ModeKeys
-from tfbig.programs.watched import Watched
+from tfbig.programs.model_fn.model_fn_program import ModelFnProgram
+from tfbig.programs.model_fn.spec import ModeKeys
+from tfbig.programs.model_fn.watched import Watched
 from tfbig.run_config import RunConfig
 from tfbig.training.build import build_for_prediction, build_program
-from tfbig.training.named_checkpoint import NamedCheckpoint
-from tfbig.training.resuming import assign_alike
+from tfbig.training.checkpoints.named_checkpoint import NamedCheckpoint
+from tfbig.training.checkpoints.resuming import assign_alike
 
 log = logging.getLogger("tfbig")
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tfbig.placement.cluster import find_cluster
+from tfbig.placement.clusters.find import find_cluster
 from tfbig.placement.placement import Placement
 from tfbig.placement.strategies import make_placement
 

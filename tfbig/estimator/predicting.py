@@ -6,19 +6,19 @@ from typing import Any
 import tensorflow as tf
 
 from tfbig.arguments import call_input_fn
-from tfbig.data.feed import Feed
+from tfbig.data.feeds.feed import Feed
 from tfbig.errors import UserError
 from tfbig.estimator.hooks.translation import ModeHooks
 from tfbig.estimator.loading import load_program
 from tfbig.estimator.placing import placement_of
-from tfbig.placement.peers import Peers
-from tfbig.placement.preflight import compare
-from tfbig.placement.together import together
-from tfbig.programs.spec import ModeKeys
-from tfbig.programs.watched import Watched
+from tfbig.placement.control.cluster_errors import together
+from tfbig.placement.control.peers import Peers
+from tfbig.placement.control.preflight import compare
+from tfbig.programs.model_fn.spec import ModeKeys
+from tfbig.programs.model_fn.watched import Watched
+from tfbig.training.evaluation.predictor import Predictor
 from tfbig.training.feeds import described_feed, make_feed
-from tfbig.training.look import Look
-from tfbig.training.predictor import Predictor
+from tfbig.training.loop.tensor_fetcher import Look
 
 
 def predict(

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.estimator.export import ServingInputReceiver
-from tfbig.programs.export_output import PredictOutput
+from tfbig.programs.model_fn.export_output import PredictOutput
 
 log = logging.getLogger("tfbig")
 

@@ -9,13 +9,13 @@ from tfbig.errors import UserError
 from tfbig.estimator.hooks.checkpoint_saver import CheckpointSaverHook
 from tfbig.estimator.hooks.translation import ModeHooks, plan_hooks
 from tfbig.estimator.scaffold import plan_scaffold
-from tfbig.placement.serving_task import ServingTask
+from tfbig.placement.control.cluster_errors import together
+from tfbig.placement.parameter_server.serving_task import ServingTask
 from tfbig.placement.strategies import make_placement
-from tfbig.placement.together import together
-from tfbig.programs.spec import ModeKeys
+from tfbig.programs.model_fn.spec import ModeKeys
 from tfbig.training.result import TrainResult
-from tfbig.training.serving import serve, train_or_follow
 from tfbig.training.session import TrainingSession
+from tfbig.training.task_roles import serve, train_or_follow
 
 
 class Evaluation(NamedTuple):

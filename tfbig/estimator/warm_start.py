@@ -11,7 +11,7 @@ import numpy as np
 
 from tfbig.errors import UserError
 from tfbig.programs.program import Program
-from tfbig.training.named_checkpoint import NamedCheckpoint
+from tfbig.training.checkpoints.named_checkpoint import NamedCheckpoint
 
 log = logging.getLogger("tfbig")
 

@@ -23,8 +23,8 @@ from tfbig.evaluation.fold_process import NAME, Job, packed
 from tfbig.evaluation.fold_runner import run_jobs
 from tfbig.evaluation.fold_split import fold_numbers
 from tfbig.evaluation.json_files import write_json
-from tfbig.evaluation.metric import Value
 from tfbig.evaluation.statistics import Interval
+from tfbig.metrics.metric import Value
 
 CONFIDENCE = 0.95
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from tfbig.errors import UserError
 from tfbig.evaluation.json_files import plain, write_json, write_renamed
-from tfbig.evaluation.metric import Value
+from tfbig.metrics.metric import Value
 
 _PLAN, _SPLIT = "cross_validation.json", "folds.npy"
 

@@ -24,11 +24,11 @@ from tfbig.data.source import Source
 from tfbig.errors import UserError
 from tfbig.evaluation.json_files import write_json
 from tfbig.evaluation.measuring import HoldOutMetrics
-from tfbig.evaluation.metric import Value
+from tfbig.metrics.metric import Value
 from tfbig.placement.strategies import make_placement
 from tfbig.programs.vector_metrics import as_numbers
+from tfbig.training.evaluation.predictor import Predictor
 from tfbig.training.feeds import make_feed
-from tfbig.training.predictor import Predictor
 
 log = logging.getLogger("tfbig")
 

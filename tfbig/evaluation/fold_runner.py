@@ -13,7 +13,7 @@ from multiprocessing.process import BaseProcess
 from tfbig.data.source import Source
 from tfbig.errors import FoldFailed, UserError
 from tfbig.evaluation.fold_process import NAME, SECONDS_TO_SAVE, Job, run_fold
-from tfbig.training.preemption import Preemption
+from tfbig.training.loop.preemption import Preemption
 
 log = logging.getLogger("tfbig")
 

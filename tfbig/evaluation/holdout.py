@@ -8,23 +8,23 @@ import keras
 import numpy as np
 
 from tfbig import _private_api
-from tfbig.data.feed import Feed, Stack, cut_out, rows_for
+from tfbig.data.feeds.feed import Feed, Stack, cut_out, rows_for
 from tfbig.errors import UserError
 from tfbig.evaluation.measuring import HoldOutMetrics
-from tfbig.evaluation.metric import Value
 from tfbig.evaluation.report import Report
+from tfbig.metrics.metric import Value
 from tfbig.placement.placement import Placement
-from tfbig.programs.keras_checks import explain_numbers
-from tfbig.programs.keras_program import KerasProgram
+from tfbig.programs.keras.checks import explain_numbers
+from tfbig.programs.keras.keras_program import KerasProgram
+from tfbig.programs.keras.rebuilding import CANNOT_BE_REBUILT, rebuilt, rebuilt_uncompiled
 from tfbig.programs.program import split_element
-from tfbig.programs.rebuilding import CANNOT_BE_REBUILT, rebuilt, rebuilt_uncompiled
 from tfbig.programs.taken_features import taken_features
 from tfbig.programs.vector_metrics import as_fit_gives
 from tfbig.run_config import RunConfig
 from tfbig.training.build import build_program
-from tfbig.training.evaluation_values import refusal_of_batch
-from tfbig.training.evaluator import Evaluator
-from tfbig.training.predictor import Predictor
+from tfbig.training.evaluation.checked_calls import refusal_of_batch
+from tfbig.training.evaluation.evaluator import Evaluator
+from tfbig.training.evaluation.predictor import Predictor
 
 log = logging.getLogger("tfbig")
 

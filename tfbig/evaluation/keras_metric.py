@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfbig.evaluation.metric import Batch, Metric, Reading, Value
+from tfbig.metrics.metric import Batch, Metric, Reading, Value
 
 
 @dataclasses.dataclass

@@ -9,12 +9,12 @@ import keras
 import numpy as np
 
 from tfbig.errors import UserError
-from tfbig.evaluation.classification import MOST_CLASSES, MOST_EXAMPLES, MOST_SCORES
 from tfbig.evaluation.keras_metric import KerasMetric
-from tfbig.evaluation.metric import Batch, Metric, Value, read_all, results
 from tfbig.evaluation.statistics import Interval, bootstrap_all
-from tfbig.evaluation.tasks import TASKS, metrics_for, task_of
-from tfbig.programs.keras_checks import loss_name
+from tfbig.metrics.classification import MOST_CLASSES, MOST_EXAMPLES, MOST_SCORES
+from tfbig.metrics.metric import Batch, Metric, Value, read_all, results
+from tfbig.metrics.tasks import TASKS, metrics_for, task_of
+from tfbig.programs.keras.checks import loss_name
 
 log = logging.getLogger("tfbig")
 

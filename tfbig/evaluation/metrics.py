@@ -4,7 +4,7 @@ import math
 
 import keras
 
-from tfbig.evaluation.tasks import metrics_for, task_of
+from tfbig.metrics.tasks import metrics_for, task_of
 
 __all__ = ["BitsPerByte", "bits_per_byte", "metrics_for", "task_of"]
 

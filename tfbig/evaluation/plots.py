@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfbig.evaluation.classification import CalibrationError, PrAuc, RocAuc
+from tfbig.metrics.classification import CalibrationError, PrAuc, RocAuc
 from tfbig.programs.vector_metrics import as_numbers
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import numpy as np
 
 from tfbig.evaluation import tables
 from tfbig.evaluation.json_files import write_json, write_renamed
-from tfbig.evaluation.metric import Metric, Value
 from tfbig.evaluation.statistics import Interval
 from tfbig.evaluation.tables import number
+from tfbig.metrics.metric import Metric, Value
 from tfbig.programs.vector_metrics import as_numbers
 
 _MOST_ROWS = 50  # classes in the table

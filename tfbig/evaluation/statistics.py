@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from tfbig.errors import UserError
-from tfbig.evaluation.metric import Batch, Metric
-from tfbig.evaluation.reading import ClassBatch, ClassReading
-from tfbig.evaluation.tasks import metrics_for, task_of
+from tfbig.metrics.metric import Batch, Metric
+from tfbig.metrics.reading import ClassBatch, ClassReading
+from tfbig.metrics.tasks import metrics_for, task_of
 
 log = logging.getLogger("tfbig")
 

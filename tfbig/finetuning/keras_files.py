@@ -21,7 +21,7 @@ import tfbig.evaluation.metrics
 import tfbig.layers.dropout
 import tfbig.layers.sharded_embedding
 import tfbig.models.transformer_lm
-import tfbig.training.optimizers  # noqa: F401
+import tfbig.training.step.optimizers  # noqa: F401
 from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.finetuning.archives import (
@@ -35,7 +35,7 @@ from tfbig.finetuning.archives import (
 )
 from tfbig.finetuning.compile_state import compile_as_saved, compile_task_as_saved
 from tfbig.finetuning.graph_layer import CannotBeLayer, as_model, trusting
-from tfbig.programs.hub_tasks import is_task
+from tfbig.programs.keras.hub_tasks import is_task
 
 log = logging.getLogger("tfbig")
 

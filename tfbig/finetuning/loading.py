@@ -13,9 +13,9 @@ from tfbig.finetuning.archives import kind_of
 from tfbig.finetuning.hub import is_handle, is_preset, load_preset
 from tfbig.finetuning.keras_files import load_h5, load_keras
 from tfbig.finetuning.weights import checkpoint_prefix, fill, is_checkpoint, newest_checkpoint
-from tfbig.programs.adapters import adapted_layers
-from tfbig.programs.keras_builder import KerasBuilder
-from tfbig.programs.rebuilding import rebuilt, rebuilt_uncompiled
+from tfbig.programs.keras.adapters import adapted_layers
+from tfbig.programs.keras.builder import KerasBuilder
+from tfbig.programs.keras.rebuilding import rebuilt, rebuilt_uncompiled
 
 log = logging.getLogger("tfbig")
 

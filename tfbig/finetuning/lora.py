@@ -20,8 +20,8 @@ from tfbig.errors import UserError
 from tfbig.finetuning.head import new_head_of, with_head
 from tfbig.finetuning.layers import matching
 from tfbig.finetuning.recipe import REGRESSION
-from tfbig.programs.adapters import adapted_layers, adapters_of, own_weights
-from tfbig.programs.rebuilding import CANNOT_BE_REBUILT, rebuilt_uncompiled
+from tfbig.programs.keras.adapters import adapted_layers, adapters_of, own_weights
+from tfbig.programs.keras.rebuilding import CANNOT_BE_REBUILT, rebuilt_uncompiled
 
 _FORMAT = "tfbig adapters 1"
 _ABOUT = "about"

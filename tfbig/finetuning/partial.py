@@ -11,9 +11,9 @@ import numpy as np
 from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.finetuning.weights import Saved, fill, newest_checkpoint, read_saved
-from tfbig.programs.preprocessing import settle
-from tfbig.programs.renumbering import Renumbering, automatic_names
-from tfbig.training.checkpoints import counts_all_numbers
+from tfbig.programs.keras.preprocessing import settle
+from tfbig.programs.keras.renumbering import Renumbering, automatic_names
+from tfbig.training.checkpoints.checkpoints import counts_all_numbers
 
 _WAYS = ("name", "shape", "exact")
 

@@ -13,12 +13,12 @@ from tfbig.finetuning.head import with_head
 from tfbig.finetuning.layers import matching, weighted_layers
 from tfbig.finetuning.lora import add_adapters, freeze
 from tfbig.finetuning.recipe import BACKBONE, REGRESSION, Recipe
-from tfbig.programs.adapters import adapted_layers
-from tfbig.programs.held_models import held_layers
-from tfbig.programs.hub_tasks import compile_options
-from tfbig.programs.rebuilding import CANNOT_BE_REBUILT, rebuilt, rebuilt_uncompiled
-from tfbig.programs.tuning import Tuning, attach
-from tfbig.training.optimizers import build_optimizer
+from tfbig.programs.keras.adapters import adapted_layers
+from tfbig.programs.keras.held_models import held_layers
+from tfbig.programs.keras.hub_tasks import compile_options
+from tfbig.programs.keras.rebuilding import CANNOT_BE_REBUILT, rebuilt, rebuilt_uncompiled
+from tfbig.programs.keras.tuning import Tuning, attach
+from tfbig.training.step.optimizers import build_optimizer
 
 log = logging.getLogger("tfbig")
 

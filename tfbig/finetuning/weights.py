@@ -15,13 +15,13 @@ import tensorflow as tf
 from tfbig.errors import UserError
 from tfbig.finetuning.archives import kind_of, reason_of
 from tfbig.finetuning.keras_files import WEIGHTS, check_keras, named, opened_hdf5
-from tfbig.programs.preprocessing import STATE, described_state, settle
-from tfbig.programs.renumbering import Renumbering, automatic_names
+from tfbig.programs.keras.preprocessing import STATE, described_state, settle
+from tfbig.programs.keras.renumbering import Renumbering, automatic_names
 from tfbig.programs.row_updates import mark_slots
-from tfbig.training.checkpoint_folders import folder_of, steps_in
-from tfbig.training.checkpoint_state import is_named, key_of, own_name
-from tfbig.training.checkpoints import counts_all_numbers
-from tfbig.training.tables import misfits, saved_tables, values_for
+from tfbig.training.checkpoints.checkpoints import counts_all_numbers
+from tfbig.training.checkpoints.folders import folder_of, steps_in
+from tfbig.training.checkpoints.state import is_named, key_of, own_name
+from tfbig.training.checkpoints.tables import misfits, saved_tables, values_for
 
 log = logging.getLogger("tfbig")
 
@@ -191,7 +191,7 @@ def _ending(path: str) -> str:
 
 
 def _fill_from_tfbig(model: keras.Model, folder: str) -> None:
-    """By names, as training/checkpoints.py stores them; the optimizer's state too if it fits."""
+    """By names, as tfbig checkpoints have them; the optimizer's state too if it fits."""
     optimizer = getattr(model, "optimizer", None)
     renumber = Renumbering(None if counts_all_numbers(folder) else automatic_names(model))
     names = _named(

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfbig.placement.peers import Peers
+from tfbig.placement.control.peers import Peers
 from tfbig.programs.updates import Updates
 
 

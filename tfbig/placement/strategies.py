@@ -8,17 +8,17 @@ from typing import Any
 import tensorflow as tf
 
 from tfbig.errors import NotBuiltError, UserError
-from tfbig.placement.cluster import (
+from tfbig.placement.clusters.find import (
     Cluster,
     check_multi_worker,
     check_parameter_server,
     find_cluster,
     is_cluster_of_one,
 )
-from tfbig.placement.evaluator_task import EvaluatorTask
-from tfbig.placement.multi_worker import multi_worker
-from tfbig.placement.parameter_server import parameter_server
+from tfbig.placement.parameter_server.evaluator_task import EvaluatorTask
+from tfbig.placement.parameter_server.parameter_server import parameter_server
 from tfbig.placement.placement import Mirrored, Placement
+from tfbig.placement.replicated.multi_worker import multi_worker
 
 log = logging.getLogger("tfbig")
 

@@ -1,6 +1,6 @@
 """The kinds of outputs of an exported model, under the names that tf.estimator gave them."""
 
-from tfbig.programs.export_output import (
+from tfbig.programs.model_fn.export_output import (
     ClassificationOutput,
     ExportOutput,
     PredictOutput,

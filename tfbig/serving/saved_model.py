@@ -12,7 +12,7 @@ import tensorflow as tf
 from tfbig import _private_api
 from tfbig.data.cleaning import Cleaning
 from tfbig.errors import UserError
-from tfbig.programs.rebuilding import CANNOT_BE_REBUILT, rebuilt_uncompiled
+from tfbig.programs.keras.rebuilding import CANNOT_BE_REBUILT, rebuilt_uncompiled
 from tfbig.programs.taken_features import taken_features
 from tfbig.serving.checker import CHECKER
 from tfbig.serving.export_check import check_keras_export

@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfbig.data.feed import Feed
+from tfbig.data.feeds.feed import Feed
 from tfbig.placement.placement import Placement
 from tfbig.programs.program import Program, split_element
 from tfbig.programs.taken_features import refusing_pairs_by_place

@@ -2,13 +2,13 @@
 
 import tensorflow as tf
 
-from tfbig.data.dataset_feed import DatasetFeed
-from tfbig.data.feed import Feed
-from tfbig.data.numbered_feed import NumberedFeed
+from tfbig.data.feeds.dataset_feed import DatasetFeed
+from tfbig.data.feeds.feed import Feed
+from tfbig.data.feeds.numbered_feed import NumberedFeed
+from tfbig.data.feeds.source_feed import SourceFeed
 from tfbig.data.source import Source
-from tfbig.data.source_feed import SourceFeed
 from tfbig.errors import UserError
-from tfbig.placement.parameter_server import ParameterServer
+from tfbig.placement.parameter_server.parameter_server import ParameterServer
 from tfbig.placement.placement import Placement
 from tfbig.run_config import RunConfig
 

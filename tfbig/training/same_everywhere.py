@@ -6,9 +6,9 @@ import tempfile
 import zlib
 from collections.abc import Callable
 
-from tfbig.placement.peers import Peers
+from tfbig.placement.control.peers import Peers
 from tfbig.programs.program import Program
-from tfbig.training.checkpoints import Checkpoints, Restored
+from tfbig.training.checkpoints.checkpoints import Checkpoints, Restored
 
 
 def described_program(program: Program) -> dict[str, str]:

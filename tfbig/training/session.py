@@ -13,43 +13,43 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfbig.data.feed import Feed
+from tfbig.data.feeds.feed import Feed
 from tfbig.data.source import Source
 from tfbig.errors import NotBuiltError, UserError
-from tfbig.placement.evaluator_task import EvaluatorTask
-from tfbig.placement.owner import make_updates
-from tfbig.placement.parameter_server import ParameterServer
+from tfbig.placement.control.preflight import compare
+from tfbig.placement.owner.owner_updates import make_updates
+from tfbig.placement.parameter_server.evaluator_task import EvaluatorTask
+from tfbig.placement.parameter_server.parameter_server import ParameterServer
 from tfbig.placement.placement import Placement
-from tfbig.placement.preflight import compare
-from tfbig.programs.keras_builder import KerasBuilder
-from tfbig.programs.model_fn_program import ModelFnProgram, is_estimator_style
+from tfbig.programs.keras.builder import KerasBuilder
+from tfbig.programs.model_fn.model_fn_program import ModelFnProgram, is_estimator_style
+from tfbig.programs.model_fn.spec import ModeKeys
+from tfbig.programs.model_fn.watched import Watched
 from tfbig.programs.program import Program
-from tfbig.programs.spec import ModeKeys
-from tfbig.programs.watched import Watched
 from tfbig.run_config import RunConfig
-from tfbig.training.agreement import Agreement, Plan, take_values_of_chief
-from tfbig.training.bringing_home import brought_home
 from tfbig.training.build import build_program
 from tfbig.training.callbacks.callback import RunInfo
 from tfbig.training.callbacks.choice import callbacks_of
 from tfbig.training.callbacks.runner import CallbackRunner
-from tfbig.training.checkpoints import Checkpoints, Restored
-from tfbig.training.compile_choice import choose_jit
-from tfbig.training.evaluations import evaluations_elsewhere
-from tfbig.training.evaluator import Evaluator
+from tfbig.training.checkpoints.checkpoints import Checkpoints, Restored
+from tfbig.training.checkpoints.late_tables import late_tables
+from tfbig.training.checkpoints.resuming import Start, assign_alike, is_done, resume
+from tfbig.training.evaluation.evaluator import Evaluator
+from tfbig.training.evaluation.follower import follow
+from tfbig.training.evaluation.found_elsewhere import evaluations_elsewhere
 from tfbig.training.feeds import described_feed, feed_of_run
-from tfbig.training.follower import follow
-from tfbig.training.late_tables import late_tables
-from tfbig.training.look import Look
-from tfbig.training.loop import Loop
-from tfbig.training.own_step import checked_program
-from tfbig.training.preemption import Preemption
+from tfbig.training.loop.agreement import Agreement, Plan, take_values_of_chief
+from tfbig.training.loop.loop import Loop
+from tfbig.training.loop.preemption import Preemption
+from tfbig.training.loop.running import calls_for
+from tfbig.training.loop.schedule import Schedule, end_of, end_of_data
+from tfbig.training.loop.tensor_fetcher import Look
+from tfbig.training.model_from_ps import brought_home
 from tfbig.training.result import TrainResult
-from tfbig.training.resuming import Start, assign_alike, is_done, resume
-from tfbig.training.running import calls_for
 from tfbig.training.same_everywhere import described_program
-from tfbig.training.schedule import Schedule, end_of, end_of_data
 from tfbig.training.seeds import set_seed
+from tfbig.training.step.compile_choice import choose_jit
+from tfbig.training.step.own_train_step import checked_program
 
 log = logging.getLogger("tfbig")
 

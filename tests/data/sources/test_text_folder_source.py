@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfbig.data import TextFolderSource, text_documents
+from tfbig.data import TextFolderSource
 from tfbig.data.sources import text_folder_source
+from tfbig.data.text import documents as text_documents
 from tfbig.errors import UserError
 
 END = b"\xff"

@@ -14,8 +14,8 @@ import numpy as np
 from tfbig.data import files
 from tfbig.data.bad_records import BadRecord, make_quarantine, report
 from tfbig.data.sources.token_source import TokenSource, check_whole
-from tfbig.data.text_documents import Unreadable, documents
-from tfbig.data.token_file import Encode, Tokens, TokenWriter, open_tokens, written_in_one_go
+from tfbig.data.text.documents import Unreadable, documents
+from tfbig.data.text.token_file import Encode, Tokens, TokenWriter, open_tokens, written_in_one_go
 from tfbig.errors import UserError
 
 _FORMAT = 1

@@ -11,7 +11,7 @@ from tfbig.training.callbacks.graph_summaries import GraphSummaries
 from tfbig.training.callbacks.nan_guard import NaNGuard
 from tfbig.training.callbacks.progress import Progress
 from tfbig.training.callbacks.summaries import Summaries
-from tfbig.training.own_step import check_rates
+from tfbig.training.step.own_train_step import check_rates
 
 
 def callbacks_of(given: Iterable[Any] | None, program: Program, is_chief: bool) -> list[Any]:

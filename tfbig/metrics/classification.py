@@ -1,0 +1,389 @@
+"""Metrics of classifiers; each equals scikit-learn's figure on the same predictions.
+
+Where they differ on purpose: an example of weight 0 is as if it were not there, also for the
+question which classes occur; and the log loss of logits is exact, not cut off at 36 nats.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Literal
+
+import numpy as np
+
+from tfbig.errors import UserError
+from tfbig.metrics import ranking
+from tfbig.metrics.metric import MeanMetric, Metric
+from tfbig.metrics.reading import ClassBatch, ClassReading
+
+Average = Literal["macro", "micro", "weighted", "binary", "per_class"]
+
+MOST_EXAMPLES = 10_000_000  # that a ranking keeps
+MOST_SCORES = 100_000_000  # examples x classes
+_MOST_SORTED = 2_000_000  # scores whose order is kept: 32 MB
+MOST_CLASSES = 4096  # of a confusion matrix: 128 MiB
+
+
+class Accuracy(MeanMetric):
+    """The share of examples whose predicted class is the label.
+
+    Example:
+
+        Accuracy()  # for predictions [n, c]
+        Accuracy(ClassReading(binary=True))
+
+    Args:
+        reading: a ClassReading; its default reads [n, c].
+        name: the key in `metrics.json`.
+    """
+
+    def __init__(self, reading: ClassReading | None = None, name: str = "accuracy"):
+        super().__init__(name, reading or ClassReading())
+
+    def values(self, batch: ClassBatch) -> np.ndarray:
+        return (batch.predicted == batch.labels).astype(np.float64)
+
+
+class LogLoss(MeanMetric):
+    """The mean of -log(probability of the label), in nats; 0 is perfect.
+
+    Probabilities of 0 are taken as the rounding of their type (float32: 1.2e-7), as
+    scikit-learn does. With one class only in the labels it is computed all the same
+    (scikit-learn: when it is told `labels=`).
+
+    Args:
+        reading, name: as in `Accuracy`.
+    """
+
+    def __init__(self, reading: ClassReading | None = None, name: str = "log_loss"):
+        super().__init__(name, reading or ClassReading())
+
+    def values(self, batch: ClassBatch) -> np.ndarray:
+        return batch.nats
+
+
+class TopK(MeanMetric):
+    """The share of examples whose label is among the k classes of the highest scores.
+
+    Of equal scores the higher class number comes first, as in scikit-learn's
+    top_k_accuracy_score. 1 if there are no more than k classes.
+
+    Args:
+        k: at least 1.
+        reading, name: as in `Accuracy`; predictions [n, c]. Default name: `top_<k>_accuracy`.
+    """
+
+    def __init__(self, k: int, reading: ClassReading | None = None, name: str | None = None):
+        if not isinstance(k, int) or k < 1:
+            raise UserError(f"top-k needs a whole number k of at least 1; got {k!r}.")
+        self._k = k
+        super().__init__(name or f"top_{k}_accuracy", reading or ClassReading())
+
+    def values(self, batch: ClassBatch) -> np.ndarray:
+        scores = batch.scores
+        if scores.ndim == 1:
+            raise UserError("top-k is for more than two classes, with predictions [n, c].")
+        own = np.take_along_axis(scores, batch.labels[:, None], axis=1)
+        later = np.arange(scores.shape[1]) > batch.labels[:, None]
+        ahead = (scores > own).sum(axis=1) + ((scores == own) & later).sum(axis=1)
+        return (ahead < self._k).astype(np.float64)
+
+
+class _PerClass(Metric):
+    """Precision, recall and F1, from three sums per class."""
+
+    def __init__(
+        self,
+        average: Average = "macro",
+        reading: ClassReading | None = None,
+        name: str | None = None,
+    ):
+        if average not in ("macro", "micro", "weighted", "binary", "per_class"):
+            raise UserError(
+                f'average={average!r}; write "macro", "micro", "weighted", "per_class" or '
+                '"binary" (that of class 1).'
+            )
+        self._average = average
+        kind = type(self).__name__.lower()
+        default = kind if average == "binary" else f"{kind}_{average}"
+        super().__init__(name or default, reading or ClassReading(binary=average == "binary"))
+
+    def reset(self) -> None:
+        self._sums = np.zeros([0, 3])  # [class, (hits, predicted, labels)]
+
+    def add(self, batch: ClassBatch) -> None:
+        classes = 2 if batch.probabilities.ndim == 1 else batch.probabilities.shape[1]
+        if self._average == "binary" and classes != 2:
+            raise UserError(f'average="binary" needs two classes; the predictions have {classes}.')
+        self._sums = self._sums if len(self._sums) else np.zeros([classes, 3])
+        hit = batch.weights * (batch.predicted == batch.labels)
+        numbers_and_weights = (
+            (batch.labels, hit),
+            (batch.predicted, batch.weights),
+            (batch.labels, batch.weights),
+        )
+        for column, (numbers, weights) in enumerate(numbers_and_weights):
+            self._sums[:, column] += np.bincount(numbers, weights, minlength=classes)
+
+    def result(self) -> float | dict[str, float]:
+        seen = np.flatnonzero(self._sums[:, 1] + self._sums[:, 2])
+        hits, predicted, labels = self._sums[seen].T
+        if not len(seen):
+            return {} if self._average == "per_class" else float("nan")
+        if self._average == "micro":
+            return float(self._ratio(hits.sum(), predicted.sum(), labels.sum()))
+        if self._average == "binary":
+            return float(self._ratio(*self._sums[1]))
+        each = self._ratio(hits, predicted, labels)
+        if self._average == "per_class":
+            return {str(number): float(value) for number, value in zip(seen, each, strict=True)}
+        return float(np.average(each, weights=labels if self._average == "weighted" else None))
+
+    def _ratio(self, hits: np.ndarray, predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+
+class Precision(_PerClass):
+    """Of the examples predicted to be of a class, the share that are.
+
+    A class that is never predicted has the precision 0, as in scikit-learn; a class that occurs
+    neither in labels nor in predictions counts in no average and is missing in "per_class".
+
+    Args:
+        average: "macro" (mean over classes), "micro" (over all examples), "weighted" (mean over
+            classes by their weight in the labels), "per_class" (a dict by class number), or
+            "binary" (that of class 1).
+        reading, name: as in `Accuracy`. Default name: `precision_<average>`, for "binary"
+            `precision`.
+    """
+
+    def _ratio(self, hits, predicted, labels):
+        return _divide(hits, predicted)
+
+
+class Recall(_PerClass):
+    """Of the examples of a class, the share that is predicted to be; see `Precision`."""
+
+    def _ratio(self, hits, predicted, labels):
+        return _divide(hits, labels)
+
+
+class F1(_PerClass):
+    """The harmonic mean of precision and recall; see `Precision`."""
+
+    def _ratio(self, hits, predicted, labels):
+        return _divide(2 * hits, predicted + labels)
+
+
+class ConfusionMatrix(Metric):
+    """The weight of examples by label (row) and predicted class (column), float64 [c, c].
+
+    Args:
+        reading, name: as in `Accuracy`.
+    """
+
+    def __init__(self, reading: ClassReading | None = None, name: str = "confusion_matrix"):
+        super().__init__(name, reading or ClassReading())
+
+    def reset(self) -> None:
+        self._matrix = np.zeros([0, 0])
+
+    def add(self, batch: ClassBatch) -> None:
+        classes = 2 if batch.probabilities.ndim == 1 else batch.probabilities.shape[1]
+        if classes > MOST_CLASSES:
+            raise UserError(
+                f"a confusion matrix of {classes} classes is too large (at most {MOST_CLASSES}); "
+                'leave "confusion_matrix" out of the metrics.'
+            )
+        cells = np.bincount(
+            batch.labels * classes + batch.predicted, batch.weights, minlength=classes**2
+        ).reshape(classes, classes)
+        self._matrix = self._matrix + cells if len(self._matrix) else cells
+
+    def result(self) -> np.ndarray:
+        return self._matrix
+
+
+class _Ranked(Metric):
+    """Keeps labels and scores, and ranks them at the end."""
+
+    def __init__(
+        self,
+        average: Literal["macro", "per_class"] = "macro",
+        reading: ClassReading | None = None,
+        name: str | None = None,
+    ):
+        if average not in ("macro", "per_class"):
+            raise UserError(f'average={average!r}; write "macro" or "per_class".')
+        self._average = average
+        kind = {RocAuc: "roc_auc", PrAuc: "pr_auc"}[type(self)]
+        default = kind if average == "macro" else f"{kind}_per_class"
+        self._sorted: tuple[np.ndarray | None, list] = (None, [])  # scores, thresholds by column
+        super().__init__(name or default, reading or ClassReading())
+
+    def reset(self) -> None:
+        self._kept: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []
+        self._examples = self._scores = 0
+
+    def add(self, batch: ClassBatch) -> None:
+        self._examples += len(batch.scores)
+        self._scores += batch.scores.size
+        if self._examples > MOST_EXAMPLES or self._scores > MOST_SCORES:
+            raise UserError(
+                f"{self.name} ranks all examples and keeps at most {MOST_EXAMPLES:,} of them and "
+                f"{MOST_SCORES:,} scores; here are {self._examples:,} examples with "
+                f"{self._scores:,} scores. Leave {self.name!r} out of the metrics, or evaluate on "
+                "a random part."
+            )
+        weights = None if np.all(batch.weights == 1) else batch.weights
+        self._kept.append((batch.labels.astype(np.int32), batch.scores, weights))
+
+    def curves(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """The ROC curve of each class against the rest: (false, true positive rate)."""
+        return {
+            name: ranking.roc_curve(*counts) for name, counts in self._counts_by_class().items()
+        }
+
+    def result(self) -> float | dict[str, float]:
+        each = {name: self._area(*counts) for name, counts in self._counts_by_class().items()}
+        if self._average == "per_class":
+            return each
+        return float(np.mean(list(each.values()))) if each else float("nan")
+
+    def _counts_by_class(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        if not self._examples:
+            return {}
+        labels, scores, weights = self._kept[0] if len(self._kept) == 1 else self._together()
+        first = 1 if scores.ndim == 1 else 0
+        return {
+            str(number): ranking.counts_above(labels == number, *found, weights)
+            for number, found in enumerate(self._thresholds(scores), first)
+        }
+
+    def _thresholds(self, scores: np.ndarray) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+        columns = scores[:, None] if scores.ndim == 1 else scores
+        found = (ranking.thresholds(column) for column in columns.T)
+        if scores.size > _MOST_SORTED:
+            return found  # one at a time
+        if self._sorted[0] is not scores:  # resampling changes the weights alone
+            self._sorted = scores, list(found)
+        return self._sorted[1]
+
+    def _together(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        labels, scores = (np.concatenate([kept[i] for kept in self._kept]) for i in (0, 1))
+        weights = None
+        if any(kept[2] is not None for kept in self._kept):
+            weights = np.concatenate(
+                [np.ones(len(kept[0])) if kept[2] is None else kept[2] for kept in self._kept]
+            )
+        self._kept = [(labels, scores, weights)]
+        return self._kept[0]
+
+    def _area(self, true: np.ndarray, false: np.ndarray) -> float:
+        raise NotImplementedError
+
+
+class RocAuc(_Ranked):
+    """The area under the ROC curve, by exact ranking; 0.5 is chance.
+
+    Two classes: that of class 1. More: each class against the rest, and their mean ("macro").
+    NaN where labels are of one class only, or, for the mean, where a class is missing, as
+    scikit-learn's roc_auc_score does with `labels=` (see "per_class" then).
+
+    Args:
+        average: "macro", or "per_class": a dict by class number.
+        reading, name: as in `Accuracy`. Default name: `roc_auc` or `roc_auc_per_class`.
+
+    Raises:
+        UserError: by `update`, beyond 10 million examples or 100 million scores.
+    """
+
+    def _area(self, true: np.ndarray, false: np.ndarray) -> float:
+        return ranking.roc_auc(true, false)
+
+
+class PrAuc(_Ranked):
+    """The area under the precision-recall curve: scikit-learn's average precision.
+
+    Two classes: that of class 1, and 0 without an example of it, as scikit-learn. More: each
+    class against the rest, NaN for a class that is missing (scikit-learn raises an error).
+
+    Args:
+        average, reading, name: as in `RocAuc`.
+
+    Raises:
+        UserError: as `RocAuc`.
+    """
+
+    def _area(self, true: np.ndarray, false: np.ndarray) -> float:
+        several = self._scores > self._examples
+        if several and not true[-1]:
+            return float("nan")
+        return ranking.average_precision(true, false)
+
+
+@dataclasses.dataclass(frozen=True)
+class CalibrationBins:
+    """How often a confidence was right, by equal-width bins.
+
+    Attributes:
+        edges: float64 [bins + 1].
+        confidence: float64 [bins], the mean confidence in the bin; NaN if it is empty.
+        accuracy: float64 [bins], the share that was right; NaN if it is empty.
+        weight: float64 [bins], the weight of examples.
+    """
+
+    edges: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+    weight: np.ndarray
+
+
+class CalibrationError(Metric):
+    """The expected calibration error: |accuracy - confidence| in bins, weighted; 0 is perfect.
+
+    The confidence is the probability of the predicted class; the bins ((i-1)/m, i/m] are of equal
+    width: Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural Networks", ICML 2017.
+
+    Args:
+        bins: their number; 15 as in the paper.
+        reading, name: as in `Accuracy`.
+    """
+
+    def __init__(
+        self,
+        bins: int = 15,
+        reading: ClassReading | None = None,
+        name: str = "expected_calibration_error",
+    ):
+        if not isinstance(bins, int) or bins < 1:
+            raise UserError(f"bins={bins!r}; write a whole number of at least 1.")
+        self._edges = np.linspace(0, 1, bins + 1)
+        super().__init__(name, reading or ClassReading())
+
+    def reset(self) -> None:
+        self._sums = np.zeros([3, len(self._edges) - 1])  # confidence, right, weight
+
+    def add(self, batch: ClassBatch) -> None:
+        chances = batch.probabilities.astype(np.float64)
+        confidence = np.maximum(chances, 1 - chances) if chances.ndim == 1 else chances.max(axis=1)
+        bins = self._sums.shape[1]
+        place = np.clip(np.searchsorted(self._edges, confidence, side="left") - 1, 0, bins - 1)
+        right = batch.predicted == batch.labels
+        for row, values in enumerate((confidence, right, 1.0)):
+            self._sums[row] += np.bincount(place, batch.weights * values, minlength=bins)
+
+    def bins(self) -> CalibrationBins:
+        """What the reliability diagram shows."""
+        confidence, right, weight = self._sums
+        empty = np.where(weight > 0, weight, np.nan)
+        return CalibrationBins(self._edges, confidence / empty, right / empty, weight)
+
+    def result(self) -> float:
+        confidence, right, weight = self._sums
+        total = weight.sum()
+        return float(np.abs(right - confidence).sum() / total) if total else float("nan")
+
+
+def _divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    above, below = np.asarray(above, np.float64), np.asarray(below, np.float64)
+    return np.divide(above, below, out=np.zeros_like(above), where=below > 0)

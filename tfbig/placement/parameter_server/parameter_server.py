@@ -1,0 +1,282 @@
+"""Parameter servers: the chief hands out the work, workers do it, ps hold the variables."""
+
+import contextlib
+import faulthandler
+import functools
+import logging
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tfbig import _private_api
+from tfbig.errors import PeerLost, UserError
+from tfbig.layers.rows import for_servers
+from tfbig.placement.clusters.find import Cluster, cluster_timeout
+from tfbig.placement.control.addresses import check_port_is_free, parse_address
+from tfbig.placement.control.peers import Peers
+from tfbig.placement.parameter_server import remote
+from tfbig.placement.parameter_server.server_updates import ServerUpdates
+from tfbig.placement.parameter_server.serving_task import ServingTask, threads_for, versions
+from tfbig.placement.parameter_server.tasks_watch import addresses, lost_among, named, wait_for
+from tfbig.placement.parameter_server.variable_devices import VariablePlaces
+from tfbig.placement.placement import Placement
+from tfbig.programs.updates import Updates
+
+log = logging.getLogger("tfbig")
+
+_CONNECT_SECONDS = 120  # once all tasks listen; it takes one or two
+_LOOK_EVERY = 2.0  # seconds, at the workers, while closures run
+
+
+class ParameterServer(Placement):
+    """The chief of a cluster with ps: its variables are on ps, its steps run on workers.
+
+    The strategy gives no more than the connection to the tasks, and the coordinator that sends a
+    closure to a worker, and to another one if the first is lost. Nothing is mirrored or reduced,
+    so a step is traced as on one device: TensorFlow runs it on the worker, reads variables from
+    the ps that has them, and updates them there.
+
+    Args:
+        cluster: with ps; this task is its chief.
+
+    Attributes:
+        workers, servers: how many of them and of ps there are.
+        order: what a worker has to know of the run before it reads for it, as JSON has it.
+
+    Raises:
+        UserError: the tasks do not go together, or the chief's port is in use.
+        PeerLost: a task has not come in time.
+    """
+
+    name = "parameter_server"
+    compiles_whole_loop = False
+
+    def __init__(self, cluster: Cluster):
+        super().__init__()
+        self.workers = len(cluster.jobs["worker"])
+        self._servers = addresses(cluster.jobs, "ps")
+        self.servers = len(self._servers)
+        self._workers = addresses(cluster.jobs, "worker")
+        self._devices = {
+            f"{job} {i}": f"/job:{job}/replica:0/task:{i}"
+            for job in ("ps", "worker")
+            for i in range(len(cluster.jobs[job]))
+        }
+        self.peers = _Servers(self)
+        self.order: dict = {}
+        self._number = 0  # of the run, from 1
+        self._coordinator: tf.distribute.coordinator.ClusterCoordinator | None = None
+        self._away: Callable | None = None
+        if _private_api.has_started():
+            raise UserError(
+                "TensorFlow has started before the cluster was joined, and what was made before, a "
+                "model say, is lost when it is; call train_distributed before any other TensorFlow "
+                "operation (pass a function that builds the model, not a model)."
+            )
+        check_port_is_free(parse_address(cluster.address))
+        wait_for({**self._servers, **self._workers}, cluster_timeout())
+        # What works on several tasks at once holds a thread here for each of them.
+        tf.config.threading.set_inter_op_parallelism_threads(threads_for(cluster.jobs))
+        self._strategy = _strategy(cluster)
+        self._compare_versions()
+
+    def begin(self, **order: Any) -> None:
+        """Begins a run; every `train_distributed` of a script is one.
+
+        Args:
+            order: what a worker has to know before it reads, as JSON has it.
+        """
+        self._number += 1
+        self.order = {"run": uuid.uuid4().hex, "number": self._number, **order}
+        if self._away is not None:  # from the tasks, since the run before has ended
+            wait_for({**self._servers, **self._workers}, cluster_timeout())
+            self._away()
+            self._away = None
+        self._coordinator = tf.distribute.coordinator.ClusterCoordinator(self._strategy)
+        self._places = VariablePlaces(
+            [f"{self._devices[name]}/device:CPU:0" for name in self._servers]
+        )
+
+    @contextlib.contextmanager
+    def scope(self) -> Iterator[None]:
+        with self._places.placing(), for_servers(self.servers):
+            yield
+
+    def owns(self, variable: tf.Variable) -> bool:
+        return "/job:ps/" in variable.device
+
+    def check_owned(self, variables: Iterable[tf.Variable]) -> None:
+        """Checks that variables are on ps, and says how they are spread.
+
+        Raises:
+            UserError: some are not.
+        """
+        astray = [v.name for v in variables if not self.owns(v)]
+        if astray:
+            raise UserError(
+                f"the variables {', '.join(astray[:5])} are not on a ps; make them in model_fn, "
+                "and not before it is called."
+            )
+        held = ", ".join(
+            f"{name} {size / 1e6:.3g} MB"
+            for name, size in zip(self._servers, self._places.bytes, strict=True)
+        )
+        log.info("variables: %s", held)
+
+    def made_beside(self, variable: tf.Variable | None, make: Callable) -> tf.Variable:
+        """Calls what makes a variable, which is put on the ps of another one, or on any."""
+        where = contextlib.nullcontext() if variable is None else self._places.beside(variable)
+        with self.scope(), where:
+            return make()
+
+    def on_servers(self) -> contextlib.AbstractContextManager:
+        """Has what is traced inside, for the chief, work on large tensors where they are, on ps.
+
+        The ps do not know each other, so what needs several of them is led by the chief; it gets
+        numbers from them, and no gradients.
+        """
+
+        def device(operation: tf.Operation) -> str:
+            if not operation.device:
+                for tensor in operation.inputs:
+                    if "/job:ps/" in tensor.device and tensor.shape.rank != 0:
+                        return tensor.device
+            return operation.device
+
+        return tf.compat.v1.device(device)
+
+    def schedule(self, function: Callable, arguments: Sequence[tf.Tensor]) -> Any:
+        """Has a concrete function run on some worker; its results can be fetched after `join`."""
+        return self._coordinator.schedule(function, args=tuple(arguments))
+
+    def join(self) -> None:
+        """Waits until all that is scheduled has run.
+
+        Raises:
+            tf.errors.OpError: what a closure has failed with.
+            PeerLost: no worker was there to run it, for a long time.
+        """
+        alone_since, timeout = None, cluster_timeout()
+        while not _private_api.wait_for_closures(self._coordinator, _LOOK_EVERY):
+            began = time.monotonic()  # looking takes its time where a machine is gone
+            gone = lost_among(self._workers)
+            if len(gone) < self.workers:
+                alone_since = None
+            elif alone_since is None:
+                alone_since = began
+            elif began - alone_since > timeout:
+                raise PeerLost(f"{named(gone)}: no worker is left, for {timeout:g} s.")
+
+    def lost_servers(self) -> dict[str, str]:
+        """The ps that cannot be reached now, by name."""
+        return lost_among(self._servers)
+
+    def finish(self, told: dict) -> None:
+        """Tells all tasks that the job is done, and takes leave of them.
+
+        What is on ps and workers cannot be used from then on.
+
+        Args:
+            told: what JSON can hold; every task's `serve` returns it.
+        """
+        if self._coordinator is None:  # the run has failed before it began
+            self._number += 1
+        else:
+            _private_api.stop_coordinator(self._coordinator)
+            self._coordinator = None
+        there = {**self._servers, **self._workers}
+        for name in lost_among(there):
+            del there[name]
+        if self._away is not None:  # as the run before has ended, and this has not begun
+            self._away()
+        for name in there:
+            with contextlib.suppress(tf.errors.OpError):  # it has gone in this moment
+                remote.tell(self._devices[name], remote.END, {**told, "number": self._number})
+        self._away = _private_api.disconnect()
+
+    def updates(self) -> Updates:
+        return ServerUpdates(self._places.beside)
+
+    def describe(self) -> str:
+        return f"{self.workers} workers and {len(self._servers)} ps"
+
+    def _compare_versions(self) -> None:
+        mine = versions()
+        for name, device in self._devices.items():
+            theirs = remote.tell(device, remote.HELLO, None)
+            differ = [f"{n}: {theirs.get(n)}, the chief has {v}" for n, v in mine.items()
+                      if theirs.get(n) != v]  # fmt: skip
+            if differ:
+                raise UserError(
+                    f"{name} differs from the chief in {', '.join(differ)}. Run the same program, "
+                    "with the same versions, on all tasks."
+                )
+
+
+class PartOfBatch(Placement):
+    """One of the parts, each a closure, that the workers cut a global batch into.
+
+    Args:
+        parts: how many there are.
+        part: which, int32 scalar.
+    """
+
+    def __init__(self, parts: int, part: tf.Tensor):
+        super().__init__()
+        self.num_replicas, self.first_replica = parts, part
+
+    @property
+    def local_replicas(self) -> int:
+        return 1
+
+
+class _Servers(Peers):
+    """The chief is alone in what it decides; ps may be lost, and have to hear of its end."""
+
+    def __init__(self, placement: ParameterServer):
+        self._placement = placement
+
+    def lost(self, within: float) -> PeerLost | None:
+        gone = self._placement.lost_servers()
+        if not gone:
+            return None
+        reason = (
+            f"{named(gone)} cannot be reached any more, and the variables there are lost; start "
+            "the job again, it goes on from its last checkpoint."
+        )
+        self.leave(reason)
+        return PeerLost(reason)
+
+    def leave(self, reason: str | None = None) -> None:
+        self._placement.finish({"error": reason or "it has left"})
+
+
+def parameter_server(cluster: Cluster) -> Placement:
+    """The placement of this task; TensorFlow's servers can be started once in a process."""
+    return _of_task(
+        cluster.kind, tuple(cluster.jobs.items()), cluster.task_type, cluster.task_index
+    )
+
+
+@functools.cache
+def _of_task(kind: str, jobs: tuple, task_type: str, task_index: int) -> Placement:
+    cluster = Cluster(kind, dict(jobs), task_type, task_index)
+    return ServingTask(cluster) if task_type in ("worker", "ps") else ParameterServer(cluster)
+
+
+def _strategy(cluster: Cluster) -> tf.distribute.ParameterServerStrategy:
+    os.environ.setdefault("GRPC_FAIL_FAST", "use_caller")
+    jobs = {job: list(tasks) for job, tasks in cluster.jobs.items()}
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec(jobs), task_type="chief", task_id=0, rpc_layer="grpc"
+    )
+    # TensorFlow waits for ever for a task that listens and does not answer.
+    faulthandler.dump_traceback_later(_CONNECT_SECONDS, exit=True, file=2)
+    try:
+        return tf.distribute.ParameterServerStrategy(resolver)
+    finally:
+        faulthandler.cancel_dump_traceback_later()

@@ -1,0 +1,305 @@
+"""What the loop needs of a traced model_fn: one class for each mode."""
+
+import collections
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfbig.errors import UserError
+from tfbig.programs import program
+from tfbig.programs.metric_sums import is_sum
+from tfbig.programs.model_fn.trace import Gradient, ModelFnTrace
+from tfbig.programs.model_fn.variable_store import VariableStore
+from tfbig.programs.program import Term
+
+# The operations that read a learning rate, and the name of that input.
+_RATES = ("lr", "alpha")
+
+
+class TrainingGraph:
+    """A trace in TRAIN mode, cut at the gradients.
+
+    Args:
+        trace: its spec has a train_op.
+        store: of the variables.
+
+    Attributes:
+        trained: names of the variables that the update takes gradients of.
+        state: names of those that computing a batch changes, such as moving statistics.
+        updated: names of those that the update changes or that count updates.
+
+    Raises:
+        UserError: train_op does not come from gradients, or cannot be cut from the batch.
+    """
+
+    def __init__(self, trace: ModelFnTrace, store: VariableStore):
+        self._trace, graph = trace, trace.graph
+        train_op = _operation(trace.spec.train_op)
+        if train_op.name not in graph.nodes or graph.nodes[train_op.name].op != train_op.type:
+            raise UserError(
+                "EstimatorSpec(train_op=…) was not made in this call of model_fn; make the "
+                "optimizer and its train_op inside of it."
+            )
+        tensors = {name for gradient in trace.gradients for name in gradient.tensors}
+        split = graph.split(train_op.name, tensors)
+        self._gradients = _by_variable(trace.gradients, split.cuts)
+        if not self._gradients:
+            raise UserError(
+                "EstimatorSpec(train_op=…) uses no gradient; make it with the minimize or "
+                "apply_gradients of a tf.compat.v1.train optimizer, or pass "
+                "optimizer=<a Keras optimizer>."
+            )
+        after = graph.left_to_update(tensors, split)
+        self.trained = [n for n in dict.fromkeys(trace.names) if n in self._gradients]
+        self._loss = trace.spec.loss.name
+        self._once = trace.once
+        self._dense = [n for k in self.trained for n in self._gradients[k].tensors]
+        if self._once is not None:
+            self._dense += [t.name for t in (self._once.loss, *self._once.gradients.values())]
+        writes = {
+            name
+            for key, names in graph.written(set(graph.nodes) - after, trace.resources).items()
+            if store.is_of_keras(key) and not store.trainable[key] and not _is_metric(trace, key)
+            for name in names
+        }
+        self._compute = sorted({*split.compute, *writes})
+        roots = {_op(self._loss), *map(_op, self._dense), *self._compute}
+        computed = graph.needed(roots, without=after)
+        updating = set(split.update)
+        self._compute_part, self._update_part = graph.part(computed), graph.part(updating)
+        changed = graph.written(computed, trace.resources)
+        self.state = [n for n in dict.fromkeys(trace.names) if n in changed]
+        weights = [n for n in self.state if store.trainable[n]]
+        if weights:
+            raise UserError(
+                f"model_fn assigns to the weight {weights[0]!r} while it computes a batch; assign "
+                "after the update (in train_op), or make it with trainable=False."
+            )
+        also = graph.written(updating, trace.resources)
+        twice = [n for n in self.state if n in also]
+        if twice:
+            raise UserError(
+                f"the variable {twice[0]!r} is assigned both from the batch and by the update; "
+                "use one variable for each."
+            )
+        self.updated = [
+            n
+            for n in dict.fromkeys(trace.names)
+            if not store.trainable[n] and (n in also or n == "global_step")
+        ]
+        self.update_types = collections.Counter(graph.nodes[n].op for n in updating)
+        self._rate = self._learning_rate(updating)
+
+    def compute(self, flat: list[tf.Tensor], variables: list) -> list[Term]:
+        """The loss of a part of a batch, whose gradients are those that model_fn took.
+
+        Args:
+            flat: the batch's tensors.
+            variables: those of `trained`.
+        """
+        wanted = [self._loss, *self._dense, *self._compute]
+        found = dict(zip(wanted, self._trace.run(self._compute_part, flat, wanted), strict=True))
+        values = [tf.convert_to_tensor(v) for v in variables]
+        loss = tf.cast(tf.reshape(found[self._loss], []), tf.float32)
+        gradients: list = [
+            _densified(self._gradients[key], found, value)
+            for key, value in zip(self.trained, values, strict=True)
+        ]
+        if self._once is None:
+            return [Term(program.SCALAR, _with_gradients(loss, gradients, values))]
+        once = tf.cast(found[self._once.loss.name], tf.float32)
+        of_once = [self._once.gradients.get(key) for key in self.trained]
+        of_once = [g if g is None else found[g.name] for g in of_once]
+        rest = [g if o is None else g - o for g, o in zip(gradients, of_once, strict=True)]
+        return [
+            Term(program.SCALAR, _with_gradients(loss - once, rest, values)),
+            Term(program.ONCE, _with_gradients(once, of_once, values)),
+        ]
+
+    def update(self, gradients: list[tf.Tensor | None]) -> None:
+        """Does what train_op does, from the gradients of the whole global batch."""
+        given = {}
+        for key, value in zip(self.trained, gradients, strict=True):
+            gradient = self._gradients[key]
+            for taken in [g for g in self._trace.gradients if g.key == key]:
+                given |= _in_the_place_of(taken, value, gradient)
+        self._trace.run(self._update_part, [], [], given)
+
+    def learning_rate(self) -> float | None:
+        """The rate of the first optimizer as it is now, or None: it is not known."""
+        return None if self._rate is None else float(self._rate()[0].numpy())
+
+    def _learning_rate(self, updating: set[str]) -> Callable | None:
+        graph = self._trace.graph
+        for name in graph.nodes:
+            if name not in updating:
+                continue
+            operation = self._trace.operation(name)
+            for i, argument in enumerate(operation.op_def.input_arg):
+                if argument.name in _RATES and operation.type.startswith("ResourceApply"):
+                    return self._trace.read_outside([operation.inputs[i].name])
+        return None
+
+
+_ADDS = ("AssignAddVariableOp", "AssignSubVariableOp", "ResourceScatterAdd")
+
+
+class EvaluationGraph:
+    """A trace in EVAL mode.
+
+    Attributes:
+        metrics: names of the variables that the metrics are kept in.
+        sums: for each of them whether it is a sum over examples: of a metric of Keras's own, or
+            changed by additions alone, as by the functions of tf.compat.v1.metrics.
+    """
+
+    def __init__(self, trace: ModelFnTrace, store: VariableStore):
+        self._trace, graph = trace, trace.graph
+        self._loss = trace.spec.loss.name
+        self._keras: dict[str, keras.metrics.Metric] = {}
+        self._values: dict[str, Any] = {}
+        updates, of_batch = [], trace.of_batch
+        for name, metric in (trace.spec.eval_metric_ops or {}).items():
+            if isinstance(metric, keras.metrics.Metric):
+                self._keras[name] = metric
+                continue
+            value, update = metric
+            self._values[name] = tf.nest.map_structure(tf.convert_to_tensor, value)
+            for tensor in tf.nest.flatten(value):
+                if _op(tensor.name) in of_batch:
+                    raise UserError(
+                        f"the value of eval_metric_ops[{name!r}] is computed from one batch "
+                        f"({tensor.name}); return the (value, update_op) of a tf.compat.v1.metrics "
+                        "function, or a Keras metric."
+                    )
+            updates += [_operation(u).name for u in tf.nest.flatten(update)]
+        kept = {store.name_of(v) for m in self._keras.values() for v in m.variables}
+        written = graph.written(graph.nodes, trace.resources)
+        updates += [n for key in kept if key in written for n in written[key]]
+        self._updates = sorted(set(updates))
+        computed = graph.needed({_op(self._loss), *self._updates})
+        self._part = graph.part(computed)
+        changed = graph.written(computed, trace.resources)
+        self.metrics = [
+            n
+            for n in dict.fromkeys(trace.names)
+            if n in changed and (store.is_local(n) or n in kept)
+        ]
+        sums = {store.name_of(v) for m in self._keras.values() if is_sum(m) for v in m.variables}
+        self.sums = [
+            n in sums
+            or (n not in kept and all(graph.nodes[op].op.startswith(_ADDS) for op in changed[n]))
+            for n in self.metrics
+        ]
+        names = [t.name for t in tf.nest.flatten(self._values)]
+        self._read = trace.read_outside(names) if names else list
+
+    def compute(self, flat: list[tf.Tensor]) -> tf.Tensor:
+        """The loss of a part of a batch; the metrics' variables are updated."""
+        return self._trace.run(self._part, flat, [self._loss, *self._updates])[0]
+
+    def results(self) -> dict[str, Any]:
+        """The metrics' values from their variables as they are now."""
+        values = tf.nest.pack_sequence_as(self._values, self._read())
+        results: dict[str, Any] = {}
+        for name in self._trace.spec.eval_metric_ops or {}:
+            found = self._keras[name].result() if name in self._keras else values[name]
+            results.update(found if isinstance(found, dict) else {name: found})
+        return results
+
+
+class PredictionGraph:
+    """A trace in PREDICT mode."""
+
+    def __init__(self, trace: ModelFnTrace):
+        self._trace = trace
+        spec = trace.spec
+        self._tensors = tf.nest.flatten(spec.predictions)
+        for output in (spec.export_outputs or {}).values():
+            output.map_tensors(lambda tensor: self._tensors.append(tensor) or tensor)
+        self._names = list(dict.fromkeys(t.name for t in self._tensors))
+        self._part = trace.graph.part(trace.graph.needed(map(_op, self._names)))
+
+    def spec(self, flat: list[tf.Tensor]) -> Any:
+        """The EstimatorSpec of a batch, in the graph that is being traced."""
+        found = dict(zip(self._names, self._trace.run(self._part, flat, self._names), strict=True))
+        spec = self._trace.spec
+        new = lambda tensor: found[tensor.name]  # noqa: E731
+        outputs = spec.export_outputs
+        return dataclasses.replace(
+            spec,
+            predictions=tf.nest.map_structure(new, spec.predictions),
+            export_outputs=outputs and {k: v.map_tensors(new) for k, v in outputs.items()},
+        )
+
+
+def _with_gradients(loss: tf.Tensor, gradients: list, values: list[tf.Tensor]) -> tf.Tensor:
+    """A loss whose gradients with respect to some values are given; None: there is none."""
+    pairs = [(v, g) for v, g in zip(values, gradients, strict=True) if g is not None]
+
+    @tf.custom_gradient
+    def differentiated(*values):
+        del values
+
+        def gradient(upstream):
+            return [g * tf.cast(upstream, g.dtype) for _, g in pairs]
+
+        return tf.identity(loss), gradient
+
+    return differentiated(*(v for v, _ in pairs))
+
+
+def _by_variable(gradients: list[Gradient], cuts: set[str]) -> dict[str, Gradient]:
+    found: dict[str, Gradient] = {}
+    for gradient in gradients:
+        if not cuts.intersection(gradient.tensors):
+            continue
+        before = found.setdefault(gradient.key, gradient)
+        if [t.name for t in before.of] != [t.name for t in gradient.of]:
+            raise UserError(
+                f"train_op uses two gradients of the variable {gradient.key!r}, of "
+                f"{before.of[0].name!r} and of {gradient.of[0].name!r}; add the losses up first, "
+                "or give each optimizer a var_list of its own."
+            )
+    return found
+
+
+def _densified(gradient: Gradient, tensors: dict, variable: tf.Tensor) -> tf.Tensor:
+    values, *indices = (tensors[name] for name in gradient.tensors)
+    if not indices:
+        return values
+    return tf.math.unsorted_segment_sum(values, indices[0], tf.shape(variable)[0])
+
+
+def _in_the_place_of(taken: Gradient, total: tf.Tensor, used: Gradient) -> dict[str, tf.Tensor]:
+    """What stands for a gradient's tensors in the update.
+
+    Where TensorFlow takes a gradient as slices of rows, an update leaves the other rows alone
+    (momentum, Ftrl), so rows whose gradient is exactly 0 are left out here.
+    """
+    if taken.of != used.of:
+        return {}
+    if len(taken.tensors) == 1:
+        return {taken.tensors[0]: total}
+    rows = tf.reduce_any(tf.reshape(total != 0, [tf.shape(total)[0], -1]), axis=1)
+    indices = tf.where(rows)[:, 0]
+    values, places = taken.value.values, taken.value.indices
+    return {
+        values.name: tf.gather(total, indices),
+        places.name: tf.cast(indices, places.dtype),
+    }
+
+
+def _is_metric(trace: ModelFnTrace, key: str) -> bool:
+    return key in trace.metric_keys
+
+
+def _operation(train_op: Any) -> tf.Operation:
+    return getattr(train_op, "op", train_op)
+
+
+def _op(tensor: str) -> str:
+    return tensor.rsplit(":", 1)[0]

@@ -1,0 +1,399 @@
+"""Checkpoints: everything that a run needs to go on as if nothing had happened.
+
+A checkpoint is a directory, written under a temporary name and renamed when it is whole:
+
+    <model_dir>/checkpoints/ckpt-00000400/state.index, state.data-…, arrays.npz, metadata.json
+
+That of an estimator-style model_fn holds its variables under their own names, and
+<model_dir>/checkpoint points at it, as TensorFlow's tools expect.
+"""
+
+import json
+import logging
+import os
+import shutil
+import zipfile
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tfbig.errors import CheckpointError, UserError
+from tfbig.programs.keras.renumbering import earlier_names
+from tfbig.training.checkpoints.folders import folder_of, steps_in
+from tfbig.training.checkpoints.late_tables import LateTables, here
+from tfbig.training.checkpoints.state import (
+    first_line,
+    full_values,
+    read_state,
+    sliced,
+    write_named_state,
+    write_state,
+)
+from tfbig.training.checkpoints.tables import as_wholes, tables_of
+
+log = logging.getLogger("tfbig")
+
+_FIRST_FORMAT = 1  # all numbers in names counted anew, those that users chose too
+_NAMED_FORMAT = 2  # variables under their own names
+_FORMAT = 3  # of Keras models
+_REPLACED = ".replaced"
+# What TensorFlow's and NumPy's readers raise for files that are cut, changed or missing. The
+# former answers a cut file with an IndexError.
+_DAMAGED = (
+    tf.errors.OpError,
+    OSError,
+    ValueError,
+    AssertionError,
+    LookupError,
+    EOFError,
+    zipfile.BadZipFile,
+)
+
+
+class Restored(NamedTuple):
+    """What `Checkpoints.restore` found: the step, what else was saved, and where.
+
+    `lost` says why the trackables are not restored, although the checkpoint is whole; or None.
+    """
+
+    step: int
+    metadata: dict
+    arrays: dict[str, np.ndarray]
+    path: str
+    lost: str | None
+
+
+class Checkpoints:
+    """The checkpoints in one model_dir.
+
+    Args:
+        model_dir: None keeps nothing.
+        keep: how many checkpoints stay.
+        writes: whether this task of a cluster writes; the others only take part.
+        late: writes tables while training goes on; None: all is written in `save`.
+
+    Attributes:
+        model_dir, directory: None keeps nothing.
+        keep: how many stay.
+    """
+
+    def __init__(
+        self,
+        model_dir: str | None,
+        keep: int,
+        writes: bool = True,
+        late: LateTables | None = None,
+    ):
+        self.model_dir, self.keep, self._writes, self._late = model_dir, keep, writes, late
+        self._landed: list[tuple[int, str]] = []
+        self.directory = os.path.join(model_dir, "checkpoints") if model_dir else None
+
+    def clear_up(self) -> None:
+        """Removes what a process that was killed while it saved has left."""
+        if not self._writes or not self.directory or not os.path.isdir(self.directory):
+            return
+        for name in os.listdir(self.directory):
+            path = os.path.join(self.directory, name)
+            whole = path.removesuffix(_REPLACED)
+            if whole != path and not os.path.isdir(whole):
+                os.rename(path, whole)
+            elif whole != path or name.startswith(".tmp-"):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def make_writable(self) -> None:
+        """Makes the directories, and tries to write there before any work is done.
+
+        Raises:
+            UserError: they cannot be written.
+        """
+        if self.directory and self._writes:
+            _make_writable(self.model_dir, self.directory)
+
+    def steps(self) -> list[int]:
+        """The steps of the checkpoints that are there, oldest first."""
+        return steps_in(self.model_dir) if self.model_dir else []
+
+    def saved_at(self, step: int) -> float:
+        """When a checkpoint was written, in seconds as `time.time` has them."""
+        return os.path.getmtime(os.path.join(self._path(step), "metadata.json"))
+
+    def metadata(self) -> tuple[int, dict] | None:
+        """The step and metadata of the newest checkpoint that can be read, or None."""
+        for step in reversed(self.steps()):
+            try:
+                return step, self._read_metadata(step)
+            except (OSError, ValueError) as error:
+                _warn_damaged(self._path(step), error)
+        return None
+
+    def save(
+        self,
+        step: int,
+        variables: dict,
+        trackables: dict,
+        metadata: dict,
+        arrays: dict,
+        *,
+        named: bool = False,
+    ) -> None:
+        """Writes a checkpoint; `landed` tells when it is there, and removes those that are too old.
+
+        Args:
+            step: the global step.
+            variables: name to tf.Variable, or to what holds one in slices.
+            trackables: name to any other object that tf.train.Checkpoint can save.
+            metadata: anything JSON can hold.
+            arrays: name to NumPy array, of no object dtype.
+            named: the variables are kept under their own names, without their group.
+
+        Raises:
+            CheckpointError: it cannot be written, or the one before could not be; those that
+                `landed` has told are untouched.
+        """
+        if not self._writes:
+            for _ in full_values(sliced(variables)):  # gathered by all tasks together
+                pass
+            return
+        self._wait()
+        late = self._late.taken(variables) if self._late else {}
+        whole = {n: v for n, v in variables.items() if n not in late}
+        if late:  # what is written below is as it is now
+            whole, arrays = here(whole), {n: np.array(array) for n, array in arrays.items()}
+        temporary = os.path.join(self.directory, f".tmp-{os.getpid()}-{step}")
+        metadata = {
+            "format": _NAMED_FORMAT if named else _FORMAT,
+            "step": step,
+            "variables": _kinds(variables),
+            "tables": tables_of(variables),
+            **metadata,
+        }
+        text = json.dumps(metadata, indent=1)
+
+        def write() -> None:
+            try:
+                shutil.rmtree(temporary, ignore_errors=True)
+                os.makedirs(temporary)
+                others = (late, self._late and self._late.write)
+                if named:
+                    write_named_state(temporary, whole, trackables, step, *others)
+                else:
+                    write_state(temporary, whole, trackables, *others)
+                with open(os.path.join(temporary, "arrays.npz"), "wb") as file:
+                    np.savez(file, allow_pickle=False, **arrays)
+                with open(os.path.join(temporary, "metadata.json"), "w") as file:
+                    file.write(text)
+                self._put_in_place(step, temporary, named)
+            except (OSError, tf.errors.OpError) as error:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise CheckpointError(self._not_saved(step, error)) from error
+
+        if late:
+            self._late.start(write)
+        else:
+            write()
+
+    def landed(self, wait: bool = False) -> list[tuple[int, str]]:
+        """The step and path of each checkpoint that has become whole since the last call.
+
+        Args:
+            wait: for one that is being written.
+
+        Raises:
+            CheckpointError: it could not be written.
+        """
+        if wait or not self.busy:
+            self._wait()
+        new = list(self._landed)
+        del self._landed[: len(new)]
+        if new:  # in this thread, so that nobody loses what is being looked at
+            told = [step for step, _ in new]
+            for old in self.steps()[: -self.keep]:
+                if old not in told:
+                    shutil.rmtree(self._path(old), ignore_errors=True)
+        return new
+
+    @property
+    def busy(self) -> bool:
+        """Whether a checkpoint is being written, which `save` would wait for."""
+        return self._late is not None and self._late.busy
+
+    def abandon(self, seconds: float) -> None:
+        """Gives what is being written some time, and says if it fails: the run has failed."""
+        try:
+            if self._late:
+                self._late.wait(seconds)
+        except Exception as error:  # the run's own error is what matters
+            log.warning("%s", error)
+
+    def _wait(self) -> None:
+        if self._late:
+            self._late.wait()
+
+    def _put_in_place(self, step: int, temporary: str, named: bool) -> None:
+        """Gives a whole checkpoint its name."""
+        path = self._path(step)
+        for name in os.listdir(temporary):
+            _flush(os.path.join(temporary, name))
+        if os.path.isdir(path):  # the same step again, after a fall back or at the end
+            os.rename(path, path + _REPLACED)
+        os.rename(temporary, path)
+        _flush(self.directory)
+        shutil.rmtree(path + _REPLACED, ignore_errors=True)
+        if named:
+            self._point_at_newest()
+        self._landed.append((step, path))
+
+    def restore(self, variables: dict, trackables: Callable[[dict], dict]) -> Restored | None:
+        """Restores the newest checkpoint that is whole, or the one before it, and so on.
+
+        Args:
+            variables: as in `save`.
+            trackables: from a checkpoint's metadata to the other objects to restore.
+
+        Raises:
+            CheckpointError: the newest is another model's (the message lists the variables that
+                differ), or all are damaged.
+        """
+        damaged = []
+        for step in reversed(self.steps()):
+            path = self._path(step)
+            try:
+                metadata = self._read_metadata(step)
+            except (OSError, ValueError) as error:
+                damaged.append(_warn_damaged(path, error))
+                continue
+            named = _as_written(metadata, variables)
+            self._compare(path, metadata, named)
+            others = trackables(metadata)
+            try:
+                return _read(path, metadata, named, others)
+            except _DAMAGED as error:
+                damaged.append(_warn_damaged(path, error))
+        if damaged:
+            raise CheckpointError(
+                f"every checkpoint in {self.directory} is damaged ({', '.join(damaged)}); give "
+                "another model_dir to start anew."
+            )
+        return None
+
+    def restore_from(self, path: str, variables: dict, trackables: Callable) -> Restored:
+        """Restores the checkpoint that the chief has restored, from here or a copy elsewhere."""
+        metadata = _metadata_in(path)
+        return _read(path, metadata, _as_written(metadata, variables), trackables(metadata))
+
+    def _point_at_newest(self) -> None:
+        """Has tf.train.latest_checkpoint(model_dir) find what is there."""
+        names = [os.path.basename(self._path(step)) for step in self.steps()[-self.keep :]]
+        paths = [os.path.join("checkpoints", name, "state") for name in names]  # so it can be moved
+        folder = os.path.abspath(self.model_dir)
+        state = tf.compat.v1.train.generate_checkpoint_state_proto(folder, paths[-1], paths)
+        temporary = os.path.join(folder, f".tmp-{os.getpid()}-checkpoint")
+        with open(temporary, "w") as file:
+            file.write(str(state))
+        os.replace(temporary, os.path.join(folder, "checkpoint"))
+
+    def _path(self, step: int) -> str:
+        return folder_of(self.model_dir, step)
+
+    def _read_metadata(self, step: int) -> dict:
+        return _metadata_in(self._path(step))
+
+    def _compare(self, path: str, metadata: dict, variables: dict) -> None:
+        there, here = metadata.get("tables", {}), tables_of(variables)
+        both = there.keys() & here.keys()
+        saved = as_wholes(metadata["variables"], {first: there[first] for first in both})
+        present = as_wholes(_kinds(variables), {first: here[first] for first in both})
+        differences = [
+            f"{name} is {_shown(saved.get(name))} there and {_shown(present.get(name))} here"
+            for name in sorted({*saved, *present})
+            if saved.get(name) != present.get(name)
+        ]
+        if differences:
+            shown = "; ".join(differences[:8])
+            more = f"; and {len(differences) - 8} more" if len(differences) > 8 else ""
+            raise CheckpointError(
+                f"{path} belongs to another model: {shown}{more}. Give another model_dir, or the "
+                "model that it was trained with."
+            )
+
+    def _not_saved(self, step: int, error: Exception) -> str:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        kept = self.steps()
+        previous = (
+            f"the checkpoint of step {kept[-1]} is untouched" if kept else "there was none before"
+        )
+        return (
+            f"the checkpoint of step {step} cannot be written to {self.directory}: {reason}; "
+            f"{previous}. Free space there, or give another model_dir, and start again."
+        )
+
+
+def _as_written(metadata: dict, variables: dict) -> dict:
+    """Variables by the names that a checkpoint has for them."""
+    if metadata["format"] != _FIRST_FORMAT:
+        return variables
+    return dict(zip(earlier_names(variables), variables.values(), strict=True))
+
+
+def counts_all_numbers(folder: str) -> bool:
+    """Whether a checkpoint's names are of format 1; see `programs.renumbering`."""
+    return _metadata_in(folder)["format"] == _FIRST_FORMAT
+
+
+def _kinds(variables: dict) -> dict[str, list]:
+    return {n: [list(v.shape), v.dtype.name] for n, v in variables.items()}
+
+
+def _metadata_in(path: str) -> dict:
+    with open(os.path.join(path, "metadata.json")) as file:
+        metadata = json.load(file)
+    if not isinstance(metadata, dict) or "variables" not in metadata:
+        raise ValueError("metadata.json is not a tfbig checkpoint's")
+    if metadata["format"] > _FORMAT:
+        raise CheckpointError(
+            f"{path} was written by a newer tfbig (format {metadata['format']}, "
+            f"this one reads {_FORMAT}); install that, or give another model_dir."
+        )
+    return metadata
+
+
+def _read(path: str, metadata: dict, variables: dict, trackables: dict) -> Restored:
+    lost = read_state(path, variables, trackables, metadata.get("tables", {}))
+    with np.load(os.path.join(path, "arrays.npz"), allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    return Restored(metadata["step"], metadata, arrays, path, lost)
+
+
+def _make_writable(*directories: str) -> None:
+    for directory in directories:
+        try:
+            os.makedirs(directory, exist_ok=True)
+            probe = os.path.join(directory, f".probe-{os.getpid()}")
+            with open(probe, "w"):
+                pass
+            os.remove(probe)
+        except OSError as error:
+            raise UserError(
+                f"model_dir={directories[0]!r} cannot be written: {error.strerror}. Give a "
+                "directory that can, or model_dir=None to keep nothing."
+            ) from None
+
+
+def _shown(kind: Any) -> str:
+    return f"{kind[1]}{kind[0]}" if kind else "absent"
+
+
+def _warn_damaged(path: str, error: Exception) -> str:
+    log.warning("%s is damaged and is passed over: %s", path, first_line(error))
+    return os.path.basename(path)
+
+
+def _flush(path: str) -> None:
+    """Waits until a file or directory is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,212 @@
+"""The tensors of a checkpoint; sliced ones are written one by one.
+
+They have the names that tf.train.Checkpoint gives them, or their own, as tf.estimator's had.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfbig.placement.parameter_server.remote import led_from_here
+from tfbig.training.checkpoints.tables import names_to_cut, values_for
+
+WriteLate = Callable[[str, dict], list[str]]
+
+
+def write_state(
+    folder: str,
+    variables: dict,
+    trackables: dict,
+    late: dict | None = None,
+    write_late: WriteLate | None = None,
+) -> None:
+    """Writes `<folder>/state.index` and its data, with tf.train.Checkpoint's names.
+
+    Args:
+        folder: that is there.
+        variables: name to tf.Variable, or to what has its value in slices (shape, dtype, numpy).
+        trackables: name to any other object that tf.train.Checkpoint can save.
+        late: name to what `write_late` writes, which is given a folder and tensors by their names
+            in the checkpoint, and returns the prefixes of the files.
+    """
+    in_slices = sliced(variables)
+    whole = {n: v for n, v in variables.items() if n not in in_slices}
+    root = tf.train.Checkpoint(variables=whole, **trackables)
+    _write(folder, root.write, in_slices, late or {}, write_late, key_of)
+
+
+def write_named_state(
+    folder: str,
+    variables: dict,
+    trackables: dict,
+    step: int,
+    late: dict | None = None,
+    write_late: WriteLate | None = None,
+) -> None:
+    """The same with the variables' own names, and nothing else, as tf.estimator's checkpoints.
+
+    `<folder>/state.index` has the variables and `global_step`; the trackables, if there are such,
+    are beside it, in `<folder>/data.index`.
+    """
+    in_slices = sliced(variables)
+    whole = {own_name(n): v for n, v in variables.items() if n not in in_slices}
+    tensors = {n: tf.convert_to_tensor(v) for n, v in whole.items()}
+    tensors.setdefault("global_step", tf.constant(step, tf.int64))
+
+    def write(prefix: str) -> str:
+        _save(prefix, tensors)
+        return prefix
+
+    _write(folder, write, in_slices, late or {}, write_late, own_name)
+    if trackables:
+        tf.train.Checkpoint(**trackables).write(os.path.join(folder, "data"))
+
+
+def _write(
+    folder: str,
+    write_whole: Callable[[str], str],
+    in_slices: dict,
+    late: dict,
+    write_late: WriteLate | None,
+    key: Callable[[str], str],
+) -> None:
+    """Writes what is whole, then the sliced variables one by one, then what is late, as one."""
+    prefix = os.path.join(folder, "state")
+    if not in_slices and not late:
+        write_whole(prefix)
+        return
+    parts = os.path.join(folder, "parts")
+    prefixes = [write_whole(os.path.join(parts, "whole"))]
+    for name, value in full_values(in_slices):
+        prefixes.append(os.path.join(parts, str(len(prefixes))))
+        _save(prefixes[-1], {key(name): value})
+    if late:
+        prefixes += write_late(parts, {key(name): tensor for name, tensor in late.items()})
+    tf.raw_ops.MergeV2Checkpoints(
+        checkpoint_prefixes=prefixes, destination_prefix=prefix, delete_old_dirs=False
+    )
+    shutil.rmtree(parts)
+
+
+def _save(prefix: str, tensors: dict) -> None:
+    tf.raw_ops.SaveV2(
+        prefix=prefix,
+        tensor_names=list(tensors),
+        shape_and_slices=[""] * len(tensors),
+        tensors=list(tensors.values()),
+    )
+
+
+def full_values(sliced: dict) -> Iterator[tuple[str, np.ndarray]]:
+    """The whole values of variables in slices, one after the other, so that one is in memory.
+
+    Where replicas are in several processes, all of them go through this together.
+    """
+    for name, variable in sliced.items():
+        yield name, variable.numpy()
+
+
+def read_state(
+    folder: str, variables: dict, trackables: dict, tables: dict[str, list[str]]
+) -> str | None:
+    """Reads the variables, one by one, then the other objects.
+
+    Args:
+        folder: written by `write_state` or `write_named_state`.
+        variables, trackables: as for these.
+        tables: the shards that it has, as tables.tables_of returned them.
+
+    Returns:
+        Why the other objects cannot be restored, or None.
+    """
+    prefix = os.path.join(folder, "state")
+    reader = tf.train.load_checkpoint(prefix)
+    named = is_named(folder)
+    key = own_name if named else key_of
+    there = _on_other_tasks(variables, tables)
+    for device, on_one in there.items():
+        _read_there(prefix, device, {key(name): variables[name] for name in on_one})
+    left = set(variables).difference(*there.values())
+    here = {name: variable for name, variable in variables.items() if name in left}
+    for name, value in values_for(here, tables, lambda n: reader.get_tensor(key(n))):
+        variables[name].assign(value)
+    if named:
+        prefix = os.path.join(folder, "data")
+        if not os.path.exists(f"{prefix}.index"):
+            return None
+    root = tf.train.Checkpoint()
+    root.read(prefix).expect_partial()
+    try:
+        for name, trackable in trackables.items():
+            setattr(root, name, trackable)  # what is attached now is restored now
+    except tf.errors.DataLossError:
+        raise
+    except tf.errors.OpError as error:
+        return first_line(error)
+    return None
+
+
+def _on_other_tasks(variables: dict, tables: dict[str, list[str]]) -> dict[str, list[str]]:
+    """The names of variables that are on ps, by device, but for tables that have to be cut."""
+    mine, there = tf.constant(0).device.rpartition("/device:")[0], {}
+    cut = names_to_cut(variables, tables)
+    for name, variable in variables.items():
+        on_a_task = isinstance(variable, tf.Variable) and "/task:" in variable.device
+        if on_a_task and not variable.device.startswith(f"{mine}/") and name not in cut:
+            there.setdefault(variable.device, []).append(name)
+    return there
+
+
+def _read_there(prefix: str, there: str, variables: dict[str, tf.Variable]) -> None:
+    """Has a ps read its variables itself, by their names in a checkpoint in a shared folder.
+
+    None goes through this process, nor through a message, which has 2 GB at most.
+    """
+
+    def read(prefix):
+        values = tf.raw_ops.RestoreV2(
+            prefix=prefix,
+            tensor_names=list(variables),
+            shape_and_slices=[""] * len(variables),
+            dtypes=[variable.dtype for variable in variables.values()],
+        )
+        return [
+            variable.assign(tf.ensure_shape(value, variable.shape), read_value=False)
+            for variable, value in zip(variables.values(), values, strict=True)
+        ]
+
+    led_from_here(there, read)(tf.constant(prefix))
+
+
+def is_named(folder: str) -> bool:
+    """Whether a checkpoint was written by `write_named_state`."""
+    prefix = os.path.join(folder, "state")
+    if not os.path.exists(f"{prefix}.index"):
+        return False
+    return tf.train.load_checkpoint(prefix).has_tensor("global_step")
+
+
+def own_name(name: str) -> str:
+    """A variable's own name, of its name in `Program.named_variables` (with its group)."""
+    return name.split("/", 1)[1]
+
+
+def sliced(variables: dict) -> dict:
+    """Those variables that have their values in slices."""
+    return {n: v for n, v in variables.items() if not isinstance(v, tf.Variable)}
+
+
+def key_of(name: str) -> str:
+    """The name of a variable's tensor in a checkpoint: tf.train.Checkpoint's of `variables`."""
+    return f"variables/{name.replace('.', '..').replace('/', '.S')}/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+def first_line(error: Any) -> str:
+    """What an error says, in one line and without its place in a graph."""
+    lines = str(getattr(error, "message", None) or error).split("\n")
+    return re.sub(r"\{\{.*?\}\} ?", "", lines[0])[:200]

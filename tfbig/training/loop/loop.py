@@ -1,0 +1,403 @@
+"""The loop: when to train, log, evaluate, end an epoch, save and stop."""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from tfbig.data.feeds.feed import Feed, Stack
+from tfbig.placement.placement import Placement
+from tfbig.programs.program import Program
+from tfbig.run_config import RunConfig
+from tfbig.training.callbacks.callback import RunInfo
+from tfbig.training.callbacks.runner import CallbackRunner
+from tfbig.training.checkpoints.checkpoints import Checkpoints, Restored
+from tfbig.training.checkpoints.resuming import begin_epoch_again
+from tfbig.training.checkpoints.saving import Saving
+from tfbig.training.evaluation.evaluator import Evaluator
+from tfbig.training.evaluation.found_elsewhere import Evaluations
+from tfbig.training.evaluation.points import EvaluationPoints
+from tfbig.training.loop.agreement import Agreement, Decision
+from tfbig.training.loop.diagnosis import Diagnosis
+from tfbig.training.loop.loop_function import Calls
+from tfbig.training.loop.meters import DataWait, Meters, Stopwatch
+from tfbig.training.loop.preemption import Preemption
+from tfbig.training.loop.schedule import Schedule, power_of_two
+from tfbig.training.loop.skipped_steps import SkippedSteps
+from tfbig.training.loop.tensor_fetcher import Look
+from tfbig.training.result import TrainResult, note
+
+log = logging.getLogger("tfbig")
+
+_CALL_SECONDS = 0.2  # long enough that a call's own cost is nothing, short enough to stop soon
+
+
+class Loop:
+    """One run of training, from a restored state to its end.
+
+    Args:
+        program, placement, feed: built, and restored if there was a checkpoint.
+        make_calls: makes what runs stacks of batches, once for each phase of the program; called
+            with jit=.
+        look: what callbacks see of a step.
+        evaluator: or None.
+        elsewhere: what another task finds, which evaluates the checkpoints; this one evaluates
+            at the end alone.
+        checkpoints: where the run is kept.
+        callbacks: all that take part.
+        schedule: when to stop for what; its `end` is the last step, None: the data's end.
+        passes: how often the data are read when that is what ends the run.
+        agreement: with the other tasks of the run.
+        run: what callbacks are told.
+        config: steps_per_loop and save_checkpoints_secs.
+        keep: what every checkpoint's metadata hold besides the loop's own (seed, jit).
+        start: the step to go on from.
+        restored: what else the run goes on from; None: a run of its own begins here.
+        jit: whether the step is compiled.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        placement: Placement,
+        feed: Feed,
+        *,
+        make_calls: Callable[..., Calls],
+        look: Look,
+        evaluator: Evaluator | None,
+        elsewhere: Evaluations | None = None,
+        checkpoints: Checkpoints,
+        callbacks: CallbackRunner,
+        schedule: Schedule,
+        passes: int | None,
+        agreement: Agreement,
+        run: RunInfo,
+        config: RunConfig,
+        keep: dict,
+        start: int,
+        restored: Restored | None,
+        jit: bool,
+    ):
+        self._program, self._placement, self._feed = program, placement, feed
+        self._make_calls, self._calls, self._look = make_calls, make_calls(jit=jit), look
+        self._callbacks = callbacks
+        self._schedule, self._passes, self._run_info = schedule, passes, run
+        self._agreement = agreement
+        self._config = config
+        self._saving = Saving(
+            checkpoints,
+            program,
+            feed,
+            callbacks,
+            keep=keep,
+            state=self._state,
+            unsaved=restored is None,
+        )
+        listeners = callbacks.may_stop or callbacks.need_epochs or callbacks.need_batch_logs
+        self._meters = Meters(program, placement, epochs=listeners)
+        self._data_wait = DataWait()
+        self._diagnosis = Diagnosis(program, placement, feed)
+        self._skips = SkippedSteps(program, self._diagnosis)
+        self._restored = restored
+        self._step = start
+        self._first: Stack | None = None
+        self._epoch_begun = False
+        self._epoch_logs: dict[str, float] | None = None  # of the last epoch that has ended
+        self._history: list[dict[str, float]] = []
+        self._loss: float | None = None
+        if restored:
+            kept = restored.metadata["loop"]
+            self._meters.load(kept["meters"])
+            self._loss = kept["loss"]
+        self._best = bool(restored and restored.metadata["loop"].get("best"))
+        self._evaluations = EvaluationPoints(
+            evaluator,
+            elsewhere,
+            placement=placement,
+            callbacks=callbacks,
+            meters=self._meters,
+            agreement=agreement,
+            kept=restored.metadata["loop"] if restored else None,
+        )
+
+    def read_first(self) -> None:
+        """Reads the first batch and traces its step; what cannot be used so leaves nothing behind.
+
+        Raises:
+            UserError: there is no batch, its values can be seen to be wrong, or the model cannot
+                be called with it.
+        """
+        steps = self._steps_at(self._step, 1)
+        if not steps:
+            return
+        self._first = self._feed.pull(self._step, steps, self._steps_at(self._step + steps, 1))
+        if self._first.steps:
+            self._diagnosis.check(self._first, 0)
+            self._calls.trace(self._first)
+        elif not self._step:
+            self._feed.next_pass()  # refuses data without a batch
+
+    def run(self, preemption: Preemption) -> TrainResult:
+        """Trains until the end, a callback's or a signal's stop."""
+        callbacks, kept, arrays = self._callbacks, None, {}
+        if self._restored:
+            kept, arrays = self._restored.metadata["loop"]["callbacks"], self._restored.arrays
+        try:
+            self._agreement.after_run()
+            with self._placement.scope():
+                every = self._schedule.epoch
+                callbacks.begin(self._run_info, kept, arrays, every)
+                if every and self._step % every:
+                    begin_epoch_again(self._program, callbacks, self._step // every)
+                    self._epoch_begun = True
+            signal = self._train(preemption).signal  # a later one finds a run that has ended
+            if signal is None:
+                self._finish()
+            else:
+                self._saving.save(self._step)
+            self._agreement.before_run(None)  # the last epoch's end may have changed something
+            self._agreement.after_run(weights=callbacks.may_stop)
+            self._saving.tell(wait=True)  # before their end, which may change the weights
+            with self._placement.scope():
+                ended = None if self._epoch_begun else self._epoch_logs
+                callbacks.end(self._last_logs() if ended is None else ended)
+            self._best = self._agreement.share(callbacks.brought_best_back)
+            self._agreement.before_run(None, weights=callbacks.may_stop)
+            if signal is None:
+                # After the callbacks' end, where EarlyStopping brings the best weights back.
+                self._saving.unsaved = True
+                stopped = self._agreement.share(callbacks.stop_training)
+                self._saving.save(self._step, ended="callback" if stopped else "finished")
+            self._saving.tell(wait=True)
+        except BaseException:
+            self._saving.abandon()
+            raise
+        finally:
+            self._feed.close()
+            callbacks.close()
+        self._data_wait.report(self._feed.remedy)
+        if signal is None:
+            self._finalize_weights()
+        return self._result(signal)
+
+    def already_done(self) -> TrainResult:
+        """The result of a run that an earlier process has brought to its end."""
+        self._feed.close()
+        self._finalize_weights()
+        return self._result(None)
+
+    def _train(self, preemption: Preemption) -> Decision:
+        """Trains until the end; returns what was decided last."""
+        seconds_saved, first = time.monotonic(), True
+        passes_left = self._passes
+        if passes_left is not None:
+            passes_left -= self._feed.position().get("passes", 0)
+        target = 1
+        decided = self._decide(preemption, target, seconds_saved)
+        steps = self._steps_at(self._step, target)
+        # A batch that has been read is trained on, or the data's position would be ahead.
+        while steps and (self._first or not (decided.stop or decided.signal)):
+            # The next call's size is settled now, so that its batches can be read meanwhile.
+            upcoming = self._steps_at(self._step + steps, target)
+            stack, self._first = self._first, None
+            with Stopwatch() as waiting:
+                if stack is None:
+                    stack = self._feed.pull(self._step, steps, then=upcoming)
+            if stack.steps == 0:
+                self._agreement.before_run(stack)  # the others' data have to end here too
+                passes_left = None if passes_left is None else passes_left - 1
+                if passes_left == 0:
+                    self._say_if_short()
+                    break
+                self._feed.next_pass()
+                continue
+            stack, seconds = self._call(stack, waiting.seconds)
+            if not stack.steps:
+                continue  # the data had ended, which was not known
+            self._boundary()
+            self._saving.look(self._step)
+            if not first:  # the first call's time is the compiler's
+                self._data_wait.add(waiting.seconds, seconds)
+                target = power_of_two(min(_CALL_SECONDS / seconds, 8) * stack.steps)
+            decided = self._decide(preemption, target, seconds_saved)
+            target = decided.target
+            if decided.save:  # at this step, if a callback asks for it
+                now = self._callbacks.save_now
+                (self._saving.save if now else self._saving.save_when_free)(self._step)
+            if not self._saving.unsaved:
+                seconds_saved = time.monotonic()
+            first = False
+            short = stack.steps < steps
+            steps = self._steps_at(self._step, target) if short else upcoming
+        return decided
+
+    def _decide(self, preemption: Preemption, target: int, seconds_saved: float) -> Decision:
+        stop, save = self._callbacks.stop_training, self._save_is_due(seconds_saved)
+        return self._agreement.decide(Decision(stop, preemption.signal, save, target))
+
+    def _steps_at(self, step: int, target: int) -> int:
+        """How many steps a call takes from `step` on: never past a stop; 0 at the end."""
+        wanted = self._config.steps_per_loop
+        steps = max(target if wanted == "auto" else wanted, self._feed.least)
+        steps = min(steps, self._feed.capacity)
+        stop = self._schedule.next_stop(step)
+        return steps if stop is None else min(steps, stop - step)
+
+    def _save_is_due(self, seconds_saved: float) -> bool:
+        every = self._config.save_checkpoints_secs
+        return self._callbacks.save_now or (
+            every is not None and time.monotonic() - seconds_saved >= every
+        )
+
+    def _say_if_short(self) -> None:
+        if self._run_info.max_steps is not None:
+            log.warning(
+                "the data ended after step %d; max_steps=%d was not reached; return "
+                "dataset.repeat() from input_fn to go on until then",
+                self._step,
+                self._run_info.max_steps,
+            )
+
+    def _call(self, stack: Stack, waited: float) -> tuple[Stack, float]:
+        """Runs a stack that was waited for; returns what was run, and the seconds it took."""
+        callbacks = self._callbacks
+        guard = callbacks.guard
+        before = self._diagnosis.snapshot() if guard is not None and guard.find_op else []
+        with self._placement.scope():
+            if self._schedule.epoch and not self._epoch_begun:
+                callbacks.epoch_begin(self._step // self._schedule.epoch)
+                self._epoch_begun = True
+            callbacks.call_begin(self._step, self._look.at(stack, 0, self._step))
+        stack = self._agreement.before_run(stack)
+        with Stopwatch() as watch:
+            try:
+                ran = self._calls.run(stack, self._step)
+            except tf.errors.InvalidArgumentError as error:
+                for place in range(stack.steps):
+                    self._diagnosis.check(stack, place, error)
+                raise
+        self._agreement.after_run()
+        stack = stack._replace(steps=ran.steps)
+        diverged = ran.nonfinite >= 0 and guard is not None
+        if diverged and not self._skips.goes_on(stack, ran):
+            step = self._step
+            guard.locate_op = lambda: self._diagnosis.locate(
+                self._calls, before, stack, ran.nonfinite, step
+            )
+            guard.on_nonfinite(
+                self._step + ran.nonfinite + 1,
+                lambda: self._diagnosis.explain_all(stack, ran.nonfinite),
+            )
+        seconds = waited + watch.seconds
+        self._meters.add(ran.loss_sum, ran.examples, stack.steps, seconds, ran.staleness)
+        self._step += stack.steps
+        self._saving.unsaved = True
+        loss = ran.loss_sum / ran.examples if ran.examples else math.nan
+        if self._program.runs_itself(training=True):  # a mean since the epoch began, mostly
+            loss = self._program.metric_results().get("loss", loss)
+        with self._placement.scope():
+            callbacks.call_end(self._step, loss, self._meters.epoch)
+        return stack, watch.seconds
+
+    def _boundary(self) -> None:
+        """What is due at this step, in its order: log, evaluate, end of epoch, save."""
+        schedule, step = self._schedule, self._step
+        if schedule.due("log", step) or schedule.due("summary", step):
+            self._report()
+        evaluated = schedule.due("evaluate", step)
+        if evaluated:
+            self._evaluate()
+        if schedule.due("epoch", step):
+            self._end_epoch()
+        # After the epoch's end, which a run that goes on from here does not come to again.
+        saves = evaluated and self._evaluations.need_checkpoints
+        if (saves or schedule.due("checkpoint", step)) and step != schedule.end:
+            self._saving.save_when_free(step)
+        if step in schedule.phases and step != schedule.end:
+            self._program.enter(step)
+            self._calls = self._make_calls(jit=self._calls.jit)
+            log.info(
+                "step %d: %d variables are trained from here on", step, len(self._program.trainable)
+            )
+
+    def _finish(self) -> None:
+        """The last log point, evaluation and end of epoch, unless they have just been."""
+        if self._meters.pending:
+            self._report()
+        self._evaluate(last=True)
+        if self._epoch_begun:
+            self._end_epoch()
+
+    def _report(self) -> None:
+        """A log point, a summary or both; the last step of all is both."""
+        step, schedule = self._step, self._schedule
+        logged, summarized = schedule.due("log", step), schedule.due("summary", step)
+        if not (logged or summarized):
+            logged = summarized = True
+        with self._placement.scope():
+            logs = self._meters.span(ends=logged) | self._skips.logs(step)
+            rate = self._program.learning_rate()
+            if rate is not None:
+                logs["learning_rate"] = rate
+            if logged:
+                note(self._history, step, logs)
+                self._loss = logs.get("loss", self._loss)
+                self._callbacks.log(step, logs)
+            if summarized:
+                self._callbacks.summary(step, logs)
+
+    def _evaluate(self, last: bool = False) -> None:
+        if self._evaluations.run(self._step, self._history, last):
+            self._saving.unsaved = True
+
+    def _end_epoch(self) -> None:
+        epoch = (self._step - 1) // self._schedule.epoch
+        logs = self._epoch_logs = self._last_logs()
+        self._meters.start_epoch()
+        self._epoch_begun, self._saving.unsaved = False, True
+        self._evaluations.end_epoch()
+        with self._placement.scope():
+            self._callbacks.epoch_end(epoch, logs)
+
+    def _last_logs(self) -> dict[str, float]:
+        """The epoch's loss and metrics, and those of the latest evaluation as val_…"""
+        return {**self._meters.epoch(), **self._evaluations.logs()}
+
+    def _state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the loop."""
+        return {
+            "meters": self._meters.state(),
+            **self._evaluations.state(),
+            "loss": self._loss,
+            "jit": self._calls.jit,
+            "best": self._best,
+        }
+
+    def _finalize_weights(self) -> None:
+        """Puts the averaged weights in place where the optimizer keeps such; after saving.
+
+        Not over the best weights, which a callback has put in place: `fit` averages before that.
+        """
+        if self._best:
+            return
+        optimizer = self._program.optimizer
+        if getattr(getattr(optimizer, "inner_optimizer", optimizer), "use_ema", False):
+            with self._placement.scope():
+                self._program.updates.finalize(optimizer, self._program.trainable)
+
+    def _result(self, signal: str | None) -> TrainResult:
+        told = [self._loss, self._evaluations.metrics, self._history]
+        loss, metrics, history = self._agreement.share(told)  # rates are measured by each task
+        return TrainResult(
+            global_step=self._step,
+            loss=loss,
+            metrics=dict(metrics),
+            history=history,
+            model_dir=self._run_info.model_dir,
+            model=self._program.model,
+            preempted=signal,
+            data_wait=self._data_wait.share,
+        )

@@ -1,0 +1,47 @@
+"""Steps that a scaled loss skips because their gradients are not finite."""
+
+from tfbig.data.feeds.feed import Stack
+from tfbig.programs.program import Program
+from tfbig.training.loop.diagnosis import Diagnosis
+from tfbig.training.loop.loop_function import Ran
+
+_MOST = 200  # steps in a row that train nothing: the scale has been halved as often by then
+
+
+class SkippedSteps:
+    """Counts skipped steps, and tells them from a run that has diverged.
+
+    `LossScaleOptimizer` halves its scale and leaves the weights as they are where a gradient is
+    infinite or NaN, which is no reason to stop.
+
+    Args:
+        program: of the run.
+        diagnosis: finds out whether a batch has NaN in it.
+    """
+
+    def __init__(self, program: Program, diagnosis: Diagnosis):
+        self._program, self._diagnosis = program, diagnosis
+        self._updates: int | None = None
+        self._in_vain = 0
+
+    def goes_on(self, stack: Stack, ran: Ran) -> bool:
+        """Whether training goes on after a call with a loss that is not finite.
+
+        All tasks of a run call it together.
+
+        Args:
+            stack, ran: what was run, and what came of it.
+        """
+        if not self._program.scales_loss:
+            return False
+        updates = int(self._program.optimizer.iterations.numpy())
+        self._in_vain = self._in_vain + ran.steps if updates == self._updates else 0
+        self._updates = updates
+        return self._in_vain < _MOST and not self._diagnosis.explain_all(stack, ran.nonfinite)
+
+    def logs(self, step: int) -> dict[str, float]:
+        """`steps_skipped` since the run began, if there are any; `step`: the global step."""
+        if not self._program.scales_loss:
+            return {}
+        skipped = step - int(self._program.optimizer.iterations.numpy())
+        return {"steps_skipped": float(skipped)} if skipped > 0 else {}

@@ -1,0 +1,419 @@
+"""The step, written once: compute the sums of a global batch's parts, then update.
+
+A global batch is worked through in parts: one for each replica and micro-batch. All that a part
+yields is a sum (gradients, loss totals, denominators, metrics, moving statistics weighted by
+examples), so it does not matter how the batch was cut or where its parts were computed.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import tensorflow as tf
+
+from tfbig.layers.place import placed
+from tfbig.placement.placement import Placement
+from tfbig.programs.metric_sums import NOTHING, UPDATES
+from tfbig.programs.program import Program, Values
+from tfbig.training.step.parts import Cut, Share, exact_part, padded_part
+from tfbig.training.step.staleness import Seen, Versions
+from tfbig.training.step import gradients, indexed_slices, whole_batches
+from tfbig.training.step.sums import Sums, flat_sums, have_nan_gradient
+
+
+class Step:
+    """Computes and updates one global batch of a stack.
+
+    Args:
+        program: what to compute.
+        placement: where.
+        training: whether variables are trained; otherwise metrics and loss only.
+        aggregation: RunConfig.gradient_aggregation.
+        micro_batches: RunConfig.accumulation_steps.
+        rows: how many examples a full batch, or this worker's largest share of one, has.
+        exact: parts have their true size (and are not compiled); otherwise all parts are
+            equally large and padding weighs 0.
+        compile_part: compile the pure computation of one replica's parts.
+        find_nan: return NaN as the loss if the gradient has one. A loss can stay finite for ever
+            when the weights are NaN: TensorFlow's relu(NaN) is 0 on CPUs. XLA's is NaN.
+        adds_metrics: what is new in the metrics is what the batch adds to them, and not their new
+            values, as where there is but one part.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        placement: Placement,
+        *,
+        training: bool,
+        aggregation: str,
+        micro_batches: int,
+        rows: int,
+        exact: bool,
+        compile_part: bool = False,
+        find_nan: bool = False,
+        adds_metrics: bool = False,
+    ):
+        self._program, self._placement = program, placement
+        self._training, self._aggregation = training, aggregation
+        self._micro_batches = micro_batches if training else 1
+        self._parts = self._micro_batches * placement.num_replicas
+        self._cut = Cut(self._micro_batches * placement.local_replicas, rows)
+        self._first_part = self._micro_batches * placement.first_replica
+        self._nominal = rows * placement.peers.count
+        self._exact = exact
+        self._adds_metrics = adds_metrics or self._parts > 1
+        # Loss scaling meets NaN as a matter of course, and skips the step.
+        self._find_nan = find_nan and not program.scales_loss
+        self._skips = training and program.scales_loss
+        self._shape: gradients.Shape | None = None
+        self._missing: list[set[int]] = []
+        kinds = [_VariableKind(v, program.in_sequence) for v in program.state]
+        self._floats = [k.dtype_is_float for k in kinds]
+        self._seeds = [k.is_seed for k in kinds]
+        self._in_sequence = [k.in_sequence for k in kinds]
+        self._kept = [False] * len(kinds)  # frozen weights: known once a part has been traced
+        self._holds = self._parts > 1 and program.needs_whole_batches
+        if self._adds_metrics:
+            whole_batches.check_parts(program, placement, self._parts, gathers=not adds_metrics)
+        self._compiled = compiled = compile_part and program.pure
+        self._sums_of_replica: Callable = (
+            tf.function(self.replica_sums, jit_compile=True, autograph=False)
+            if compiled
+            else self.replica_sums
+        )
+
+    def __call__(self, stack: Any, share: Share, i: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+        """Works on batch `i` of a stack, inside a replica.
+
+        Args:
+            stack: structure of tensors of shape [K, rows, …].
+            share: what batch i has in the stack.
+            i: int32 scalar.
+            number: int64 scalar, the global step, counted from 0.
+
+        Returns:
+            The loss of the global batch, a float32 scalar.
+        """
+        loss, sums, before = self._work(stack, share, i, number)
+        metrics = sums.metrics
+        if self._adds_metrics:
+            metrics = [old + part for old, part in zip(before, metrics, strict=True)]
+        if self._holds:
+            kinds = self._program.metric_sums
+            whole = self._program.update_by_whole(before, sums.held)
+            metrics = [
+                new if kind in (UPDATES, NOTHING) else added
+                for kind, added, new in zip(kinds, metrics, whole, strict=True)
+            ]
+        metrics = self._unless_skipped(loss, metrics, before)
+        self._assign(self._program.metric_variables, metrics)
+        return loss
+
+    def returning_metrics(
+        self, stack: Any, share: Share, i: tf.Tensor, number: tf.Tensor
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Like a call, but what is new in the metrics is returned, and their variables stay.
+
+        For a step that others run at the same time, on the same variables, with `adds_metrics`.
+        """
+        loss, sums, _ = self._work(stack, share, i, number)
+        return loss, sums.metrics
+
+    def asynchronous(
+        self, stack: Any, share: Share, i: tf.Tensor, number: tf.Tensor, versions: Versions
+    ) -> tuple[tf.Tensor, list[tf.Tensor], Seen]:
+        """Like `returning_metrics`, where others update the same variables meanwhile.
+
+        Args:
+            stack, share, i, number: as for a call.
+            versions: tells how many updates came between; a gradient that is too old is dropped.
+
+        Returns:
+            The loss, what is new in the metrics, and the staleness: int64 scalars.
+        """
+        before = versions.now()
+        with tf.control_dependencies([before] if versions.most is not None else []):
+            _, sums = self.compute(stack, share, i, number, self._placement.replica())
+        with tf.control_dependencies(flat_sums(sums)):
+            staleness, fresh = versions.arrive(before)
+        if versions.most is None:
+            loss, metrics = self.finish(sums)
+        else:
+            loss, *metrics = tf.cond(
+                fresh,
+                lambda: self._flat(self.finish(sums)),
+                lambda: self._flat((self.loss_of(sums), self._metrics_of(sums))),
+            )
+        dropped = tf.cast(~fresh, tf.int64)
+        return loss, metrics, Seen(staleness, staleness, dropped)
+
+    @staticmethod
+    def _flat(finished: tuple[tf.Tensor, list[tf.Tensor]]) -> list[tf.Tensor]:
+        return [tf.identity(t) for t in (finished[0], *finished[1])]
+
+    def loss_of(self, sums: Sums) -> tf.Tensor:
+        """The loss of a global batch, of the sums over all parts."""
+        return gradients.global_loss(sums.totals, sums.denominators, self._shape)
+
+    def _work(self, stack, share, i, number) -> tuple[tf.Tensor, Sums, list]:
+        """Computes and updates; returns the loss, the sums, and the metrics' values before."""
+        values, sums = self.compute(stack, share, i, number, self._placement.replica())
+        if self._placement.num_replicas > 1:
+            sums = self._reduce(sums)
+        loss, metrics = self.finish(sums)
+        return loss, sums._replace(metrics=metrics), values.metrics
+
+    def compute(self, stack: Any, share: Share, i, number, replica) -> tuple[Values, Sums]:
+        """The values that are read, and what one replica's parts of batch `i` add up to.
+
+        Args:
+            stack, share, i, number: as for a call.
+            replica: int32 scalar.
+        """
+        element = tf.nest.map_structure(lambda t: t[i], stack)
+        scale = tf.ones([])
+        if self._training:
+            scale = tf.cast(self._program.optimizer.scale_loss(scale), tf.float32)
+        values = self._program.read()
+        replica = tf.convert_to_tensor(replica)
+        return values, self._sums_of_replica(values, element, share, replica, scale, number)
+
+    def finish(self, sums: Sums) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Updates by the sums over all parts; returns the loss and what is new in the metrics."""
+        loss = self.loss_of(sums)
+        if self._training:
+            loss = self._update(sums, loss)
+        if sums.carried:  # in evaluation too, as Keras does
+            variables = self._carried(self._program.state)
+            self._assign(variables, self._unless_skipped(loss, sums.carried, variables))
+        metrics = self._metrics_of(sums)
+        if self._adds_metrics:
+            metrics = self._unless_skipped(loss, metrics, map(tf.zeros_like, metrics))
+        return loss, metrics
+
+    def _metrics_of(self, sums: Sums) -> list[tf.Tensor]:
+        if self._parts == 1:
+            return sums.metrics
+        return self._program.of_whole_batch(sums.metrics, sums.examples[0])
+
+    def _unless_skipped(self, loss: tf.Tensor, values: list, otherwise: Iterable) -> list:
+        """Values that a step gives, or others if the step is skipped since its loss overflowed."""
+        if not self._skips:
+            return values
+        kept = tf.math.is_finite(loss)
+        return [tf.where(kept, a, b) for a, b in zip(values, otherwise, strict=True)]
+
+    def replica_sums(self, values, element, share, replica, scale, number) -> Sums:
+        """Adds up the micro-batches of one replica."""
+        if self._micro_batches == 1:
+            return self._compute(values, element, share, replica, scale, number)
+        first = replica * self._micro_batches
+        specs, held_specs = self._probe(values, element, share, scale, number)
+        sliced = any(isinstance(s, indexed_slices.SlicesSpec) for s in specs)
+
+        def put_together(carried):
+            return [indexed_slices.put_together(*pair) for pair in zip(specs, carried, strict=True)]
+
+        def body(a, held, *carried):
+            sums = self._compute(values, element, share, first + a, scale, number)
+            pairs = zip(put_together(carried), flat_sums(sums), strict=True)
+            held = [tf.concat(pair, 0) for pair in zip(held, sums.held, strict=True)]
+            return (
+                a + 1,
+                held,
+                *(indexed_slices.tensors_of(indexed_slices.added(x, y)) for x, y in pairs),
+            )
+
+        none_held = [tf.zeros([0, *spec.shape[1:]], spec.dtype) for spec in held_specs]
+        # IndexedSlices and what is held are concatenated, so their first dimension grows.
+        held_shapes = [tf.TensorShape([None, *spec.shape[1:]]) for spec in held_specs]
+        _, held, *carried = tf.while_loop(
+            lambda a, *_: a < self._micro_batches,
+            body,
+            (tf.constant(0), none_held, *map(indexed_slices.zeros, specs)),
+            shape_invariants=(
+                tf.TensorShape([]),
+                held_shapes,
+                *map(indexed_slices.invariants, specs),
+            )
+            if sliced or held_specs
+            else None,
+            parallel_iterations=1,  # one micro-batch at a time: that is what saves memory
+        )
+        sums = self.unflatten(put_together(carried))._replace(held=held)
+        other = [
+            old + (total - old * self._micro_batches) // self._micro_batches  # all are equal
+            for total, old in zip(sums.other, self._others(values.state), strict=True)
+        ]
+        return sums._replace(other=other)
+
+    def _compute(self, values: Values, element, share: Share, part, scale, number) -> Sums:
+        """The sums of one part: the pure half of the step."""
+        program, many = self._program, self._parts > 1
+        build = exact_part if self._exact else padded_part
+        batch, live = build(
+            element, share, part - self._first_part, self._cut,
+            weigh=program.exact_with_padding, keep_empty=program.couples_replicas,
+        )  # fmt: skip
+        batch = batch._replace(whole=not many)
+        start = self._started(values, part)
+        with tf.GradientTape(persistent=True, watch_accessed_variables=not program.pure) as tape:
+            if program.pure:
+                tape.watch(start.trainable)
+            rows = tf.shape(tf.nest.flatten(batch.features)[0])[0]
+            with placed(number, batch.first, rows):
+                forward = program.forward(start, batch, self._training)
+            if many:
+                whole_batches.warn_of_doubts(program, forward.terms, self._parts, self._aggregation)
+            groups = gradients.group_terms(
+                forward.terms, batch.count, self._nominal, self._aggregation
+            )
+            totals = [live * g.total for g in groups]
+            targets = gradients.targets(groups, totals, scale, whole=not many)
+        self._shape = gradients.shape_of(groups)
+        sums = []
+        if self._training:
+            sources = start.trainable if program.pure else program.trainable
+            sums = gradients.gradient_sums(tape, targets, sources)
+            self._missing = [{i for i, g in enumerate(s) if g is None} for s in sums]
+        del tape
+        self._kept = [new is old for new, old in zip(forward.state, start.state, strict=True)]
+        for new, old in zip(
+            forward.state + forward.metrics, start.state + start.metrics, strict=True
+        ):
+            if new is not old:  # which may be a table's variable
+                new.set_shape(old.shape)
+        moving, other = self._moving(forward.state), self._others(forward.state)
+        metrics = forward.metrics
+        if many:
+            weight = tf.math.divide_no_nan(batch.count, tf.cast(share.size, tf.float32))
+            # where, not *: the statistics of an empty part may be NaN
+            moving = [
+                tf.where(batch.count > 0, v * tf.cast(weight, v.dtype), tf.zeros_like(v))
+                for v in moving
+            ]
+            other = self._unshifted(other, part)
+            metrics = whole_batches.metrics_of_part(program, metrics, batch.count, weight)
+        denominators = [live * g.denominator for g in groups]
+        carried = self._carried(forward.state)
+        held = forward.held if self._holds else []
+        if self._exact:  # without the row that an empty part borrows
+            held = [t[: tf.cast(batch.count, tf.int32)] for t in held]
+        examples = [batch.count]
+        return Sums(sums, totals, denominators, moving, metrics, examples, other, carried, held)
+
+    def _started(self, values: Values, part) -> Values:
+        """The values a part starts from: metrics at 0, random streams apart from each other."""
+        if self._adds_metrics:
+            values = values._replace(metrics=[tf.zeros_like(v) for v in values.metrics])
+        if self._parts == 1:
+            return values
+        state = [
+            v + _stream(part, v) if seed else v
+            for v, seed in zip(values.state, self._seeds, strict=True)
+        ]
+        return values._replace(state=state)
+
+    def _unshifted(self, other: list, part) -> list:
+        seeds = self._others(self._seeds)
+        return [v - _stream(part, v) if seed else v for v, seed in zip(other, seeds, strict=True)]
+
+    def _moving(self, state: list) -> list:
+        flags = zip(state, self._floats, self._kept, self._in_sequence, strict=True)
+        return [v for v, is_float, kept, single in flags if is_float and not (kept or single)]
+
+    def _others(self, state: list) -> list:
+        flags = zip(state, self._floats, self._kept, self._in_sequence, strict=True)
+        return [v for v, is_float, kept, single in flags if not (is_float or kept or single)]
+
+    def _carried(self, state: list) -> list:
+        flags = zip(state, self._kept, self._in_sequence, strict=True)
+        return [v for v, kept, single in flags if single and not kept]
+
+    def _reduce(self, sums: Sums) -> Sums:
+        """Sums over the replicas, gradients only if the update does not do it itself.
+
+        What is no float is equal on all of them.
+        """
+        kept, own = sums._replace(other=[]), None
+        if self._training and self._program.updates.reduces:
+            if self._find_nan:  # the totals tell all replicas what one has found
+                poison = tf.where(have_nan_gradient(sums), float("nan"), 0.0)
+                kept = kept._replace(totals=[total + poison for total in sums.totals])
+            kept, own = kept._replace(gradients=[]), sums.gradients
+        # TensorFlow's collective operations want one shape in all steps, and slices have none.
+        whole = [tf.convert_to_tensor(t) for t in flat_sums(kept)]
+        reduced = self._placement.reduce_sum(whole)
+        held = sums.held
+        if held:
+            most = self._micro_batches * self._cut.rows_per_part
+            held = whole_batches.gathered_parts(held, most, self._placement.gather_rows)
+        return self.unflatten(reduced, others=sums.other, own=own)._replace(held=held)
+
+    def _update(self, sums: Sums, loss: tf.Tensor) -> tf.Tensor:
+        """The half of the step that changes the weights; returns the loss to be reported."""
+        total = gradients.aggregate(
+            sums.gradients, sums.denominators, self._shape, whole=self._parts == 1
+        )
+        if self._find_nan and not self._program.updates.reduces:
+            # Of the sums, not of `total`: only the first replica's loss is reported, and where the
+            # check reads what the optimizer multiplies next, TensorFlow optimizes that replica's
+            # update in another way than the others', whose weights then differ in the last bit.
+            loss = tf.where(have_nan_gradient(sums), float("nan"), loss)
+        self._program.updates.compiled = self._compiled
+        self._program.apply(total)
+        moving = self._moving(self._program.state)
+        self._assign(moving, self._unless_skipped(loss, sums.moving, moving))
+        self._assign(self._others(self._program.state), sums.other)
+        return loss
+
+    def _assign(self, variables, values) -> None:
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+
+    def _probe(self, values, element, share, scale, number) -> tuple[list, list]:
+        """Traces one part to learn which sums there are, and what is held; for nothing else."""
+        specs: list = []
+        held: list = []
+
+        def trace():
+            sums = self._compute(values, element, share, tf.constant(0), scale, number)
+            specs.extend(map(indexed_slices.spec_of, flat_sums(sums)))
+            held.extend(tf.TensorSpec(t.shape, t.dtype) for t in sums.held)
+
+        tf.function(trace, autograph=False).get_concrete_function()
+        return specs, held
+
+    def unflatten(self, flat: list, others: list | None = None, own: list | None = None) -> Sums:
+        """The inverse of `flat_sums`, by what the trace of a part has shown.
+
+        Args:
+            others, own: Sums.other and Sums.gradients, if they are not in `flat`.
+        """
+        left = iter(flat)
+        trainable = len(self._program.trainable) if self._training else 0
+        groups = len(self._shape.nominal)
+        sums = own or [
+            [None if i in missing else next(left) for i in range(trainable)]
+            for missing in self._missing
+        ]
+        take = lambda n: [next(left) for _ in range(n)]  # noqa: E731
+        totals, denominators = take(groups), take(groups)
+        moving = take(len(self._moving(self._program.state)))
+        metrics, examples = take(len(self._program.metric_variables)), take(1)
+        other = take(len(self._others(self._program.state))) if others is None else others
+        return Sums(sums, totals, denominators, moving, metrics, examples, other)
+
+
+class _VariableKind:
+    def __init__(self, variable, in_sequence):
+        self.in_sequence = id(variable) in in_sequence
+        self.dtype_is_float = tf.as_dtype(variable.dtype).is_floating
+        name = getattr(variable, "path", None) or variable.name
+        self.is_seed = "seed_generator_state" in name
+
+
+def _stream(part, seed: tf.Tensor) -> tf.Tensor:
+    """What keeps the random streams of a batch's parts apart: the part's number, far apart."""
+    shift = tf.cast(part, seed.dtype) * tf.constant(1000003, seed.dtype)
+    return tf.concat([[shift], tf.zeros_like(seed[1:])], axis=0)
