@@ -17,7 +17,7 @@ import tfbig
 from tests.checkpoint_values import saved_values
 from tests.training import resumed_runs
 from tests.training.resumed_runs import KINDS, MAX_STEPS, newest
-from tfbig.training.loop.loop_function import Calls
+from tfbig.training.loop.loop_function import LoopFunction
 
 STEPS = "steps are run up to"
 
@@ -93,14 +93,14 @@ def saved(model_dir: str) -> dict[str, list]:
 
 def _announce_steps(pause: float) -> None:
     """Says before each call of the loop how far it will go, for those who send signals."""
-    runs = Calls.run
+    runs = LoopFunction.run
 
     def run(self, stack, first):
         print(f"{STEPS} {first + stack.steps}", flush=True)
         time.sleep(pause)
         return runs(self, stack, first)
 
-    Calls.run = run
+    LoopFunction.run = run
 
 
 def kill_at(step: int, seconds: float) -> None:
@@ -108,7 +108,7 @@ def kill_at(step: int, seconds: float) -> None:
 
     So it dies in the midst of whatever it does then: a step, an evaluation, a checkpoint.
     """
-    runs, timers = Calls.run, []
+    runs, timers = LoopFunction.run, []
 
     def run(self, stack, first):
         if not timers and first + stack.steps >= step:
@@ -118,7 +118,7 @@ def kill_at(step: int, seconds: float) -> None:
             time.sleep(0.02)  # the run must not come to its end before
         return runs(self, stack, first)
 
-    Calls.run = run
+    LoopFunction.run = run
 
 
 def main(kind: str, model_dir: str, kills: str) -> None:

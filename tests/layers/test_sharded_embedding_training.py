@@ -13,7 +13,7 @@ from tests import harness
 from tests.layers import embedding_runs as runs
 from tfbig.errors import CheckpointError, UserError
 from tfbig.programs.row_updates import check_sparse_optimizer
-from tfbig.training.loop.loop_function import Calls
+from tfbig.training.loop.loop_function import LoopFunction
 
 ROUNDING = 5e-7
 
@@ -152,14 +152,14 @@ def test_in_a_model_fn_it_trains_as_an_embedding(tmp_path, train_op):
 def traced(monkeypatch):
     """The graphs of the steps that are traced."""
     graphs = []
-    concrete = Calls._concrete
+    concrete = LoopFunction._concrete
 
     def kept(calls, **keywords):
         function = concrete(calls, **keywords)
         graphs.append(function.graph)
         return function
 
-    monkeypatch.setattr(Calls, "_concrete", kept)
+    monkeypatch.setattr(LoopFunction, "_concrete", kept)
     return graphs
 
 

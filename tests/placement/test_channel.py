@@ -70,9 +70,11 @@ def test_every_task_has_its_place(star):
 
 
 def test_all_gather_the_same_list_in_the_order_of_the_tasks(star):
-    found = together(star, lambda c: c.gather({"task": c.index, "pair": (1, math.inf)}))
+    found = together(star, lambda c: c.all_gather({"task": c.index, "pair": (1, math.inf)}))
     assert found == [[{"task": i, "pair": [1, math.inf]} for i in range(3)]] * 3
-    assert all(math.isnan(v) for row in together(star, lambda c: c.gather(math.nan)) for v in row)
+    assert all(
+        math.isnan(v) for row in together(star, lambda c: c.all_gather(math.nan)) for v in row
+    )
 
 
 def test_all_get_the_chiefs_value_and_arrays(star):
@@ -101,12 +103,12 @@ def test_nobody_passes_a_barrier_before_the_last_has_come(star):
     ("calls", "text"),
     [
         (
-            [lambda c: c.broadcast(1), lambda c: c.broadcast(), lambda c: c.gather(1)],
+            [lambda c: c.broadcast(1), lambda c: c.broadcast(), lambda c: c.all_gather(1)],
             "worker 2 at host2:3 calls gather (its call 2) while the chief calls broadcast (its "
             "call 2)",
         ),
         (
-            [lambda c: c.gather(1), lambda c: c.barrier(), lambda c: c.gather(1)],
+            [lambda c: c.all_gather(1), lambda c: c.barrier(), lambda c: c.all_gather(1)],
             "worker 1 at host1:2 calls barrier (its call 2) while the chief calls gather (its "
             "call 2)",
         ),
@@ -167,11 +169,11 @@ def test_a_task_that_leaves_is_no_loss_until_it_is_missed(star):
     star[2].leave()
     star[2].leave()
     assert star[0].lost(within=0.5) is None and star[1].lost(within=0) is None and not seen
-    for error in together(star[:2], lambda c: c.gather(1)):
+    for error in together(star[:2], lambda c: c.all_gather(1)):
         assert type(error) is PeerLost
         assert str(error) == "worker 2 at host2:3 has left before gather was done"
     with pytest.raises(PeerLost, match="^gather was called after this task had left the others$"):
-        star[2].gather(1)
+        star[2].all_gather(1)
 
 
 def test_the_end_of_the_chief_is_no_loss_to_those_that_ask_nothing_more(star):
@@ -192,7 +194,7 @@ def test_all_say_the_error_with_which_a_task_has_left(who, star):
     for channel in others:
         text = f"{name} left with an error: ValueError: no such file"
         assert str(channel.lost(within=30)) == text
-        for call in (channel.barrier, lambda c=channel: c.gather(1)):
+        for call in (channel.barrier, lambda c=channel: c.all_gather(1)):
             with pytest.raises(PeerLost) as raised:
                 call()
             assert str(raised.value) == text
@@ -206,10 +208,10 @@ def test_all_say_the_error_with_which_a_task_has_left(who, star):
 
 def test_a_message_that_came_before_a_loss_is_still_read(star):
     found = []
-    waiting = [threading.Thread(target=lambda c=c: found.append(c.gather(1))) for c in star[1:]]
+    waiting = [threading.Thread(target=lambda c=c: found.append(c.all_gather(1))) for c in star[1:]]
     for thread in waiting:
         thread.start()
-    star[0].gather(0)
+    star[0].all_gather(0)
     star[0].leave("an error of its own")
     for thread in waiting:
         thread.join(30)
@@ -220,13 +222,13 @@ def test_who_is_waited_for_is_logged(star, caplog, monkeypatch):
     monkeypatch.setattr(channel_module, "_FIRST_LINE", 1.5)  # the chief's heartbeat comes before
     monkeypatch.setattr(channel_module, "_NEXT_LINE", 100.0)
     with caplog.at_level(logging.INFO, "tfbig"):
-        waiting = [threading.Thread(target=lambda c=c: c.gather(1)) for c in star[:2]]
+        waiting = [threading.Thread(target=lambda c=c: c.all_gather(1)) for c in star[:2]]
         for thread in waiting:
             thread.start()
         until = time.monotonic() + 30
         while len(caplog.messages) < 2 and time.monotonic() < until:
             time.sleep(0.05)
-        star[2].gather(1)
+        star[2].all_gather(1)
         for thread in waiting:
             thread.join(30)
     # Worker 1 knows from the chief for whom all of them wait.
@@ -271,7 +273,7 @@ def talk(workers: list[str], index: int, folder: str) -> dict:
         f"{folder}/saved" if channel.is_chief else None, index == 1, f"{folder}/into"
     )
     found = {
-        "gathered": channel.gather([index, -index / 7]),
+        "gathered": channel.all_gather([index, -index / 7]),
         "value": channel.broadcast(index),
         "arrays": {
             name: [str(a.dtype), list(a.shape), hashlib.sha256(a.tobytes()).hexdigest()]
@@ -308,7 +310,7 @@ def wait_for_the_others(workers: list[str], index: int, victim: int, patience: f
         return [str(lost)]
     told, texts = threading.Event(), []
     channel.on_lost(lambda error: (texts.append(str(error)), told.set()))
-    for call in (channel.barrier, lambda: channel.gather(1)):
+    for call in (channel.barrier, lambda: channel.all_gather(1)):
         try:
             call()
         except PeerLost as error:
@@ -380,7 +382,7 @@ def be_slow(workers: list[str], index: int) -> list:
         until = time.monotonic() + 3
         while time.monotonic() < until:
             sum(range(1000))
-    found = channel.gather(index)
+    found = channel.all_gather(index)
     channel.leave()
     return [found, str(channel.lost(within=0))]
 
@@ -392,9 +394,9 @@ def test_a_task_that_is_busy_for_longer_than_patience_is_not_lost(start, address
 
 def stand_still(workers: list[str], index: int) -> list:
     channel = joined(workers, index, patience=1.0 if index == 0 else 60.0)
-    channel.gather(index)
+    channel.all_gather(index)
     time.sleep(3)
-    found = channel.gather(index)
+    found = channel.all_gather(index)
     channel.leave()
     return [found, str(channel.lost(within=0))]
 
@@ -454,6 +456,6 @@ def test_a_channel_of_one_task_is_alone():
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as sock:
         address = f"127.0.0.1:{sock.getsockname()[1]}"
     channel = preflight.join([address], 0, {})
-    assert channel.gather(1) == [1] and channel.broadcast(2) == 2 and channel.lost(0) is None
+    assert channel.all_gather(1) == [1] and channel.broadcast(2) == 2 and channel.lost(0) is None
     channel.barrier()
     channel.leave()

@@ -14,7 +14,7 @@ def test_a_task_alone_is_the_chief_of_one():
 
 def test_what_a_task_alone_says_comes_back_as_it_is(tmp_path):
     peers, value = Peers(), {"steps": (1, 2)}
-    assert peers.gather(value)[0] is value and len(peers.gather(value)) == 1
+    assert peers.all_gather(value)[0] is value and len(peers.all_gather(value)) == 1
     assert peers.broadcast(value) is value
     array = np.arange(3)
     assert peers.broadcast_arrays({"a": array})["a"] is array

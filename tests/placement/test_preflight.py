@@ -41,7 +41,7 @@ def meet(
         )
     except (UserError, PeerLost) as error:
         return {"said": said, "error": type(error).__name__, "text": str(error)}
-    found = channel.gather(index)
+    found = channel.all_gather(index)
     channel.leave()
     return {"said": said, "gathered": found}
 
@@ -357,7 +357,7 @@ def serve_tensorflow(workers: list[str], index: int) -> list:
     import tensorflow as tf
 
     server = tf.distribute.Server({"worker": workers}, job_name="worker", task_index=index)
-    found = [server.target, channel.gather(index)]
+    found = [server.target, channel.all_gather(index)]
     try:
         check_port_is_free(parse_address(workers[index]))
     except UserError as error:

@@ -29,8 +29,8 @@ def save(checkpoints: Checkpoints, step: int, size: int = 6) -> str:
     checkpoints.make_writable()
     arrays = {"EarlyStopping#0.best_weights.0": np.full([2, 3], step, np.float32)}
     checkpoints.save(step, variables(step, size), {}, {"seed": step}, arrays)
-    [(landed, path)] = checkpoints.landed()
-    assert landed == step
+    [(saved_step, path)] = checkpoints.completed_saves()
+    assert saved_step == step
     return path
 
 

@@ -29,7 +29,7 @@ class Chief:
         step, loss = self._left.pop(0)
         metadata = {"loop": {"ended": None if self._left else "finished"}}
         self.checkpoints.save(step, {"model/loss": tf.Variable(loss)}, {}, metadata, {})
-        self.checkpoints.landed()
+        self.checkpoints.completed_saves()
         self.saved(step)
 
     def saved(self, step):

@@ -63,12 +63,12 @@ def test_training_goes_on_while_tables_are_written(tmp_path, consistent, named):
     checkpoints = checkpoints_in(tmp_path, late)
     saved = variables(5)
     checkpoints.save(20, saved, {}, {}, {}, named=named)
-    assert late.busy and not checkpoints.landed() and not checkpoints.steps()
+    assert late.busy and not checkpoints.completed_saves() and not checkpoints.steps()
     add_to(saved, 100)
     late.let.set()
 
     path = os.path.join(checkpoints.directory, "ckpt-00000020")
-    assert checkpoints.landed(wait=True) == [(20, path)]
+    assert checkpoints.completed_saves(wait=True) == [(20, path)]
     step, found = values_in(checkpoints)
     later = 0 if consistent else 100  # of a row that is read when its turn comes
     assert step == 20
@@ -88,7 +88,7 @@ def test_the_next_checkpoint_waits_for_the_one_before(tmp_path):
     threading.Timer(0.2, late.let.set).start()
     checkpoints.save(40, saved, {}, {}, {})
 
-    assert [step for step, _ in checkpoints.landed(wait=True)] == [20, 40]
+    assert [step for step, _ in checkpoints.completed_saves(wait=True)] == [20, 40]
     step, found = values_in(checkpoints)
     assert (step, found["model/table_1"][0, 0]) == (40, 7)
 
@@ -98,7 +98,7 @@ def test_tables_that_cannot_be_written_are_told_and_leave_the_one_before(tmp_pat
     checkpoints = checkpoints_in(tmp_path, late)
     late.let.set()
     checkpoints.save(20, variables(5), {}, {}, {})
-    assert [step for step, _ in checkpoints.landed(wait=True)] == [20]
+    assert [step for step, _ in checkpoints.completed_saves(wait=True)] == [20]
 
     for event in (late.let, late.begun):
         event.clear()
@@ -109,7 +109,7 @@ def test_tables_that_cannot_be_written_are_told_and_leave_the_one_before(tmp_pat
     with open(os.path.join(checkpoints.directory, temporary), "w"):  # a file where a folder was
         late.let.set()
         with pytest.raises(CheckpointError, match="the checkpoint of step 40 cannot be written"):
-            checkpoints.landed(wait=True)
+            checkpoints.completed_saves(wait=True)
     assert checkpoints.steps() == [20]
     assert values_in(checkpoints)[0] == 20
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import tfbig
 from tests.training import small_runs
-from tfbig.training.loop.loop_function import Calls
+from tfbig.training.loop.loop_function import LoopFunction
 
 v1 = tf.compat.v1
 
@@ -38,13 +38,13 @@ def tf1_model_fn(features, labels, mode):
 @pytest.fixture
 def traced(monkeypatch) -> list[tuple[bool, int | None]]:
     """(exact, the size that is compiled besides the full one) of each function that is traced."""
-    made, trace = [], Calls._traced
+    made, trace = [], LoopFunction._traced
 
     def noted(self, *, exact, jit):
         made.append((exact, None if exact else self._odd()))
         return trace(self, exact=exact, jit=jit)
 
-    monkeypatch.setattr(Calls, "_traced", noted)
+    monkeypatch.setattr(LoopFunction, "_traced", noted)
     return made
 
 

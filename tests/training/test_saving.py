@@ -17,7 +17,7 @@ class Slow:
         self.steps.append(step)
         self.busy = True
 
-    def landed(self, wait=False):
+    def completed_saves(self, wait=False):
         new = [] if self.busy else [(s, f"ckpt-{s}") for s in self.steps if s not in self.told]
         self.told += [step for step, _ in new]
         return new

@@ -25,7 +25,7 @@ from tfbig.finetuning.loading import load_model
 from tfbig.finetuning.lora import save_adapters
 from tfbig.finetuning.recipe import Recipe
 from tfbig.finetuning.tune import tuning_builder
-from tfbig.placement.control.cluster_errors import together
+from tfbig.placement.control.cluster_errors import cluster_error_scope
 from tfbig.placement.parameter_server.serving_task import ServingTask
 from tfbig.placement.strategies import make_placement
 from tfbig.programs.model_fn.spec import ModeKeys
@@ -124,7 +124,7 @@ def train_distributed(
         )
     if isinstance(placement, ServingTask):
         return serve(placement, config, read, read_eval)
-    with together(placement.peers, config):
+    with cluster_error_scope(placement.peers, config):
         session = TrainingSession(
             config=config,
             model_dir=checked_model_dir(model_dir),
@@ -204,7 +204,7 @@ def fine_tune(
     peers = make_placement(
         keywords.get("strategy", "auto"), keywords.get("devices"), trains=True
     ).peers
-    with together(peers):
+    with cluster_error_scope(peers):
         base = load_model(pretrained, base_model_fn=base_model_fn, params=keywords.get("params"))
         length = RunLength(input_fn, keywords.get("max_steps"), keywords.get("epochs"))
         keep = base is pretrained

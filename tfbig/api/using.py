@@ -17,7 +17,7 @@ from tfbig.evaluation.curves import read_history
 from tfbig.evaluation.holdout import evaluate_model
 from tfbig.finetuning.hub import is_handle
 from tfbig.finetuning.loading import load_model
-from tfbig.placement.control.cluster_errors import together
+from tfbig.placement.control.cluster_errors import cluster_error_scope
 from tfbig.placement.control.peers import Peers
 from tfbig.placement.control.preflight import compare
 from tfbig.placement.placement import Placement
@@ -87,7 +87,7 @@ def evaluate(
     model_dir = checked_model_dir(model_dir)
     placement = make_placement(strategy, devices)  # before TensorFlow settles its devices
     given = isinstance(model_or_path, keras.Model)
-    with together(placement.peers):
+    with cluster_error_scope(placement.peers):
         model = _given_model("evaluate", model_or_path, base_model_fn, params)
         path = None if given else os.fspath(model_or_path)
         data = call_input_fn(input_fn, ModeKeys.EVAL, params, RunConfig())
@@ -147,7 +147,7 @@ def predict(
     """
     check_callable("input_fn", input_fn)
     placement = make_placement(strategy, devices)  # before TensorFlow settles its devices
-    with together(placement.peers):
+    with cluster_error_scope(placement.peers):
         model = _given_model("predict", model_or_path, base_model_fn, params)
         data = call_input_fn(input_fn, ModeKeys.PREDICT, params, RunConfig())
         feed = _make_feed(data, placement)
@@ -257,7 +257,7 @@ def _one_by_one(predictor: Predictor, feed: Feed, peers: Peers) -> Iterator[Any]
     try:
         batches = predictor.batches()
         while True:
-            with together(peers):
+            with cluster_error_scope(peers):
                 *_, outputs = next(batches, (None,))
             if outputs is None:
                 return

@@ -10,14 +10,14 @@ from tfbig.estimator.eval_events import write_eval_metrics
 from tfbig.estimator.hooks.translation import ModeHooks
 from tfbig.estimator.loading import load_program
 from tfbig.estimator.placing import placement_of, writes
-from tfbig.placement.control.cluster_errors import together
+from tfbig.placement.control.cluster_errors import cluster_error_scope
 from tfbig.placement.control.preflight import compare
 from tfbig.programs.model_fn.spec import ModeKeys
 from tfbig.programs.model_fn.watched import Watched
 from tfbig.training.checkpoints.named_checkpoint import NamedCheckpoint
 from tfbig.training.evaluation.evaluator import Evaluator
 from tfbig.training.feeds import described_feed, make_feed
-from tfbig.training.loop.tensor_fetcher import Look
+from tfbig.training.loop.tensor_fetcher import TensorFetcher
 
 log = logging.getLogger("tfbig")
 
@@ -35,7 +35,7 @@ def evaluate(
     config, params = estimator.config, estimator.params
     placement = placement_of(estimator)
     peers = placement.peers
-    with together(peers, config):
+    with cluster_error_scope(peers, config):
         data = call_input_fn(input_fn, ModeKeys.EVAL, params, config)
         feed = make_feed(
             data,
@@ -66,7 +66,7 @@ def evaluate(
                 watched, params, config, placement, feed, ModeKeys.EVAL, path,
                 warm and warm.values_for,
             )  # fmt: skip
-            look = Look(program, placement, feed, watched, ModeKeys.EVAL)
+            look = TensorFetcher(program, placement, feed, watched, ModeKeys.EVAL)
             mode_hooks = ModeHooks(hooks, watched, "evaluation_hooks", ModeKeys.EVAL, look)
             jit = config.jit_compile is True
             evaluator = Evaluator(program, placement, feed, config, jit, steps, mode_hooks)

@@ -14,7 +14,7 @@ from tfbig.programs.model_fn.watched import Watched
 from tfbig.run_config import RunConfig
 from tfbig.training.build import build_for_prediction, build_program
 from tfbig.training.checkpoints.named_checkpoint import NamedCheckpoint
-from tfbig.training.checkpoints.resuming import assign_alike
+from tfbig.training.checkpoints.resuming import broadcast_assign
 
 log = logging.getLogger("tfbig")
 
@@ -56,7 +56,7 @@ def load_program(
             values = NamedCheckpoint(checkpoint).values_for(program.named_variables())
         elif initialize is not None:
             values = initialize(program)
-    assign_alike(program, values, placement.peers)
+    broadcast_assign(program, values, placement.peers)
     if checkpoint is not None:
         log.info("restored %s", checkpoint)
     return program

@@ -11,14 +11,14 @@ from tfbig.errors import UserError
 from tfbig.estimator.hooks.translation import ModeHooks
 from tfbig.estimator.loading import load_program
 from tfbig.estimator.placing import placement_of
-from tfbig.placement.control.cluster_errors import together
+from tfbig.placement.control.cluster_errors import cluster_error_scope
 from tfbig.placement.control.peers import Peers
 from tfbig.placement.control.preflight import compare
 from tfbig.programs.model_fn.spec import ModeKeys
 from tfbig.programs.model_fn.watched import Watched
 from tfbig.training.evaluation.predictor import Predictor
 from tfbig.training.feeds import described_feed, make_feed
-from tfbig.training.loop.tensor_fetcher import Look
+from tfbig.training.loop.tensor_fetcher import TensorFetcher
 
 
 def predict(
@@ -34,7 +34,7 @@ def predict(
     config, params = estimator.config, estimator.params
     placement = placement_of(estimator)
     peers = placement.peers
-    with together(peers, config):
+    with cluster_error_scope(peers, config):
         path = peers.broadcast(estimator.checkpoint(checkpoint) if peers.is_chief else None)
         data = call_input_fn(input_fn, ModeKeys.PREDICT, params, config)
         feed = make_feed(
@@ -51,7 +51,7 @@ def predict(
             program = load_program(watched, params, config, placement, feed, ModeKeys.PREDICT, path)
             keys = _checked_keys(keys, watched.first[ModeKeys.PREDICT].predictions)
             predictor = Predictor(program, placement, feed)
-            look = Look(program, placement, feed, watched, ModeKeys.PREDICT)
+            look = TensorFetcher(program, placement, feed, watched, ModeKeys.PREDICT)
             mode_hooks = ModeHooks(hooks, watched, "prediction_hooks", ModeKeys.PREDICT, look)
         except BaseException:
             feed.close()
@@ -70,7 +70,7 @@ def _yielded(
     try:
         batches = predictor.batches(hooks)
         while True:
-            with together(peers):
+            with cluster_error_scope(peers):
                 *_, outputs = next(batches, (None,))
             if outputs is None:
                 return

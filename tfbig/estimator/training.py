@@ -9,7 +9,7 @@ from tfbig.errors import UserError
 from tfbig.estimator.hooks.checkpoint_saver import CheckpointSaverHook
 from tfbig.estimator.hooks.translation import ModeHooks, plan_hooks
 from tfbig.estimator.scaffold import plan_scaffold
-from tfbig.placement.control.cluster_errors import together
+from tfbig.placement.control.cluster_errors import cluster_error_scope
 from tfbig.placement.parameter_server.serving_task import ServingTask
 from tfbig.placement.strategies import make_placement
 from tfbig.programs.model_fn.spec import ModeKeys
@@ -65,7 +65,7 @@ def fit(
     )
     if isinstance(placement, ServingTask):
         return _unless_preempted(serve(placement, config, read, read_eval))
-    with together(placement.peers, config):
+    with cluster_error_scope(placement.peers, config):
         session = TrainingSession(
             config=config,
             model_dir=estimator.model_dir,

@@ -15,7 +15,7 @@ log = logging.getLogger("tfbig")
 _MOST_BYTES = 4 * 2**30  # with the optimizer's state; a model that needs ps may need all of them
 
 
-def brought_home(
+def fetch_model_from_ps(
     builder: KerasBuilder, program: Program, element_spec: Any, step: int, servers: int
 ) -> keras.Model | None:
     """Builds a model again in this process, with the values of the one that is on ps.

@@ -23,7 +23,7 @@ def described_program(program: Program) -> dict[str, str]:
     }
 
 
-def restored_alike(
+def restore_on_all_workers(
     checkpoints: Checkpoints, peers: Peers, variables: dict, trackables: Callable[[dict], dict]
 ) -> Restored | None:
     """Restores the chief's newest checkpoint on every task.
@@ -44,7 +44,7 @@ def restored_alike(
     wanted = not peers.is_chief and _contents(path) != contents
     with tempfile.TemporaryDirectory(prefix="tfbig-checkpoint-") as folder:
         copy = os.path.join(folder, os.path.basename(path))
-        if any(peers.gather(wanted)):
+        if any(peers.all_gather(wanted)):
             peers.broadcast_files(path if peers.is_chief else None, wanted, copy)
         if not peers.is_chief:
             restored = checkpoints.restore_from(copy if wanted else path, variables, trackables)

@@ -33,18 +33,18 @@ from tfbig.training.callbacks.choice import callbacks_of
 from tfbig.training.callbacks.runner import CallbackRunner
 from tfbig.training.checkpoints.checkpoints import Checkpoints, Restored
 from tfbig.training.checkpoints.late_tables import late_tables
-from tfbig.training.checkpoints.resuming import Start, assign_alike, is_done, resume
+from tfbig.training.checkpoints.resuming import Start, broadcast_assign, is_done, resume
 from tfbig.training.evaluation.evaluator import Evaluator
 from tfbig.training.evaluation.follower import follow
 from tfbig.training.evaluation.found_elsewhere import evaluations_elsewhere
 from tfbig.training.feeds import described_feed, feed_of_run
-from tfbig.training.loop.agreement import Agreement, Plan, take_values_of_chief
+from tfbig.training.loop.agreement import Agreement, Plan, broadcast_variables
 from tfbig.training.loop.loop import Loop
 from tfbig.training.loop.preemption import Preemption
-from tfbig.training.loop.running import calls_for
+from tfbig.training.loop.running import loop_function_for
 from tfbig.training.loop.schedule import Schedule, end_of, end_of_data
-from tfbig.training.loop.tensor_fetcher import Look
-from tfbig.training.model_from_ps import brought_home
+from tfbig.training.loop.tensor_fetcher import TensorFetcher
+from tfbig.training.model_from_ps import fetch_model_from_ps
 from tfbig.training.result import TrainResult
 from tfbig.training.same_everywhere import described_program
 from tfbig.training.seeds import set_seed
@@ -165,7 +165,7 @@ class TrainingSession:
         if self._eval_feed is not None:
             self._program.check_evaluation(self._eval_feed.element_spec)
         compare(self._peers, described_program(self._program))
-        take_values_of_chief(self._program, placement)
+        broadcast_variables(self._program, placement)
         if self._program.per_replica_statistics and placement.num_replicas > 1:
             log.info(
                 "BatchNormalization normalises over each replica's part of a batch; "
@@ -184,7 +184,7 @@ class TrainingSession:
             if result.model is not None and isinstance(self._placement, ParameterServer):
                 spec, step = self._feed.element_spec, result.global_step
                 servers = self._placement.servers
-                model = brought_home(self._builder, self._program, spec, step, servers)
+                model = fetch_model_from_ps(self._builder, self._program, spec, step, servers)
                 result = dataclasses.replace(result, model=model)
             return result
         finally:  # the loop closes what it trains on, if it comes to run
@@ -228,7 +228,7 @@ class TrainingSession:
         done = start.last is not None and is_done(start, schedule, plan.may_stop, self._model_dir)
         jit = plan.jit
         make_calls = functools.partial(
-            calls_for(self._placement, self._config, training=True),
+            loop_function_for(self._placement, self._config, training=True),
             self._program,
             self._placement,
             self._feed,
@@ -243,7 +243,7 @@ class TrainingSession:
             self._placement,
             self._feed,
             make_calls=make_calls,
-            look=Look(self._program, self._placement, self._feed, self.watched),
+            look=TensorFetcher(self._program, self._placement, self._feed, self.watched),
             evaluator=self._evaluator(jit),
             elsewhere=evaluations_elsewhere(self._placement, self._model_dir),
             checkpoints=self._checkpoints,
@@ -304,11 +304,13 @@ class TrainingSession:
         """Sets how many checkpoints stay, in the place of what the config says."""
         self._checkpoints.keep = count
 
-    def evaluate_with(self, steps: int | None, hooks: Callable[[Look], Any]) -> None:
+    def evaluate_with(self, steps: int | None, hooks: Callable[[TensorFetcher], Any]) -> None:
         """Sets how many batches an evaluation reads, and what makes its hooks."""
         self._eval_steps = steps
         self._eval_hooks = lambda: hooks(
-            Look(self._program, self._placement, self._eval_feed, self.watched, ModeKeys.EVAL)
+            TensorFetcher(
+                self._program, self._placement, self._eval_feed, self.watched, ModeKeys.EVAL
+            )
         )
 
     @property
@@ -327,7 +329,7 @@ class TrainingSession:
     def _initialize(self) -> None:
         for initialize in self._initializers:
             values = initialize(self._program) if self._peers.is_chief else None
-            assign_alike(self._program, values, self._peers)
+            broadcast_assign(self._program, values, self._peers)
 
     def watching(self) -> contextlib.AbstractContextManager:
         """Handles signals from now on where other tasks have to hear of them, else in `train`."""

@@ -78,7 +78,7 @@ class Channel(Peers):
     def describe(self, index: int) -> str:
         return describe_task(index, self._workers)
 
-    def gather(self, value: Any) -> list:
+    def all_gather(self, value: Any) -> list:
         if not self.is_chief:
             return self._ask("gather", value).header["value"]
         own = _as_json(value)

@@ -15,7 +15,7 @@ _VERDICT_SECONDS = 30.0  # longer than a task has to be silent to be given up
 
 
 @contextlib.contextmanager
-def together(peers: Peers, config: RunConfig | None = None) -> Iterator[None]:
+def cluster_error_scope(peers: Peers, config: RunConfig | None = None) -> Iterator[None]:
     """Held around what all tasks of a cluster do together.
 
     An error in this task is told to the others, which would wait for it; an error that comes of

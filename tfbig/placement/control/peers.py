@@ -29,7 +29,7 @@ class Peers:
         """Whether this task is the one that decides, saves and reports."""
         return self.index == 0
 
-    def gather(self, value: Any) -> list:
+    def all_gather(self, value: Any) -> list:
         """Returns the values of all tasks, in the order of their index, to every task.
 
         Args:

@@ -7,7 +7,7 @@ from tfbig.errors import UserError
 from tfbig.placement.control.addresses import check_port_is_free, parse_address
 from tfbig.placement.control.channel import Channel, default_patience
 from tfbig.placement.control.peers import Peers
-from tfbig.placement.control.rendezvous import Reception, knock
+from tfbig.placement.control.rendezvous import RendezvousServer, connect_to_chief
 
 log = logging.getLogger("tfbig")
 
@@ -57,9 +57,11 @@ def join(
     if len(workers) == 1:
         connections = {}
     elif index == 0:
-        connections = Reception(addresses[0], workers, wait_seconds, patience, say).receive()
+        connections = RendezvousServer(addresses[0], workers, wait_seconds, patience, say).receive()
     else:
-        connections = {0: knock(addresses[0], workers, index, wait_seconds, patience, say)}
+        connections = {
+            0: connect_to_chief(addresses[0], workers, index, wait_seconds, patience, say)
+        }
     channel = Channel(workers, index, connections, patience=patience)
     try:
         compare(channel, facts)
@@ -82,7 +84,7 @@ def compare(peers: Peers, facts: Mapping[str, str]) -> None:
     Raises:
         UserError: a task differs from the chief; the message names it and the fact.
     """
-    chief, *others = peers.gather(dict(facts))
+    chief, *others = peers.all_gather(dict(facts))
     differences = []
     for index, found in enumerate(others, start=1):
         fields = [name for name in {**chief, **found} if chief.get(name) != found.get(name)]

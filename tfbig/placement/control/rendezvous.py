@@ -1,4 +1,4 @@
-"""How the tasks of a cluster find each other: the chief listens, the others knock."""
+"""How the tasks of a cluster find each other: the chief listens, the others connect_to_chief."""
 
 import logging
 import os
@@ -65,7 +65,7 @@ class _Arrival:
         return f"pid {self.hello['pid']} on host {self.hello['host']}"
 
 
-class Reception:
+class RendezvousServer:
     """The chief's part: it listens until all tasks are there.
 
     Args:
@@ -246,7 +246,7 @@ def _difference(workers: Sequence, others: Sequence) -> str:
     )
 
 
-def knock(
+def connect_to_chief(
     address: Address,
     workers: Sequence[str],
     index: int,

@@ -150,7 +150,7 @@ def multi_worker(workers: tuple[str, ...], index: int) -> MultiWorker:
 
 def _check_not_started(channel: Channel) -> None:
     """Checks that TensorFlow has started in no task, or none of them could make the strategy."""
-    started = channel.gather(_private_api.has_started())
+    started = channel.all_gather(_private_api.has_started())
     if not any(started):
         return
     channel.leave()  # the others raise the same

@@ -22,7 +22,7 @@ import tensorflow as tf
 from tfbig.errors import CheckpointError, UserError
 from tfbig.programs.keras.renumbering import earlier_names
 from tfbig.training.checkpoints.folders import folder_of, steps_in
-from tfbig.training.checkpoints.late_tables import LateTables, here
+from tfbig.training.checkpoints.late_tables import LateTables, copy_to_host
 from tfbig.training.checkpoints.state import (
     first_line,
     full_values,
@@ -138,7 +138,7 @@ class Checkpoints:
         *,
         named: bool = False,
     ) -> None:
-        """Writes a checkpoint; `landed` tells when it is there, and removes those that are too old.
+        """Writes a checkpoint, and removes those that are too old; see `completed_saves`.
 
         Args:
             step: the global step.
@@ -150,17 +150,17 @@ class Checkpoints:
 
         Raises:
             CheckpointError: it cannot be written, or the one before could not be; those that
-                `landed` has told are untouched.
+                `completed_saves` has told are untouched.
         """
         if not self._writes:
             for _ in full_values(sliced(variables)):  # gathered by all tasks together
                 pass
             return
         self._wait()
-        late = self._late.taken(variables) if self._late else {}
+        late = self._late.deferred_variables(variables) if self._late else {}
         whole = {n: v for n, v in variables.items() if n not in late}
         if late:  # what is written below is as it is now
-            whole, arrays = here(whole), {n: np.array(array) for n, array in arrays.items()}
+            whole, arrays = copy_to_host(whole), {n: np.array(array) for n, array in arrays.items()}
         temporary = os.path.join(self.directory, f".tmp-{os.getpid()}-{step}")
         metadata = {
             "format": _NAMED_FORMAT if named else _FORMAT,
@@ -194,7 +194,7 @@ class Checkpoints:
         else:
             write()
 
-    def landed(self, wait: bool = False) -> list[tuple[int, str]]:
+    def completed_saves(self, wait: bool = False) -> list[tuple[int, str]]:
         """The step and path of each checkpoint that has become whole since the last call.
 
         Args:

@@ -23,7 +23,7 @@ def late_tables(placement: Placement, config: RunConfig) -> "LateTables | None":
     return LateTables(consistent=config.max_staleness == 0)
 
 
-def here(variables: dict) -> dict[str, tf.Variable]:
+def copy_to_host(variables: dict) -> dict[str, tf.Variable]:
     """Copies of variables, by name, in this process."""
     with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as threads:
         values = list(threads.map(lambda variable: variable.numpy(), variables.values()))
@@ -48,7 +48,7 @@ class LateTables:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
-    def taken(self, variables: dict) -> dict:
+    def deferred_variables(self, variables: dict) -> dict:
         """Those variables that are written late, or copies of them, by name."""
         late = {n: v for n, v in variables.items() if shard_of(v)}
         if not self._consistent:

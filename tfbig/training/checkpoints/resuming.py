@@ -14,7 +14,7 @@ from tfbig.training.checkpoints.checkpoints import Checkpoints, Restored
 from tfbig.training.checkpoints.named_checkpoint import NamedCheckpoint, latest
 from tfbig.training.checkpoints.rates import kept_rates
 from tfbig.training.loop.schedule import Schedule
-from tfbig.training.same_everywhere import restored_alike
+from tfbig.training.same_everywhere import restore_on_all_workers
 
 log = logging.getLogger("tfbig")
 
@@ -64,7 +64,7 @@ def resume(
         feed.go_to(metadata["position"])
         return feed.trackables()
 
-    restored = restored_alike(checkpoints, peers, program.named_variables(), trackables)
+    restored = restore_on_all_workers(checkpoints, peers, program.named_variables(), trackables)
     if restored is None:
         return _of_estimator(program, checkpoints, peers)
     log.info("resuming from %s", restored.path)
@@ -75,7 +75,7 @@ def resume(
     return Start(restored.step, began, restored, ended)
 
 
-def assign_alike(program: Program, values: dict[str, np.ndarray] | None, peers: Peers) -> None:
+def broadcast_assign(program: Program, values: dict[str, np.ndarray] | None, peers: Peers) -> None:
     """Gives variables the chief's values on every task.
 
     Args:
@@ -138,7 +138,7 @@ def _of_estimator(program: Program, checkpoints: Checkpoints, peers: Peers) -> S
     told = peers.broadcast([found, found and NamedCheckpoint(found).step])
     if told[0] is None:
         return Start()
-    assign_alike(program, values, peers)
+    broadcast_assign(program, values, peers)
     log.info("going on from %s, a checkpoint of tf.estimator, on data from their start", told[0])
     return Start(told[1], told[1])
 

@@ -86,7 +86,7 @@ class Saving:
         Args:
             wait: for one that is being written.
         """
-        for step, path in self._checkpoints.landed(wait):
+        for step, path in self._checkpoints.completed_saves(wait):
             self._callbacks.checkpoint(step, path)
 
     def abandon(self) -> None:

@@ -7,7 +7,7 @@ from tfbig.errors import UserError
 from tfbig.placement.placement import Placement
 from tfbig.programs.program import Program
 from tfbig.training.loop.diagnosis import Diagnosis
-from tfbig.training.loop.loop_function import Calls, Ran
+from tfbig.training.loop.loop_function import LoopFunction, LoopResult
 
 
 class EvaluationValues:
@@ -22,7 +22,7 @@ class EvaluationValues:
         self._program, self._reads = program, reads
         self._diagnosis = Diagnosis(program, placement, feed)
 
-    def run(self, calls: Calls, stack: Stack, step: int) -> Ran:
+    def run(self, calls: LoopFunction, stack: Stack, step: int) -> LoopResult:
         """Runs a stack.
 
         Args:

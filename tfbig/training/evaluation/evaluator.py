@@ -11,8 +11,8 @@ from tfbig.programs.program import Program
 from tfbig.run_config import RunConfig
 from tfbig.training.build import build_program
 from tfbig.training.evaluation.checked_calls import EvaluationValues
-from tfbig.training.loop.agreement import settled
-from tfbig.training.loop.running import calls_for
+from tfbig.training.loop.agreement import sync_batch_sizes
+from tfbig.training.loop.running import loop_function_for
 from tfbig.training.step.own_train_step import check_last_batch
 
 
@@ -67,7 +67,7 @@ class Evaluator:
         if self._calls is None:
             build_program(self._program, self._placement, self._feed, training=False)
             self._program.select(training=False)
-            self._calls = calls_for(self._placement, self._config, training=False)(
+            self._calls = loop_function_for(self._placement, self._config, training=False)(
                 self._program,
                 self._placement,
                 self._feed,
@@ -92,7 +92,7 @@ class Evaluator:
             stack = feed.pull(step, steps, then)
             if not stack.steps:
                 break
-            stack = settled(stack, self._placement.peers)
+            stack = sync_batch_sizes(stack, self._placement.peers)
             if listen:
                 self._hooks.before(stack, step)
             ran = self._values.run(self._calls, stack, step)

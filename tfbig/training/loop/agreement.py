@@ -94,7 +94,7 @@ class Agreement:
         """The decision of all tasks: the chief's, and a signal that any of them was sent."""
         if self.alone:
             return mine
-        every = [Decision(*values) for values in self._peers.gather(mine)]
+        every = [Decision(*values) for values in self._peers.all_gather(mine)]
         signals = [decision.signal for decision in every if decision.signal]
         return every[0]._replace(signal=signals[0] if signals else None)
 
@@ -116,11 +116,11 @@ class Agreement:
             return stack
         changed = self._changed(self._may_change_weights if weights is None else weights)
         steps, missing = (stack.steps, _missing(stack)) if stack is not None else (0, {})
-        every = self._peers.gather([steps, missing, changed])
+        every = self._peers.all_gather([steps, missing, changed])
         self._check_steps([steps for steps, *_ in every])
         if every[0][2]:
             self._take(every[0][2])
-        return stack and _settled(stack, [missing for _, missing, _ in every], self._peers)
+        return stack and _sync_batch_sizes(stack, [missing for _, missing, _ in every], self._peers)
 
     def after_run(self, weights: bool | None = None) -> None:
         """Called after steps were run: what is different from here on, a callback has changed."""
@@ -171,13 +171,13 @@ class Agreement:
             )
 
 
-def take_values_of_chief(program: Program, placement: Placement) -> None:
+def broadcast_variables(program: Program, placement: Placement) -> None:
     """Gives all variables the values that they have on the chief; sends only those that differ."""
     peers, variables = placement.peers, _plain_variables(program)
     if peers.count == 1:
         return
     sums = {name: _fingerprint(variable) for name, variable in variables.items()}
-    every = peers.gather(sums)
+    every = peers.all_gather(sums)
     differ = [name for name, value in sums.items() if any(other[name] != value for other in every)]
     if not differ:
         return
@@ -189,12 +189,16 @@ def take_values_of_chief(program: Program, placement: Placement) -> None:
                 variables[name].assign(value)
 
 
-def settled(stack: Stack, peers: Peers) -> Stack:
+def sync_batch_sizes(stack: Stack, peers: Peers) -> Stack:
     """A stack with the true sizes of its global batches, of which workers may have left out some.
 
     All tasks call it with the stack of the same step.
     """
-    return stack if peers.count == 1 else _settled(stack, peers.gather(_missing(stack)), peers)
+    return (
+        stack
+        if peers.count == 1
+        else _sync_batch_sizes(stack, peers.all_gather(_missing(stack)), peers)
+    )
 
 
 def _missing(stack: Stack) -> dict[str, int]:
@@ -202,7 +206,7 @@ def _missing(stack: Stack) -> dict[str, int]:
     return {str(place): int(stack.missing[place]) for place in np.flatnonzero(stack.missing)}
 
 
-def _settled(stack: Stack, missing: list[dict[str, int]], peers: Peers) -> Stack:
+def _sync_batch_sizes(stack: Stack, missing: list[dict[str, int]], peers: Peers) -> Stack:
     if not any(missing):
         return stack
     sizes, offsets = stack.sizes.copy(), stack.offsets.copy()

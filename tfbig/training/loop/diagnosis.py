@@ -10,7 +10,7 @@ from tfbig.errors import UserError
 from tfbig.placement.placement import Placement
 from tfbig.programs.program import Program, split_element
 from tfbig.training.callbacks.nan_guard import locate_first_bad_op
-from tfbig.training.loop.loop_function import Calls
+from tfbig.training.loop.loop_function import LoopFunction
 
 _EXAMPLE = re.compile(r"in example (\d+)(?= of the batch)")
 
@@ -48,14 +48,16 @@ class Diagnosis:
 
     def explain_all(self, stack: Stack, place: int) -> str | None:
         """The same, by the first task whose share shows it; all tasks ask."""
-        found = self._placement.peers.gather(self.explain(stack, place))
+        found = self._placement.peers.all_gather(self.explain(stack, place))
         return next(filter(None, found), None)
 
     def snapshot(self) -> list[tuple[tf.Variable, np.ndarray]]:
         """All variables and their values."""
         return [(v, v.numpy()) for v in self._program.named_variables().values()]
 
-    def locate(self, calls: Calls, before: list, stack: Stack, place: int, step: int) -> str | None:
+    def locate(
+        self, calls: LoopFunction, before: list, stack: Stack, place: int, step: int
+    ) -> str | None:
         """Goes back to where a call began, and runs up to and through its first bad step.
 
         Args:

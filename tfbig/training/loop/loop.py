@@ -22,12 +22,12 @@ from tfbig.training.evaluation.found_elsewhere import Evaluations
 from tfbig.training.evaluation.points import EvaluationPoints
 from tfbig.training.loop.agreement import Agreement, Decision
 from tfbig.training.loop.diagnosis import Diagnosis
-from tfbig.training.loop.loop_function import Calls
+from tfbig.training.loop.loop_function import LoopFunction
 from tfbig.training.loop.meters import DataWait, Meters, Stopwatch
 from tfbig.training.loop.preemption import Preemption
 from tfbig.training.loop.schedule import Schedule, power_of_two
 from tfbig.training.loop.skipped_steps import SkippedSteps
-from tfbig.training.loop.tensor_fetcher import Look
+from tfbig.training.loop.tensor_fetcher import TensorFetcher
 from tfbig.training.result import TrainResult, note
 
 log = logging.getLogger("tfbig")
@@ -65,8 +65,8 @@ class Loop:
         placement: Placement,
         feed: Feed,
         *,
-        make_calls: Callable[..., Calls],
-        look: Look,
+        make_calls: Callable[..., LoopFunction],
+        look: TensorFetcher,
         evaluator: Evaluator | None,
         elsewhere: Evaluations | None = None,
         checkpoints: Checkpoints,

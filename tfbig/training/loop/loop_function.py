@@ -16,7 +16,7 @@ from tfbig.programs.program import Program
 from tfbig.run_config import RunConfig
 from tfbig.training.step.own_train_step import OwnStep, check_parts
 from tfbig.training.step.parts import Share
-from tfbig.training.step.staleness import Seen
+from tfbig.training.step.staleness import StalenessStats
 from tfbig.training.step.step import Step
 
 log = logging.getLogger("tfbig")
@@ -27,7 +27,7 @@ _CANNOT_COMPILE = re.compile(
 )
 
 
-class Ran(NamedTuple):
+class LoopResult(NamedTuple):
     """What a call reports.
 
     Attributes:
@@ -43,11 +43,11 @@ class Ran(NamedTuple):
     examples: float
     nonfinite: int
     steps: int
-    staleness: Seen | None = None
+    staleness: StalenessStats | None = None
 
 
 def tallied(i, loss, share: Share, skips: bool, loss_sum, examples, nonfinite) -> tuple:
-    """The sums that `Ran` reports, with one more step, the `i`th; in a trace.
+    """The sums that `LoopResult` reports, with one more step, the `i`th; in a trace.
 
     Args:
         i: int32 scalar.
@@ -64,7 +64,7 @@ def tallied(i, loss, share: Share, skips: bool, loss_sum, examples, nonfinite) -
     return loss_sum + loss * count, examples + count, tf.where(bad, i, nonfinite)
 
 
-class Calls:
+class LoopFunction:
     """Runs stacks of batches through one mode of a program.
 
     Two functions are traced when they are needed: one for batches of the full size (or padded,
@@ -102,7 +102,7 @@ class Calls:
         self._has_even = feed.static and (self._pads or feed.full)
         self._traced_odd: int | None = None
 
-    def run(self, stack: Stack, first: int) -> Ran:
+    def run(self, stack: Stack, first: int) -> LoopResult:
         """Runs all the batches of a stack; `first` is the global step of its first one."""
         if self._own:
             check_parts(stack, self._placement, self._training)
@@ -111,7 +111,7 @@ class Calls:
             ran = self._call(stack, start, stop, exact, first)
             loss_sum, examples = loss_sum + ran[0], examples + ran[1]
             nonfinite = nonfinite if nonfinite >= 0 else ran[2]
-        return Ran(loss_sum, examples, nonfinite, stack.steps)
+        return LoopResult(loss_sum, examples, nonfinite, stack.steps)
 
     def trace(self, stack: Stack) -> None:
         """Traces what the first batches of a stack need, before anything is run."""

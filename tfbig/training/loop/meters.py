@@ -8,7 +8,7 @@ import numpy as np
 from tfbig.placement.placement import Placement
 from tfbig.programs.metric_sums import NOTHING, PARTS, UNSEEN
 from tfbig.programs.program import Program
-from tfbig.training.step.staleness import Seen
+from tfbig.training.step.staleness import StalenessStats
 
 log = logging.getLogger("tfbig")
 
@@ -38,7 +38,7 @@ class Meters:
         self._ended: list[np.ndarray] | None = None  # the metrics' values at an epoch's end
         self._steps, self._seconds = 0, 0.0
         self._examples = 0.0
-        self._staleness: Seen | None = None  # since the last log point
+        self._staleness: StalenessStats | None = None  # since the last log point
 
     def add(
         self,
@@ -46,7 +46,7 @@ class Meters:
         examples: float,
         steps: int,
         seconds: float,
-        staleness: Seen | None = None,
+        staleness: StalenessStats | None = None,
     ) -> None:
         """Adds what a call of the loop reported."""
         if staleness is not None:

@@ -12,15 +12,15 @@ from tfbig.errors import UserError
 from tfbig.placement.parameter_server.parameter_server import ParameterServer, remote
 from tfbig.programs.program import Program
 from tfbig.run_config import RunConfig
-from tfbig.training.loop.loop_function import Ran, tallied
+from tfbig.training.loop.loop_function import LoopResult, tallied
 from tfbig.training.step.parts import Share
-from tfbig.training.step.staleness import Seen, Versions
+from tfbig.training.step.staleness import StalenessStats, Versions
 from tfbig.training.step.step import Step
 
 _CALLS = 4  # closures for each worker, so that none waits long for the last ones
 
 
-class ScheduledCalls:
+class ScheduledLoop:
     """Runs stacks of batch numbers through one mode of a program, on the workers.
 
     A stack is cut into closures of consecutive batches. A worker that takes one reads these
@@ -58,7 +58,7 @@ class ScheduledCalls:
         self.jit = jit
         self._closure: Any = None
 
-    def run(self, stack: Stack, first: int) -> Ran:
+    def run(self, stack: Stack, first: int) -> LoopResult:
         """Runs all the batches of a stack; `first` is the global step of its first one."""
         passes, position = stack.values
         before = [v.numpy() for v in self._program.metric_variables]
@@ -74,11 +74,11 @@ class ScheduledCalls:
         self._join()
         loss_sum, examples, nonfinite, done = 0.0, 0.0, -1, 0
         added: list | None = None
-        seen: Seen | None = None
+        seen: StalenessStats | None = None
         for start, _, value in scheduled:
             loss, count, bad, steps, *rest = value.fetch()
             if self._training:
-                new = Seen(*map(int, rest[:3]))
+                new = StalenessStats(*map(int, rest[:3]))
                 seen, rest = new if seen is None else seen.with_(new), rest[3:]
             metrics = rest
             loss_sum, examples, done = loss_sum + loss, examples + count, done + int(steps)
@@ -90,7 +90,7 @@ class ScheduledCalls:
             self._program.count_steps(first + done)
         if done < stack.steps:
             self._feed.ended_after(stack, done)
-        return Ran(float(loss_sum), float(examples), nonfinite, done, seen)
+        return LoopResult(float(loss_sum), float(examples), nonfinite, done, seen)
 
     def trace(self, stack: Stack) -> None:
         """Traces what a worker runs, before anything is run."""
@@ -150,7 +150,7 @@ class ScheduledCalls:
                     news, metrics = [], rest
                 else:
                     loss, added, now = step.asynchronous(values, share, i, number, versions)
-                    seen, metrics = Seen(*rest[:3]), rest[3:]
+                    seen, metrics = StalenessStats(*rest[:3]), rest[3:]
                     news = [seen.total + now.total, tf.maximum(seen.most, now.most)]
                     news.append(seen.dropped + now.dropped)
                 return (

@@ -3,7 +3,7 @@
 from tfbig.data.feeds.feed import Stack
 from tfbig.programs.program import Program
 from tfbig.training.loop.diagnosis import Diagnosis
-from tfbig.training.loop.loop_function import Ran
+from tfbig.training.loop.loop_function import LoopResult
 
 _MOST = 200  # steps in a row that train nothing: the scale has been halved as often by then
 
@@ -24,7 +24,7 @@ class SkippedSteps:
         self._updates: int | None = None
         self._in_vain = 0
 
-    def goes_on(self, stack: Stack, ran: Ran) -> bool:
+    def goes_on(self, stack: Stack, ran: LoopResult) -> bool:
         """Whether training goes on after a call with a loss that is not finite.
 
         All tasks of a run call it together.

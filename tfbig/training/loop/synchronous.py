@@ -12,14 +12,14 @@ from tfbig.errors import UserError
 from tfbig.placement.parameter_server.parameter_server import ParameterServer, PartOfBatch
 from tfbig.placement.parameter_server.variable_devices import tensorflow_variable
 from tfbig.programs.program import Program
-from tfbig.training.loop.loop_function import Ran
+from tfbig.training.loop.loop_function import LoopResult
 from tfbig.training.loop.part_sums import DensePlace, RowsPlace, place_for
-from tfbig.training.loop.scheduled import ScheduledCalls
+from tfbig.training.loop.scheduled import ScheduledLoop
 from tfbig.training.step.step import Step
 from tfbig.training.step.sums import Sums, flat_sums
 
 
-class SynchronousCalls(ScheduledCalls):
+class SynchronousLoop(ScheduledLoop):
     """Runs steps of which each is cut into as many parts as there are workers.
 
     A closure computes what one part of a global batch adds up to, and puts it into the part's own
@@ -27,7 +27,7 @@ class SynchronousCalls(ScheduledCalls):
     there once more. When all parts have been, one update is done by their sums, on the ps, in
     `Step.finish` as everywhere. So the numbers are those of one device.
 
-    Args: those of ScheduledCalls.
+    Args: those of ScheduledLoop.
     """
 
     def __init__(self, program: Program, placement: ParameterServer, feed: NumberedFeed, **others):
@@ -39,7 +39,7 @@ class SynchronousCalls(ScheduledCalls):
             )
         super().__init__(program, placement, feed, **others)
 
-    def run(self, stack: Stack, first: int) -> Ran:
+    def run(self, stack: Stack, first: int) -> LoopResult:
         loss_sum, examples, nonfinite, done = 0.0, 0.0, -1, 0
         added: list | None = None
         part, update = self._functions()
@@ -69,7 +69,7 @@ class SynchronousCalls(ScheduledCalls):
         self._program.count_steps(first + done)
         if done < stack.steps:
             self._feed.ended_after(stack, done)
-        return Ran(loss_sum, examples, nonfinite, done)
+        return LoopResult(loss_sum, examples, nonfinite, done)
 
     def trace(self, stack: Stack) -> None:
         self._functions()

@@ -19,7 +19,7 @@ from tfbig.programs.model_fn.watched import Watched
 from tfbig.programs.program import Batch, Program, split_element
 
 
-class Look:
+class TensorFetcher:
     """Computes what hooks fetch, as the step that comes next will compute it.
 
     The step itself is many steps in one compiled loop, which gives nothing but the loss. So

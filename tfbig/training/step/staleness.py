@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 
-class Seen(NamedTuple):
+class StalenessStats(NamedTuple):
     """The staleness of the steps of a call, numbers or scalar tensors.
 
     Attributes:
@@ -18,9 +18,9 @@ class Seen(NamedTuple):
     most: Any
     dropped: Any
 
-    def with_(self, other: "Seen") -> "Seen":
+    def with_(self, other: "StalenessStats") -> "StalenessStats":
         """Of the steps of both."""
-        return Seen(
+        return StalenessStats(
             self.total + other.total,
             max(self.most, other.most),
             self.dropped + other.dropped,

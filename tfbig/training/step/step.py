@@ -14,9 +14,9 @@ from tfbig.layers.place import placed
 from tfbig.placement.placement import Placement
 from tfbig.programs.metric_sums import NOTHING, UPDATES
 from tfbig.programs.program import Program, Values
-from tfbig.training.step.parts import Cut, Share, exact_part, padded_part
-from tfbig.training.step.staleness import Seen, Versions
 from tfbig.training.step import gradients, indexed_slices, whole_batches
+from tfbig.training.step.parts import Cut, Share, exact_part, padded_part
+from tfbig.training.step.staleness import StalenessStats, Versions
 from tfbig.training.step.sums import Sums, flat_sums, have_nan_gradient
 
 
@@ -121,7 +121,7 @@ class Step:
 
     def asynchronous(
         self, stack: Any, share: Share, i: tf.Tensor, number: tf.Tensor, versions: Versions
-    ) -> tuple[tf.Tensor, list[tf.Tensor], Seen]:
+    ) -> tuple[tf.Tensor, list[tf.Tensor], StalenessStats]:
         """Like `returning_metrics`, where others update the same variables meanwhile.
 
         Args:
@@ -145,7 +145,7 @@ class Step:
                 lambda: self._flat((self.loss_of(sums), self._metrics_of(sums))),
             )
         dropped = tf.cast(~fresh, tf.int64)
-        return loss, metrics, Seen(staleness, staleness, dropped)
+        return loss, metrics, StalenessStats(staleness, staleness, dropped)
 
     @staticmethod
     def _flat(finished: tuple[tf.Tensor, list[tf.Tensor]]) -> list[tf.Tensor]:
