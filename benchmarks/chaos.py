@@ -14,8 +14,8 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from tests.cluster import chaos  # noqa: E402
-from tests.cluster.conftest import marked  # noqa: E402
+from tests.cluster import chaos
+from tests.cluster.conftest import marked
 
 
 def main() -> int:

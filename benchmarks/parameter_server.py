@@ -47,7 +47,8 @@ def main() -> None:
     parser.add_argument("--task", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.task:
-        return task(**json.loads(options.task))
+        task(**json.loads(options.task))
+        return
     measured, few = MEASURED[options.what], options.what in ("closures", "reading")
     workers, ps = options.workers or (1 if few else 2), options.ps or (1 if few else 2)
     print(f"{workers} workers, {ps} ps, {len(os.sched_getaffinity(0))} cores", flush=True)

@@ -73,7 +73,8 @@ def test_an_entry_that_no_input_takes_may_have_nan():
 
     data = batches(features, LABELS)
     result = train(named, data, eval_input_fn=data, max_steps=2)
-    assert math.isfinite(result.loss) and math.isfinite(result.metrics["loss"])
+    assert math.isfinite(result.loss)
+    assert math.isfinite(result.metrics["loss"])
 
 
 def test_weights_that_diverged_are_said_and_do_not_end_the_run(caplog):

@@ -45,7 +45,8 @@ def test_workers_are_processes_that_know_each_others_addresses(tmp_path):
     first, second, third = harness.call_workers(place, tmp_path, workers=3, timeout=60)
 
     assert [first[0], second[0], third[0]] == [0, 1, 2]
-    assert first[1] == second[1] == third[1] and len(set(first[1])) == 3
+    assert first[1] == second[1] == third[1]
+    assert len(set(first[1])) == 3
     assert len({first[2], second[2], third[2], os.getpid()}) == 4
 
 
@@ -54,8 +55,10 @@ def test_workers_are_killed_if_one_fails_and_all_that_was_printed_is_told(tmp_pa
         harness.call_workers(place, tmp_path, 1, timeout=60)
 
     text = str(failure.value)
-    assert "worker 0: killed" in text and "waiting" in text
-    assert "worker 1: exit code 1" in text and "this went wrong" in text
+    assert "worker 0: killed" in text
+    assert "waiting" in text
+    assert "worker 1: exit code 1" in text
+    assert "this went wrong" in text
     for index in (0, 1):
         for _ in range(100):
             if (tmp_path / f"worker{index}" / "exit").exists():

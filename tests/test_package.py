@@ -50,7 +50,8 @@ def test_the_public_functions_and_classes_have_a_docstring_with_an_example():
     for name in API[: API.index("callbacks")]:
         value = getattr(tfbig, name)
         assert value.__name__ == name
-        assert value.__doc__ and len(value.__doc__.splitlines()[0]) > 20, name
+        assert value.__doc__, name
+        assert len(value.__doc__.splitlines()[0]) > 20, name
     assert "Example" in tfbig.train_distributed.__doc__
 
 

@@ -486,7 +486,8 @@ def test_reproducible_dropout_keeps_rate_0_noise_shapes_and_keras_own_function()
         ones = tf.ones([8, 16, 4])
         shaped = keras.layers.SpatialDropout1D(0.5, seed=1)(ones, training=True).numpy()
         unchanged = keras.layers.Dropout(0.0)(ones, training=True)
-    assert np.all(shaped == shaped[:, :1]) and set(np.unique(shaped)) == {0, 2}
+    assert np.all(shaped == shaped[:, :1])
+    assert set(np.unique(shaped)) == {0, 2}
     np.testing.assert_array_equal(unchanged, ones)
     assert keras.src.backend.random.dropout is own
 
@@ -515,17 +516,22 @@ def test_flatten_layers_finds_the_layers_of_nested_models_and_wrappers():
     inner = keras.Model(inputs, keras.layers.TimeDistributed(keras.layers.Dense(2))(inputs))
     model = keras.Sequential([keras.Input((3, 2)), inner])
     kinds = [type(layer).__name__ for layer in _private_api.flatten_layers(model)]
-    assert kinds.count("Dense") == 1 and kinds.count("TimeDistributed") == 1
+    assert kinds.count("Dense") == 1
+    assert kinds.count("TimeDistributed") == 1
 
 
 def test_set_own_trainable():
     inner = keras.layers.Dense(2)
     model = keras.Sequential([keras.Input((3,)), keras.Sequential([keras.Input((3,)), inner])])
     _private_api.set_own_trainable(model.layers[0], False)
-    assert not model.layers[0].trainable and inner.trainable and inner.kernel.trainable
-    assert model.layers[0].trainable_weights == [] and len(model.trainable_weights) == 2
+    assert not model.layers[0].trainable
+    assert inner.trainable
+    assert inner.kernel.trainable
+    assert model.layers[0].trainable_weights == []
+    assert len(model.trainable_weights) == 2
     _private_api.set_own_trainable(inner, False)
-    assert inner.trainable_weights == [] and inner.kernel.trainable
+    assert inner.trainable_weights == []
+    assert inner.kernel.trainable
 
 
 def test_output_spec_gives_shapes_and_makes_the_variables():
@@ -540,12 +546,16 @@ def test_graph_nodes():
     twice = keras.layers.Dense(3)
     model = keras.Model(inputs, keras.ops.add(twice(twice(inputs)), inputs) * 2)
     nodes = _private_api.graph_nodes(model)
-    assert [n.operation for n in nodes[:2]] == [twice, twice] and len(nodes) == 4
-    assert nodes[0].inputs == [id(model.inputs[0])] and nodes[1].inputs == nodes[0].outputs
+    assert [n.operation for n in nodes[:2]] == [twice, twice]
+    assert len(nodes) == 4
+    assert nodes[0].inputs == [id(model.inputs[0])]
+    assert nodes[1].inputs == nodes[0].outputs
     assert nodes[2].inputs == [*nodes[1].outputs, id(model.inputs[0])]
     assert nodes[3].outputs == [id(model.outputs[0])]
-    assert nodes[0].sizes == [6] and nodes[0].differentiable == [True]
-    assert nodes[0].arguments[0][0] is model.inputs[0] and nodes[0].arguments[1] == {}
+    assert nodes[0].sizes == [6]
+    assert nodes[0].differentiable == [True]
+    assert nodes[0].arguments[0][0] is model.inputs[0]
+    assert nodes[0].arguments[1] == {}
     tensors = {id(model.inputs[0]): tf.ones([1, 2, 3])}
     for node in nodes:
         node.run(tensors, lambda operation: operation)
@@ -569,7 +579,8 @@ def test_variables_as_constants():
     placeholder = function.graph.captures[0][1].op.name
     constants = {n.name: n.attr["value"].tensor for n in frozen.graph.as_graph_def().node}
     assert tf.make_ndarray(constants[placeholder]).tolist() == [[2.0], [3.0]]
-    assert not frozen.variables and frozen(tf.constant([[1.0, 1.0]]))[0].numpy() == [[5.0]]
+    assert not frozen.variables
+    assert frozen(tf.constant([[1.0, 1.0]]))[0].numpy() == [[5.0]]
 
 
 # Hooks, savers and SavedModels of TensorFlow 1.
@@ -659,8 +670,10 @@ def test_observed_gradients():
             first = tf.gradients(loss, [variable])
             second = v1.train.AdamOptimizer().compute_gradients(loss, [variable])
         tf.gradients(loss, [variable])
-    assert len(seen) == 2 and all(ys[0] is loss and xs[0] is variable for ys, xs, _ in seen)
-    assert seen[0][2][0] is first[0] and seen[1][2][0].shape == second[0][0].shape
+    assert len(seen) == 2
+    assert all(ys[0] is loss and xs[0] is variable for ys, xs, _ in seen)
+    assert seen[0][2][0] is first[0]
+    assert seen[1][2][0].shape == second[0][0].shape
 
 
 def test_observed_checkpoint_initializers(tmp_path):
@@ -676,7 +689,8 @@ def test_observed_checkpoint_initializers(tmp_path):
             v1.train.init_from_checkpoint(path, {"old/": "new/"})
         assert variable.initializer is before
     ((found, *rest),) = seen
-    assert found is variable and rest == [path, "old/v", ""]
+    assert found is variable
+    assert rest == [path, "old/v", ""]
 
 
 def test_observed_synchronization():
@@ -708,7 +722,8 @@ def test_tables_outside_graph():
         return first, table.lookup(words)
 
     first, second = look(tf.constant(["b", "a"]))
-    assert first.numpy().tolist() == [[0, 1], [1, 0]] and second.numpy().tolist() == [-1, 7]
+    assert first.numpy().tolist() == [[0, 1], [1, 0]]
+    assert second.numpy().tolist() == [-1, 7]
     assert len(made) == 2
     types = {
         o.type for o in look.get_concrete_function(tf.constant(["b", "a"])).graph.get_operations()

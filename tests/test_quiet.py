@@ -61,7 +61,8 @@ def test_settings_that_tensorflow_logs_as_a_chief_connects_are_left_out():
         "logging.info('look here')\n"
     )
     written = stderr_of(code)
-    assert "default session config" not in written and "] look here" in written
+    assert "default session config" not in written
+    assert "] look here" in written
 
 
 def test_a_failing_import_raises_its_own_error():

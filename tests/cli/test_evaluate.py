@@ -94,7 +94,8 @@ def test_help_tells_of_the_model(command):
 def test_what_cannot_be_evaluated_is_refused_in_one_line(command, words, code, message):
     result = command("evaluate", "--config=digits.py", *words)
     assert result.code == code
-    assert len(result.err) == 1 and result.err[0].startswith("error: ")
+    assert len(result.err) == 1
+    assert result.err[0].startswith("error: ")
     assert message in result.err[0]
 
 

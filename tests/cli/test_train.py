@@ -217,7 +217,8 @@ def test_bad_data_are_one_line(command):
     assert result.code == 1, result
     errors = [line for line in result.err if line.startswith("error: ")]
     assert len(errors) == 1
-    assert "features" in errors[0] and "NaN" in errors[0]
+    assert "features" in errors[0]
+    assert "NaN" in errors[0]
     assert not (command.folder / "run").exists()
 
 

@@ -51,7 +51,7 @@ def _forbid_writing(folder: pathlib.Path) -> None:
     def refuse(event: str, arguments: tuple) -> None:
         writes = {"os.mkdir": 0, "os.rename": 1, "os.remove": 0, "os.rmdir": 0}
         if event == "open" and isinstance(arguments[0], (str, bytes)):
-            _, mode, flags = arguments
+            _, _mode, flags = arguments
             if not (flags or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
                 return
             path = os.fsdecode(arguments[0])

@@ -48,7 +48,8 @@ def test_an_error_in_the_input_fn_of_one_task_is_told_by_the_others(cluster):
 
     assert worker == {"error": "ValueError", "text": "this task's data are broken"}
     text = one_line(chief, "PeerLost")
-    assert cluster.name(1) in text and "this task's data are broken" in text
+    assert cluster.name(1) in text
+    assert "this task's data are broken" in text
 
 
 def test_a_nan_in_one_tasks_share_of_held_out_data_is_named_by_all(cluster):
@@ -65,12 +66,14 @@ def test_a_third_task_hears_of_an_error_too(cluster):
     assert worker["error"] == "ValueError"
     for result in (chief, third):
         text = one_line(result, "PeerLost")
-        assert cluster.name(1) in text and "this task's data are broken" in text
+        assert cluster.name(1) in text
+        assert "this task's data are broken" in text
 
 
 def test_devices_go_with_no_cluster(cluster):
     for result in cluster.start(bad_runs.trained, "devices").results(30):
-        assert "devices=2" in one_line(result) and "leave devices out" in result["text"]
+        assert "devices=2" in one_line(result)
+        assert "leave devices out" in result["text"]
 
 
 def test_a_strategy_of_the_users_own_is_refused(cluster):
@@ -142,7 +145,8 @@ def test_two_tasks_with_one_index_are_refused_together(cluster):
     for result in cluster.results(30):
         text = one_line(result)
         assert "two tasks say that they are worker 1" in text
-        assert f"pid {cluster.tasks[1].pid}" in text and f"pid {cluster.tasks[2].pid}" in text
+        assert f"pid {cluster.tasks[1].pid}" in text
+        assert f"pid {cluster.tasks[2].pid}" in text
 
 
 def test_two_tasks_with_the_chiefs_index_do_not_wait_for_each_other(cluster):

@@ -29,7 +29,8 @@ def stopped(tmp_path_factory) -> pathlib.Path:
     for left in harness.call_workers(
         resumed_runs.run, folder, KIND, str(folder / "run"), "auto", None, 23, timeout=150
     ):
-        assert left["preempted"] == "SIGTERM" and 23 <= left["step"] < 40
+        assert left["preempted"] == "SIGTERM"
+        assert 23 <= left["step"] < 40
     return folder / "run"
 
 
@@ -53,7 +54,7 @@ def test_a_run_of_two_workers_goes_on_with_another_number(
     check_same(goes_on(cluster, tmp_path / "run", workers=workers), straight)
 
 
-@pytest.mark.parametrize("strategy, devices", [("one_device", None), ("mirrored", 2)])
+@pytest.mark.parametrize(("strategy", "devices"), [("one_device", None), ("mirrored", 2)])
 def test_a_run_of_two_workers_goes_on_on_one_machine(
     strategy, devices, cluster, tmp_path, stopped, straight
 ):
@@ -63,11 +64,13 @@ def test_a_run_of_two_workers_goes_on_on_one_machine(
 
 def test_a_run_of_one_device_goes_on_with_two_workers(cluster, tmp_path, straight):
     left = goes_on(cluster, tmp_path / "run", "one_device", None, 23, workers=0)
-    assert left["preempted"] == "SIGTERM" and 23 <= left["step"] < 40
+    assert left["preempted"] == "SIGTERM"
+    assert 23 <= left["step"] < 40
     check_same(goes_on(cluster, tmp_path / "run", workers=2), straight)
 
 
 def check_same(result: dict, straight: dict) -> None:
-    assert result["step"] == straight["step"] == 60 and result["preempted"] is None
+    assert result["step"] == straight["step"] == 60
+    assert result["preempted"] is None
     assert difference(result["model"], straight["model"]) <= 1e-5
     assert difference(result["saved"], straight["saved"]) <= 1e-5

@@ -37,7 +37,8 @@ def test_a_task_that_is_killed_or_stands_still_is_named_by_the_other(gone, numbe
     assert cluster.ends(30, 1 - gone) == [0], cluster
     told = cluster.tasks[1 - gone].result()["lost"]  # an exception, in the main thread
     why = "killed or crashed" if number == signal.SIGKILL else "has not answered for 3 s"
-    assert told.startswith(cluster.name(gone)) and why in told
+    assert told.startswith(cluster.name(gone))
+    assert why in told
     if number == signal.SIGSTOP:
         cluster.tasks[gone].send(signal.SIGCONT)
         assert cluster.ends(30, gone) == [0], cluster
@@ -125,7 +126,8 @@ def test_a_task_that_does_not_come_is_named(cluster):
     assert cluster.ends(40) == [1, 1], cluster
     for task in cluster.tasks.values():
         last = own_lines(task.err)[-1]  # one of them may have given up, and left, before the other
-        assert last.startswith(f"error: {cluster.name(1)}") and "not come within 9 s" in last
+        assert last.startswith(f"error: {cluster.name(1)}")
+        assert "not come within 9 s" in last
 
 
 @pytest.mark.slow
@@ -154,10 +156,12 @@ def test_an_error_in_one_task_is_told_by_the_other(fault, cluster):
     cluster.start(lost_runs.trained, fault)
 
     codes = cluster.ends(40)
-    assert codes[index] == 1 and f"ValueError: {words}" in cluster.tasks[index].out
+    assert codes[index] == 1
+    assert f"ValueError: {words}" in cluster.tasks[index].out
     assert codes[1 - index] == 0, cluster
     told = cluster.tasks[1 - index].result()["lost"]
-    assert f"{cluster.name(index)} left with an error" in told and words in told
+    assert f"{cluster.name(index)} left with an error" in told
+    assert words in told
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "predict"])

@@ -45,7 +45,8 @@ def test_every_counter_is_exact_and_every_step_is_read_once_by_a_worker(workers,
     assert len(chief["read"]) <= 64  # it has looked at the first batch
     assert found["ps 0"]["read"] == []
     for task in (*readers, found["ps 0"]):  # all tasks hear of the result
-        assert task["step"] == STEPS and task["metrics"] == chief["metrics"]
+        assert task["step"] == STEPS
+        assert task["metrics"] == chief["metrics"]
         assert not task["has_model"]
 
 

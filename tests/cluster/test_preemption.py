@@ -40,7 +40,7 @@ def check_stops_and_goes_on(cluster: Cluster, kind: str, model_dir: str, straigh
     return step
 
 
-@pytest.mark.parametrize("index, kind", [(0, "source"), (1, "dataset")])
+@pytest.mark.parametrize(("index", "kind"), [(0, "source"), (1, "dataset")])
 def test_a_signal_to_one_task_stops_all_at_one_step(index, kind, cluster, tmp_path, straight):
     model_dir = str(tmp_path / "run")
     cluster.start(resumed_runs.run, kind, model_dir, "auto", None, None, 0.2)

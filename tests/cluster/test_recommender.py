@@ -28,7 +28,8 @@ def test_the_recommender_comes_near_the_best_possible_auc_on_two_ps_with_an_eval
     )
     ((task, step, auc, best),) = told
     assert (task, int(step)) == ("chief", 464)
-    assert 0.78 < float(best) < 0.79 and 0.66 < float(auc) < float(best)
+    assert 0.78 < float(best) < 0.79
+    assert 0.66 < float(auc) < float(best)
     sizes = re.findall(r"variables: ps 0 ([\d.]+) MB, ps 1 ([\d.]+) MB", out)
     assert [sorted(map(float, two)) for two in sizes] == [[72.2, 72.2]]  # each holds half
     lines = [line.partition("] ")[2] for line in out.splitlines()]
@@ -37,7 +38,8 @@ def test_the_recommender_comes_near_the_best_possible_auc_on_two_ps_with_an_eval
 
     evaluations = Evaluations(str(run)).read()
     steps = [step for step, _ in evaluations]
-    assert steps == sorted(set(steps)) and steps[-1] == 464
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 464
     assert evaluations[-1][1]["auc"] == pytest.approx(float(auc), abs=1e-4)  # the chief's own
     heard = re.findall(r"^\[chief\] evaluation at step (\d+): loss ([\d.]+)", out, re.M)
     for step, loss in heard:

@@ -54,14 +54,16 @@ def check_end(out: str, steps: int = STEPS) -> None:
     for task in ("chief", "worker 0", "worker 1", "ps 0"):
         found = re.findall(rf"\[{task}\] finished at step (\d+), accuracy ([\d.]+)", out)
         assert len(found) == 1, out
-        assert int(found[0][0]) == steps and float(found[0][1]) >= 0.95, out
+        assert int(found[0][0]) == steps, out
+        assert float(found[0][1]) >= 0.95, out
 
 
 def test_a_worker_is_killed_and_the_others_go_on_until_it_is_there_again(tmp_path):
     out = launched(tmp_path, [["worker 1", 120, "SIGKILL"]])
 
     assert "worker 1 was killed by SIGKILL; it is started again, the others go on" in out, out
-    assert "restart 1 of" not in out and "resuming" not in out, out
+    assert "restart 1 of" not in out, out
+    assert "resuming" not in out, out
     check_end(out)
 
 
@@ -86,7 +88,8 @@ def test_a_task_is_killed_while_a_table_is_written(task, tmp_path):
         assert int(re.search(r"\[chief\] step (\d+)/", again)[1]) > 50, out  # from a checkpoint
     check_end(out)
     names = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
-    assert f"ckpt-{STEPS:08d}" in names and not any(name.startswith(".") for name in names)
+    assert f"ckpt-{STEPS:08d}" in names
+    assert not any(name.startswith(".") for name in names)
 
 
 def test_all_workers_are_killed_at_once(tmp_path):
@@ -114,7 +117,8 @@ def test_an_evaluator_follows_the_checkpoints_keeps_the_best_and_may_be_killed(t
     assert f"[evaluator] finished at step {STEPS}" in out, out
     evaluations = Evaluations(str(tmp_path / "run")).read()
     steps = [step for step, _ in evaluations]
-    assert steps == sorted(set(steps)) and steps[-1] == STEPS
+    assert steps == sorted(set(steps))
+    assert steps[-1] == STEPS
     assert all(step % 50 == 0 for step in steps)  # where checkpoints were saved
     best = json.loads((tmp_path / "run" / "best" / "best.json").read_text())
     step, metrics = min(evaluations, key=lambda found: found[1]["loss"])
@@ -149,5 +153,6 @@ def test_sigterm_to_the_launcher_saves_what_is_on_the_ps_and_a_new_launch_goes_o
 
     launcher = start(stopped + 50)
     out, _ = launcher.communicate(timeout=90)
-    assert f"[chief] finished at step {stopped + 50}, " in out and "WENT BACK" not in out, out
+    assert f"[chief] finished at step {stopped + 50}, " in out, out
+    assert "WENT BACK" not in out, out
     assert launcher.returncode == 0

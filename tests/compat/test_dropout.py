@@ -24,7 +24,8 @@ def test_a_share_is_dropped_and_the_rest_is_scaled(given):
 
 def test_a_noise_shape_is_one_mask_for_what_it_leaves_out():
     y = ran(lambda x: layers.dropout(x, noise_shape=[None, 1], training=True), ONES).outputs[0]
-    assert (y == y[:, :1]).all() and 0 < (y == 0).mean() < 1
+    assert (y == y[:, :1]).all()
+    assert 0 < (y == 0).mean() < 1
 
 
 @pytest.mark.parametrize(

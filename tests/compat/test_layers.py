@@ -142,8 +142,11 @@ def test_reuse_finds_the_same_weights_and_regularizes_once(dense):
     assert list(found.variables) == ["d/kernel", "d/bias", "net/dense/kernel", "net/dense/bias"]
     assert len(found.regularization) == 2
     one, two, three, four, five, six = found.outputs
-    assert (one == two).all() and (one == three).all()
-    assert (four == five).all() and (four == six).all() and not (one == four).any()
+    assert (one == two).all()
+    assert (one == three).all()
+    assert (four == five).all()
+    assert (four == six).all()
+    assert not (one == four).any()
 
 
 def test_a_name_that_is_taken_is_tf1s_error():

@@ -51,7 +51,7 @@ def run(kind_name: str, seeds: list[int], folder: str) -> dict:
                 outcomes[case.run()] += 1
             except Wrong as error:
                 failures.append(f"{case}: {error}")
-            except Exception:  # noqa: BLE001 - the very thing that is looked for
+            except Exception:
                 failures.append(f"{case}: {traceback.format_exc()}")
             faulthandler.cancel_dump_traceback_later()
             shutil.rmtree(place)

@@ -293,7 +293,7 @@ class Text(Kind):
     def keys(self, batch):
         tokens, following = batch
         return [
-            tuple(a) + (b[-1],) for a, b in zip(tokens.tolist(), following.tolist(), strict=True)
+            (*tuple(a), b[-1]) for a, b in zip(tokens.tolist(), following.tolist(), strict=True)
         ]
 
     def problem(self, records, read, entries, was_open):

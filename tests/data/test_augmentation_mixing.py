@@ -94,7 +94,8 @@ def test_mixup_mixes_features_of_any_shape_and_needs_no_labels():
     table = np.random.default_rng(1).normal(size=(BATCH, 5)).astype("float32")
     mixup = Augmentation([keras.layers.MixUp(alpha=0.4)])
     found = mixup.train(table, positions=np.arange(BATCH), **KEYS)
-    assert found.shape == table.shape and not np.array_equal(found, table)
+    assert found.shape == table.shape
+    assert not np.array_equal(found, table)
     assert mixup.output_spec(tf.TensorSpec([5], tf.float32)) == tf.TensorSpec([5], tf.float32)
 
 

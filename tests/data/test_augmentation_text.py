@@ -103,14 +103,16 @@ def test_15_percent_are_chosen_of_which_80_are_masked_10_random_and_10_kept():
     assert abs(mask.mean() - 0.8001) < 4 * (0.8 * 0.2 / n) ** 0.5
     assert abs(kept.mean() - 0.1001) < 4 * (0.1 * 0.9 / n) ** 0.5
     random = masked[chosen][~mask & ~kept]
-    assert random.min() < 10 and random.max() > 990  # of the whole vocabulary
+    assert random.min() < 10
+    assert random.max() > 990
     assert abs(random.mean() - 499.5) < 4 * 288.7 / len(random) ** 0.5
 
 
 def test_special_tokens_are_never_chosen():
     x = np.random.default_rng(0).integers(0, 4, (200, 50))
     weight = trained(MASKING, x)[2]
-    assert weight[x <= 1].sum() == 0 and weight[x > 1].sum() > 500
+    assert weight[x <= 1].sum() == 0
+    assert weight[x > 1].sum() > 500
 
 
 def test_the_shares_can_be_set():
@@ -146,10 +148,12 @@ def test_inputs_and_targets_together_are_the_text():
     x = tokens(200, 100)
     inputs, targets, weight = trained(SPANS, x)
     # 15 tokens in 5 spans: 85 and 5 sentinels remain; 15, 5 sentinels and the last one go
-    assert inputs.shape == (200, 90) and targets.shape == (200, 21)
+    assert inputs.shape == (200, 90)
+    assert targets.shape == (200, 21)
     for i in range(200):
         text, count = restored(inputs[i], targets[i])
-        assert text == x[i].tolist() and count == 5
+        assert text == x[i].tolist()
+        assert count == 5
     np.testing.assert_array_equal(weight, 1)
 
 
@@ -178,11 +182,12 @@ def test_texts_of_any_length_rate_and_mean_come_together_again(lengths, width, r
 
 def test_spans_begin_anywhere_and_have_various_lengths():
     x = np.repeat(np.arange(1, 101)[None], 3000, axis=0)
-    inputs, targets, _ = trained(SPANS, x)
+    _inputs, targets, _ = trained(SPANS, x)
     taken = np.array([np.isin(np.arange(1, 101), row) for row in targets])
     share = taken.mean(axis=0)
     assert np.abs(share[5:-5] - 0.15).max() < 0.05
-    assert 0.02 < share[0] < 0.15 and 0.02 < share[-1] < 0.15  # text may begin and end in a span
+    assert 0.02 < share[0] < 0.15
+    assert 0.02 < share[-1] < 0.15
     starts = np.flatnonzero(targets[0] > 900)
     assert len(set(np.diff(starts))) > 1
 
@@ -190,8 +195,10 @@ def test_spans_begin_anywhere_and_have_various_lengths():
 def test_lengths_can_be_set_and_must_suffice():
     long = {**SPANS, "inputs_length": 128, "targets_length": 32}
     inputs, targets, weight = trained(long, tokens(4, 100))
-    assert inputs.shape == (4, 128) and targets.shape == weight.shape == (4, 32)
-    assert (inputs[:, 90:] == 0).all() and weight.sum() == 4 * 21
+    assert inputs.shape == (4, 128)
+    assert targets.shape == weight.shape == (4, 32)
+    assert (inputs[:, 90:] == 0).all()
+    assert weight.sum() == 4 * 21
     with pytest.raises(
         UserError, match=r"^SpanCorruption: targets_length=20 .* 100 tokens need 21"
     ):

@@ -68,7 +68,8 @@ def test_training_data_go_through_every_step_in_order():
     bound = high + 1.5 * (high - low)
     assert features["age"].tolist() == [20, 30, 30, 30, 30, 30, 40, 50, 60, np.float32(bound)]
     assert features["pay"].tolist() == [1, 3, 3, 3, 3, 3, 2, 3, 4, 3]
-    assert train.cleaning is cleaning and train.batch_size == 4
+    assert train.cleaning is cleaning
+    assert train.batch_size == 4
     assert touched(cleaning, 0) == [
         (1, 10), (1, 10), (1, 9), (1, 8), (1, 7), (1, 7), (1, 6), (1, 6)
     ]  # fmt: skip
@@ -136,7 +137,8 @@ def test_steps_can_be_used_for_several_cleanings_and_learn_nothing_themselves():
         cleaning = c.Cleaning(shared)
         cleaning.fit(ArraySource({"a": np.float32([value, NAN])}))
         fills.append(cleaning.steps[0].fitted["a"])
-    assert fills == [1, 7] and shared[0].fitted is None
+    assert fills == [1, 7]
+    assert shared[0].fitted is None
 
 
 def test_a_second_fit_is_refused_for_the_first_source_would_change():
@@ -153,7 +155,8 @@ def test_a_fit_that_fails_leaves_nothing_behind():
     source = ArraySource({"a": np.float32([1, NAN])})
     assert "no label" in message(cleaning.fit, source)
     assert "it is not fitted" in message(cleaning.apply, source)
-    assert cleaning.report.passes == [] and cleaning.steps[0].fitted is None
+    assert cleaning.report.passes == []
+    assert cleaning.steps[0].fitted is None
 
 
 @pytest.mark.parametrize("width", [1, 3])
@@ -242,7 +245,8 @@ def test_a_cleaned_source_trains():
         return model
 
     result = tfbig.train_distributed(build, input_fn, max_steps=4)
-    assert np.isfinite(result.loss) and result.global_step == 4
+    assert np.isfinite(result.loss)
+    assert result.global_step == 4
 
 
 def test_a_saved_cleaning_does_the_same_to_the_bit(tmp_path):
@@ -381,7 +385,7 @@ def test_what_cannot_be_cleaned_is_an_error():
 
 
 @pytest.mark.parametrize(
-    "given, told",
+    ("given", "told"),
     [
         ([], "Cleaning([]): expected a list of one or more steps."),
         (c.FillMissing(), "expected a list of one or more steps."),

@@ -165,7 +165,8 @@ def test_drop_duplicates_drops_what_pandas_drops(columns):
     if "image" in features:
         frame["left"], frame["right"] = features["image"][:, 0].T
     kept = ~frame.duplicated(subset=columns).to_numpy()
-    assert touched == [99 - kept.sum()] and touched[0] > 20
+    assert touched == [99 - kept.sum()]
+    assert touched[0] > 20
     np.testing.assert_array_equal(found[0]["a"], a[kept])
     np.testing.assert_array_equal(found[1], labels[kept])
 
@@ -192,7 +193,7 @@ def bounds_of(values: np.ndarray, method: str, factor: float) -> tuple[float, fl
 
 
 @pytest.mark.parametrize(
-    "method, factor", [("iqr", None), ("iqr", 0.5), ("zscore", None), ("zscore", 1)]
+    ("method", "factor"), [("iqr", None), ("iqr", 0.5), ("zscore", None), ("zscore", 1)]
 )
 def test_outliers_are_clipped_or_dropped_at_the_bounds_of_pandas(method, factor):
     a = skewed()
@@ -200,7 +201,8 @@ def test_outliers_are_clipped_or_dropped_at_the_bounds_of_pandas(method, factor)
     out = (a < low) | (a > high)
     found, touched = fit(c.ClipOutliers(method=method, factor=factor), {"a": a})
     np.testing.assert_allclose(found["a"], np.clip(a, low, high), rtol=1e-6)
-    assert touched == [out.sum()] and out.sum() > 3
+    assert touched == [out.sum()]
+    assert out.sum() > 3
     found, touched = fit(c.DropOutliers(method=method, factor=factor), {"a": a})
     np.testing.assert_array_equal(found["a"], a[~out])
     assert touched == [out.sum()]
@@ -280,7 +282,8 @@ def test_balance_weighs_classes_as_scikit_learn_does(kind):
     names = np.unique(classes)
     expected = compute_class_weight("balanced", classes=names, y=classes)[classes]
     np.testing.assert_allclose(weights, expected, rtol=1e-6)
-    assert weights.dtype == np.float32 and weights.sum() == pytest.approx(10)
+    assert weights.dtype == np.float32
+    assert weights.sum() == pytest.approx(10)
     np.testing.assert_array_equal(labels, ArraySource(KINDS[kind](y)).read(np.arange(10)))
     assert touched == [10]
 
@@ -299,7 +302,9 @@ def test_oversampling_repeats_every_example_as_often_as_can_be():
     (a, labels), touched = fit(c.Balance("oversample"), np.arange(11), y)
     assert np.bincount(labels).tolist() == [7, 7, 7]
     times = np.bincount(a)
-    assert times[:7].tolist() == [1] * 7 and sorted(times[7:10]) == [2, 2, 3] and times[10] == 7
+    assert times[:7].tolist() == [1] * 7
+    assert sorted(times[7:10]) == [2, 2, 3]
+    assert times[10] == 7
     assert touched == [4]
     np.testing.assert_array_equal(labels, y[a])
 
@@ -307,8 +312,10 @@ def test_oversampling_repeats_every_example_as_often_as_can_be():
 def test_undersampling_drops_examples_until_the_classes_are_equal():
     y = np.array([0] * 70 + [1] * 30)
     (a, labels), touched = fit(c.Balance("undersample", seed=1), np.arange(100), y)
-    assert np.bincount(labels).tolist() == [30, 30] and touched == [40]
-    assert len(set(a.tolist())) == 60 and (np.diff(a) > 0).all()
+    assert np.bincount(labels).tolist() == [30, 30]
+    assert touched == [40]
+    assert len(set(a.tolist())) == 60
+    assert (np.diff(a) > 0).all()
     again, _ = fit(c.Balance("undersample", seed=1), np.arange(100), y)
     other, _ = fit(c.Balance("undersample", seed=2), np.arange(100), y)
     np.testing.assert_array_equal(again[0], a)
@@ -329,7 +336,7 @@ def test_labels_that_are_no_classes_are_errors():
 
 
 @pytest.mark.parametrize(
-    "make, told",
+    ("make", "told"),
     [
         (lambda: c.FixTypes({}), "FixTypes({}): expected the types of columns by their names"),
         (lambda: c.FixTypes(["a"]), "FixTypes(['a']): expected the types of columns by their"),

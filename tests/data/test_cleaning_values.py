@@ -81,7 +81,7 @@ def test_numbers_are_spelled_in_ascii_and_are_finite():
 
 
 @pytest.mark.parametrize(
-    "column, expected",
+    ("column", "expected"),
     [
         (np.array([1.5, 2, np.nan, np.inf, 3e9, -2e9]), [0, 2, 0, 0, 0, -2_000_000_000]),
         (np.array([2**31 - 1, 2**31, -(2**31)]), [2**31 - 1, 0, -(2**31)]),

@@ -42,8 +42,10 @@ def test_a_csv_is_split_cleaned_stacked_and_batched(table):
     train, test = (configured.input_fn(mode, given) for mode in ("train", "eval"))
     assert (len(train), len(test), train.batch_size, test.batch_size) == (80, 20, 16, 16)
     (x, y), (x_test, y_test) = everything(train), everything(test)
-    assert x.dtype == np.float32 and x.shape == (80, 2)
-    assert y.sum() == 20 and y_test.sum() == 5
+    assert x.dtype == np.float32
+    assert x.shape == (80, 2)
+    assert y.sum() == 20
+    assert y_test.sum() == 5
     assert sorted(np.concatenate([x, x_test])[:, 0].tolist()) == list(range(100))
     filled = x[x[:, 0] % 10 == 3, 1]
     np.testing.assert_allclose(filled, x[x[:, 0] % 10 != 3, 1].mean(), rtol=1e-6)
@@ -60,7 +62,9 @@ def test_a_split_by_a_column_keeps_its_values_together(table, method):
         {row // 5 for row in everything(configured.input_fn(mode, given))[0]["a"]}
         for mode in ("train", "eval")
     )
-    assert train and validation and not train & validation
+    assert train
+    assert validation
+    assert not train & validation
 
 
 def test_a_split_by_a_column_reads_it_from_any_source(tmp_path):

@@ -1,6 +1,8 @@
 """DatasetFeed: stacks of a Dataset's own batches, and its position in a checkpoint."""
 
+import functools
 import logging
+import operator
 import time
 
 import numpy as np
@@ -67,7 +69,8 @@ def test_a_stack_has_rows_for_equal_parts_and_every_component_the_same_examples(
 @pytest.mark.parametrize(("length", "odd"), [(23, 3), (25, None), (5 * 256 + 1, None)])
 def test_the_size_of_the_last_batch_is_known_when_it_was_met_and_kept(length, odd):
     feed = feed_of(numbered(length))
-    assert feed.pull(0, 3).steps == 3 and feed.odd is None
+    assert feed.pull(0, 3).steps == 3
+    assert feed.odd is None
     read_pass(feed)
     assert feed.odd == odd
     later = feed_of(numbered(length))
@@ -223,7 +226,7 @@ def test_a_position_is_kept_again_after_resuming(tmp_path):
     third = resume(numbered(shuffle=shuffle), *save(second, tmp_path))
     assert third.position()["in_pass"] == 3
     first += read_pass(third)
-    assert sorted(sum(first, [])) == [10 * i for i in range(23)]
+    assert sorted(functools.reduce(operator.iadd, first, [])) == [10 * i for i in range(23)]
 
 
 def from_generator(order=(range(23), range(23))):

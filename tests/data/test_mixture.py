@@ -1,5 +1,8 @@
 """mix: several sources as one."""
 
+import functools
+import operator
+
 import numpy as np
 import pytest
 
@@ -42,7 +45,7 @@ def test_training_draws_by_the_weights_and_resumes_anywhere():
 
 def test_the_weights_go_along_with_map_and_batch():
     source = mix([numbered(0, 50), numbered(500, 50)], [0.75, 0.25]).map(lambda n: n * 2).batch(100)
-    drawn = sum(labels_of(feed_of(source), 0, 10), [])
+    drawn = functools.reduce(operator.iadd, labels_of(feed_of(source), 0, 10), [])
     assert sum(n >= 1000 for n in drawn) == 250
 
 

@@ -1,6 +1,7 @@
 """Batches by their numbers: the chief names them, and any worker reads them."""
 
 import functools
+import operator
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ def test_the_parts_of_a_datasets_batch_are_the_whole():
     reader = NumberedReader(dataset_feed, parts=3)
     parts = [reader.read(Numbers(0, 1), 1, part) for part in range(3)]
     found = [np.asarray(s.values[0])[: s.counts[0]].tolist() for s in parts]
-    assert sum(found, []) == [4, 5, 6, 7]
+    assert functools.reduce(operator.iadd, found, []) == [4, 5, 6, 7]
 
 
 @pytest.mark.parametrize("shuffled", [False, True])
@@ -69,7 +70,7 @@ def test_workers_that_share_a_dataset_read_each_batch_once_in_each_pass(shuffled
     one, other = NumberedReader(make), NumberedReader(make)
     for passes in range(3):
         found = read(one, passes, 0, 2) + read(other, passes, 2, 2) + read(one, passes, 4, 2)
-        assert sorted(sum(found, [])) == list(range(20))
+        assert sorted(functools.reduce(operator.iadd, found, [])) == list(range(20))
         assert read(other, passes, 5, 2) == []  # the pass has ended
 
 
@@ -118,5 +119,7 @@ def test_an_empty_pass_is_an_error():
 def test_arrays_of_a_stack_go_the_way_to_the_operation():
     feed = dataset_feed()
     *values, counts, sizes, offsets, steps = as_arrays(feed.pull(0, 5), feed.element_spec)
-    assert values[0].shape == (5, 4) and int(steps) == 5
-    assert counts.tolist() == sizes.tolist() == [4] * 5 and offsets.tolist() == [0] * 5
+    assert values[0].shape == (5, 4)
+    assert int(steps) == 5
+    assert counts.tolist() == sizes.tolist() == [4] * 5
+    assert offsets.tolist() == [0] * 5

@@ -56,7 +56,8 @@ def test_lengths_beyond_memory_work(length):
     positions = np.array([0, 1, length // 2, length - 1])
     found = permuted(positions, 3, np.zeros(4, np.int64), length)
     assert len(set(found.tolist())) == 4
-    assert 0 <= found.min() and found.max() < length
+    assert found.min() >= 0
+    assert found.max() < length
     assert found.max() > length // 1000
 
 

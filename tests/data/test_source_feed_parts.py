@@ -1,5 +1,7 @@
 """SourceFeed with bad records, several threads, several workers and augmentation."""
 
+import functools
+import operator
 import threading
 
 import keras
@@ -139,7 +141,9 @@ def test_workers_read_their_shares_of_each_global_batch_and_nothing_else(order, 
     assert sorted(n for share in shares for batch in share for n in batch) == list(range(50))
     if order == "random":
         whole = batches_of(feed_of(ArraySource(np.arange(50)).batch(8)), 0, 7)
-        assert [sum((share[i] for share in shares), []) for i in range(7)] == whole
+        assert [
+            functools.reduce(operator.iadd, (share[i] for share in shares), []) for i in range(7)
+        ] == whole
 
 
 class Mixing:
@@ -179,7 +183,8 @@ def test_augmentation_sees_the_step_and_the_places_of_each_batch():
 def test_partners_of_other_workers_are_read_by_their_numbers(order):
     workers = [feed_of(mixing(), order=order, worker=w, workers=3) for w in range(3)]
     together = [
-        sum(parts, []) for parts in zip(*(batches_of(f, 0, 6) for f in workers), strict=True)
+        functools.reduce(operator.iadd, parts, [])
+        for parts in zip(*(batches_of(f, 0, 6) for f in workers), strict=True)
     ]
     if order == "random":
         assert together == batches_of(feed_of(mixing()), 0, 6)

@@ -36,7 +36,7 @@ class Ran(NamedTuple):
     history: list[dict[str, float]]
     epochs: list[dict[str, float]]
     evaluation: dict[str, float]
-    warnings: list[str] = []  # noqa: RUF012
+    warnings: list[str] = []
 
 
 class Impossible(Exception):

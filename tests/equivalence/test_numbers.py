@@ -21,7 +21,7 @@ RUNS = [
     for where in case.placements
 ]
 pytestmark = pytest.mark.slow
-every_run = pytest.mark.parametrize("where, name", RUNS)
+every_run = pytest.mark.parametrize(("where", "name"), RUNS)
 
 
 @every_run
@@ -72,7 +72,7 @@ def test_workers_end_with_the_same_results(outcomes, where, name):
 
 
 @pytest.mark.parametrize(
-    "where, name",
+    ("where", "name"),
     [run for run in RUNS if run.values[1].startswith("float16_infinite_gradient")],
 )
 def test_an_infinite_gradient_on_one_replica_skips_the_step_on_all(outcomes, where, name):

@@ -142,5 +142,6 @@ def test_the_files_hold_what_a_tf_1_saver_wrote(name, records):
     assert set(reader.get_variable_to_shape_map()) == set(final)
     for key, value in final.items():
         np.testing.assert_array_equal(reader.get_tensor(key), value)
-    assert final["global_step"] == STEPS and len(records["losses"]) == STEPS
+    assert final["global_step"] == STEPS
+    assert len(records["losses"]) == STEPS
     assert SLOTS[name] < set(final)

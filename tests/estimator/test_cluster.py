@@ -61,5 +61,6 @@ def test_two_workers_compute_what_one_device_does(kind, tmp_path, in_process):
     assert chief["after"]["global_step"] == 110
     assert other["after"] == pytest.approx(chief["after"])
     assert (chief["losses"], other["losses"]) == (10, 0)
-    assert len(chief["exported"]) == 1 and os.path.isdir(chief["exported"][0])
+    assert len(chief["exported"]) == 1
+    assert os.path.isdir(chief["exported"][0])
     assert not os.path.exists(tmp_path / "elsewhere" / "checkpoints")

@@ -48,7 +48,8 @@ def test_evaluate_equals_a_numpy_evaluation_of_predicts_output(dialect, request)
     predictions = list(trained.predict(iris.features_input_fn))
     p = np.stack([one["probabilities"] for one in predictions])
     assert len(predictions) == 150
-    assert set(result) == {"loss", "accuracy", "global_step"} and result["global_step"] == 60
+    assert set(result) == {"loss", "accuracy", "global_step"}
+    assert result["global_step"] == 60
     assert result["loss"] == pytest.approx(-np.log(p[range(150), iris.Y]).mean(), abs=1e-5)
     assert result["accuracy"] == pytest.approx((p.argmax(1) == iris.Y).mean(), abs=1e-6)
     assert result["accuracy"] > 0.9
@@ -75,7 +76,8 @@ def test_tensorflow_1_names_are_in_the_checkpoint(trained):
     reader = tf.train.load_checkpoint(trained.latest_checkpoint())
     kernel = reader.get_tensor("hidden/kernel")
     np.testing.assert_array_equal(trained.get_variable_value("hidden/kernel"), kernel)
-    assert kernel.shape == (4, 8) and trained.get_variable_value("global_step") == 60
+    assert kernel.shape == (4, 8)
+    assert trained.get_variable_value("global_step") == 60
     with pytest.raises(UserError, match="has no variable 'dense/kernel'; it has .*hidden/kernel"):
         trained.get_variable_value("dense/kernel")
 
@@ -132,7 +134,8 @@ def test_without_a_checkpoint_evaluate_uses_first_values_and_predict_says_so(tmp
     estimator = iris.estimator(tmp_path)
     with caplog.at_level(logging.WARNING, "tfbig"):
         result = estimator.evaluate(iris.eval_input_fn)
-    assert result["global_step"] == 0 and math.isfinite(result["loss"])
+    assert result["global_step"] == 0
+    assert math.isfinite(result["loss"])
     assert "Could not find trained model in model_dir" in caplog.text
     with pytest.raises(UserError, match="Could not find trained model in model_dir"):
         estimator.predict(iris.features_input_fn)
@@ -254,7 +257,8 @@ def test_a_killed_run_goes_on_in_a_new_process_to_the_same_bits(kind, tmp_path, 
 def test_two_replicas_compute_what_one_device_does(kind, tmp_path, in_process):
     one = in_process(runs.train_and_use, kind, str(tmp_path / "one"), "one_device", 1)
     two = in_process(runs.train_and_use, kind, str(tmp_path / "two"), "mirrored", 2)
-    assert two["ids"] == one["ids"] and len(two["ids"]) == 150
+    assert two["ids"] == one["ids"]
+    assert len(two["ids"]) == 150
     np.testing.assert_allclose(two["weights"], one["weights"], atol=1e-5)
     for name, value in one["result"].items():
         assert two["result"][name] == pytest.approx(value, abs=1e-5)

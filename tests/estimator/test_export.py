@@ -83,7 +83,8 @@ def test_parsed_examples_are_classified_regressed_and_predicted(trained, tmp_pat
     folder = estimator.export_saved_model(
         tmp_path / "out", PARSED, assets_extra={"a/words.txt": str(extra)}
     )
-    assert os.path.dirname(folder) == str(tmp_path / "out") and os.path.basename(folder).isdigit()
+    assert os.path.dirname(folder) == str(tmp_path / "out")
+    assert os.path.basename(folder).isdigit()
     assert (tmp_path / "out" / os.path.basename(folder) / "assets.extra/a/words.txt").exists()
     told = served(folder, iris.X[:3])
     assert {name: argument for name, (argument, _) in told.items()} == {
@@ -104,7 +105,8 @@ def test_parsed_examples_are_classified_regressed_and_predicted(trained, tmp_pat
 def test_raw_features_keep_their_names_and_a_second_export_another_folder(trained, tmp_path):
     estimator, p = trained
     one, two = (estimator.export_saved_model(tmp_path, RAW) for _ in range(2))
-    assert one != two and sorted(os.listdir(tmp_path)) == sorted(map(os.path.basename, (one, two)))
+    assert one != two
+    assert sorted(os.listdir(tmp_path)) == sorted(map(os.path.basename, (one, two)))
     told = served(two, iris.X)
     assert {name: argument for name, (argument, _) in told.items()} == dict.fromkeys(told, "x")
     values = np.array(told["predict"][1]["probabilities"], float)

@@ -211,7 +211,7 @@ def test_summaries_of_tensorflow_1_are_written(tmp_path):
     run(tmp_path, model_fn=with_fields(training_hooks=hooks))
     losses = plain_losses(tmp_path, 10)
     found = est.read_eval_metrics(folder)
-    assert {s: list(m.values())[0] for s, m in found.items()} == pytest.approx(
+    assert {s: next(iter(m.values())) for s, m in found.items()} == pytest.approx(
         {step: 2 * losses[step - 1] for step in (1, 5, 9)}, abs=1e-5
     )
 

@@ -36,7 +36,8 @@ def test_columns_of_a_frame_are_features():
     frame = pd.DataFrame({"age": [1.0, 2.0, 3.0], "job": ["a", "b", "c"]}, index=[4, 5, 6])
     labels = pd.Series([0, 1, 0], index=[4, 5, 6])
     ((features, read),) = batches(pandas_input_fn(frame, labels, shuffle=False))
-    assert features["age"].tolist() == [1, 2, 3] and features["job"].tolist() == [b"a", b"b", b"c"]
+    assert features["age"].tolist() == [1, 2, 3]
+    assert features["job"].tolist() == [b"a", b"b", b"c"]
     assert read.tolist() == [0, 1, 0]
     ((_, read),) = batches(pandas_input_fn(frame, frame[["age"]], shuffle=False))
     assert read["age"].tolist() == [1, 2, 3]

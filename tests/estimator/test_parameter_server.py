@@ -61,8 +61,10 @@ def test_workers_that_share_each_batch_compute_what_one_device_does(kind, tmp_pa
         assert told["after"]["global_step"] == 110
         np.testing.assert_allclose(told["weights"], one["weights"], atol=1e-5)
     chief = tasks.pop("chief")
-    assert chief["hook"] > 0 and not any(told["hook"] for told in tasks.values())
-    assert len(chief["exported"]) == 1 and os.path.isdir(chief["exported"][0])
+    assert chief["hook"] > 0
+    assert not any(told["hook"] for told in tasks.values())
+    assert len(chief["exported"]) == 1
+    assert os.path.isdir(chief["exported"][0])
     assert not any(told["exported"] for told in tasks.values())
     assert len(os.listdir(os.path.join(cluster, "export", "final"))) == 1
     events = os.listdir(os.path.join(cluster, "eval"))
@@ -85,5 +87,6 @@ def test_the_example_runs_with_an_evaluator(tmp_path):
     saved = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert saved == [f"ckpt-00000{step}" for step in (100, 200, 300, 400)]  # to be evaluated
     last = json.loads(lines[-1])  # the evaluator's
-    assert last["step"] == 400 and last["accuracy"] == pytest.approx(float(reached[1]), abs=1e-4)
+    assert last["step"] == 400
+    assert last["accuracy"] == pytest.approx(float(reached[1]), abs=1e-4)
     assert len(list((tmp_path / "run" / "export" / "final").iterdir())) == 1

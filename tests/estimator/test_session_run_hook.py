@@ -43,7 +43,8 @@ def test_it_is_told_of_every_step(tmp_path, caplog):
     with caplog.at_level(logging.INFO, "tfbig"):
         run(tmp_path, hook, steps=4)
     assert "steps are run one by one, more slowly, while the hook Recorder listens" in caplog.text
-    assert hook.told[0] == "begin" and hook.told[-1] == "end"
+    assert hook.told[0] == "begin"
+    assert hook.told[-1] == "end"
     steps = hook.told[1:-1]
     assert [s["loss"] for s in steps] == pytest.approx(plain_losses(tmp_path, 4), abs=1e-6)
     assert [int(s["more"][1]) for s in steps] == [0, 1, 2, 3]

@@ -46,7 +46,8 @@ def test_training_goes_on_from_it_as_a_session_would(written, tmp_path):
     estimator = iris.estimator(tmp_path / "run")
     estimator.train(lambda: one_batch().repeat(), steps=4)
     found = iris.values(tmp_path / "run")
-    assert found.keys() == expected.keys() and found["global_step"] == 9
+    assert found.keys() == expected.keys()
+    assert found["global_step"] == 9
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, atol=1e-6, err_msg=name)
     assert estimator.latest_checkpoint().startswith(str(tmp_path / "run" / "checkpoints"))

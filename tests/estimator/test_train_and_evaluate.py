@@ -57,7 +57,8 @@ def test_exporters_run_after_each_evaluation_with_a_checkpoint_of_its_step(tmp_p
     assert recorder.calls == [(8, False), (16, False), (20, True)]
     assert exported[0] == str(tmp_path / "export" / "recorder")
     assert exported[1:] == [str(exports(estimator, n)[-1]) for n in ("latest", "final")]
-    assert len(exports(estimator, "latest")) == 2 and len(exports(estimator, "final")) == 1
+    assert len(exports(estimator, "latest")) == 2
+    assert len(exports(estimator, "final")) == 1
     assert result == pytest.approx(estimator.evaluate(iris.eval_input_fn), abs=1e-5)
     assert set(tfbig.estimator.read_eval_metrics(estimator.eval_dir())) == {8, 16, 20}
     served = tf.saved_model.load(exported[2]).signatures["serving_default"]
@@ -173,7 +174,8 @@ def test_a_run_ends_where_an_evaluation_says_so_and_is_exported(tmp_path):
         s: m["loss"] for s, m in tfbig.estimator.read_eval_metrics(estimator.eval_dir()).items()
     }
     last = result["global_step"]
-    assert 5 < last < 200 and losses[last] < 0.8
+    assert 5 < last < 200
+    assert losses[last] < 0.8
     assert all(loss >= 0.8 for step, loss in losses.items() if step < last)
     assert estimator.get_variable_value("global_step") == last
     assert recorder.calls[-1] == (last, True)
@@ -231,6 +233,7 @@ def test_what_an_evaluator_finds_is_exported_by_the_checkpoint_that_it_has_evalu
     with caplog.at_level(logging.INFO, logger="tfbig"):
         after.on_evaluate(5, {name: found[name] for name in ("loss", "accuracy")})
         after.on_evaluate(4, {"loss": 1.0, "accuracy": 0.5})
-    assert recorder.calls == [(5, False)] and not after.save_now
+    assert recorder.calls == [(5, False)]
+    assert not after.save_now
     assert "the checkpoint of step 4 is not kept any more, and not exported" in caplog.messages
     assert set(tfbig.estimator.read_eval_metrics(estimator.eval_dir())) >= {4, 5}

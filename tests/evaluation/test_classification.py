@@ -1,5 +1,6 @@
 """Metrics of classifiers against scikit-learn's figures on the same predictions."""
 
+import itertools
 import math
 import warnings
 
@@ -40,7 +41,7 @@ def examples(seed, size, classes, levels, weighted):
 def measured(metrics, labels, predictions, weights, cuts=(0.3, 0.31, 0.9)):
     """The results, fed in uneven batches."""
     ends = [0, *(int(cut * len(labels)) for cut in cuts), len(labels)]
-    for start, end in zip(ends, ends[1:], strict=False):
+    for start, end in itertools.pairwise(ends):
         part = slice(start, end)
         update_all(
             metrics, labels[part], predictions[part], None if weights is None else weights[part]
@@ -102,7 +103,8 @@ def test_areas_of_many_classes_equal_scikit_learn(seed, size, classes, levels, w
         )
         assert got["roc_auc"] == pytest.approx(expected, **CLOSE)
         if len(np.unique(labels)) < classes:  # scikit-learn raises an error there
-            assert math.isnan(got["pr_auc"]) and math.isnan(got["roc_auc"])
+            assert math.isnan(got["pr_auc"])
+            assert math.isnan(got["roc_auc"])
         else:
             expected = sk.average_precision_score(labels, chances, sample_weight=weights)
             assert got["pr_auc"] == pytest.approx(expected, **CLOSE)
@@ -140,7 +142,7 @@ def test_two_classes_equal_scikit_learn(seed, size, levels, weighted, shape, dty
     np.testing.assert_allclose(got["confusion_matrix"], matrix)
 
 
-@pytest.mark.parametrize("task, classes", [("binary", 2), ("classes", 4)])
+@pytest.mark.parametrize(("task", "classes"), [("binary", 2), ("classes", 4)])
 def test_logits_and_one_hot_labels_give_the_figures_of_probabilities(task, classes):
     random = np.random.default_rng(0)
     logits = 3 * random.normal(size=[200, classes])
@@ -170,7 +172,7 @@ def test_an_example_of_weight_0_is_as_if_it_were_not_there(classes):
             np.testing.assert_allclose(got[name], value, rtol=1e-9, err_msg=name)
 
 
-@pytest.mark.parametrize("task, shape", [("binary", 1), ("binary", 2), ("classes", 3)])
+@pytest.mark.parametrize(("task", "shape"), [("binary", 1), ("binary", 2), ("classes", 3)])
 def test_the_caller_may_use_its_arrays_again(task, shape):
     labels, chances, weights = examples(5, 60, max(shape, 2), 9, True)
     chances = chances[:, 1:] if shape == 1 else chances
@@ -219,8 +221,10 @@ def test_calibration_is_the_gap_in_each_bin_weighted_by_its_examples():
     metric.update([0, 1, 1], chances)
     assert metric.result() == pytest.approx(abs(2 / 3 - 2.3 / 3))
     bins = metric.bins()
-    assert math.isnan(bins.accuracy[0]) and bins.accuracy[1] == pytest.approx(2 / 3)
-    assert bins.confidence[1] == pytest.approx(2.3 / 3) and list(bins.weight) == [0, 3]
+    assert math.isnan(bins.accuracy[0])
+    assert bins.accuracy[1] == pytest.approx(2 / 3)
+    assert bins.confidence[1] == pytest.approx(2.3 / 3)
+    assert list(bins.weight) == [0, 3]
 
 
 def test_a_confidence_on_an_edge_belongs_to_the_bin_below():
@@ -239,7 +243,7 @@ def test_calibration_equals_the_definition_written_out(seed, bins, binary):
     if binary:  # 1 - p rounds to another side of an edge than the other column
         confidence = np.maximum(chances[:, 1], 1 - chances[:, 1])
     edges, expected = np.linspace(0, 1, bins + 1), 0.0
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in itertools.pairwise(edges):
         inside = (confidence > low) & (confidence <= high)
         if inside.any():
             gap = np.average(right[inside], weights=weights[inside]) - np.average(

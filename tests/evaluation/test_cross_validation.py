@@ -72,12 +72,13 @@ def finished(validate, failure, folder):
 def test_a_fold_that_fails_is_named_in_one_sentence_and_its_log_is_kept(failure, folder):
     log = folder / "run/fold_2/fold.log"
     assert failure == f"fold 2 of 2: RuntimeError: out of luck (log: {log})"
-    assert "Traceback" in log.read_text() and "out of luck" in log.read_text()
+    assert "Traceback" in log.read_text()
+    assert "out of luck" in log.read_text()
 
 
 def test_each_fold_is_a_training_run_on_the_other_folds_with_a_seed_of_its_own(finished):
     """The same figures as of train_distributed on the same part with that seed."""
-    features, labels = arrays()
+    _features, labels = arrays()
     split = splitting.folds(len(labels), 2, labels=labels, seed=3)[1]
     result = tfbig.train_distributed(
         build,
@@ -225,4 +226,5 @@ def test_the_table_has_a_line_for_each_figure():
     assert title == "Cross-validation: 2 folds before SIGINT"
     assert head.split()[:4] == ["metric", "mean", "low", "high"]
     assert row.split()[0::4] == ["accuracy", "0.5000"]
-    assert row.split()[1] == "0.6250" and row.split()[-1] == "0.7500"
+    assert row.split()[1] == "0.6250"
+    assert row.split()[-1] == "0.7500"

@@ -150,6 +150,7 @@ def test_a_matrix_of_very_many_classes_is_left_out_unless_it_is_asked_for():
     crossentropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model = dense(4097, crossentropy)
     figures = tfbig.evaluate(model, source(Y))
-    assert "confusion_matrix" not in figures and "accuracy" in figures
+    assert "confusion_matrix" not in figures
+    assert "accuracy" in figures
     with pytest.raises(UserError, match="a confusion matrix of 4097 classes is too large"):
         tfbig.evaluate(model, source(Y), metrics=["confusion_matrix"])

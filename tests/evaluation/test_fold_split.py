@@ -42,7 +42,7 @@ def test_every_fold_has_its_share_of_each_class(stratify):
 def test_no_group_is_in_two_folds(groups, stratify):
     fold = fold_numbers(SOURCE, 3, stratify=stratify, groups=groups, seed=0)
     assert np.bincount(fold).tolist() == [0, 30, 30, 30]
-    assert all(len(set(fold[SITES == site])) == 1 for site in range(18))
+    assert all(len(set(fold[site == SITES])) == 1 for site in range(18))
 
 
 def test_without_both_the_folds_are_drawn_by_the_seed():

@@ -23,13 +23,16 @@ def test_probabilities_are_told_from_logits_by_the_first_batch(caplog):
         reading([0, 1], CHANCES * 2)
 
 
-@pytest.mark.parametrize("logits, why", [(CHANCES * 2, "sum 2"), (CHANCES - 1, "-0.9, below 0")])
+@pytest.mark.parametrize(
+    ("logits", "why"), [(CHANCES * 2, "sum 2"), (CHANCES - 1, "-0.9, below 0")]
+)
 def test_rows_that_are_no_probabilities_are_logits_and_it_is_said_once(logits, why, caplog):
     caplog.set_level(logging.INFO, logger="tfbig")
     metrics = metrics_for("classes", ["accuracy", "log_loss"])
     update_all(metrics, [0, 1], logits)
     update_all(metrics, [0, 1], CHANCES)  # logits may look like probabilities
-    assert caplog.text.count("read as logits") == 1 and why in caplog.text
+    assert caplog.text.count("read as logits") == 1
+    assert why in caplog.text
     softmax = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     chances = np.exp(CHANCES) / np.exp(CHANCES).sum(axis=1, keepdims=True)
     labelled = [softmax[0, 0], softmax[1, 1], chances[0, 0], chances[1, 1]]
@@ -63,7 +66,7 @@ def test_classes_of_every_position_are_examples():
 
 
 @pytest.mark.parametrize(
-    "labels, message",
+    ("labels", "message"),
     [
         ([0, 3], "a label is 3, but the predictions have 3 classes"),
         ([0, -1], "a label is -1"),
@@ -80,7 +83,7 @@ def test_labels_that_do_not_fit_are_refused(labels, message):
 
 
 @pytest.mark.parametrize(
-    "predictions, message",
+    ("predictions", "message"),
     [
         ([[0.5, np.nan, 0.5]] * 2, "NaN or infinity, the first in example 0"),
         ([[0, 0, 0], [1, np.inf, 0]], "the first in example 1"),
@@ -94,7 +97,7 @@ def test_predictions_that_are_no_scores_are_refused(predictions, message):
 
 
 @pytest.mark.parametrize(
-    "weights, message",
+    ("weights", "message"),
     [([1, -1], "a weight is -1"), ([1, np.nan], "a weight is nan"), ([1], r"shape \[1\]")],
 )
 def test_weights_that_do_not_fit_are_refused(weights, message):
@@ -103,7 +106,7 @@ def test_weights_that_do_not_fit_are_refused(weights, message):
 
 
 @pytest.mark.parametrize(
-    "labels, predictions, task",
+    ("labels", "predictions", "task"),
     [
         (np.array([0, 1]), np.zeros([2]), "binary"),
         (np.array([[0.0], [1.0]]), np.zeros([2, 1]), "binary"),

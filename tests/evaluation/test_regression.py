@@ -1,5 +1,6 @@
 """Metrics of regression against scikit-learn's figures on the same predictions."""
 
+import itertools
 import math
 
 import numpy as np
@@ -17,7 +18,7 @@ from tfbig.metrics.tasks import metrics_for
 def measured(labels, predictions, weights=None, cuts=(0.1, 0.15, 0.8)):
     metrics = metrics_for("regression")
     ends = [0, *(int(cut * len(labels)) for cut in cuts), len(labels)]
-    for start, end in zip(ends, ends[1:], strict=False):
+    for start, end in itertools.pairwise(ends):
         part = slice(start, end)
         update_all(
             metrics, labels[part], predictions[part], None if weights is None else weights[part]
@@ -52,7 +53,7 @@ def test_they_equal_scikit_learn(seed, size, outputs, offset, dtype, weighted):
 
 
 @pytest.mark.parametrize("labels", [[2.0] * 3, [0.1] * 3, [0.1] * 6])
-@pytest.mark.parametrize("predictions, r2", [(None, 1.0), (1.5, 0.0)])
+@pytest.mark.parametrize(("predictions", "r2"), [(None, 1.0), (1.5, 0.0)])
 def test_labels_without_spread_give_r2_of_1_or_0(labels, predictions, r2):
     labels = np.array(labels)
     guess = labels if predictions is None else labels * predictions
@@ -62,7 +63,8 @@ def test_labels_without_spread_give_r2_of_1_or_0(labels, predictions, r2):
 def test_r2_of_fewer_than_two_examples_is_not_defined():
     assert math.isnan(measured(np.array([1.0]), np.array([1.0]))["r2"])
     got = measured(np.array([1.0, 2.0]), np.array([1.0, 2.0]), np.array([1.0, 0.0]))
-    assert math.isnan(got["r2"]) and got["mae"] == 0
+    assert math.isnan(got["r2"])
+    assert got["mae"] == 0
 
 
 def test_a_column_of_predictions_goes_with_a_row_of_labels():
@@ -76,7 +78,7 @@ def test_no_examples_give_nan():
 
 
 @pytest.mark.parametrize(
-    "labels, predictions, message",
+    ("labels", "predictions", "message"),
     [
         ([1.0, 2.0], [[1.0, 2.0]] * 2, r"labels have shape \[2\], but predictions \[2, 2\]"),
         ([1.0, np.nan], [1.0, 2.0], "labels have NaN"),

@@ -60,13 +60,15 @@ def test_the_table_has_a_line_for_each_number_and_each_class():
 
 def test_hundreds_of_classes_are_cut_short():
     text = Report({"f1_per_class": {str(number): 0.5 for number in range(300)}}).text()
-    assert "250 more" in text and len(text.splitlines()) == 2 + 2 + 51
+    assert "250 more" in text
+    assert len(text.splitlines()) == 2 + 2 + 51
 
 
 def test_without_a_terminal_the_table_is_plain_and_on_one_it_has_lines():
     plain = io.StringIO()
     report().show(plain)
-    assert plain.getvalue() == report().text() + "\n" and plain.getvalue().isascii()
+    assert plain.getvalue() == report().text() + "\n"
+    assert plain.getvalue().isascii()
 
     class Terminal(io.StringIO):
         encoding = "utf-8"
@@ -76,7 +78,8 @@ def test_without_a_terminal_the_table_is_plain_and_on_one_it_has_lines():
 
     terminal = Terminal()
     Report({"accuracy": 0.5}, title="[red]runs[/red]").show(terminal)
-    assert "│" in terminal.getvalue() and "[red]runs[/red]" in terminal.getvalue()
+    assert "│" in terminal.getvalue()
+    assert "[red]runs[/red]" in terminal.getvalue()
 
 
 def test_metrics_json_holds_all_figures_and_null_for_what_is_undefined(tmp_path):
@@ -112,7 +115,8 @@ def test_all_plots_are_written_and_nothing_is_left_beside(tmp_path):
     assert sorted(os.listdir(tmp_path)) == sorted(names)
     for path in paths[1:]:
         with PIL.Image.open(path) as image:
-            assert min(image.size) > 450 and np.asarray(image.convert("L")).std() > 10
+            assert min(image.size) > 450
+            assert np.asarray(image.convert("L")).std() > 10
 
 
 def test_only_what_there_is_something_to_show_for_is_drawn(tmp_path):
@@ -131,7 +135,8 @@ def test_learning_curves_show_training_and_evaluation_by_step():
     assert list(training.get_xdata()) == list(range(10, 101, 10))
     assert list(evaluation.get_ydata()) == [2 / step for step in range(20, 101, 20)]
     assert [len(accuracy.lines), len(rate.lines)] == [1, 1]
-    assert loss.get_xlabel() == "step (updates)" and accuracy.get_ylabel() == "accuracy"
+    assert loss.get_xlabel() == "step (updates)"
+    assert accuracy.get_ylabel() == "accuracy"
 
 
 def test_values_that_are_not_finite_leave_a_gap_not_an_error():
@@ -170,7 +175,8 @@ def test_of_many_classes_the_worst_curves_are_named():
     chances = np.exp(np.eye(12)[labels] * 2 + RANDOM.normal(size=[400, 12]) * noise)
     axes = plots.figures(report(labels=labels, predictions=np.log(chances)))["roc"].axes[0]
     names = [line.get_label() for line in axes.lines if line.get_label()[0] != "_"]
-    assert names[0] == "8 classes of larger area" and len(names) == 1 + 4 + 1
+    assert names[0] == "8 classes of larger area"
+    assert len(names) == 1 + 4 + 1
 
 
 def test_a_curve_of_many_points_is_thinned_and_keeps_its_area(tmp_path):
@@ -178,7 +184,8 @@ def test_a_curve_of_many_points_is_thinned_and_keeps_its_area(tmp_path):
     made = report("binary", labels, labels + RANDOM.normal(size=50_000))
     line = plots.figures(made)["roc"].axes[0].lines[0]
     x, y = line.get_xydata().T
-    assert len(x) <= 1002 and (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, 1)
+    assert len(x) <= 1002
+    assert (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, 1)
     assert np.trapezoid(y, x) == pytest.approx(made.figures["roc_auc"], abs=1e-3)
 
 
@@ -187,7 +194,8 @@ def test_the_reliability_diagram_has_a_bar_for_each_confidence_that_occurs():
     above, below = plots.figures(made)["reliability"].axes
     assert [bar.get_height() for bar in above.patches] == [1.0, 0.0]
     heights = [bar.get_height() for bar in below.patches]
-    assert len(heights) == 15 and max(heights) == pytest.approx(12 / 13)
+    assert len(heights) == 15
+    assert max(heights) == pytest.approx(12 / 13)
     assert above.get_title().endswith("expected calibration error 0.138")
 
 

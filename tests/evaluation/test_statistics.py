@@ -103,7 +103,8 @@ def test_resamples_of_one_class_are_left_out_and_counted():
     assert 40 < interval.undefined < 100  # (2/3)³ + (1/3)³ = a third
     assert 0 <= interval.low <= interval.value == 0.5 <= interval.high <= 1
     nowhere = bootstrap("roc_auc", [1, 1], [0.1, 0.3], samples=10)
-    assert math.isnan(nowhere.low) and nowhere.undefined == 10
+    assert math.isnan(nowhere.low)
+    assert nowhere.undefined == 10
 
 
 def test_equal_models_do_not_differ():
@@ -115,7 +116,8 @@ def test_a_better_model_is_found_and_the_sign_is_that_of_the_first():
     worse = np.where(np.arange(200) % 4 == 0, 1 - CHANCES, CHANCES)
     for name in ("accuracy", "roc_auc"):
         test = paired_test(name, LABELS, CHANCES, worse, samples=400)
-        assert 0 < test.low < test.difference < test.high and test.p_value < 0.01
+        assert 0 < test.low < test.difference < test.high
+        assert test.p_value < 0.01
         turned = paired_test(name, LABELS, worse, CHANCES, samples=400)
         assert turned.difference == pytest.approx(-test.difference)
     assert paired_test("log_loss", LABELS, CHANCES, worse, samples=99).difference < 0
@@ -143,14 +145,15 @@ def test_one_model_may_give_logits():
     logits = np.log(CHANCES / (1 - CHANCES))
     for name in ("accuracy", "log_loss", "roc_auc"):
         test = paired_test(name, LABELS, logits, CHANCES, samples=50)
-        assert test.difference == pytest.approx(0, abs=1e-12) and test.p_value == 1
+        assert test.difference == pytest.approx(0, abs=1e-12)
+        assert test.p_value == 1
     other = np.clip(CHANCES + RANDOM.normal(size=200) / 9, 0.02, 0.98)  # no ties
     mixed = paired_test("roc_auc", LABELS, logits, other, samples=99)
     assert mixed == paired_test("roc_auc", LABELS, CHANCES, other, samples=99)
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    ("arguments", "message"),
     [
         (dict(samples=0), "samples=0"),
         (dict(confidence=95), "confidence=95"),

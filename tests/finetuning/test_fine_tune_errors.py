@@ -65,7 +65,8 @@ def message(model, features, labels, **keywords) -> str:
         tfbig.fine_tune(model, lambda: source, **keywords)
     assert not steps
     text = str(caught.value)
-    assert "\n" not in text and "\x1b" not in text
+    assert "\n" not in text
+    assert "\x1b" not in text
     return text
 
 
@@ -190,6 +191,7 @@ def test_arguments_that_do_not_go_together_or_are_unknown(keywords, says):
 def test_a_model_with_several_outputs():
     text = message(two_outputs(), X, Y, recipe=tfbig.Recipe(head=3))
     assert "Recipe.head=3 needs a Sequential or functional model with one output" in text
-    assert "'forked'" in text and "Build the new model in model_fn." in text
+    assert "'forked'" in text
+    assert "Build the new model in model_fn." in text
     text = message(two_outputs(), X, Y, recipe=tfbig.Recipe(freeze="backbone"))
     assert "is not compiled; write Recipe(loss=…), or pass a model_fn" in text

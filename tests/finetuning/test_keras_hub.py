@@ -29,7 +29,8 @@ def test_a_causal_lm_is_tuned_with_lora_on_two_replicas_as_on_one_device(in_proc
     for name, told in zip(names, found.values(), strict=True):
         assert told["apart"] < 1e-5, name
         assert told["losses"][0] == pytest.approx(told["losses"][1], abs=1e-5)
-        assert not told["changed"] and not told["same object"], name
+        assert not told["changed"], name
+        assert not told["same object"], name
         assert told["learned"] > 0.01, name
         assert told["class"] == f"{name}CausalLM"
 
@@ -74,7 +75,8 @@ def preset(saved, tmp_path):
 
 
 def assert_same(model: keras.Model, other: keras.Model) -> None:
-    assert type(model) is type(other) and model is not other
+    assert type(model) is type(other)
+    assert model is not other
     for ours, theirs in zip(model.weights, other.weights, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -154,7 +156,8 @@ def test_a_preset_that_could_do_harm_or_is_none_is_refused_with_its_cause(preset
     rewrite(preset, name, change)
     with pytest.raises(UserError) as raised:
         load_model(preset)
-    assert said in str(raised.value) and str(preset) in str(raised.value)
+    assert said in str(raised.value)
+    assert str(preset) in str(raised.value)
 
 
 def test_a_damaged_preset_is_an_error_that_names_it(preset):
@@ -291,7 +294,8 @@ def test_a_tuned_task_keeps_its_tokenizer_and_its_sampler(tmp_path):
         strategy="one_device",
         config=tfbig.RunConfig(jit_compile=False),
     ).model
-    assert tuned is not model and tuned.preprocessor is model.preprocessor
+    assert tuned is not model
+    assert tuned.preprocessor is model.preprocessor
     assert type(tuned.sampler) is keras_hub.samplers.GreedySampler
     tuned.save_to_preset(str(tmp_path / "tuned"))
     again = load_model(tmp_path / "tuned")

@@ -63,7 +63,8 @@ def test_the_optimizer_goes_on_where_it_was(model, paths, tmp_path, fmt):
     loaded.save(tmp_path / "again.keras")
     assert_same_optimizer(load_model(tmp_path / "again.keras"), model)
     ours = [loaded.train_on_batch(X, Y) for _ in range(2)]
-    assert int(loaded.optimizer.iterations.numpy()) == 8 and ours[0] != ours[1]
+    assert int(loaded.optimizer.iterations.numpy()) == 8
+    assert ours[0] != ours[1]
 
 
 @pytest.mark.parametrize("kind", ["SGD", "RMSprop", "AdamW"])
@@ -102,7 +103,8 @@ def test_a_compile_state_that_cannot_be_told_is_left_out_with_one_line(tmp_path,
         loaded = load_model(tmp_path / "model.h5")
     assert not loaded.compiled
     said = [r.getMessage() for r in caplog.records if r.name == "tfbig"]
-    assert len(said) == 1 and "without its compile state" in said[0]
+    assert len(said) == 1
+    assert "without its compile state" in said[0]
     np.testing.assert_array_equal(predictions(loaded), predictions(model))
 
 
@@ -241,14 +243,16 @@ def test_a_savedmodel_with_a_table_is_a_frozen_feature_extractor(tmp_path, caplo
         model = load_model(tmp_path / "lookup")
     assert "is a frozen feature extractor: it looks values up in a table" in caplog.text
     words = tf.constant(["b", "a", "c"])
-    assert model(words).numpy().tolist() == [2, 1, 0] and not model.trainable_variables
+    assert model(words).numpy().tolist() == [2, 1, 0]
+    assert not model.trainable_variables
     model.save(tmp_path / "again.keras")
     assert load_model(tmp_path / "again.keras")(words).numpy().tolist() == [2, 1, 0]
 
 
 def test_an_exported_models_gradients_are_those_of_its_layers(model, paths):
     loaded = load_model(paths["savedmodel"])
-    assert len(loaded.trainable_variables) == 6 and len(loaded.variables) == 8
+    assert len(loaded.trainable_variables) == 6
+    assert len(loaded.variables) == 8
     sizes = []
     for one in (model, loaded):
         variables = [v.value for v in one.trainable_variables]

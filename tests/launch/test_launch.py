@@ -122,7 +122,8 @@ def test_restarts_come_to_an_end(program):
     assert ran.code == 7
     assert ran.said_by("worker 0") == ["0", "1", "2"]
     failed = [line for line in ran.err if line.endswith("restart 2 of 2")]
-    assert len(failed) == 1 and len(ran.err) == 3
+    assert len(failed) == 1
+    assert len(ran.err) == 3
     assert ran.err[-1].endswith(" ended with exit code 7, after 2 restarts")
 
 

@@ -1,6 +1,7 @@
 """What tasks print arrives as whole lines with their names."""
 
 import io
+import itertools
 
 import pytest
 
@@ -48,8 +49,9 @@ def test_progress_is_shown_now_and_then_and_at_its_end(form, monkeypatch):
         clock[0] += 0.25
     printer.feed(b"\n")
     shown = [int(line.rstrip("%")) for line in stream.getvalue().splitlines()]
-    assert len(shown) == 4 and shown[-1] == 100  # 25 seconds
-    assert [b - a for a, b in zip(shown[:2], shown[1:3], strict=True)] == [40, 40]
+    assert len(shown) == 4
+    assert shown[-1] == 100
+    assert [b - a for a, b in itertools.pairwise(shown)] == [40, 40]
 
 
 def test_a_line_without_an_end_is_broken_and_not_kept():
@@ -76,4 +78,5 @@ def test_a_stream_that_takes_no_more_is_remembered_and_not_asked_again():
     printer = LinePrinter("", Full())
     printer.feed(b"one\n")
     printer.feed(b"two\n")
-    assert isinstance(printer.lost, BrokenPipeError) and asked == ["one\n"]
+    assert isinstance(printer.lost, BrokenPipeError)
+    assert asked == ["one\n"]

@@ -40,7 +40,8 @@ def test_workers_find_themselves_in_the_cluster():
     jobs = {"worker": ("127.0.0.1:11", "127.0.0.1:12")}
     assert [first.jobs, second.jobs, evaluator.jobs] == [jobs] * 3
     assert (first.task, second.task, evaluator.task) == ("worker 0", "worker 1", "evaluator")
-    assert first.is_chief and not second.is_chief
+    assert first.is_chief
+    assert not second.is_chief
 
 
 def test_a_cluster_with_a_ps_has_a_chief_of_its_own():

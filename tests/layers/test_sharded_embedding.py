@@ -149,9 +149,8 @@ def test_a_symbolic_output_is_as_the_real_one():
         ragged = isinstance(ids, tf.RaggedTensor)
         symbol = keras.Input([None], dtype="int64", ragged=ragged)
         spec, found = layer(symbol), layer(ids)
-        assert found.shape.is_compatible_with(spec.shape) and spec.ragged == (
-            ragged and combiner is None
-        )
+        assert found.shape.is_compatible_with(spec.shape)
+        assert spec.ragged == (ragged and combiner is None)
 
 
 def test_half_precision_casts_the_rows_and_not_the_table():

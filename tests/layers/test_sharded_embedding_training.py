@@ -196,7 +196,8 @@ def test_rows_that_no_batch_has_used_stay_as_they_are():
     keras.utils.set_random_seed(3)
     before, after = build().layers[1].embeddings, model.layers[1].embeddings
     used = np.isin(np.arange(rows), runs.arrays()[0])
-    assert used.any() and not used.all()
+    assert used.any()
+    assert not used.all()
     np.testing.assert_array_equal(before[~used], after[~used])
     assert (before[used] != after[used]).any(axis=1).all()
     slots = [v for v in model.optimizer.variables if "table" in v.path]

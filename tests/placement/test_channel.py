@@ -63,7 +63,8 @@ def together(channels, function) -> list:
 
 
 def test_every_task_has_its_place(star):
-    assert [c.index for c in star] == [0, 1, 2] and {c.count for c in star} == {3}
+    assert [c.index for c in star] == [0, 1, 2]
+    assert {c.count for c in star} == {3}
     assert [c.is_chief for c in star] == [True, False, False]
     assert star[2].describe(0) == "the chief at host0:1"
     assert star[0].describe(2) == "worker 2 at host2:3"
@@ -83,7 +84,9 @@ def test_all_get_the_chiefs_value_and_arrays(star):
     arrays = {"a": np.arange(3), "b": np.array(True)}
     for found in together(star, lambda c: c.broadcast_arrays(None if c.index else arrays)):
         assert list(found) == ["a", "b"]
-        assert found["a"].tolist() == [0, 1, 2] and found["b"].shape == () and found["b"]
+        assert found["a"].tolist() == [0, 1, 2]
+        assert found["b"].shape == ()
+        assert found["b"]
 
 
 def test_nobody_passes_a_barrier_before_the_last_has_come(star):
@@ -168,7 +171,9 @@ def test_a_task_that_leaves_is_no_loss_until_it_is_missed(star):
         channel.on_lost(seen.append)
     star[2].leave()
     star[2].leave()
-    assert star[0].lost(within=0.5) is None and star[1].lost(within=0) is None and not seen
+    assert star[0].lost(within=0.5) is None
+    assert star[1].lost(within=0) is None
+    assert not seen
     for error in together(star[:2], lambda c: c.all_gather(1)):
         assert type(error) is PeerLost
         assert str(error) == "worker 2 at host2:3 has left before gather was done"
@@ -456,6 +461,8 @@ def test_a_channel_of_one_task_is_alone():
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as sock:
         address = f"127.0.0.1:{sock.getsockname()[1]}"
     channel = preflight.join([address], 0, {})
-    assert channel.all_gather(1) == [1] and channel.broadcast(2) == 2 and channel.lost(0) is None
+    assert channel.all_gather(1) == [1]
+    assert channel.broadcast(2) == 2
+    assert channel.lost(0) is None
     channel.barrier()
     channel.leave()

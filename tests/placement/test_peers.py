@@ -9,12 +9,14 @@ from tfbig.placement.control.peers import Peers
 def test_a_task_alone_is_the_chief_of_one():
     peers = Peers()
     assert (peers.index, peers.count, peers.is_chief) == (0, 1, True)
-    assert peers.describe(0) == "the chief" and peers.describe(2) == "worker 2"
+    assert peers.describe(0) == "the chief"
+    assert peers.describe(2) == "worker 2"
 
 
 def test_what_a_task_alone_says_comes_back_as_it_is(tmp_path):
     peers, value = Peers(), {"steps": (1, 2)}
-    assert peers.all_gather(value)[0] is value and len(peers.all_gather(value)) == 1
+    assert peers.all_gather(value)[0] is value
+    assert len(peers.all_gather(value)) == 1
     assert peers.broadcast(value) is value
     array = np.arange(3)
     assert peers.broadcast_arrays({"a": array})["a"] is array
@@ -34,4 +36,5 @@ def test_nobody_is_lost_to_a_task_alone():
 
 
 def test_a_lost_peer_is_an_error_of_tfbig():
-    assert issubclass(PeerLost, TfbigError) and issubclass(PeerLost, RuntimeError)
+    assert issubclass(PeerLost, TfbigError)
+    assert issubclass(PeerLost, RuntimeError)

@@ -63,7 +63,8 @@ def test_who_is_missing_is_said_by_all_and_named_in_the_end(start, addresses):
     assert [chief["error"], chief["text"]] == ["PeerLost", text]
     assert [worker["error"], worker["text"]] == ["PeerLost", text]
     line = re.compile(rf"waiting for worker 2 at {addresses[2]} \(\d+ s\)")
-    assert any(map(line.fullmatch, chief["said"])) and any(map(line.fullmatch, worker["said"]))
+    assert any(map(line.fullmatch, chief["said"]))
+    assert any(map(line.fullmatch, worker["said"]))
     assert len(chief["said"]) == 2  # after 1.5 and 3 s
 
 
@@ -148,7 +149,8 @@ def test_a_task_that_comes_after_the_error_is_told_too(start, addresses):
     started[0].wait_for("starts")
     late = start(meet, addresses, 2)
     texts = {task.result()["text"] for task in [*started, late]}
-    assert len(texts) == 1 and texts.pop().startswith("the tasks were given different clusters: ")
+    assert len(texts) == 1
+    assert texts.pop().startswith("the tasks were given different clusters: ")
 
 
 def test_facts_that_differ_are_named_on_all_tasks(start, addresses):
@@ -256,9 +258,8 @@ def test_something_else_at_the_chiefs_address_is_named(addresses):
 
 
 def test_another_version_of_the_protocol_is_an_error_at_once(addresses):
-    with answer(addresses[0], b"tfbig-peers-9\n"):
-        with pytest.raises(UserError) as raised:
-            preflight.join(addresses, 1, {})
+    with answer(addresses[0], b"tfbig-peers-9\n"), pytest.raises(UserError) as raised:
+        preflight.join(addresses, 1, {})
     assert str(raised.value) == (
         f"the chief at {addresses[0]} has another version of tfbig: it speaks "
         "b'tfbig-peers-9\\n' and not b'tfbig-peers-1\\n'; install the same version for all tasks."

@@ -30,12 +30,15 @@ ONE = ["Placement", "one_device", 1]
 @pytest.mark.parametrize("strategy", ["auto", "one_device"])
 def test_one_cpu_is_one_device(strategy, devices):
     placement = make_placement(strategy, devices)
-    assert facts(placement) == ONE and placement.compiles_whole_loop
+    assert facts(placement) == ONE
+    assert placement.compiles_whole_loop
     with placement.scope():
         variable = tf.Variable(1.0)
-    assert variable.device.endswith("CPU:0") and placement.owns(variable)
+    assert variable.device.endswith("CPU:0")
+    assert placement.owns(variable)
     assert placement.run(lambda a, b: a + b, (1, 2)) == 3
-    assert placement.reduce_sum([variable]) == [variable] and placement.replica() == 0
+    assert placement.reduce_sum([variable]) == [variable]
+    assert placement.replica() == 0
     assert placement.describe() == "one device (CPU:0)"
 
 
@@ -55,7 +58,8 @@ def test_a_strategy_of_one_device_is_one_device(strategy):
 @without_gpu
 def test_the_default_strategy_is_one_device():
     placement = make_placement(tf.distribute.get_strategy())
-    assert facts(placement) == ONE and placement.device == "CPU:0"
+    assert facts(placement) == ONE
+    assert placement.device == "CPU:0"
 
 
 @pytest.fixture
@@ -100,7 +104,9 @@ def test_gpus_are_taken_by_number_or_name(strategy, devices, names, two_gpus):
 )
 def test_one_gpu_is_one_device(strategy, devices, device, two_gpus):
     placement = make_placement(strategy, devices)
-    assert facts(placement) == ONE and placement.device == device and not two_gpus
+    assert facts(placement) == ONE
+    assert placement.device == device
+    assert not two_gpus
 
 
 def test_more_gpus_than_there_are_is_an_error(two_gpus):

@@ -94,7 +94,8 @@ def test_train_distributed_leaves_the_callers_model_as_it_is_also_in_a_function(
     trained = []
     for model_fn in (*given, lambda: classifier(backbone)):
         result = tfbig.train_distributed(model_fn, input_fn, max_steps=2, config=CONFIG)
-        assert result.global_step == 2 and result.model is not model
+        assert result.global_step == 2
+        assert result.model is not model
         trained.append(result.model.get_weights())
         assert state(model) == before
     np.testing.assert_array_equal(backbone.layers[0].kernel.numpy(), kernel)
@@ -117,7 +118,8 @@ def test_train_distributed_says_that_it_trains_such_a_model_itself(caplog):
         result = tfbig.train_distributed(model, input_fn, max_steps=1, config=CONFIG)
     assert result.model is model
     said = [r.getMessage() for r in caplog.records if "is trained itself" in r.getMessage()]
-    assert len(said) == 1 and repr(model.name) in said[0]
+    assert len(said) == 1
+    assert repr(model.name) in said[0]
 
 
 def test_a_config_that_hands_over_a_layer_itself_is_refused():

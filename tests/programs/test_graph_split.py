@@ -39,8 +39,10 @@ def apply(graph, factor=1.0):
 def test_the_update_begins_with_the_gradients():
     graph = Graph()
     split = graph.split(lambda g: tf.group(apply(g)))
-    assert split.cuts == {graph.gradient.name} and split.compute == []
-    assert graph.loss.op.name not in split.update and graph.x.op.name not in split.update
+    assert split.cuts == {graph.gradient.name}
+    assert split.compute == []
+    assert graph.loss.op.name not in split.update
+    assert graph.x.op.name not in split.update
 
 
 @pytest.mark.parametrize("form", ["inside", "beside", "chained"])
@@ -59,7 +61,8 @@ def test_what_is_computed_from_the_batch_and_waited_for_runs_in_the_other_half(f
 
     graph = Graph()
     split = graph.split(train)
-    assert graph.kept in split.compute and graph.kept not in split.update
+    assert graph.kept in split.compute
+    assert graph.kept not in split.update
     assert split.cuts == {graph.gradient.name}
     assert any(graph.split_graph.nodes[n].op == "AssignSubVariableOp" for n in split.update)
 

@@ -33,7 +33,8 @@ def test_a_function_is_called_once_and_its_model_used():
         models.append(compiled())
         return models[-1]
 
-    assert build(model_fn) is models[0] and len(models) == 1
+    assert build(model_fn) is models[0]
+    assert len(models) == 1
 
 
 def units(hidden, params=None):
@@ -94,13 +95,16 @@ def test_a_model_is_rebuilt():
 def test_a_model_that_cannot_be_rebuilt_is_used_where_it_is_or_refused(name):
     make, reason = NOT_REBUILT[name]
     model = make()
-    assert build(model) is model and model.compiled
+    assert build(model) is model
+    assert model.compiled
     with pytest.raises(UserError) as raised:
         build(model, owned=False)
     message = str(raised.value)
     assert message.startswith(f"{type(model).__name__} cannot be made again on the replicas' dev")
     assert message.endswith("; pass a function that builds and compiles it.")
-    assert reason in message and "\n" not in message and len(message) < 500
+    assert reason in message
+    assert "\n" not in message
+    assert len(message) < 500
 
 
 # A strategy.

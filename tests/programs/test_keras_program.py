@@ -133,7 +133,8 @@ def test_padding_adds_nothing_to_a_loss_or_its_denominator(case):
     (plain,) = forward(program, batch(features, labels, weight)).terms
     (padded,) = forward(program, batch(features, labels, weight, rows=9)).terms
     np.testing.assert_allclose(padded.total, plain.total, **CLOSE)
-    assert padded.per_row == plain.per_row and padded.nominal == plain.nominal
+    assert padded.per_row == plain.per_row
+    assert padded.nominal == plain.nominal
     if plain.denominator is None:
         assert padded.denominator is None
     else:

@@ -121,4 +121,5 @@ def test_random_numbers_in_a_loss_differ_from_step_to_step(loss):
         variable.assign(value)
     second = forward(program, batch(x(4), x(2)))
     assert float(first.terms[0].total) != float(second.terms[0].total)
-    assert not program.in_sequence and not first.terms[0].doubt
+    assert not program.in_sequence
+    assert not first.terms[0].doubt

@@ -85,7 +85,9 @@ def test_training_makes_all_variables_by_name():
         "optimizer/sgd/out_kernel_0_momentum": (4, 1),
         "optimizer/sgd/out_bias_0_momentum": (1,),
     }
-    assert len(program.trainable) == 2 and program.state == [] and program.metric_variables == []
+    assert len(program.trainable) == 2
+    assert program.state == []
+    assert program.metric_variables == []
 
 
 def test_all_traces_and_modes_share_the_variables():
@@ -234,7 +236,8 @@ def test_a_loss_is_its_mean_over_the_batch(make, shape, kind, per_row):
     program = built(loss_is(make), (x(*shape, 4), classes(*shape)))
     given = batch(x(*shape, 4), classes(*shape))
     (term,) = forward(program, given).terms
-    assert term.kind == kind and float(term.per_row) == per_row
+    assert term.kind == kind
+    assert float(term.per_row) == per_row
     assert term.total.dtype == tf.float32
     kernel, bias = (program.named_variables()[f"model/out/{n}"] for n in ("kernel", "bias"))
     expected = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(
@@ -294,7 +297,8 @@ def test_a_metric_made_in_evaluation_alone_is_no_new_weight():
     run(program, batch(x(4), labels), training=False)
     results = program.metric_results()
     assert list(results) == ["f1_0", "f1_1", "f1_2"]
-    assert all(0 <= value <= 1 for value in results.values()) and any(results.values())
+    assert all(0 <= value <= 1 for value in results.values())
+    assert any(results.values())
 
 
 # What model_fn is given.
@@ -396,7 +400,8 @@ def test_an_estimator_style_function_has_features():
 def test_callbacks_see_the_optimizer_and_are_told_that_there_is_no_model():
     program = built()
     stand_in = program.callback_model()
-    assert isinstance(stand_in, ModelStandIn) and stand_in.stop_training is False
+    assert isinstance(stand_in, ModelStandIn)
+    assert stand_in.stop_training is False
     assert stand_in.optimizer is program.optimizer
     with pytest.raises(AttributeError, match=r"asked for model\.save, but an estimator-style mod"):
         stand_in.save("somewhere")

@@ -113,7 +113,8 @@ def test_a_value_of_the_last_batch_is_left_out_by_name(caplog):
         program = keras_program(build(OfBatch), x(4), x(2))
     assert sorted(program.metric_results(1.0)) == ["mse", "twice"]
     said = [r.getMessage() for r in caplog.records if "OfBatch.compute_metrics" in r.getMessage()]
-    assert len(said) == 1 and "'largest' from the last batch itself" in said[0]
+    assert len(said) == 1
+    assert "'largest' from the last batch itself" in said[0]
 
 
 def test_a_compute_metrics_that_cannot_be_traced_reports_the_metrics_with_a_warning(caplog):
@@ -136,4 +137,5 @@ def test_a_compute_metrics_that_cannot_be_traced_reports_the_metrics_with_a_warn
 
 def test_the_tracker_of_the_loss_is_the_one_that_a_model_s_own_methods_read():
     tracker = _private_api.loss_tracker(build(Changed))
-    assert tracker.name == "loss" and isinstance(tracker, keras.metrics.Mean)
+    assert tracker.name == "loss"
+    assert isinstance(tracker, keras.metrics.Mean)

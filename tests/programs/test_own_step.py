@@ -46,12 +46,14 @@ def test_the_kind_of_program_follows_from_the_methods_that_a_class_overrides():
     assert type(chosen(plain)) is KerasProgram
     program = chosen(adversaries())
     assert type(program) is OwnStepProgram
-    assert program.runs_itself(training=True) and program.runs_itself(training=False)
+    assert program.runs_itself(training=True)
+    assert program.runs_itself(training=False)
     tested = type("Tested", (keras.Sequential,), {"test_step": lambda self, data: {}})
     model = tested([keras.Input((4,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     program = chosen(model)
-    assert not program.runs_itself(training=True) and program.runs_itself(training=False)
+    assert not program.runs_itself(training=True)
+    assert program.runs_itself(training=False)
     assert program.pure
 
 
@@ -62,7 +64,8 @@ def test_building_makes_all_variables_and_changes_none():
     # Adam: 2 of its own and 2 slots for each of 4 weights; SGD: 2 and one for each of 2.
     assert sum(name.startswith("optimizer/") for name in named) == 2 + 8 + 2 + 2
     assert named["optimizer/adam/iteration"].numpy() == 0
-    assert program.optimizer is None and program.learning_rate() is None
+    assert program.optimizer is None
+    assert program.learning_rate() is None
     assert [c["name"] for c in program.optimizer_config()] == [
         o.name for o in program.model.optimizers.values()
     ]

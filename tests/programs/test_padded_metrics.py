@@ -100,7 +100,7 @@ def pads(model: keras.Model) -> bool:
 
 
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
-@pytest.mark.parametrize("make, output, labels", named(PADDED))
+@pytest.mark.parametrize(("make", "output", "labels"), named(PADDED))
 def test_padding_does_not_change_a_metric(make, output, labels, weighted):
     plain = compiled(make, output, labels, weighted=weighted)
     padded = compiled(make, output, labels, weighted=weighted)
@@ -116,7 +116,7 @@ def test_padding_does_not_change_a_metric(make, output, labels, weighted):
     np.testing.assert_allclose(result(padded), result(plain), rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("make, output, labels", named(NOT_PADDED))
+@pytest.mark.parametrize(("make", "output", "labels"), named(NOT_PADDED))
 def test_a_metric_that_takes_no_weight_for_an_example_is_given_batches_of_true_size(
     make, output, labels
 ):

@@ -158,15 +158,18 @@ def test_a_model_is_rebuilt_with_its_weights_and_class(name):
     copy = rebuilt(model)
     assert_same(copy, model)
     assert [w.trainable for w in copy.weights] == [w.trainable for w in model.weights]
-    assert copy.compiled and model.compiled
+    assert copy.compiled
+    assert model.compiled
 
 
 def test_a_model_that_was_never_built_is_rebuilt_unbuilt():
     model = keras.Sequential([layers.Dense(2)])
     model.compile("sgd", "mse")
     copy = rebuilt(model)
-    assert copy is not model and not copy.built
-    assert copy(x(4)).shape == (6, 2) and not model.built
+    assert copy is not model
+    assert not copy.built
+    assert copy(x(4)).shape == (6, 2)
+    assert not model.built
 
 
 def own_loss(labels, outputs):
@@ -260,7 +263,8 @@ def test_a_rebuilt_model_s_optimizer_starts_anew_and_takes_the_same_steps(name):
     model = compiled(optimizer=OPTIMIZERS[name]())
     model.layers[0].bias.assign([1.0, -1.0])
     copy = rebuilt(model)
-    assert copy.optimizer is not model.optimizer and type(copy.optimizer) is type(model.optimizer)
+    assert copy.optimizer is not model.optimizer
+    assert type(copy.optimizer) is type(model.optimizer)
     for each in (model, copy):
         each.fit(x(4), x(2, seed=2), batch_size=2, epochs=1, shuffle=False, verbose=0)
     for ours, theirs in zip(copy.weights, model.weights, strict=True):

@@ -81,7 +81,8 @@ def test_a_file_s_weights_come_to_the_layers_of_their_names(tmp_path, monkeypatc
         trained(SAVED, tmp_path, 1)
     same = towers(*SAVED)
     same.set_weights([np.zeros_like(w) for w in same.get_weights()])
-    assert len(load_weights(same, tmp_path).loaded) == 6 and biases(same) == VALUES
+    assert len(load_weights(same, tmp_path).loaded) == 6
+    assert biases(same) == VALUES
     load_weights(same, tmp_path, by="exact")
     assert biases(same) == VALUES
     if not earlier:
@@ -145,7 +146,8 @@ def test_a_name_that_a_layer_makes_from_its_own_is_automatic_too():
             self.inner = layers.Dense(2, name=f"inner_{self.name}")
 
     automatic = automatic_names(keras.Sequential([Pre()]))
-    assert {"pre", "dense", "sequential"} <= automatic and "inner" not in automatic
+    assert {"pre", "dense", "sequential"} <= automatic
+    assert "inner" not in automatic
     renumber = Renumbering(automatic)
     assert renumber("pre_4/inner_pre_4/kernel") == "pre/inner_pre/kernel"
     assert renumber("pre_6/inner_pre_6/kernel_2") == "pre_1/inner_pre/kernel_2"

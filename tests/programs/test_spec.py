@@ -44,7 +44,8 @@ def test_the_fields_of_tf_estimator_are_there():
             evaluation_hooks=[hook],
             prediction_hooks=[hook],
         )
-    assert spec.scaffold is scaffold and spec.prediction_hooks == [hook]
+    assert spec.scaffold is scaffold
+    assert spec.prediction_hooks == [hook]
 
 
 def sgd(rate=0.1):

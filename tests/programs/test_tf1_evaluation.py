@@ -135,7 +135,8 @@ def test_metrics_begin_anew_and_are_never_saved():
     assert evaluated(program, BATCHES) == first != evaluated(program, BATCHES[:1])
     assert not any("accuracy" in name or "@" in name for name in program.named_variables())
     program.select(True)
-    assert program.metric_results() == {} and program.metric_variables == []
+    assert program.metric_results() == {}
+    assert program.metric_variables == []
 
 
 def test_a_value_of_one_batch_is_refused():
@@ -163,7 +164,8 @@ def test_keras_metrics_and_layers_mix_with_tensorflow_1():
 
     program = new(model_fn)
     names = program.named_variables()
-    assert len(program.trainable) == 4 and len(program.state) == 3
+    assert len(program.trainable) == 4
+    assert len(program.state) == 3
     seed = names["model/seed_generator/seed_generator_state"].numpy()
     step(program, x(4), classes())
     moving = names["model/batch_normalization/moving_mean"].numpy()
@@ -171,7 +173,8 @@ def test_keras_metrics_and_layers_mix_with_tensorflow_1():
     assert (names["model/seed_generator/seed_generator_state"].numpy() != seed).any()
     build(program, x(4), classes(), training=False)
     found = evaluated(program, BATCHES, parts=2)
-    assert found["keras"] == pytest.approx(found["v1"]) and found["keras"] > 0
+    assert found["keras"] == pytest.approx(found["v1"])
+    assert found["keras"] > 0
     assert evaluated(program, BATCHES[:1]) != found
 
 

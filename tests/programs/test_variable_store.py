@@ -48,7 +48,8 @@ def test_layers_made_in_another_trace_find_their_variables():
     }
     second, again = traced(store, two_layers)
     np.testing.assert_array_equal(first, second)
-    assert again == names and len(store.variables) == 4
+    assert again == names
+    assert len(store.variables) == 4
     kernel, bias, kernel_1, bias_1 = store.variables.values()
     expected = np.tanh(x(4) @ kernel.numpy() + bias) @ kernel_1.numpy() + bias_1
     np.testing.assert_allclose(first, expected, rtol=1e-5, atol=1e-6)
@@ -94,7 +95,8 @@ def test_variables_are_made_with_their_own_values_dtypes_and_flags():
     store = new_store()
     traced(store, call)
     assert store.variables["scale"].numpy().tolist() == [1, 2, 3, 4]
-    assert store.variables["steps"].dtype == tf.int64 and int(store.variables["steps"]) == 7
+    assert store.variables["steps"].dtype == tf.int64
+    assert int(store.variables["steps"]) == 7
     assert store.trainable == {
         "scale": True,
         "steps": False,
@@ -124,7 +126,8 @@ def test_a_run_goes_on_where_names_were_left():
         tf.Variable(1.0, name="a")
     with store.continued() as more:
         tf.Variable(2.0, name="a")
-    assert more is names and names == ["a", "a_1"]
+    assert more is names
+    assert names == ["a", "a_1"]
     with store.scope() as names:
         assert float(tf.Variable(9.0, name="a")) == 1.0
     with store.continued():

@@ -49,8 +49,10 @@ def test_each_kind_of_preprocessing_layer_is_called_in_another_process(kind, tmp
     features = features.tolist() if features.dtype == object else features
     np.testing.assert_allclose(loaded.serve(tf.constant(features)), outputs(model, kind), 1e-6)
     ((endpoint, signature),) = answers
-    assert endpoint.signature is None and signature.signature == "serving_default"
-    assert not endpoint.random and np.isfinite(endpoint.outputs[0]).all()
+    assert endpoint.signature is None
+    assert signature.signature == "serving_default"
+    assert not endpoint.random
+    assert np.isfinite(endpoint.outputs[0]).all()
     if kind == "adapted StringLookup":  # known words and an unknown one
         assert set(endpoint.inputs[0].ravel()) == {"Ulm", "Graz", "Bonn"}
 
@@ -130,7 +132,8 @@ def test_what_does_not_work_is_an_error_and_leaves_the_earlier_export(
         tfbig.export(model, target, **arguments)
     text = str(raised.value)
     assert text.startswith(f"export to {str(target)!r}: the SavedModel that was written does not ")
-    assert text.endswith(". It was removed again.") and "\n" not in text
+    assert text.endswith(". It was removed again.")
+    assert "\n" not in text
     assert os.listdir(tmp_path / "here") == ["export"]
     assert (target / "saved_model.pb").read_bytes() == before
     tfbig.export(dense(), target)  # the process still answers
@@ -200,7 +203,8 @@ def test_an_example_is_used_where_no_batch_can_be_made_up(tmp_path, caplog, answ
         tfbig.export(functional, tmp_path / "bad", example={"other": [[1.0]], "id": [[1.0]]})
     tfbig.export(model, tmp_path / "without")
     assert "but not called, since the model takes no made-up batch" in caplog.text
-    assert caplog.text.count("pass example=") == 1 and answers[-1] == []
+    assert caplog.text.count("pass example=") == 1
+    assert answers[-1] == []
     assert sorted(os.listdir(tmp_path)) == ["with", "without"]
 
 
@@ -255,7 +259,8 @@ def test_arrays_of_every_kind_come_back(tmp_path):
     ]
     write_arrays(str(tmp_path / "a.npz"), arrays)
     for one, other in zip(read_arrays(str(tmp_path / "a.npz")), arrays, strict=True):
-        assert one.shape == other.shape and one.dtype == other.dtype
+        assert one.shape == other.shape
+        assert one.dtype == other.dtype
         if one.dtype == object:
             assert one.ravel().tolist() == [b"a\0", "é".encode(), b"", b"b"]
         else:
@@ -323,4 +328,5 @@ def test_a_checker_ends_when_it_is_told_to():
     own.start()
     first = own.pid
     own.end()
-    assert own.pid is None and not os.path.exists(f"/proc/{first}")
+    assert own.pid is None
+    assert not os.path.exists(f"/proc/{first}")

@@ -152,8 +152,10 @@ def test_a_directory_that_cannot_be_written_is_an_error(model, tmp_path):
             tfbig.export(model, directory)
         message = str(raised.value)
         assert message.startswith(f"export to {str(directory)!r} failed: ")
-        assert message.endswith("; give a directory that can be written.") and "\n" not in message
-    assert os.listdir(tmp_path) == ["file"] and (tmp_path / "file").read_text() == "mine"
+        assert message.endswith("; give a directory that can be written.")
+        assert "\n" not in message
+    assert os.listdir(tmp_path) == ["file"]
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,8 @@ def test_the_best_of_the_epochs_is_saved_in_a_run_that_goes_on_too(tmp_path):
     fit(rates(), saver("fit"))
     killed(lambda: [rates(), saver("ours")], 17, tmp_path / "run")
     found = [sorted(p.name for p in (tmp_path / name).iterdir()) for name in ("fit", "ours")]
-    assert found[0] == found[1] and [name[:2] for name in found[0]] == ["e1", "e2"]
+    assert found[0] == found[1]
+    assert [name[:2] for name in found[0]] == ["e1", "e2"]
 
 
 def rows(path):
@@ -296,7 +297,10 @@ def test_a_progbar_logger_takes_the_place_of_the_progress_line(capsys):
         config=tfbig.RunConfig(tf_random_seed=1, jit_compile=False),
     )
     shown = capsys.readouterr().out
-    assert "Epoch 2/2" in shown and "5/5" in shown and "loss: " in shown and "step 10" not in shown
+    assert "Epoch 2/2" in shown
+    assert "5/5" in shown
+    assert "loss: " in shown
+    assert "step 10" not in shown
 
 
 def test_a_profile_is_of_the_batches_that_were_asked_for(tmp_path):

@@ -54,7 +54,8 @@ def test_a_short_run_is_reported_without_a_warning_and_an_empty_one_not_at_all(c
     caplog.set_level(logging.INFO, "tfbig")
     wait = DataWait()
     wait.report("read faster")
-    assert wait.share is None and not caplog.messages
+    assert wait.share is None
+    assert not caplog.messages
     wait.add(0.3, 0.3)
     wait.report("read faster")
     assert caplog.messages == ["the step waited for data 50.0 % of the time"]

@@ -208,7 +208,8 @@ def test_a_changed_dataset_is_read_from_its_start_with_a_warning(changed, why, t
         if r.levelno == logging.WARNING and r.name == "tfbig"  # AutoGraph warns of lambdas
     ]
     assert len(warnings) == 1
-    assert why in warnings[0] and warnings[0].endswith("it is read from its start")
+    assert why in warnings[0]
+    assert warnings[0].endswith("it is read from its start")
 
 
 def test_a_run_that_has_reached_its_end_returns_what_it_had(tmp_path, caplog):

@@ -131,7 +131,7 @@ def test_slices_with_a_row_twice_are_added_up():
     assert gradient.numpy().tolist() == [[1], [2], [0]]
 
 
-@pytest.mark.parametrize("value, found", [(math.nan, True), (math.inf, False), (1e30, False)])
+@pytest.mark.parametrize(("value", "found"), [(math.nan, True), (math.inf, False), (1e30, False)])
 def test_nan_is_found_among_the_gradients_and_infinity_is_left_to_the_loss_scale(value, found):
     parts = [tf.ones([3]), None, tf.constant([0.0, value])]
 

@@ -19,7 +19,8 @@ def test_an_evaluation_is_in_the_entry_of_its_step_or_has_one_of_its_own():
     last = {f"val_{name}": value for name, value in result.metrics.items()}
     assert {name: result.history[-1][name] for name in last} == pytest.approx(last, abs=0)
     losses = [entry["val_loss"] for entry in result.history]
-    assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < losses[0]
 
 
 def test_without_an_evaluation_the_history_has_the_log_points_alone():

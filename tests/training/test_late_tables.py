@@ -63,7 +63,9 @@ def test_training_goes_on_while_tables_are_written(tmp_path, consistent, named):
     checkpoints = checkpoints_in(tmp_path, late)
     saved = variables(5)
     checkpoints.save(20, saved, {}, {}, {}, named=named)
-    assert late.busy and not checkpoints.completed_saves() and not checkpoints.steps()
+    assert late.busy
+    assert not checkpoints.completed_saves()
+    assert not checkpoints.steps()
     add_to(saved, 100)
     late.let.set()
 
@@ -119,8 +121,10 @@ def test_a_run_that_fails_gives_what_is_being_written_its_time(tmp_path, caplog)
     checkpoints = checkpoints_in(tmp_path, late)
     checkpoints.save(20, variables(5), {}, {}, {})
     checkpoints.abandon(0.05)
-    assert not checkpoints.steps() and late.busy
+    assert not checkpoints.steps()
+    assert late.busy
 
     late.let.set()
     checkpoints.abandon(20)
-    assert checkpoints.steps() == [20] and not late.busy
+    assert checkpoints.steps() == [20]
+    assert not late.busy

@@ -59,7 +59,7 @@ def by_hand() -> list[np.ndarray]:
     """The same training as a plain loop over all batches."""
     keras.utils.set_random_seed(1)
     model = build(attached=False)
-    first, normal, middle, head = model.layers
+    first, normal, middle, _head = model.layers
     model.optimizer.build(model.trainable_variables)
     for step, (x, y) in enumerate(dataset()):
         middle.trainable = step >= 10

@@ -32,7 +32,8 @@ def test_predictions_are_the_models_in_the_order_of_the_examples(kind):
         "features alone": lambda: tfbig.data.ArraySource(x).batch(16),
     }[kind]
     found = list(tfbig.predict(model, data))
-    assert len(found) == 85 and found[0].shape == (3,)
+    assert len(found) == 85
+    assert found[0].shape == (3,)
     np.testing.assert_allclose(np.array(found), model.predict(x, verbose=0), atol=1e-6)
 
 

@@ -130,7 +130,8 @@ def test_a_metric_with_several_values_cannot_be_monitored():
 def test_figures_in_both_forms():
     kept = {"loss": 0.5, "f1": [0.25, 1.0], "matrix": [[1.0, 2.0], [3.0, 4.0]]}
     arrays = as_fit_gives(kept)
-    assert arrays["loss"] == 0.5 and arrays["f1"].dtype == np.float32
+    assert arrays["loss"] == 0.5
+    assert arrays["f1"].dtype == np.float32
     assert arrays["matrix"].shape == (2, 2)
     numbers = {"loss": 0.5, "f1_0": 0.25, "f1_1": 1.0}
     numbers |= {f"matrix_{i}": i + 1.0 for i in range(4)}

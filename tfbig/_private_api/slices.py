@@ -281,7 +281,7 @@ def next_scale(optimizer: LossScaleOptimizer, finite: tf.Tensor, values: list) -
 
 
 class _NoOptimizer:
-    variables: list = []
+    variables: tuple = ()
 
     def stateless_apply(self, optimizer_variables, grads, trainable_variables):
         del optimizer_variables, grads

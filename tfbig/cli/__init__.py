@@ -1,0 +1,1 @@
+"""The command `tfbig`: one module for each verb."""

@@ -140,7 +140,7 @@ def by_time(times: Any, fractions: Sequence[float] = (0.8, 0.1, 0.1)) -> Split:
     """
     shares = _checked_fractions(fractions)
     times = _as_times(times)
-    moments, codes, sizes = np.unique(times, return_inverse=True, return_counts=True)
+    _moments, codes, sizes = np.unique(times, return_inverse=True, return_counts=True)
     return _split_of(_cut(sizes, shares, "different times")[codes])
 
 

@@ -64,8 +64,9 @@ def bootstrap(
     confidence: float = 0.95,
     task: str | None = None,
 ) -> Interval:
-    """The percentile bootstrap interval of a figure: Efron & Tibshirani, An Introduction to the
-    Bootstrap, 1993, chapter 13.
+    """The percentile bootstrap interval of a figure.
+
+    Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
 
     Resamples are as large as the set, drawn with replacement from its examples (sequences, for a
     language model), or from its groups if examples of one group are not independent. Intervals

@@ -100,7 +100,7 @@ class _Tail:
 
 
 def pools(node: _private_api.Node) -> str:
-    """ "max", "average" or "pick": how a call makes one place of many, or "" if it does not."""
+    """How a call pools positions: "max", "average" or "pick", or "" if it does not."""
     name = type(node.operation).__name__.lower()
     if name == "getitem":
         return "pick"

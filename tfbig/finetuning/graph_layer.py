@@ -94,7 +94,7 @@ class GraphLayer(keras.layers.Layer):
         values = [tf.convert_to_tensor(weight) for weight in self._parameters]
         given = {key: inputs[key] if key else inputs for key in self._inputs}
         outputs = self._function(given, values)
-        return outputs[""] if "" in outputs else outputs
+        return outputs.get("", outputs)
 
     def _imported(self, inputs: dict, values: list) -> dict:
         fed = {f"{name}:0": inputs[key] for key, name in self._inputs.items()}
@@ -154,7 +154,7 @@ def as_model(function, name: str) -> tuple[keras.Model, list[str]]:
         specs[i]["trained"] = False
     layer = GraphLayer(graph, inputs, ends, specs, name="graph")
     layer.set_weights([values[i] for i in _order(layer)])
-    given = symbols[""] if "" in symbols else symbols
+    given = symbols.get("", symbols)
     return keras.Model(given, layer(given), name=name), [specs[i]["path"] for i in unreached]
 
 
@@ -222,7 +222,7 @@ def _without_gradient(layer: GraphLayer, symbols: dict) -> list[int]:
     trained = [i for i, spec in enumerate(layer.get_config()["variables"]) if spec["trained"]]
     try:
         with tf.GradientTape() as tape:
-            outputs = layer(zeros[""] if "" in zeros else zeros)
+            outputs = layer(zeros.get("", zeros))
             total = tf.add_n(
                 [
                     tf.reduce_sum(tf.cast(o, tf.float32))

@@ -172,12 +172,13 @@ def _check_classes(path: str, name: str, config: dict, custom_objects: dict) -> 
             continue
         registered = item.get("registered_name") or kind
         known = module.split(".")[0] in ("keras", "keras_hub", "builtins")
-        if not known and kind not in custom_objects:
-            if keras.saving.get_registered_object(registered, custom_objects) is None:
-                raise UserError(
-                    f"{path} is refused: its {name} asks for {module}.{kind}, which is neither of "
-                    f"keras nor of keras_hub. Pass custom_objects={{{kind!r}: …}} if it is yours."
-                )
+        if known or kind in custom_objects:
+            continue
+        if keras.saving.get_registered_object(registered, custom_objects) is None:
+            raise UserError(
+                f"{path} is refused: its {name} asks for {module}.{kind}, which is neither of "
+                f"keras nor of keras_hub. Pass custom_objects={{{kind!r}: …}} if it is yours."
+            )
 
 
 def _dicts_in(config: Any) -> Iterator[dict]:

@@ -124,9 +124,9 @@ def _targets(model: keras.Model) -> list[tuple[keras.Variable, str, str]]:
 def _renumberings(model: keras.Model, path: str) -> list[Callable[[], Callable]]:
     """Makers of what renames weights before they are compared: of nothing, and a Renumbering."""
     folder = newest_checkpoint(path) if os.path.isdir(path) else None
-    if folder and os.path.isfile(os.path.join(folder, "metadata.json")):
-        if counts_all_numbers(folder):
-            return [functools.partial(Renumbering, None)]
+    by_tfbig = folder and os.path.isfile(os.path.join(folder, "metadata.json"))
+    if by_tfbig and counts_all_numbers(folder):
+        return [functools.partial(Renumbering, None)]
     return [lambda: str, functools.partial(Renumbering, automatic_names(model))]
 
 

@@ -84,7 +84,7 @@ def _in_file(path: str) -> list[Saved]:
     if kind != "hdf5":
         raise UserError(f"{path} is {kind}; weights come in .weights.h5, .h5 and .keras files.")
     with opened_hdf5(path) as file:
-        root = file["model_weights"] if "model_weights" in file else file
+        root = file.get("model_weights", file)
         return _by_layer(root) if "layer_names" in root.attrs else _in_tree(file)
 
 

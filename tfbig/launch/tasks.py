@@ -74,9 +74,10 @@ def environments(
         "PYTHONUNBUFFERED": "1",
         "TFBIG_LAUNCH_ATTEMPT": str(attempt),
     }
-    if any(task.type == "ps" for task in tasks):  # TensorFlow tells much of how tasks connect
-        if common.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":  # which is what tfbig sets
-            common["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    has_servers = any(task.type == "ps" for task in tasks)
+    # TensorFlow logs much about how tasks connect. "1" is what tfbig sets by itself.
+    if has_servers and common.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":
+        common["TF_CPP_MIN_LOG_LEVEL"] = "2"
     if any(task.type == "evaluator" for task in tasks):
         common["TFBIG_EVALUATOR"] = "1"
     share = max(1, len(os.sched_getaffinity(0)) // sum(task.trains for task in tasks))

@@ -1,0 +1,1 @@
+"""Metrics that are exact over any split of the data, for evaluation."""

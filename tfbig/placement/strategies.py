@@ -62,10 +62,10 @@ def make_placement(
             "on this task's own devices."
         )
     cluster = find_cluster() if strategy in _OF_CLUSTERS else None
-    if cluster is not None and strategy == "auto":
-        if trains or cluster.strategy != "parameter_server":
-            strategy = cluster.strategy
-            log.info("%s", cluster.explain())
+    chosen = cluster is not None and strategy == "auto"
+    if chosen and (trains or cluster.strategy != "parameter_server"):
+        strategy = cluster.strategy
+        log.info("%s", cluster.explain())
     if strategy == "multi_worker":
         return _join(cluster, devices)
     if strategy == "parameter_server":

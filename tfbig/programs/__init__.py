@@ -1,0 +1,1 @@
+"""What to compute: one interface over Keras models and model functions."""

@@ -90,7 +90,7 @@ class Forward(NamedTuple):
     terms: list[Term]
     state: list[tf.Tensor]
     metrics: list[tf.Tensor]
-    held: list[tf.Tensor] = []
+    held: Sequence[tf.Tensor] = ()
 
 
 class Program:
@@ -149,9 +149,13 @@ class Program:
     metric_sums: Sequence[str] = ()
 
     def build(self, spec: Any, run) -> None:
-        """Creates all variables. `spec`: the batch's structure; `run` calls a function as the
-        placement will: in a trace, on every replica; it returns the types of the operations that
-        were traced."""
+        """Creates all variables.
+
+        Args:
+            spec: the batch's structure.
+            run: calls a function as the placement will, in a trace, on every replica. It returns
+                the types of the operations that were traced.
+        """
         raise NotImplementedError
 
     def check_evaluation(self, spec: Any) -> None:
@@ -305,9 +309,8 @@ def _value_of(variable: Any) -> Any:
 
 def split_element(element: Any) -> tuple[Any, Any, Any]:
     """Splits what an input_fn yields into (features, labels, sample_weight)."""
-    if isinstance(element, tuple):
-        if len(element) <= 3 and element:
-            return (*element, *(None,) * (3 - len(element)))
+    if isinstance(element, tuple) and len(element) <= 3 and element:
+        return (*element, *(None,) * (3 - len(element)))
     return element, None, None
 
 

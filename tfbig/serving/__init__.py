@@ -1,0 +1,1 @@
+"""What leaves training: SavedModels, their signatures and the checks of them."""

@@ -1,0 +1,1 @@
+"""When to compute what: the step, the loop, checkpoints, evaluation and callbacks."""

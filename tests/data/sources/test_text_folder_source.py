@@ -261,7 +261,7 @@ def test_a_tokenizers_own_token_may_end_the_documents(folder, tokenizer):
 def test_a_large_document_is_cut_at_line_ends_to_be_made_into_tokens(
     tmp_path, tokenizer, monkeypatch
 ):
-    made, path = tokenizer
+    _made, path = tokenizer
     text = "the cat sat on the mat\n" * 50
     write(tmp_path, {"a.txt": b"small", "b.txt": text.encode(), "c.txt": b"last"})
     whole = tokens_of(TextFolderSource(tmp_path, sequence_length=1, tokenizer=path))

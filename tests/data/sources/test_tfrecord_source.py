@@ -33,7 +33,7 @@ def three_files(tmp_path):
 def test_all_examples_are_those_of_a_tfrecord_dataset(three_files):
     source = TFRecordSource(three_files, PARSE)
     files = sorted(tf.io.gfile.glob(three_files))
-    expected = [tf.io.parse_example(s, PARSE) for s in tf.data.TFRecordDataset(files).batch(50)][0]
+    expected = next(tf.io.parse_example(s, PARSE) for s in tf.data.TFRecordDataset(files).batch(50))
     batch = source.read(np.arange(50))
     assert len(source) == 50
     assert sorted(batch) == sorted(expected)

@@ -19,8 +19,10 @@ def slow_places(ends, start, length):
 def test_an_example_is_a_window_and_the_tokens_that_follow():
     source = TokenSource(np.arange(1000, 1011, dtype=np.uint16), sequence_length=4)
     tokens, following = source.read(np.array([1, 0, 1]))
-    assert tokens.tolist() == [[1004, 1005, 1006, 1007], [1000, 1001, 1002, 1003]] + [
-        [1004, 1005, 1006, 1007]
+    assert tokens.tolist() == [
+        [1004, 1005, 1006, 1007],
+        [1000, 1001, 1002, 1003],
+        [1004, 1005, 1006, 1007],
     ]
     np.testing.assert_array_equal(following, tokens + 1)
     assert (tokens.dtype, following.dtype, len(source)) == (np.int32, np.int32, 2)

@@ -1,0 +1,1 @@
+"""What the training loop reads: global batches, stacked, with their position in the data."""

@@ -1,0 +1,1 @@
+"""The order of examples: permutations, and their distribution over workers."""

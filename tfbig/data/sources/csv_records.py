@@ -217,8 +217,9 @@ class CsvFile:
 
     @functools.cached_property
     def _looked_over(self) -> tuple[bool, int, bool]:
-        """Whether the file is UTF-8 (pyarrow stops at a bad record that is not), its number of
-        lines, and whether the last one is whole.
+        """Whether the file is UTF-8, its number of lines, and whether the last one is whole.
+
+        pyarrow stops at a bad record that is not UTF-8.
         """
         decoder = codecs.getincrementaldecoder("utf-8")()
         lines, last, is_utf8 = 0, b"\n", True

@@ -130,7 +130,7 @@ class ImageFolderSource(Source):
                 return np.asarray(image).reshape(height, width, self._channels)
         except (_Undecodable, MemoryError):
             raise
-        except Exception as error:  # noqa: BLE001 - damaged files make Pillow raise nearly anything
+        except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             reason = reason if "cannot identify image file" not in reason else "no image is in it"
             raise _Undecodable(f"it cannot be decoded ({reason})") from error

@@ -73,7 +73,7 @@ class RowCacheWriter:
         self._partial = f"{path}.{os.getpid()}-{threading.get_ident()}.partial"
         self._rows = open(self._partial, "wb")  # noqa: SIM115
         self._rows.write(_MAGIC)
-        self._texts = tempfile.TemporaryFile(dir=folder)
+        self._texts = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         self._texts_size = 0
 
     def __enter__(self) -> "RowCacheWriter":

@@ -191,7 +191,7 @@ def _tokenizer_kind(path: str | os.PathLike, separator: str | None) -> _Kind:
         made = Tokenizer.from_str(data.decode())
     except OSError as error:
         raise UserError(f"tokenizer={path!r} cannot be read: {error.strerror or error}.") from error
-    except Exception as error:  # noqa: BLE001 - the library raises Exception itself
+    except Exception as error:
         raise UserError(
             f"tokenizer={path!r} is not a JSON file of the tokenizers library: {error}."
         ) from error

@@ -87,7 +87,7 @@ class TfdsSource(Source):
         numbers = np.asarray(indices).tolist()
         try:
             examples = self._examples.__getitems__(numbers)
-        except Exception as error:  # noqa: BLE001 - readers and decoders raise errors of many kinds
+        except Exception as error:
             found = self._bad(numbers)
             if not found:
                 raise
@@ -103,7 +103,7 @@ class TfdsSource(Source):
         for position, number in enumerate(numbers):
             try:
                 self._examples[number]
-            except Exception as error:  # noqa: BLE001 - as above; it is reported
+            except Exception as error:
                 reason = " ".join(str(error).split()) or type(error).__name__
                 reason = f"it cannot be read ({reason})"
                 found.append(BadRecord(self._place, number, reason, position))

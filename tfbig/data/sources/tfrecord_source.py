@@ -145,8 +145,10 @@ class TFRecordSource(Source):
         ]
 
     def _changed(self, which: int) -> bool:
-        """Whether a local file is another than the one that was indexed; far away it costs a
-        request to know."""
+        """Whether a local file is another than the one that was indexed.
+
+        For a remote file this is not checked, since it would cost a request.
+        """
         path = self._paths[which]
         try:
             return not files.is_remote(path) and files.signature(path) != self._signatures[which]

@@ -1,0 +1,1 @@
+"""Text documents and files of tokens."""

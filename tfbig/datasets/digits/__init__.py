@@ -123,7 +123,7 @@ def _cached_arrays(data_dir: str) -> dict[str, np.ndarray]:
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # absent, or damaged
         try:
             arrays = _arrays_from_tfds(data_dir)
-        except Exception as error:  # noqa: BLE001 - TFDS raises errors of many libraries
+        except Exception as error:
             reason = (str(error).strip() or repr(error)).splitlines()[0]
             logging.warning(
                 "digits: not prepared by TFDS in %s (%s); read from scikit-learn instead.",

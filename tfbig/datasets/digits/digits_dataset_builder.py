@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+from typing import ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -39,7 +40,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     """
 
     VERSION = tfds.core.Version(digits.VERSION)
-    RELEASE_NOTES = {digits.VERSION: "First release."}
+    RELEASE_NOTES: ClassVar[dict] = {digits.VERSION: "First release."}
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(

@@ -1,0 +1,1 @@
+"""How the tasks of a cluster find each other and agree."""

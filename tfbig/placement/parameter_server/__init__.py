@@ -1,0 +1,1 @@
+"""Parameters on servers: the chief schedules steps, workers compute, ps hold variables."""

@@ -1,0 +1,1 @@
+"""Replicas with a copy of every variable."""

@@ -128,10 +128,7 @@ def _not_taken(model: keras.Model, features: Any, error: Exception | None) -> Us
     given = [(path, tuple(t.shape)) for path, t in flatten_with_names(features)]
     inputs = keras.tree.flatten(getattr(model, "inputs", None) or [])
     takes = [(t.name if len(inputs) > 1 else "", tuple(t.shape)) for t in inputs]
-    if takes:
-        advice = f"it takes {_listed(takes)}"
-    else:
-        advice = f"Keras says: {_first_sentence(error)}"
+    advice = f"it takes {_listed(takes)}" if takes else f"Keras says: {_first_sentence(error)}"
     return UserError(
         f"the model {model.name!r} cannot be called with the features of input_fn, "
         f"{_listed(given)}; {advice}. Let input_fn give what the model takes."

@@ -1,0 +1,1 @@
+"""Programs of estimator-style model functions."""

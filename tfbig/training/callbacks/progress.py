@@ -117,10 +117,10 @@ class Progress(LoopCallback):
     def _is_live(self) -> bool:
         if self._wanted is not None:
             return self._wanted
-        if self._console is None:
-            # Asked of the stream itself: FORCE_COLOR makes rich take a pipe for a terminal.
-            if not (hasattr(sys.stdout, "isatty") and sys.stdout.isatty()):
-                return False
+        # The stream itself is asked, because FORCE_COLOR makes rich take a pipe for a terminal.
+        is_terminal = hasattr(sys.stdout, "isatty") and sys.stdout.isatty()
+        if self._console is None and not is_terminal:
+            return False
         from rich.console import Console
 
         console = self._console or Console()

@@ -66,7 +66,7 @@ class LateTables:
         def run() -> None:
             try:
                 complete()
-            except BaseException as error:  # noqa: BLE001  raised again in `wait`
+            except BaseException as error:
                 self._error = error
 
         self._thread = threading.Thread(target=run, name="tfbig-checkpoint", daemon=True)

@@ -72,15 +72,15 @@ class Follower:
                     note(history, step, validation(metrics))
                     self._progress.on_evaluate(step, as_numbers(metrics))
                 continue
-            if step in done and newest[1]["loop"]["ended"] is not None:
-                # It may be of an earlier run, which the chief is about to continue.
-                if self._checkpoints.saved_at(step) >= began or self._watch.has_left:
-                    return TrainResult(
-                        global_step=step,
-                        metrics=done[step],
-                        history=history,
-                        model_dir=self._checkpoints.model_dir,
-                    )
+            ended = step in done and newest[1]["loop"]["ended"] is not None
+            # It may be of an earlier run, which the chief is about to continue.
+            if ended and (self._checkpoints.saved_at(step) >= began or self._watch.has_left):
+                return TrainResult(
+                    global_step=step,
+                    metrics=done[step],
+                    history=history,
+                    model_dir=self._checkpoints.model_dir,
+                )
             self._watch.look()
             time.sleep(_LOOK_EVERY)
 

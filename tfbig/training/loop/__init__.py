@@ -1,0 +1,1 @@
+"""The loop: when to train, log, evaluate, save and stop."""

@@ -1,0 +1,1 @@
+"""The step: compute sums, then update."""

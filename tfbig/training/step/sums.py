@@ -1,5 +1,6 @@
 """What the parts of a global batch add up to."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -30,13 +31,13 @@ class Sums(NamedTuple):
     metrics: list[tf.Tensor]
     examples: list[tf.Tensor]
     other: list[tf.Tensor]
-    carried: list[tf.Tensor] = []
-    held: list[tf.Tensor] = []
+    carried: Sequence[tf.Tensor] = ()
+    held: Sequence[tf.Tensor] = ()
 
 
 def flat_sums(sums: Sums) -> list[tf.Tensor]:
     """All tensors that are sums, in one list."""
-    summed = sums._replace(carried=[], held=[])
+    summed = sums._replace(carried=(), held=())
     return [t for t in tf.nest.flatten(summed) if t is not None]
 
 

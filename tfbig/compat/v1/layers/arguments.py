@@ -30,7 +30,7 @@ def sizes(function: str, name: str, value: Any, count: int) -> tuple[int, ...]:
 
 
 def padding_of(function: str, padding: Any) -> str:
-    """ "valid" and "same" as TensorFlow's operations spell them."""
+    """Spells "valid" and "same" as TensorFlow's operations do."""
     found = str(padding).upper()
     if found not in ("VALID", "SAME"):
         raise UserError(f"layers.{function}: padding={padding!r}: expected 'valid' or 'same'.")
