@@ -6,10 +6,11 @@
 Importing the package is cheap: every public name is loaded on its first use.
 """
 
-import importlib
 import os
+from typing import TYPE_CHECKING
 
 from tfbig import _quiet
+from tfbig._lazy import lazy
 
 # INFO chatter of TensorFlow's C++ runtime says nothing a user can act on; warnings stay visible.
 # Both must be set before TensorFlow is imported, so that is done here and nowhere else.
@@ -19,57 +20,83 @@ _quiet.when_tensorflow_is_imported()
 
 __version__ = "0.1.0"
 
-_PUBLIC = {
-    "train_distributed": "tfbig.api",
-    "fine_tune": "tfbig.api",
-    "evaluate": "tfbig.api",
-    "predict": "tfbig.api",
-    "cross_validate": "tfbig.api",
-    "export": "tfbig.api",
-    "CrossValidation": "tfbig.evaluation.cross_validation",
-    "TrainResult": "tfbig.training.result",
-    "RunConfig": "tfbig.run_config",
-    "Recipe": "tfbig.finetuning.recipe",
-    "Estimator": "tfbig.estimator.estimator",
-    "EstimatorSpec": "tfbig.programs.model_fn.spec",
-    "ModeKeys": "tfbig.programs.model_fn.spec",
-    "TrainSpec": "tfbig.estimator.specs",
-    "EvalSpec": "tfbig.estimator.specs",
-    "train_and_evaluate": "tfbig.estimator.train_evaluate",
-    "LatestExporter": "tfbig.estimator.exporters",
-    "FinalExporter": "tfbig.estimator.exporters",
-    "BestExporter": "tfbig.estimator.best_exporter",
-    "WarmStartSettings": "tfbig.estimator.warm_start",
-    "stop_if_higher_hook": "tfbig.estimator.hooks.early_stopping",
-    "stop_if_lower_hook": "tfbig.estimator.hooks.early_stopping",
-    "stop_if_no_decrease_hook": "tfbig.estimator.hooks.early_stopping",
-    "stop_if_no_increase_hook": "tfbig.estimator.hooks.early_stopping",
-}
-_MODULES = {
-    "callbacks": "tfbig.callbacks",
-    "compat": "tfbig.compat",
-    "data": "tfbig.data",
-    "datasets": "tfbig.datasets",
-    "errors": "tfbig.errors",
-    "estimator": "tfbig.estimator",
-    "finetuning": "tfbig.finetuning",
-    "layers": "tfbig.layers",
-    "models": "tfbig.models",
+_NAMES: dict[str, str | None] = {
+    "train_distributed": "api",
+    "fine_tune": "api",
+    "evaluate": "api",
+    "predict": "api",
+    "cross_validate": "api",
+    "export": "api",
+    "CrossValidation": "evaluation.cross_validation",
+    "TrainResult": "training.result",
+    "RunConfig": "run_config",
+    "Recipe": "finetuning.recipe",
+    "Estimator": "estimator.estimator",
+    "EstimatorSpec": "programs.model_fn.spec",
+    "ModeKeys": "programs.model_fn.spec",
+    "TrainSpec": "estimator.specs",
+    "EvalSpec": "estimator.specs",
+    "train_and_evaluate": "estimator.train_evaluate",
+    "LatestExporter": "estimator.exporters",
+    "FinalExporter": "estimator.exporters",
+    "BestExporter": "estimator.best_exporter",
+    "WarmStartSettings": "estimator.warm_start",
+    "stop_if_higher_hook": "estimator.hooks.early_stopping",
+    "stop_if_lower_hook": "estimator.hooks.early_stopping",
+    "stop_if_no_decrease_hook": "estimator.hooks.early_stopping",
+    "stop_if_no_increase_hook": "estimator.hooks.early_stopping",
+    "callbacks": None,
+    "compat": None,
+    "data": None,
+    "datasets": None,
+    "errors": None,
+    "estimator": None,
+    "finetuning": None,
+    "layers": None,
+    "models": None,
 }
 
-__all__ = ["__version__", *_PUBLIC, *_MODULES]
+__all__ = ["__version__", *_NAMES]
 
-
-def __getattr__(name: str):
-    if name in _PUBLIC:
-        value = getattr(importlib.import_module(_PUBLIC[name]), name)
-    elif name in _MODULES:
-        value = importlib.import_module(_MODULES[name])
-    else:
-        raise AttributeError(f"module 'tfbig' has no attribute {name!r}")
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_PUBLIC, *_MODULES])
+if TYPE_CHECKING:
+    from tfbig import (
+        callbacks as callbacks,
+        compat as compat,
+        data as data,
+        datasets as datasets,
+        errors as errors,
+        estimator as estimator,
+        finetuning as finetuning,
+        layers as layers,
+        models as models,
+    )
+    from tfbig.api import (
+        cross_validate as cross_validate,
+        evaluate as evaluate,
+        export as export,
+        fine_tune as fine_tune,
+        predict as predict,
+        train_distributed as train_distributed,
+    )
+    from tfbig.estimator.best_exporter import BestExporter as BestExporter
+    from tfbig.estimator.estimator import Estimator as Estimator
+    from tfbig.estimator.exporters import (
+        FinalExporter as FinalExporter,
+        LatestExporter as LatestExporter,
+    )
+    from tfbig.estimator.hooks.early_stopping import (
+        stop_if_higher_hook as stop_if_higher_hook,
+        stop_if_lower_hook as stop_if_lower_hook,
+        stop_if_no_decrease_hook as stop_if_no_decrease_hook,
+        stop_if_no_increase_hook as stop_if_no_increase_hook,
+    )
+    from tfbig.estimator.specs import EvalSpec as EvalSpec, TrainSpec as TrainSpec
+    from tfbig.estimator.train_evaluate import train_and_evaluate as train_and_evaluate
+    from tfbig.estimator.warm_start import WarmStartSettings as WarmStartSettings
+    from tfbig.evaluation.cross_validation import CrossValidation as CrossValidation
+    from tfbig.finetuning.recipe import Recipe as Recipe
+    from tfbig.programs.model_fn.spec import EstimatorSpec as EstimatorSpec, ModeKeys as ModeKeys
+    from tfbig.run_config import RunConfig as RunConfig
+    from tfbig.training.result import TrainResult as TrainResult
+else:
+    __getattr__, __dir__ = lazy(__name__, _NAMES)

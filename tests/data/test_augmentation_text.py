@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from tfbig.data.augmentation import Augmentation, SpanCorruption, TokenMasking
 from tfbig.errors import UserError

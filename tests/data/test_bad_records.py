@@ -6,8 +6,7 @@ import threading
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from tfbig.data import ArraySource, BadRecord, BadRecords, Source, find_bad_records
 from tfbig.data.bad_records import Quarantine, concatenated, make_quarantine, read_good, report

@@ -5,12 +5,10 @@ import os
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import tfbig
-from tfbig.data import ArraySource, BadRecord, BadRecords, Source
-from tfbig.data import cleaning as c
+from tfbig.data import ArraySource, BadRecord, BadRecords, Source, cleaning as c
 from tfbig.data.bad_records import Quarantine
 from tfbig.errors import UserError
 

@@ -8,8 +8,7 @@ import pytest
 from sklearn.impute import SimpleImputer
 from sklearn.utils.class_weight import compute_class_weight
 
-from tfbig.data import ArraySource
-from tfbig.data import cleaning as c
+from tfbig.data import ArraySource, cleaning as c
 from tfbig.errors import UserError
 
 NAN = np.nan

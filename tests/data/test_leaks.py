@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from tfbig.data import ArraySource, BadRecord, BadRecords, Source
 from tfbig.data.bad_records import Quarantine

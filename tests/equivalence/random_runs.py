@@ -11,8 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 import tfbig
-from tests.equivalence import random_models as models
-from tests.equivalence import random_parts as parts
+from tests.equivalence import random_models as models, random_parts as parts
 from tfbig.errors import UserError
 from tfbig.layers.place import placed
 

@@ -8,8 +8,7 @@ import tokenize
 
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import tfbig
 from tests.compat.test_names import NAMES as NAMES_OF_2_15

@@ -18,8 +18,7 @@ import numpy as np
 import pytest
 
 from tfbig.errors import PeerLost, UserError
-from tfbig.placement.control import channel as channel_module
-from tfbig.placement.control import preflight
+from tfbig.placement.control import channel as channel_module, preflight
 from tfbig.placement.control.channel import Channel, default_patience
 from tfbig.placement.control.frames import Connection
 

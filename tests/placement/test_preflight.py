@@ -12,8 +12,7 @@ import pytest
 
 from tests.placement.tasks import free_addresses
 from tfbig.errors import PeerLost, UserError
-from tfbig.placement.control import addresses as addresses_module
-from tfbig.placement.control import preflight, rendezvous
+from tfbig.placement.control import addresses as addresses_module, preflight, rendezvous
 from tfbig.placement.control.addresses import (
     Address,
     check_port_is_free,

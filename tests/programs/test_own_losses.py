@@ -7,8 +7,14 @@ import tensorflow as tf
 from keras import layers
 
 import tfbig
-from tests.programs.batches import batch, keras_program, loss_of, update_metrics, x
-from tests.programs.batches import forward as forwarded
+from tests.programs.batches import (
+    batch,
+    forward as forwarded,
+    keras_program,
+    loss_of,
+    update_metrics,
+    x,
+)
 from tfbig.errors import UserError
 from tfbig.programs.keras.compiled_checks import check_own_methods
 

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from tfbig import data as rooms
-from tfbig.data import cleaning as cleaning_steps
-from tfbig.data import columns, splitting
+from tfbig.data import cleaning as cleaning_steps, columns, splitting
 from tfbig.data.source import Source
 from tfbig.errors import UserError
 from tfbig.params import read_data_params

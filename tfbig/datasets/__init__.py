@@ -1,15 +1,17 @@
 """Bundled data, each `input_fn(mode, params) -> tfbig.data.Source`: digits, text."""
 
-import importlib
+from typing import TYPE_CHECKING
 
-__all__ = ["digits", "text"]
+from tfbig._lazy import lazy
 
+_NAMES: dict[str, str | None] = {
+    "digits": None,
+    "text": None,
+}
 
-def __getattr__(name: str):
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return importlib.import_module(f"{__name__}.{name}")
+__all__ = [*_NAMES]
 
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+if TYPE_CHECKING:
+    from tfbig.datasets import digits as digits, text as text
+else:
+    __getattr__, __dir__ = lazy(__name__, _NAMES)

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfbig.data.source import Source
-from tfbig.data.sources.token_source import TokenSource as TextSource
-from tfbig.data.sources.token_source import check_whole
+from tfbig.data.sources.token_source import TokenSource as TextSource, check_whole
 from tfbig.errors import UserError
 from tfbig.params import read_data_params
 

@@ -1,54 +1,77 @@
 """The names that estimator code used; importing this module is cheap."""
 
-import importlib
-import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
-_NAMES = {
-    "Estimator": "tfbig.estimator.estimator",
-    "EstimatorSpec": "tfbig.programs.model_fn.spec",
-    "ModeKeys": "tfbig.programs.model_fn.spec",
-    "RunConfig": "tfbig.run_config",
-    "TrainSpec": "tfbig.estimator.specs",
-    "EvalSpec": "tfbig.estimator.specs",
-    "train_and_evaluate": "tfbig.estimator.train_evaluate",
-    "WarmStartSettings": "tfbig.estimator.warm_start",
-    "Exporter": "tfbig.estimator.exporters",
-    "LatestExporter": "tfbig.estimator.exporters",
-    "FinalExporter": "tfbig.estimator.exporters",
-    "BestExporter": "tfbig.estimator.best_exporter",
-    "read_eval_metrics": "tfbig.estimator.eval_events",
-    "StopAtStepHook": "tfbig.estimator.hooks.stop_at_step",
-    "CheckpointSaverHook": "tfbig.estimator.hooks.checkpoint_saver",
-    "CheckpointSaverListener": "tfbig.estimator.hooks.checkpoint_saver",
-    "StepCounterHook": "tfbig.estimator.hooks.step_counter",
-    "LoggingTensorHook": "tfbig.estimator.hooks.logging_tensor",
-    "NanTensorHook": "tfbig.estimator.hooks.nan_tensor",
-    "SummarySaverHook": "tfbig.estimator.hooks.summary_saver",
-    "FinalOpsHook": "tfbig.estimator.hooks.final_ops",
-    "make_early_stopping_hook": "tfbig.estimator.hooks.early_stopping",
-    "stop_if_higher_hook": "tfbig.estimator.hooks.early_stopping",
-    "stop_if_lower_hook": "tfbig.estimator.hooks.early_stopping",
-    "stop_if_no_increase_hook": "tfbig.estimator.hooks.early_stopping",
-    "stop_if_no_decrease_hook": "tfbig.estimator.hooks.early_stopping",
+from tfbig._lazy import lazy
+
+_NAMES: dict[str, str | None] = {
+    "train": "api:train_distributed",
+    "Estimator": "estimator.estimator",
+    "EstimatorSpec": "programs.model_fn.spec",
+    "ModeKeys": "programs.model_fn.spec",
+    "RunConfig": "run_config",
+    "TrainSpec": "estimator.specs",
+    "EvalSpec": "estimator.specs",
+    "train_and_evaluate": "estimator.train_evaluate",
+    "WarmStartSettings": "estimator.warm_start",
+    "Exporter": "estimator.exporters",
+    "LatestExporter": "estimator.exporters",
+    "FinalExporter": "estimator.exporters",
+    "BestExporter": "estimator.best_exporter",
+    "read_eval_metrics": "estimator.eval_events",
+    "StopAtStepHook": "estimator.hooks.stop_at_step",
+    "CheckpointSaverHook": "estimator.hooks.checkpoint_saver",
+    "CheckpointSaverListener": "estimator.hooks.checkpoint_saver",
+    "StepCounterHook": "estimator.hooks.step_counter",
+    "LoggingTensorHook": "estimator.hooks.logging_tensor",
+    "NanTensorHook": "estimator.hooks.nan_tensor",
+    "SummarySaverHook": "estimator.hooks.summary_saver",
+    "FinalOpsHook": "estimator.hooks.final_ops",
+    "make_early_stopping_hook": "estimator.hooks.early_stopping",
+    "stop_if_higher_hook": "estimator.hooks.early_stopping",
+    "stop_if_lower_hook": "estimator.hooks.early_stopping",
+    "stop_if_no_increase_hook": "estimator.hooks.early_stopping",
+    "stop_if_no_decrease_hook": "estimator.hooks.early_stopping",
+    "export": None,
+    "inputs": None,
 }
-_MODULES = ("export", "inputs")
 
-__all__ = ["train", *_NAMES, *_MODULES]
+__all__ = [*_NAMES]
 
+if TYPE_CHECKING:
+    from tfbig.api import train_distributed
+    from tfbig.estimator import export as export, inputs as inputs
+    from tfbig.estimator.best_exporter import BestExporter as BestExporter
+    from tfbig.estimator.estimator import Estimator as Estimator
+    from tfbig.estimator.eval_events import read_eval_metrics as read_eval_metrics
+    from tfbig.estimator.exporters import (
+        Exporter as Exporter,
+        FinalExporter as FinalExporter,
+        LatestExporter as LatestExporter,
+    )
+    from tfbig.estimator.hooks.checkpoint_saver import (
+        CheckpointSaverHook as CheckpointSaverHook,
+        CheckpointSaverListener as CheckpointSaverListener,
+    )
+    from tfbig.estimator.hooks.early_stopping import (
+        make_early_stopping_hook as make_early_stopping_hook,
+        stop_if_higher_hook as stop_if_higher_hook,
+        stop_if_lower_hook as stop_if_lower_hook,
+        stop_if_no_decrease_hook as stop_if_no_decrease_hook,
+        stop_if_no_increase_hook as stop_if_no_increase_hook,
+    )
+    from tfbig.estimator.hooks.final_ops import FinalOpsHook as FinalOpsHook
+    from tfbig.estimator.hooks.logging_tensor import LoggingTensorHook as LoggingTensorHook
+    from tfbig.estimator.hooks.nan_tensor import NanTensorHook as NanTensorHook
+    from tfbig.estimator.hooks.step_counter import StepCounterHook as StepCounterHook
+    from tfbig.estimator.hooks.stop_at_step import StopAtStepHook as StopAtStepHook
+    from tfbig.estimator.hooks.summary_saver import SummarySaverHook as SummarySaverHook
+    from tfbig.estimator.specs import EvalSpec as EvalSpec, TrainSpec as TrainSpec
+    from tfbig.estimator.train_evaluate import train_and_evaluate as train_and_evaluate
+    from tfbig.estimator.warm_start import WarmStartSettings as WarmStartSettings
+    from tfbig.programs.model_fn.spec import EstimatorSpec as EstimatorSpec, ModeKeys as ModeKeys
+    from tfbig.run_config import RunConfig as RunConfig
 
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        value = importlib.import_module(f"{__name__}.{name}")
-    elif name == "train":
-        from tfbig.api import train_distributed as value
-    elif name in _NAMES:
-        value = getattr(importlib.import_module(_NAMES[name]), name)
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    setattr(sys.modules[__name__], name, value)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    train = train_distributed
+else:
+    __getattr__, __dir__ = lazy(__name__, _NAMES, root="tfbig")

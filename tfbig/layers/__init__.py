@@ -3,10 +3,19 @@
 Importing this module is cheap: each name is loaded on its first use.
 """
 
+from typing import TYPE_CHECKING
+
 from tfbig._lazy import lazy
 
-_MODULES = {"Dropout": "dropout", "ShardedEmbedding": "sharded_embedding"}
+_NAMES: dict[str, str | None] = {
+    "Dropout": "dropout",
+    "ShardedEmbedding": "sharded_embedding",
+}
 
-__all__ = list(_MODULES)
+__all__ = [*_NAMES]
 
-__getattr__, __dir__ = lazy(__name__, _MODULES)
+if TYPE_CHECKING:
+    from tfbig.layers.dropout import Dropout as Dropout
+    from tfbig.layers.sharded_embedding import ShardedEmbedding as ShardedEmbedding
+else:
+    __getattr__, __dir__ = lazy(__name__, _NAMES)

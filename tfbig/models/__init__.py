@@ -4,10 +4,19 @@ A builder takes a dict or ConfigDict of its own names, refuses names that it doe
 leaves `data` to the input_fn. It compiles with Adam; a config's `optimizer` takes its place.
 """
 
+from typing import TYPE_CHECKING
+
 from tfbig._lazy import lazy
 
-_MODULES = {"cnn": None, "mlp": None, "transformer_lm": None}
+_NAMES: dict[str, str | None] = {
+    "cnn": None,
+    "mlp": None,
+    "transformer_lm": None,
+}
 
-__all__ = list(_MODULES)
+__all__ = [*_NAMES]
 
-__getattr__, __dir__ = lazy(__name__, _MODULES)
+if TYPE_CHECKING:
+    from tfbig.models import cnn as cnn, mlp as mlp, transformer_lm as transformer_lm
+else:
+    __getattr__, __dir__ = lazy(__name__, _NAMES)

@@ -4,8 +4,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from tests.data.sources.record_files import tfrecord_starts, write_tfrecord
 from tfbig.data.sources.crc32c import masked_crc32c, masked_crc32c_of_rows

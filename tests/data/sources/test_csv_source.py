@@ -6,8 +6,7 @@ import logging
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from tfbig.data import CsvSource
 from tfbig.errors import UserError

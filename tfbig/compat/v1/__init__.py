@@ -3,8 +3,19 @@
 All other names of TF1 are still in `tf.compat.v1` itself.
 """
 
+from typing import TYPE_CHECKING
+
 from tfbig._lazy import lazy
 
-__all__ = ["estimator", "layers", "nn"]
+_NAMES: dict[str, str | None] = {
+    "estimator": None,
+    "layers": None,
+    "nn": None,
+}
 
-__getattr__, __dir__ = lazy(__name__, dict.fromkeys(__all__))
+__all__ = [*_NAMES]
+
+if TYPE_CHECKING:
+    from tfbig.compat.v1 import estimator as estimator, layers as layers, nn as nn
+else:
+    __getattr__, __dir__ = lazy(__name__, _NAMES)
