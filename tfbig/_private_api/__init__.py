@@ -1,7 +1,7 @@
 """Every private name of Keras and TensorFlow in use, with its reason and the test guarding it.
 
-All are of TensorFlow 2.21 and Keras 3.15, to which setup.cfg pins; tests/test_private_api.py
-checks that each still is what is described here.
+All are of TensorFlow 2.21 and Keras 3.15, to which setup.cfg pins; tests/private_api checks
+that each still is what is described here.
 """
 
 from tfbig._private_api.callbacks import (

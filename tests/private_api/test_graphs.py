@@ -1,0 +1,111 @@
+"""What TensorFlow 1 code does in a graph can be observed."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfbig import _private_api
+
+v1 = tf.compat.v1
+
+
+def test_observed_gradients():
+    seen = []
+    with tf.Graph().as_default():
+        variable = v1.get_variable("v", [2], use_resource=True)
+        loss = tf.reduce_sum(variable * 3.0)
+        with _private_api.observed_gradients(lambda *found: seen.append(found)):
+            first = tf.gradients(loss, [variable])
+            second = v1.train.AdamOptimizer().compute_gradients(loss, [variable])
+        tf.gradients(loss, [variable])
+    assert len(seen) == 2
+    assert all(ys[0] is loss and xs[0] is variable for ys, xs, _ in seen)
+    assert seen[0][2][0] is first[0]
+    assert seen[1][2][0].shape == second[0][0].shape
+
+
+def test_observed_checkpoint_initializers(tmp_path):
+    with tf.Graph().as_default(), v1.Session() as session:
+        v1.get_variable("old/v", [2])
+        session.run(v1.global_variables_initializer())
+        path = v1.train.Saver().save(session, str(tmp_path / "model"))
+    seen = []
+    with tf.Graph().as_default():
+        variable = v1.get_variable("new/v", [2])
+        before = variable.initializer
+        with _private_api.observed_checkpoint_initializers(lambda *found: seen.append(found)):
+            v1.train.init_from_checkpoint(path, {"old/": "new/"})
+        assert variable.initializer is before
+    ((found, *rest),) = seen
+    assert found is variable
+    assert rest == [path, "old/v", ""]
+
+
+def test_observed_synchronization():
+    seen = []
+    layer = keras.layers.BatchNormalization(synchronized=True)
+    with _private_api.observed_synchronization(lambda: seen.append(True)):
+        layer(np.ones((2, 3), "float32"), training=True)
+        assert seen == [True]
+        keras.layers.BatchNormalization()(np.ones((2, 3), "float32"), training=True)
+    layer(np.ones((2, 3), "float32"), training=True)
+    assert seen == [True]
+
+
+def test_tables_outside_graph():
+    made = []
+
+    @tf.function(autograph=False)
+    def look(words):
+        with _private_api.tables_outside_graph(made):
+            first = v1.feature_column.input_layer(
+                {"w": words},
+                tf.feature_column.indicator_column(
+                    tf.feature_column.categorical_column_with_vocabulary_list("w", ["a", "b"])
+                ),
+            )
+            table = tf.lookup.StaticHashTable(
+                tf.lookup.KeyValueTensorInitializer(tf.constant(["a"]), tf.constant([7])), -1
+            )
+        return first, table.lookup(words)
+
+    first, second = look(tf.constant(["b", "a"]))
+    assert first.numpy().tolist() == [[0, 1], [1, 0]]
+    assert second.numpy().tolist() == [-1, 7]
+    assert len(made) == 2
+    types = {
+        o.type for o in look.get_concrete_function(tf.constant(["b", "a"])).graph.get_operations()
+    }
+    assert not any(kind.startswith(("HashTable", "LookupTableImport")) for kind in types)
+
+
+def alone_on_two_replicas() -> dict:
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        variable = tf.Variable([1.0, 2.0])
+    twin = _private_api.alone(variable)
+    variable.assign([3.0, 4.0])
+    optimizer = v1.train.AdamOptimizer()
+
+    @tf.function(autograph=False)
+    def update():
+        optimizer.apply_gradients([(tf.ones([2]), twin)])
+
+    update()
+    return {
+        "same memory": variable.values[0].numpy().tolist() == twin.numpy().tolist(),
+        "changed": (twin.numpy() != [3.0, 4.0]).all().item(),
+        "the other copy": variable.values[1].numpy().tolist(),
+        "plain": _private_api.alone(twin) is twin,
+    }
+
+
+def test_alone(in_process):
+    assert in_process(alone_on_two_replicas) == {
+        "same memory": True,
+        "changed": True,
+        "the other copy": [3.0, 4.0],
+        "plain": True,
+    }
