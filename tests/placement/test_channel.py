@@ -39,7 +39,7 @@ def star():
     channels += [Channel(WORKERS, i, {0: Connection(sock)}) for i, sock in enumerate(others, 1)]
     yield channels
     for channel in channels:
-        channel.leave()
+        channel.disconnect()
 
 
 def together(channels, function) -> list:
@@ -168,10 +168,10 @@ def test_a_task_that_leaves_is_no_loss_until_it_is_missed(star):
     seen = []
     for channel in star:
         channel.on_lost(seen.append)
-    star[2].leave()
-    star[2].leave()
-    assert star[0].lost(within=0.5) is None
-    assert star[1].lost(within=0) is None
+    star[2].disconnect()
+    star[2].disconnect()
+    assert star[0].wait_for_loss(timeout=0.5) is None
+    assert star[1].wait_for_loss(timeout=0) is None
     assert not seen
     for error in together(star[:2], lambda c: c.all_gather(1)):
         assert type(error) is PeerLost
@@ -182,8 +182,8 @@ def test_a_task_that_leaves_is_no_loss_until_it_is_missed(star):
 
 def test_the_end_of_the_chief_is_no_loss_to_those_that_ask_nothing_more(star):
     together(star, lambda c: c.barrier())
-    star[0].leave()
-    assert star[1].lost(within=0.3) is None
+    star[0].disconnect()
+    assert star[1].wait_for_loss(timeout=0.3) is None
     with pytest.raises(PeerLost, match="^the chief at host0:1 has left before barrier was done$"):
         star[1].barrier()
 
@@ -193,11 +193,11 @@ def test_all_say_the_error_with_which_a_task_has_left(who, star):
     others = [c for c in star if c.index != who]
     called = []
     others[0].on_lost(called.append)
-    star[who].leave("ValueError: no\n  such file")
+    star[who].disconnect("ValueError: no\n  such file")
     name = star[1].describe(who)
     for channel in others:
         text = f"{name} left with an error: ValueError: no such file"
-        assert str(channel.lost(within=30)) == text
+        assert str(channel.wait_for_loss(timeout=30)) == text
         for call in (channel.barrier, lambda c=channel: c.all_gather(1)):
             with pytest.raises(PeerLost) as raised:
                 call()
@@ -216,7 +216,7 @@ def test_a_message_that_came_before_a_loss_is_still_read(star):
     for thread in waiting:
         thread.start()
     star[0].all_gather(0)
-    star[0].leave("an error of its own")
+    star[0].disconnect("an error of its own")
     for thread in waiting:
         thread.join(30)
     assert found == [[0, 1, 1]] * 2
@@ -284,7 +284,7 @@ def talk(workers: list[str], index: int, folder: str) -> dict:
             for name, a in got.items()
         },
     }
-    channel.leave()
+    channel.disconnect()
     return found
 
 
@@ -310,7 +310,7 @@ def wait_for_the_others(workers: list[str], index: int, victim: int, patience: f
     """What a task learns of one that never calls."""
     channel = joined(workers, index, patience)
     if index == victim:
-        lost = channel.lost(within=100)
+        lost = channel.wait_for_loss(timeout=100)
         return [str(lost)]
     told, texts = threading.Event(), []
     channel.on_lost(lambda error: (texts.append(str(error)), told.set()))
@@ -320,7 +320,7 @@ def wait_for_the_others(workers: list[str], index: int, victim: int, patience: f
         except PeerLost as error:
             texts.append(str(error))
     told.wait(30)
-    channel.leave("PeerLost")
+    channel.disconnect("PeerLost")
     return texts
 
 
@@ -366,8 +366,8 @@ def send_to_a_frozen_task(workers: list[str], index: int) -> str:
         found = str(int(arrays["a"].sum()))
     except PeerLost as error:
         found = str(error)
-    lost = channel.lost(within=30)
-    channel.leave("PeerLost")
+    lost = channel.wait_for_loss(timeout=30)
+    channel.disconnect("PeerLost")
     return f"{found}; {lost}"
 
 
@@ -387,8 +387,8 @@ def be_slow(workers: list[str], index: int) -> list:
         while time.monotonic() < until:
             sum(range(1000))
     found = channel.all_gather(index)
-    channel.leave()
-    return [found, str(channel.lost(within=0))]
+    channel.disconnect()
+    return [found, str(channel.wait_for_loss(timeout=0))]
 
 
 def test_a_task_that_is_busy_for_longer_than_patience_is_not_lost(start, addresses):
@@ -401,8 +401,8 @@ def stand_still(workers: list[str], index: int) -> list:
     channel.all_gather(index)
     time.sleep(3)
     found = channel.all_gather(index)
-    channel.leave()
-    return [found, str(channel.lost(within=0))]
+    channel.disconnect()
+    return [found, str(channel.wait_for_loss(timeout=0))]
 
 
 def test_a_task_that_stood_still_itself_does_not_take_the_others_for_lost(start, addresses):
@@ -422,14 +422,14 @@ def hang(workers: list[str], index: int, how: str) -> str:
     logging.getLogger("tfbig").addHandler(kept)
     logging.getLogger("tfbig").warning("what was logged last")
     channel = joined(workers, index, patience=2.0)
-    channel.enforce(seconds=1.0)
+    channel.exit_on_loss(seconds=1.0)
     if index == 1 or how == "sleep":
         time.sleep(100)
     elif how == "native":
         ctypes.CDLL(None).sleep(100)
     elif how == "leaves":
-        channel.lost(within=100)
-        channel.leave()
+        channel.wait_for_loss(timeout=100)
+        channel.disconnect()
         time.sleep(2.5)
     return "came to its end"
 
@@ -462,6 +462,6 @@ def test_a_channel_of_one_task_is_alone():
     channel = preflight.join([address], 0, {})
     assert channel.all_gather(1) == [1]
     assert channel.broadcast(2) == 2
-    assert channel.lost(0) is None
+    assert channel.wait_for_loss(0) is None
     channel.barrier()
-    channel.leave()
+    channel.disconnect()

@@ -28,10 +28,10 @@ def test_what_a_task_alone_says_comes_back_as_it_is(tmp_path):
 def test_nobody_is_lost_to_a_task_alone():
     peers, called = Peers(), []
     peers.on_lost(called.append)
-    peers.enforce(0.0)
-    assert peers.lost(within=100) is None
-    peers.leave("an error")
-    peers.leave()
+    peers.exit_on_loss(0.0)
+    assert peers.wait_for_loss(timeout=100) is None
+    peers.disconnect("an error")
+    peers.disconnect()
     assert called == []
 
 

@@ -41,7 +41,7 @@ def meet(
     except (UserError, PeerLost) as error:
         return {"said": said, "error": type(error).__name__, "text": str(error)}
     found = channel.all_gather(index)
-    channel.leave()
+    channel.disconnect()
     return {"said": said, "gathered": found}
 
 
@@ -363,7 +363,7 @@ def serve_tensorflow(workers: list[str], index: int) -> list:
     except UserError as error:
         found.append(str(error).split(" (")[0])
     channel.barrier()
-    channel.leave()
+    channel.disconnect()
     return found
 
 

@@ -1,1 +1,1 @@
-"""How the tasks of a cluster find each other and agree."""
+"""The control channel: how the tasks of a cluster connect, agree and detect a lost task."""

@@ -1,4 +1,4 @@
-"""The "host:port" of a task: reading it, listening there, connecting to it."""
+"""The "host:port" address of a task: parsing it, listening on it, connecting to it."""
 
 import contextlib
 import dataclasses
@@ -12,16 +12,16 @@ from tfbig.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Address:
-    """Where a task is reached."""
+    """The host and port of a task."""
 
     host: str
     port: int
 
     @property
-    def stays_here(self) -> bool:
-        """Whether it is loopback as it is written, which no other machine can mean.
+    def is_loopback(self) -> bool:
+        """Whether the host is written as a loopback address, which no other machine can reach.
 
-        A machine's own name may resolve to loopback on that machine alone, and is not.
+        It is False for a machine's own name, which may resolve to loopback on that machine only.
         """
         with contextlib.suppress(ValueError):  # a name
             return ipaddress.ip_address(self.host).is_loopback
@@ -32,10 +32,10 @@ class Address:
 
 
 def parse_address(text: str) -> Address:
-    """Reads "host:port", "10.0.0.1:2222" or "[::1]:2222".
+    """Parses "host:port", "10.0.0.1:2222" or "[::1]:2222".
 
     Raises:
-        UserError: it is something else.
+        UserError: the text is not such an address.
     """
     host, colon, port = text.rpartition(":") if isinstance(text, str) else ("", "", "")
     bracketed = host.startswith("[") and host.endswith("]")
@@ -43,59 +43,59 @@ def parse_address(text: str) -> Address:
     number = int(port) if port.isascii() and port.isdigit() else 0
     if not (colon and host and 0 < number < 65536) or (":" in host and not bracketed):
         raise UserError(
-            f'{text!r} is no address of a task; expected "host:port", such as "10.0.0.1:2222" or '
-            '"[::1]:2222".'
+            f'{text!r} is not the address of a task; expected "host:port", such as '
+            '"10.0.0.1:2222" or "[::1]:2222".'
         )
     return Address(host, number)
 
 
 def describe_task(index: int, workers: Sequence[str]) -> str:
-    """A task in a few words: "the chief at host:port", "worker 1 at host:port"."""
+    """Describes a task for messages: "the chief at host:port", "worker 1 at host:port"."""
     return f"{'the chief' if index == 0 else f'worker {index}'} at {workers[index]}"
 
 
 def check_port_is_free(address: Address) -> None:
-    """Sees to it that a server of this machine can listen on the port.
+    """Checks that a server on this machine can listen on the port, on all interfaces.
 
-    It looks at all interfaces, as TensorFlow's server listens on all. That server would share a
-    port with another one of its kind without a word, and each would get half of the calls.
+    TensorFlow's server listens on all of them. It would also share a port with another server of
+    its kind without an error, and each of the two would receive half of the calls.
 
     Raises:
-        UserError: the port is taken, or not for us.
+        UserError: the port is in use, or this process may not use it.
     """
     _bind_everywhere(address).close()
 
 
 def listen(address: Address) -> socket.socket:
-    """Listens at an address: on its interface if that is this machine's, else on all.
+    """Listens on the address's interface if it belongs to this machine, else on all interfaces.
 
     Raises:
-        UserError: the port is taken, or not for us.
+        UserError: the port is in use, or this process may not use it.
     """
     for family, ip in _interfaces(address):
-        with contextlib.suppress(_NotHere):
+        with contextlib.suppress(_NotLocal):
             sock = _bind(family, ip, address)
             break
-    else:  # it is the address of a gateway, or of the host around this container
+    else:  # the address belongs to a gateway, or to the host of this container
         sock = _bind_everywhere(address)
     try:
         sock.listen(1024)
     except OSError as error:
         sock.close()
-        raise _unusable(address, error) from None
+        raise _port_error(address, error) from None
     return sock
 
 
-class _NotHere(Exception):
+class _NotLocal(Exception):
     """No interface of this machine has the address."""
 
 
 def _interfaces(address: Address) -> list[tuple[int, str]]:
-    """The family and IP address of the interfaces that the host may be."""
-    with contextlib.suppress(socket.gaierror):  # it has no address yet, or only elsewhere
+    """The address families and IP addresses that the host resolves to."""
+    with contextlib.suppress(socket.gaierror):  # not resolvable yet, or only on other machines
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-        interfaces = list(dict.fromkeys((family, where[0]) for family, *_, where in found))
-        if address.stays_here or not any(
+        interfaces = list(dict.fromkeys((family, sockaddr[0]) for family, *_, sockaddr in found))
+        if address.is_loopback or not any(
             ipaddress.ip_address(ip.partition("%")[0]).is_loopback for _, ip in interfaces
         ):
             return interfaces
@@ -104,7 +104,7 @@ def _interfaces(address: Address) -> list[tuple[int, str]]:
 
 def _bind_everywhere(address: Address) -> socket.socket:
     if socket.has_dualstack_ipv6():
-        with contextlib.suppress(_NotHere):  # IPv6 is built in and switched off
+        with contextlib.suppress(_NotLocal):  # IPv6 is compiled in but disabled
             return _bind(socket.AF_INET6, "::", address)
     return _bind(socket.AF_INET, "0.0.0.0", address)
 
@@ -113,8 +113,8 @@ def _bind(family: int, ip: str, address: Address) -> socket.socket:
     sock = None
     try:
         sock = socket.socket(family, socket.SOCK_STREAM)
-        # Connections that are accepted here inherit it, so they do not keep the port from
-        # TensorFlow's server; nor do those of a run that has just ended.
+        # Accepted connections inherit this option. Without it, they would keep the port from
+        # TensorFlow's server, and so would connections of a run that has just ended.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
@@ -123,38 +123,43 @@ def _bind(family: int, ip: str, address: Address) -> socket.socket:
         if sock is not None:
             sock.close()
         if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-            raise _NotHere from error
-        raise _unusable(address, error) from None
+            raise _NotLocal from error
+        raise _port_error(address, error) from None
     return sock
 
 
-def _unusable(address: Address, error: OSError) -> UserError:
-    where = f"on this machine, where the task at {address} shall listen"
+def _port_error(address: Address, error: OSError) -> UserError:
+    purpose = f"on this machine, where the task at {address} has to listen"
     if error.errno == errno.EADDRINUSE:
         return UserError(
-            f"port {address.port} is in use (by another process) {where}; end that process, which "
-            "may be left from an earlier run, or give the task another port."
+            f"port {address.port} is in use (by another process) {purpose}; end that process, "
+            "which may be left over from an earlier run, or give the task another port."
         )
     return UserError(
-        f"port {address.port} cannot be used {where}: {error.strerror}; give the task another port."
+        f"port {address.port} cannot be used {purpose}: {error.strerror}; give the task another "
+        "port."
     )
 
 
 def connect(address: Address, seconds: float) -> socket.socket:
-    """Connects to an address, trying every IP address that its name has.
+    """Connects to an address; tries every IP address that its host resolves to.
+
+    Args:
+        address: the address of a listening task.
+        seconds: the timeout for each IP address.
 
     Raises:
-        OSError: nobody listens there; socket.gaierror: the name has no address.
+        OSError: nothing listens there; socket.gaierror: the host cannot be resolved.
     """
     found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    for number, (family, kind, protocol, _, where) in enumerate(found, start=1):
+    for number, (family, kind, protocol, _, sockaddr) in enumerate(found, start=1):
         sock = socket.socket(family, kind, protocol)
         try:
-            # The port that this end gets may be one on which another task will listen.
+            # The local port of this socket may be one on which another task will listen.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.settimeout(seconds)
-            sock.connect(where)
-            # While nobody listens, Linux may connect a socket to itself.
+            sock.connect(sockaddr)
+            # While nothing listens on the port, Linux may connect a socket to itself.
             if sock.getsockname() == sock.getpeername():
                 raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
             return sock
@@ -162,4 +167,4 @@ def connect(address: Address, seconds: float) -> socket.socket:
             sock.close()
             if not isinstance(error, OSError) or number == len(found):
                 raise
-    raise OSError(f"{address.host} has no address")
+    raise OSError(f"{address.host} cannot be resolved to an IP address")

@@ -1,4 +1,4 @@
-"""The control channel between the tasks of a cluster: what they agree on, and who is gone."""
+"""The control channel between the tasks of a cluster: agreement and loss detection."""
 
 import json
 import logging
@@ -8,28 +8,30 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from tfbig.errors import PeerLost, UserError
 from tfbig.placement.control.addresses import describe_task
 from tfbig.placement.control.frames import Connection, Message
 from tfbig.placement.control.links import Links
 from tfbig.placement.control.peers import Peers
-from tfbig.placement.control.shared_files import FileWriter, file_pieces
+from tfbig.placement.control.shared_files import FileWriter, file_chunks
 
 log = logging.getLogger("tfbig")
 
-PATIENCE = 20.0  # a task that swaps, or whose native code holds the interpreter, is not dead
-_FIRST_LINE = 60.0  # seconds of waiting for another task before the log says so
-_NEXT_LINE = 300.0
+# Seconds. A task that is swapping, or whose native code holds the interpreter lock, is not lost.
+DEFAULT_PATIENCE = 20.0
+_FIRST_LOG_AFTER = 60.0  # seconds of waiting for another task
+_LOG_EVERY = 300.0  # seconds
 
 
 def default_patience() -> float:
     """The seconds of silence after which a task is lost: TFBIG_PEER_PATIENCE, or 20.
 
     Raises:
-        UserError: the variable holds no positive number.
+        UserError: the variable is not a positive number.
     """
-    text = os.environ.get("TFBIG_PEER_PATIENCE") or str(PATIENCE)
+    text = os.environ.get("TFBIG_PEER_PATIENCE") or str(DEFAULT_PATIENCE)
     try:
         seconds = float(text)
     except ValueError:
@@ -42,17 +44,17 @@ def default_patience() -> float:
 
 
 class Channel(Peers):
-    """Tasks that talk over TCP, the chief in the middle of a star.
+    """Exchanges values between tasks over TCP, in a star with the chief at its center.
 
-    Like TensorFlow's own servers it trusts the network that it is on.
+    Like TensorFlow's own servers, it trusts the network that it runs on.
 
     Example: `channel = preflight.join(["host0:2222", "host1:2222"], 0, facts)`.
 
     Args:
         workers: "host:port" of each task, the chief first.
-        index: this task's.
-        connections: the chief's to every other task, by their index; another task's to the
-            chief, {0: connection}.
+        index: the index of this task.
+        connections: on the chief, the connections to all other tasks by their index; on another
+            task, {0: the connection to the chief}.
         patience: seconds of silence after which a task is lost; None for `default_patience`.
     """
 
@@ -68,96 +70,106 @@ class Channel(Peers):
         self.count = len(workers)
         self._workers = list(workers)
         self._others = [i for i in range(self.count) if i != index]
-        self._call = 0  # how many collective calls have been made
+        self._call_number = 0  # the number of collective calls so far
         for connection in connections.values():
             connection.trusted = True
         self._links = Links(
             connections, self.describe, default_patience() if patience is None else patience
         )
 
+    @override
     def describe(self, index: int) -> str:
         return describe_task(index, self._workers)
 
+    @override
     def all_gather(self, value: Any) -> list:
         if not self.is_chief:
-            return self._ask("gather", value).header["value"]
+            return self._request("gather", value).header["value"]
         own = _as_json(value)
-        parts = self._open("gather")
-        return self._answer("gather", [own, *(parts[i] for i in self._others)])
+        parts = self._collect_from_all("gather")
+        return self._send_answer("gather", [own, *(parts[i] for i in self._others)])
 
+    @override
     def broadcast(self, value: Any = None) -> Any:
         if not self.is_chief:
-            return self._ask("broadcast").header["value"]
+            return self._request("broadcast").header["value"]
         value = _as_json(value)
-        self._open("broadcast")
-        return self._answer("broadcast", value)
+        self._collect_from_all("broadcast")
+        return self._send_answer("broadcast", value)
 
+    @override
     def broadcast_arrays(
         self, arrays: dict[str, np.ndarray] | None = None
     ) -> dict[str, np.ndarray]:
         if not self.is_chief:
-            return self._ask("broadcast_arrays").arrays
+            return self._request("broadcast_arrays").arrays
         if arrays is None:
             raise UserError("broadcast_arrays: the chief got no arrays; pass a dict of them.")
         arrays = {name: np.asarray(array) for name, array in arrays.items()}
-        self._open("broadcast_arrays")
-        self._answer("broadcast_arrays", None, arrays)
+        self._collect_from_all("broadcast_arrays")
+        self._send_answer("broadcast_arrays", None, arrays)
         return arrays
 
-    def broadcast_files(self, directory: str | None, wanted: bool, into: str) -> None:
+    @override
+    def broadcast_files(self, directory: str | None, wanted: bool, destination: str) -> None:
         name = "broadcast_files"
         if not self.is_chief:
-            message = self._ask(name, bool(wanted))
-            with FileWriter(into) as writer:
+            message = self._request(name, bool(wanted))
+            with FileWriter(destination) as writer:
                 while message.header["value"] is not None:
                     writer.write(*message.header["value"], message.arrays["piece"])
-                    self._say(name, True)
-                    message = self._hear(name)
+                    self._send_part(name, True)
+                    message = self._receive_answer(name)
                 if wanted:
                     writer.commit()
             self.barrier()
             return
         if directory is None:
             raise UserError("broadcast_files: the chief got no directory; pass the one to copy.")
-        pieces = file_pieces(directory)
-        parts = self._open(name)
-        takers = [i for i in self._others if parts[i]]
-        if takers:
-            for file, last, piece in pieces:
-                self._answer(name, [file, last], {"piece": piece}, takers)
-                self._collect(name, takers)  # they have written it: no more is under way
-        self._answer(name, None)
+        chunks = file_chunks(directory)
+        parts = self._collect_from_all(name)
+        receivers = [i for i in self._others if parts[i]]
+        if receivers:
+            for file, last, chunk in chunks:
+                self._send_answer(name, [file, last], {"piece": chunk}, receivers)
+                self._collect(name, receivers)  # at most one chunk is in transit
+        self._send_answer(name, None)
         self.barrier()
 
+    @override
     def barrier(self) -> None:
         if self.is_chief:
-            self._open("barrier")
-            self._answer("barrier", None)
+            self._collect_from_all("barrier")
+            self._send_answer("barrier", None)
         else:
-            self._ask("barrier")
+            self._request("barrier")
 
-    def lost(self, within: float) -> PeerLost | None:
+    @override
+    def wait_for_loss(self, timeout: float) -> PeerLost | None:
         with self._links.changed:
-            self._links.changed.wait_for(lambda: self._links.verdict is not None, within)
+            self._links.changed.wait_for(lambda: self._links.loss is not None, timeout)
             return self._links.verdict
 
+    @override
     def on_lost(self, callback: Callable[[PeerLost], None]) -> None:
         self._links.on_lost(callback)
 
-    def enforce(self, seconds: float = 15.0) -> None:
-        self._links.enforce(seconds)
+    @override
+    def exit_on_loss(self, seconds: float = 15.0) -> None:
+        self._links.exit_on_loss(seconds)
 
-    def leave(self, reason: str | None = None) -> None:
-        self._links.leave(" ".join(reason.split()) if reason else None)
+    @override
+    def disconnect(self, reason: str | None = None) -> None:
+        self._links.disconnect(" ".join(reason.split()) if reason else None)
 
-    # The chief's side of a call: parts are collected, then there is an answer.
+    # The chief's side of a collective call: collect a part from each task, then send the answer.
 
-    def _open(self, name: str) -> dict[int, Any]:
-        self._call += 1
+    def _collect_from_all(self, name: str) -> dict[int, Any]:
+        self._call_number += 1
         return self._collect(name, self._others)
 
     def _collect(self, name: str, indexes: Sequence[int]) -> dict[int, Any]:
-        """The parts of some tasks in this call, by their index."""
+        """Receives the parts of some tasks in this call; returns them by task index."""
         parts: dict[int, Message] = {}
 
         def missing() -> list[int]:
@@ -169,18 +181,18 @@ class Channel(Peers):
 
         self._wait(name, missing)
         for index, message in parts.items():
-            if (message.header["call"], message.header["name"]) != (self._call, name):
+            if (message.header["call"], message.header["name"]) != (self._call_number, name):
                 text = (
                     f"the tasks are out of step: {self.describe(index)} calls "
                     f"{message.header['name']} (its call {message.header['call']}) while the "
-                    f"chief calls {name} (its call {self._call}). Run the same program with the "
-                    "same arguments on all tasks."
+                    f"chief calls {name} (its call {self._call_number}). Run the same program with "
+                    "the same arguments on all tasks."
                 )
                 self._links.send(indexes, {"kind": "answer", "name": name, "error": text})
                 raise UserError(text)
         return {index: message.header["value"] for index, message in parts.items()}
 
-    def _answer(
+    def _send_answer(
         self,
         name: str,
         value: Any,
@@ -194,18 +206,18 @@ class Channel(Peers):
         )
         return value
 
-    # The side of the others.
+    # The other tasks' side: send a part, then receive the answer.
 
-    def _ask(self, name: str, value: Any = None) -> Message:
-        self._call += 1
-        self._say(name, value)
-        return self._hear(name)
+    def _request(self, name: str, value: Any = None) -> Message:
+        self._call_number += 1
+        self._send_part(name, value)
+        return self._receive_answer(name)
 
-    def _say(self, name: str, value: Any) -> None:
-        part = {"kind": "part", "name": name, "call": self._call, "value": value}
+    def _send_part(self, name: str, value: Any) -> None:
+        part = {"kind": "part", "name": name, "call": self._call_number, "value": value}
         self._links.send([0], part)
 
-    def _hear(self, name: str) -> Message:
+    def _receive_answer(self, name: str) -> Message:
         inbox = self._links.by_index[0].inbox
         self._wait(name, lambda: [] if inbox else [0])
         message = inbox.popleft()
@@ -214,43 +226,49 @@ class Channel(Peers):
         return message
 
     def _wait(self, name: str, missing: Callable[[], list[int]]) -> None:
-        """Waits until no task is missing, or one of those is gone."""
+        """Waits until `missing` returns no task.
+
+        Raises:
+            PeerLost: a task was lost, or a missing one has disconnected.
+        """
         links, started = self._links, time.monotonic()
-        line = started + _FIRST_LINE
+        next_log = started + _FIRST_LOG_AFTER
         with links.changed:
             try:
                 while waited_for := missing():
-                    if links.leaving:
-                        raise PeerLost(f"{name} was called after this task had left the others")
-                    if links.verdict is not None:
-                        raise PeerLost(str(links.verdict))
-                    left = [i for i in waited_for if not links.by_index[i].open]
-                    if left:
-                        links.lose(f"{self.describe(left[0])} has left before {name} was done")
+                    if links.disconnecting:
+                        raise PeerLost(f"{name} was called after this task had disconnected")
+                    if links.loss is not None:
+                        raise PeerLost(str(links.loss))
+                    closed = [i for i in waited_for if not links.by_index[i].open]
+                    if closed:
+                        task = self.describe(closed[0])
+                        links.report_loss(f"{task} disconnected before {name} was complete")
                         continue
-                    links.awaits = waited_for
+                    links.waiting_for = waited_for
                     now = time.monotonic()
-                    if now >= line:
-                        self._say_waiting(name, waited_for, now - started)
-                        line += _NEXT_LINE
-                    links.changed.wait(max(0.0, line - now))
+                    if now >= next_log:
+                        self._log_waiting(name, waited_for, now - started)
+                        next_log += _LOG_EVERY
+                    links.changed.wait(max(0.0, next_log - now))
             finally:
-                links.awaits = []
+                links.waiting_for = []
 
-    def _say_waiting(self, name: str, waited_for: list[int], seconds: float) -> None:
-        """Logs who is waited for; the chief's heartbeat says for whom it waits itself."""
+    def _log_waiting(self, name: str, waited_for: list[int], seconds: float) -> None:
+        """Logs the missing tasks; a worker knows them from the chief's heartbeat."""
         if not self.is_chief:
-            waited_for = [i for i in self._links.by_index[0].awaits if i != self.index] or [0]
+            chief = self._links.by_index[0]
+            waited_for = [i for i in chief.waiting_for if i != self.index] or [0]
         tasks = ", ".join(self.describe(i) for i in waited_for)
         log.warning("waiting for %s in %s (%.0f s)", tasks, name, seconds)
 
 
 def _as_json(value: Any) -> Any:
-    """The value as the other tasks get it, so that it is the same for all."""
+    """Converts a value to JSON and back, so that the chief has the same value as the others."""
     try:
         return json.loads(json.dumps(value))
     except (TypeError, ValueError, RecursionError) as error:
         raise UserError(
-            f"a value for the other tasks cannot be sent: {error}; pass what JSON can hold: "
-            "numbers, strings, lists and dicts."
+            f"a value for the other tasks cannot be sent: {error}; pass values that JSON can "
+            "represent: numbers, strings, lists and dicts."
         ) from None

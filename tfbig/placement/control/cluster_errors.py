@@ -1,4 +1,4 @@
-"""What the tasks of a cluster owe each other when one of them fails."""
+"""Error handling around work that all tasks of a cluster do together."""
 
 import contextlib
 import dataclasses
@@ -11,22 +11,22 @@ from tfbig.placement.control.peers import Peers
 from tfbig.placement.control.preflight import compare
 from tfbig.run_config import RunConfig
 
-_VERDICT_SECONDS = 30.0  # longer than a task has to be silent to be given up
+_LOSS_TIMEOUT = 30.0  # seconds; longer than the silence after which a task is lost
 
 
 @contextlib.contextmanager
 def cluster_error_scope(peers: Peers, config: RunConfig | None = None) -> Iterator[None]:
-    """Held around what all tasks of a cluster do together.
+    """A context for work that all tasks of a cluster do together.
 
-    An error in this task is told to the others, which would wait for it; an error that comes of
-    another task's end says which.
+    An error in this task is sent to the other tasks, which would otherwise wait for it. If an
+    error here was caused by the loss of another task, the raised error names that task.
 
     Args:
-        peers: the tasks; nothing happens if there is but one.
-        config: compared between them first.
+        peers: the tasks of the cluster; with a single task the context has no effect.
+        config: the RunConfig, which is first compared between the tasks.
 
     Raises:
-        PeerLost: another task is gone.
+        PeerLost: another task is lost.
         UserError: the tasks' configs differ.
     """
     try:
@@ -37,18 +37,19 @@ def cluster_error_scope(peers: Peers, config: RunConfig | None = None) -> Iterat
     except PeerLost:
         raise
     except BaseException as error:
-        # A checkpoint may be one that a lost ps could not write its part of.
+        # A checkpoint may have failed because a lost ps could not write its part.
         cause = error.__cause__ if isinstance(error, CheckpointError) else error
         if isinstance(cause, tf.errors.OpError):
-            lost = peers.lost(_VERDICT_SECONDS if _may_be_of_another(cause) else 1.0)
+            timeout = _LOSS_TIMEOUT if _may_come_from_another_task(cause) else 1.0
+            lost = peers.wait_for_loss(timeout)
             if lost is not None:
                 raise lost from error
-        peers.leave(_one_line(error))
+        peers.disconnect(_one_line(error))
         raise
 
 
-def _may_be_of_another(error: tf.errors.OpError) -> bool:
-    """Whether an error may come of a collective operation that another task has not joined."""
+def _may_come_from_another_task(error: tf.errors.OpError) -> bool:
+    """Whether a collective operation may have failed because another task did not join it."""
     kinds = (
         tf.errors.UnavailableError,
         tf.errors.AbortedError,

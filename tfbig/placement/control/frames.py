@@ -1,4 +1,4 @@
-"""Messages on a socket: a JSON header and, where there are any, arrays as raw bytes."""
+"""Messages on a socket: a JSON header, and any arrays as raw bytes."""
 
 import collections
 import dataclasses
@@ -14,25 +14,25 @@ import numpy as np
 
 from tfbig.errors import UserError
 
-NAME = b"tfbig-peers-"
-MAGIC = NAME + b"1\n"  # the first bytes in both directions; the number is the format's version
-LONGEST_HEADER = 64 * 2**20
-LONGEST_FIRST_HEADER = 2**20  # from somebody who has not said yet who he is
+PROTOCOL = b"tfbig-peers-"
+MAGIC = PROTOCOL + b"1\n"  # the first bytes in both directions; the number is the format's version
+MAX_HEADER_BYTES = 64 * 2**20
+MAX_UNTRUSTED_HEADER_BYTES = 2**20  # before the sender has identified itself
 _LENGTHS = struct.Struct(">IQ")  # of the header and of all arrays together
-_PIECE = 2**20  # bytes that are given to the socket at a time
-_TURN = 16 * _PIECE  # bytes after which other connections have their turn
+_CHUNK_BYTES = 2**20  # the most bytes in one call of the socket
+_TURN_BYTES = 16 * _CHUNK_BYTES  # after so many, the other connections get their turn
 
 
-class ConnectionEnded(ConnectionError):
+class ConnectionClosed(ConnectionError):
     """The other side has closed the connection."""
 
 
-class NotAPeer(ConnectionError):
-    """What came is no message of this protocol."""
+class ProtocolError(ConnectionError):
+    """The received bytes are not a message of this protocol."""
 
 
-class OtherVersion(NotAPeer):
-    """The other side speaks another version of this protocol."""
+class ProtocolVersionError(ProtocolError):
+    """The other side uses another version of this protocol."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Message:
     """One message.
 
     Attributes:
-        header: what JSON holds; "kind" says what the message is.
-        arrays: the arrays that came with it.
+        header: values that JSON can represent; "kind" is the kind of message.
+        arrays: arrays by name.
     """
 
     header: dict
@@ -49,30 +49,30 @@ class Message:
 
 
 def pack(header: Mapping, arrays: Mapping[str, np.ndarray] | None = None) -> list[memoryview]:
-    """Returns a message as buffers to be sent; those of arrays are views, not copies.
+    """Encodes a message as buffers to send; the buffers of arrays are views, not copies.
 
     Raises:
-        UserError: JSON cannot hold the header's values, or an array's dtype has no bytes.
+        UserError: JSON cannot represent the header's values, or an array contains objects.
     """
     described, buffers = [], []
     for name, array in (arrays or {}).items():
         array = np.asarray(array)
         described.append([name, _dtype_name(name, array.dtype), list(array.shape)])
         if array.nbytes:
-            # A copy only of what is not contiguous; uint8, as bfloat16 has no buffer protocol.
+            # Copies only if not contiguous. A view as uint8: bfloat16 has no buffer protocol.
             flat = np.ascontiguousarray(array).reshape(-1)
             buffers.append(memoryview(flat.view(np.uint8)))
     try:
         text = json.dumps({**header, "arrays": described} if described else header).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise UserError(
-            f"a value for the other tasks cannot be sent: {error}; pass what JSON can hold: "
-            "numbers, strings, lists and dicts."
+            f"a value for the other tasks cannot be sent: {error}; pass values that JSON can "
+            "represent: numbers, strings, lists and dicts."
         ) from None
-    if len(text) > LONGEST_HEADER:
+    if len(text) > MAX_HEADER_BYTES:
         raise UserError(
-            f"a value for the other tasks has {len(text)} bytes as JSON; {LONGEST_HEADER} are "
-            "the most. Send large values with broadcast_arrays."
+            f"a value for the other tasks has {len(text)} bytes as JSON; the limit is "
+            f"{MAX_HEADER_BYTES}. Send large values with broadcast_arrays."
         )
     total = sum(len(buffer) for buffer in buffers)
     return [memoryview(_LENGTHS.pack(len(text), total) + text), *buffers]
@@ -81,11 +81,11 @@ def pack(header: Mapping, arrays: Mapping[str, np.ndarray] | None = None) -> lis
 def _dtype_name(name: str, dtype: np.dtype) -> Any:
     if dtype.hasobject:
         raise UserError(
-            f"the array {name!r} has dtype {dtype}, which has no bytes that could be sent; "
+            f"the array {name!r} has dtype {dtype}, whose values cannot be sent as bytes; "
             "convert it to a dtype of fixed size."
         )
     if getattr(ml_dtypes, dtype.name, None) is dtype.type:
-        return dtype.name  # numpy's own description of it is two nameless bytes
+        return dtype.name  # NumPy describes it as two unnamed bytes
     return np.lib.format.dtype_to_descr(dtype)
 
 
@@ -96,7 +96,7 @@ def _dtype(described: Any) -> np.dtype:
 
 
 def _as_fields(described: Any) -> Any:
-    """A description of numpy, whose tuples JSON has made lists."""
+    """Restores the tuples of a NumPy dtype description, which JSON has turned into lists."""
     if isinstance(described, str):
         return described
     return [
@@ -110,16 +110,16 @@ def _as_fields(described: Any) -> Any:
 
 
 class Connection:
-    """A socket that sends and receives messages without ever waiting.
+    """A socket that sends and receives messages without blocking.
 
-    One thread reads and writes; `queue` may be called by another.
+    One thread reads and writes; another thread may call `queue`.
 
     Args:
         sock: a connected socket.
 
     Attributes:
-        trusted: whether it is known who the other side is; until then large headers and arrays
-            are not taken.
+        trusted: whether the other side has identified itself; until then, large headers and
+            arrays are rejected.
     """
 
     def __init__(self, sock: socket.socket):
@@ -130,91 +130,91 @@ class Connection:
         self.trusted = False
         self._header: dict | None = None
         self._arrays: dict[str, np.ndarray] = {}
-        self._parts = self._incoming()
-        self._missing = next(self._parts)
+        self._buffers = self._incoming()
+        self._unfilled = next(self._buffers)
 
     def fileno(self) -> int:
-        """The socket's number, for poll; -1 once it is closed."""
+        """The socket's file descriptor, for poll; -1 once it is closed."""
         return self._socket.fileno()
 
     def queue(self, buffers: Iterable[memoryview]) -> None:
-        """Appends a message of `pack` to what is to be sent."""
+        """Queues the buffers of a message from `pack` for sending."""
         self._outgoing.extend(buffers)
 
     @property
     def unsent(self) -> bool:
-        """Whether something waits to be sent."""
+        """Whether queued bytes have not been sent yet."""
         return bool(self._outgoing)
 
     def write(self) -> None:
-        """Sends what the socket takes at once.
+        """Sends as many queued bytes as the socket accepts without blocking.
 
         Raises:
             OSError: the connection is broken.
         """
-        left = _TURN
-        while self._outgoing and left > 0:
+        remaining = _TURN_BYTES
+        while self._outgoing and remaining > 0:
             view = self._outgoing[0]
             try:
-                sent = self._socket.send(view[:_PIECE])
+                sent = self._socket.send(view[:_CHUNK_BYTES])
             except BlockingIOError:
                 return
-            left -= sent
+            remaining -= sent
             if sent == len(view):
                 self._outgoing.popleft()
             else:
                 self._outgoing[0] = view[sent:]
 
-    def read(self, most: int | None = None) -> tuple[list[Message], bool]:
-        """Receives what is there; returns whole messages, and whether anything came.
+    def read(self, max_messages: int | None = None) -> tuple[list[Message], bool]:
+        """Receives available bytes; returns complete messages, and whether any byte arrived.
 
         Args:
-            most: how many messages are read; what follows them stays in the socket.
+            max_messages: the most messages to read; the bytes after them stay in the socket.
 
         Raises:
-            ConnectionEnded: the other side has closed the connection.
-            NotAPeer: it speaks something else.
+            ConnectionClosed: the other side has closed the connection.
+            ProtocolError: the other side does not use this protocol.
             OSError: the connection is broken.
         """
-        messages, left = [], _TURN
-        while left > 0 and (most is None or len(messages) < most):
+        messages, remaining = [], _TURN_BYTES
+        while remaining > 0 and (max_messages is None or len(messages) < max_messages):
             try:
-                size = self._socket.recv_into(self._missing[:_PIECE])
+                size = self._socket.recv_into(self._unfilled[:_CHUNK_BYTES])
             except BlockingIOError:
                 break
             if not size:
-                # Those that have come before the end are not lost: the next read tells of it.
+                # Return the messages before the end first; the next read raises the error.
                 if messages:
                     break
-                raise ConnectionEnded("the other side has closed the connection")
-            left -= size
-            self._missing = self._missing[size:]
-            if not self._missing:
-                self._missing = next(self._parts)
+                raise ConnectionClosed("the other side has closed the connection")
+            remaining -= size
+            self._unfilled = self._unfilled[size:]
+            if not self._unfilled:
+                self._unfilled = next(self._buffers)
                 if self._header is not None:
                     messages.append(Message(self._header, self._arrays))
                     self._header = None
-        return messages, left < _TURN
+        return messages, remaining < _TURN_BYTES
 
     def _incoming(self):
-        """Yields the buffers that are to be filled, one after the other; never an empty one.
+        """Yields the buffers to fill, one after the other; none of them is empty.
 
-        A message is complete when `_header` is set after the next one was asked for.
+        A message is complete if `_header` is set after the next buffer was requested.
         """
         buffer = bytearray(len(MAGIC))
         yield memoryview(buffer)
         if buffer != MAGIC:
-            if buffer.startswith(NAME):
-                raise OtherVersion(f"it speaks {bytes(buffer)!r} and not {MAGIC!r}")
-            raise NotAPeer(f"it speaks another protocol: {bytes(buffer)!r}")
+            if buffer.startswith(PROTOCOL):
+                raise ProtocolVersionError(f"it uses {bytes(buffer)!r} and not {MAGIC!r}")
+            raise ProtocolError(f"it uses another protocol: {bytes(buffer)!r}")
         while True:
             prefix = bytearray(_LENGTHS.size)
             yield memoryview(prefix)
             length, total = _LENGTHS.unpack(prefix)
-            if not 0 < length <= (LONGEST_HEADER if self.trusted else LONGEST_FIRST_HEADER):
-                raise NotAPeer(f"a header of {length} bytes")
+            if not 0 < length <= (MAX_HEADER_BYTES if self.trusted else MAX_UNTRUSTED_HEADER_BYTES):
+                raise ProtocolError(f"a header of {length} bytes")
             if total and not self.trusted:
-                raise NotAPeer(f"arrays of {total} bytes before it is known who sends them")
+                raise ProtocolError(f"arrays of {total} bytes from an unidentified sender")
             buffer = bytearray(length)
             yield memoryview(buffer)
             try:
@@ -225,11 +225,11 @@ class Connection:
                     for name, dtype, shape in described
                 ]
             except (ValueError, TypeError, AttributeError) as error:
-                raise NotAPeer(f"a header that cannot be read: {error}") from None
+                raise ProtocolError(f"a header that cannot be parsed: {error}") from None
             if any(dtype.hasobject for _, dtype, _ in sizes):
-                raise NotAPeer("arrays of objects")
+                raise ProtocolError("arrays of objects")
             if total != sum(dtype.itemsize * math.prod(shape) for _, dtype, shape in sizes):
-                raise NotAPeer("arrays of another size than said")
+                raise ProtocolError("arrays whose size differs from the header")
             arrays = {}
             for name, dtype, shape in sizes:
                 arrays[name] = np.empty(shape, dtype)
@@ -237,14 +237,14 @@ class Connection:
                     yield memoryview(arrays[name].reshape(-1).view(np.uint8))
             self._arrays, self._header = arrays, header
 
-    def finish(self) -> None:
-        """Tells the other side that nothing more will come."""
+    def close_write(self) -> None:
+        """Closes the sending direction, so that the other side reads an end of the stream."""
         try:
             self._socket.shutdown(socket.SHUT_WR)
         except OSError:
-            return  # it is closed already
+            return  # already closed
 
     def close(self) -> None:
-        """Closes the socket; what is unsent is dropped."""
+        """Closes the socket and drops unsent bytes."""
         self._outgoing.clear()
         self._socket.close()

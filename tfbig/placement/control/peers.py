@@ -1,4 +1,4 @@
-"""The tasks that train together, as one of them sees them; and a task alone."""
+"""The interface through which the tasks of one training exchange values."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,16 +9,17 @@ from tfbig.errors import PeerLost
 
 
 class Peers:
-    """The tasks that train together, as one of them sees them; this class: a task alone.
+    """The tasks that train together; this class is the implementation for a single task.
 
-    `gather`, `broadcast`, `broadcast_arrays`, `broadcast_files` and `barrier` are called by all
-    tasks in the same order, each from one thread; no task returns before all have called.
+    `all_gather`, `broadcast`, `broadcast_arrays`, `broadcast_files` and `barrier` are collective:
+    all tasks call them in the same order, each from one thread, and no call returns before every
+    task has made it.
 
-    Example: `steps = peers.broadcast(steps)`: what the chief has decided.
+    Example: `steps = peers.broadcast(steps)` gives every task the chief's value.
 
     Attributes:
-        index: this task's number; 0 is the chief.
-        count: how many tasks there are.
+        index: the index of this task; 0 is the chief.
+        count: the number of tasks.
     """
 
     index = 0
@@ -30,15 +31,15 @@ class Peers:
         return self.index == 0
 
     def all_gather(self, value: Any) -> list:
-        """Returns the values of all tasks, in the order of their index, to every task.
+        """Returns the values of all tasks, in the order of their indices, to every task.
 
         Args:
-            value: what JSON can hold; NaN and infinity too.
+            value: a value that JSON can represent; NaN and infinity are allowed.
         """
         return [value]
 
     def broadcast(self, value: Any = None) -> Any:
-        """Returns the chief's value, which JSON can hold; those of other tasks do not matter."""
+        """Returns the chief's value, which JSON can represent; other tasks' values are ignored."""
         return value
 
     def broadcast_arrays(
@@ -47,41 +48,42 @@ class Peers:
         """Returns the chief's arrays, of any dtype but object; other tasks pass None."""
         return dict(arrays or {})
 
-    def broadcast_files(self, directory: str | None, wanted: bool, into: str) -> None:
+    def broadcast_files(self, directory: str | None, wanted: bool, destination: str) -> None:
         """Copies the files of one of the chief's directories to the tasks that want them.
 
-        A file appears under its name only when all of them have come. Files of any size are sent
-        in pieces.
+        The files appear in the destination only after all of them have arrived. Files of any size
+        are sent in chunks.
 
         Args:
-            directory: the chief's, which holds files alone; other tasks may pass None.
-            wanted: whether this task wants them; the chief has them already.
-            into: the directory to write them to, which is made where it is missing.
+            directory: the chief's directory, which contains only files; other tasks may pass None.
+            wanted: whether this task wants the files; the chief always has them already.
+            destination: the directory to write them to; it is created if it does not exist.
         """
 
     def barrier(self) -> None:
-        """Returns when all tasks have called it."""
+        """Waits until all tasks have called it."""
 
     def describe(self, index: int) -> str:
-        """A task in a few words, for messages: "worker 1 at host:port"."""
+        """Describes a task for messages: "worker 1 at host:port"."""
         return "the chief" if index == 0 else f"worker {index}"
 
-    def lost(self, within: float) -> PeerLost | None:
-        """Waits up to `within` seconds for the verdict that another task is gone."""
-        return None  # there is no other
+    def wait_for_loss(self, timeout: float) -> PeerLost | None:
+        """Waits up to `timeout` seconds for another task to be lost; returns the error or None."""
+        return None  # a single task has no peers
 
     def on_lost(self, callback: Callable[[PeerLost], None]) -> None:
-        """Has a function called, once and from another thread, when another task is gone."""
+        """Registers a function to be called once, from another thread, when a task is lost."""
 
-    def enforce(self, seconds: float = 15.0) -> None:
-        """Ends this process when another task is gone and it has not left `seconds` later.
+    def exit_on_loss(self, seconds: float = 15.0) -> None:
+        """Exits this process `seconds` after another task is lost, unless it disconnects first.
 
-        It is for a main thread that waits for the lost task inside native code, for ever.
+        This is for a main thread that would wait forever for the lost task in native code.
         """
 
-    def leave(self, reason: str | None = None) -> None:
-        """Ends in good order: the other tasks do not take it for a loss.
+    def disconnect(self, reason: str | None = None) -> None:
+        """Disconnects from the other tasks, which then do not consider this one lost.
 
         Args:
-            reason: the error, in a line, with which this task fails, for the others to say.
+            reason: one line about the error that stops this task; None: it finished normally. The
+                other tasks raise `PeerLost` with this reason.
         """

@@ -1,4 +1,4 @@
-"""Before the first step: all tasks are there, and they belong together."""
+"""Before the first step: all tasks of a cluster connect, and their versions and configs agree."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -19,32 +19,32 @@ def join(
     *,
     wait_seconds: float = 300.0,
     patience: float | None = None,
-    say: Callable[[str], None] = log.warning,
+    warn: Callable[[str], None] = log.warning,
 ) -> Channel:
-    """Waits for all tasks of a cluster, checks that they fit, and returns the channel.
+    """Connects all tasks of a cluster, compares their facts, and returns the channel.
 
-    The chief listens on its port only until all are there, so that TensorFlow's server can have
-    the port afterwards.
+    The chief listens on its port only until all tasks are connected, so TensorFlow's server can
+    use the port afterwards.
 
     Example: `join(["host0:2222", "host1:2222"], 1, {"tensorflow": tf.__version__})`.
 
     Args:
-        workers: "host:port" of each task, the chief first, the same list for all.
-        index: this task's place in it.
-        facts: what has to be the same for all tasks, by name: versions, say.
-        wait_seconds: how long to wait for the others.
-        patience: seconds of silence after which a task is lost, later on too; None for
+        workers: "host:port" of each task, the chief first; the same list on all tasks.
+        index: the index of this task in the list.
+        facts: values that have to be equal on all tasks, by name; versions, for example.
+        wait_seconds: how long to wait for the other tasks.
+        patience: seconds of silence after which a task is lost, also later in the run; None for
             TFBIG_PEER_PATIENCE, or 20.
-        say: gets a line about who is missing, every 30 seconds.
+        warn: receives a line about the missing tasks every 30 seconds.
 
     Raises:
-        UserError: an address cannot be used, or the tasks do not fit; all tasks raise it.
-        PeerLost: not all tasks have come in time; the message names those missing.
+        UserError: an address cannot be used, or the facts differ; all tasks raise it.
+        PeerLost: some tasks did not join in time; the message names them.
     """
     workers = list(workers)
     addresses = [parse_address(worker) for worker in workers]
     if len(set(addresses)) != len(addresses):
-        raise UserError(f"workers={workers}: two tasks have one address; give each its own.")
+        raise UserError(f"workers={workers}: two tasks have the same address; give each its own.")
     if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(workers):
         raise UserError(
             f"index={index!r}: expected 0 to {len(workers) - 1}, as there are {len(workers)} tasks."
@@ -57,32 +57,33 @@ def join(
     if len(workers) == 1:
         connections = {}
     elif index == 0:
-        connections = RendezvousServer(addresses[0], workers, wait_seconds, patience, say).receive()
+        server = RendezvousServer(addresses[0], workers, wait_seconds, patience, warn)
+        connections = server.receive()
     else:
         connections = {
-            0: connect_to_chief(addresses[0], workers, index, wait_seconds, patience, say)
+            0: connect_to_chief(addresses[0], workers, index, wait_seconds, patience, warn)
         }
     channel = Channel(workers, index, connections, patience=patience)
     try:
         compare(channel, facts)
     except UserError:
-        channel.leave()  # the others raise the same
+        channel.disconnect()  # the other tasks raise the same error
         raise
     except BaseException as error:
-        channel.leave(f"{type(error).__name__}: {error}")
+        channel.disconnect(f"{type(error).__name__}: {error}")
         raise
     return channel
 
 
 def compare(peers: Peers, facts: Mapping[str, str]) -> None:
-    """Checks that all tasks have the same facts, and raises the same error on all if not.
+    """Checks that the facts are equal on all tasks; if not, all tasks raise the same error.
 
     Args:
-        peers: the tasks; all call this.
-        facts: by name, such as "config" or "model"; hashes of what is large.
+        peers: the tasks; all of them call this function.
+        facts: values by name, such as "config" or "model"; pass hashes of large values.
 
     Raises:
-        UserError: a task differs from the chief; the message names it and the fact.
+        UserError: a task differs from the chief; the message names the task and the fact.
     """
     chief, *others = peers.all_gather(dict(facts))
     differences = []

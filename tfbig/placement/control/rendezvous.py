@@ -1,4 +1,4 @@
-"""How the tasks of a cluster find each other: the chief listens, the others connect_to_chief."""
+"""The rendezvous of a cluster's tasks: the chief listens, and the other tasks connect to it."""
 
 import logging
 import os
@@ -10,55 +10,65 @@ from collections.abc import Callable, Iterable, Sequence
 
 from tfbig.errors import PeerLost, UserError
 from tfbig.placement.control.addresses import Address, connect, describe_task, listen
-from tfbig.placement.control.frames import Connection, OtherVersion, pack
+from tfbig.placement.control.frames import Connection, ProtocolVersionError, pack
 
 log = logging.getLogger("tfbig")
 
-_SAY_EVERY = 30.0  # seconds
-_BEAT_EVERY = 1.0
-_HELLO_WITHIN = 10.0  # seconds, else a connection is no task's
-_STALE_AFTER = 5.0  # seconds of silence, after which another task may take the place
+# All in seconds.
+_WARN_EVERY = 30.0
+_HEARTBEAT_EVERY = 1.0
+_HELLO_TIMEOUT = 10.0  # a connection without a hello in this time is not from a task
+_STALE_AFTER = 5.0  # of silence, after which another task may connect with the same index
 _RETRY_AFTER = 0.5
-_GOODBYE = 3.0
+_REJECT_SECONDS = 3.0  # time for the other tasks to read why the rendezvous failed
 _ERRORS = {"UserError": UserError, "PeerLost": PeerLost}
 
 
-class _Wait:
-    """A time of waiting that says, now and then, for whom, and ends at some point."""
+class _Deadline:
+    """The time limit of the rendezvous; warns about missing tasks until it is reached."""
 
-    def __init__(self, workers: Sequence[str], seconds: float, say: Callable[[str], None]):
+    def __init__(self, workers: Sequence[str], seconds: float, warn: Callable[[str], None]):
         self._workers = workers
         self._seconds = seconds
-        self._say = say
+        self._warn = warn
         self._started = time.monotonic()
-        self._line = self._started + _SAY_EVERY
+        self._next_warning = self._started + _WARN_EVERY
 
-    def go_on(self, missing: Iterable[int], why: str = "") -> None:
-        """Says who is missing when it is time to.
+    def check(self, missing: Iterable[int], why: str = "") -> None:
+        """Warns about the missing tasks if the next warning is due.
+
+        Args:
+            missing: the indices of the missing tasks.
+            why: the reason of the last failure, in parentheses after a space; may be empty.
 
         Raises:
-            PeerLost: the time is over.
+            PeerLost: the time limit is reached.
         """
-        tasks = [describe_task(index, self._workers) for index in missing]
+        tasks = ", ".join(describe_task(index, self._workers) for index in missing)
         now = time.monotonic()
         if now >= self._started + self._seconds:
-            have = "has" if len(tasks) == 1 else "have"
             raise PeerLost(
-                f"{', '.join(tasks)} {have} not come within {self._seconds:g} s{why}; is it "
-                "started, and is the address right?"
+                f"{tasks} did not join within {self._seconds:g} s{why}; check that all tasks are "
+                "running and that their addresses are right."
             )
-        if now >= self._line:
-            self._say(f"waiting for {', '.join(tasks)} ({now - self._started:.0f} s){why}")
-            self._line += _SAY_EVERY
+        if now >= self._next_warning:
+            self._warn(f"waiting for {tasks} ({now - self._started:.0f} s){why}")
+            self._next_warning += _WARN_EVERY
 
 
-class _Arrival:
-    """A connection to the chief, whoever made it."""
+class _Incoming:
+    """A connection that the chief has accepted, from a task or from anything else.
 
-    def __init__(self, sock: socket.socket, where: str):
+    Attributes:
+        source: "ip:port" of the other side.
+        last_received: when the last byte arrived.
+        hello: the header with which a task identifies itself; None: not received yet.
+    """
+
+    def __init__(self, sock: socket.socket, source: str):
         self.connection = Connection(sock)
-        self.where = where
-        self.heard = time.monotonic()
+        self.source = source
+        self.last_received = time.monotonic()
         self.hello: dict | None = None
 
     def __str__(self) -> str:
@@ -66,14 +76,14 @@ class _Arrival:
 
 
 class RendezvousServer:
-    """The chief's part: it listens until all tasks are there.
+    """The chief's side: listens until all tasks are connected.
 
     Args:
-        address: the chief's.
-        workers: all tasks, the chief first.
-        seconds: how long it waits for them.
-        patience: seconds of silence after which a task that has come is not there any more.
-        say: gets a line about who is missing.
+        address: the chief's address.
+        workers: "host:port" of all tasks, the chief first.
+        seconds: how long to wait for the tasks.
+        patience: seconds of silence after which a connected task counts as missing again.
+        warn: receives lines about missing tasks.
     """
 
     def __init__(
@@ -82,163 +92,165 @@ class RendezvousServer:
         workers: Sequence[str],
         seconds: float,
         patience: float,
-        say: Callable[[str], None],
+        warn: Callable[[str], None],
     ):
         self._workers = list(workers)
         self._patience = patience
-        self._say = say
-        self._wait = _Wait(workers, seconds, say)
-        self._arrivals: list[_Arrival] = []
-        self._present: dict[int, _Arrival] = {}
-        self._beat = time.monotonic()
+        self._warn = warn
+        self._deadline = _Deadline(workers, seconds, warn)
+        self._incoming: list[_Incoming] = []
+        self._registered: dict[int, _Incoming] = {}
+        self._last_heartbeat = time.monotonic()
         self._listener = listen(address)
         self._listener.setblocking(False)
 
     def receive(self) -> dict[int, Connection]:
         """Returns the connections to all other tasks, by their index.
 
-        The port is free again when it returns.
+        The port is free again when this returns.
 
         Raises:
-            UserError: the tasks do not belong together.
-            PeerLost: not all have come in time.
+            UserError: the tasks belong to different clusters, or two have the same index.
+            PeerLost: some tasks did not join in time.
         """
         try:
             while missing := self._missing():
-                self._wait.go_on(missing)
-                self._turn()
+                self._deadline.check(missing)
+                self._poll_once()
         except (UserError, PeerLost) as error:
-            self._dismiss(error)
+            self._reject_all(error)
             raise
         except BaseException:
             self._close_all()
             raise
         finally:
             self._listener.close()
-        for arrival in self._arrivals:
-            if arrival not in self._present.values():
-                arrival.connection.close()
-        for arrival in self._present.values():
-            arrival.connection.queue(pack({"kind": "welcome"}))
-        return {index: arrival.connection for index, arrival in self._present.items()}
+        for incoming in self._incoming:
+            if incoming not in self._registered.values():
+                incoming.connection.close()
+        for incoming in self._registered.values():
+            incoming.connection.queue(pack({"kind": "welcome"}))
+        return {index: incoming.connection for index, incoming in self._registered.items()}
 
     def _missing(self) -> list[int]:
-        return [i for i in range(1, len(self._workers)) if i not in self._present]
+        return [i for i in range(1, len(self._workers)) if i not in self._registered]
 
-    def _turn(self) -> None:
-        ready = _poll([arrival.connection for arrival in self._arrivals], self._listener)
+    def _poll_once(self) -> None:
+        ready = _poll([incoming.connection for incoming in self._incoming], self._listener)
         if self._listener.fileno() in ready:
             self._accept()
-        for arrival in list(self._arrivals):
-            if arrival in self._arrivals and arrival.connection.fileno() in ready:
+        for incoming in list(self._incoming):
+            if incoming in self._incoming and incoming.connection.fileno() in ready:
                 try:
-                    self._exchange(arrival)
-                except OtherVersion as error:
-                    self._say(f"a task at {arrival.where} has another version of tfbig: {error}")
-                    self._drop(arrival)
+                    self._exchange(incoming)
+                except ProtocolVersionError as error:
+                    self._warn(f"a task at {incoming.source} has another version of tfbig: {error}")
+                    self._drop(incoming)
                 except OSError as error:
-                    log.debug("the connection from %s has ended: %s", arrival.where, error)
-                    self._drop(arrival)
+                    log.debug("the connection from %s was closed: %s", incoming.source, error)
+                    self._drop(incoming)
         now = time.monotonic()
-        if now >= self._beat + _BEAT_EVERY:
-            self._beat = now
-            news = pack({"kind": "waiting", "missing": self._missing()})
-            for arrival in list(self._arrivals):
-                limit = self._patience if arrival.hello else _HELLO_WITHIN
-                if now - arrival.heard > limit:
-                    self._drop(arrival)
-                elif arrival.hello and not arrival.connection.unsent:
-                    arrival.connection.queue(news)
+        if now >= self._last_heartbeat + _HEARTBEAT_EVERY:
+            self._last_heartbeat = now
+            status = pack({"kind": "waiting", "missing": self._missing()})
+            for incoming in list(self._incoming):
+                limit = self._patience if incoming.hello else _HELLO_TIMEOUT
+                if now - incoming.last_received > limit:
+                    self._drop(incoming)
+                elif incoming.hello and not incoming.connection.unsent:
+                    incoming.connection.queue(status)
 
     def _accept(self) -> None:
         try:
-            sock, where = self._listener.accept()
+            sock, sockaddr = self._listener.accept()
         except (BlockingIOError, ConnectionError):
-            return  # whoever it was has gone again
-        self._arrivals.append(_Arrival(sock, f"{where[0]}:{where[1]}"))
+            return  # the other side has closed the connection already
+        self._incoming.append(_Incoming(sock, f"{sockaddr[0]}:{sockaddr[1]}"))
 
-    def _exchange(self, arrival: _Arrival) -> None:
-        arrival.connection.write()  # first, as one of another version shall know ours
-        messages, came = arrival.connection.read()
-        arrival.heard = time.monotonic() if came else arrival.heard
+    def _exchange(self, incoming: _Incoming) -> None:
+        # Write first, so that a task of another version learns which version the chief has.
+        incoming.connection.write()
+        messages, received = incoming.connection.read()
+        if received:
+            incoming.last_received = time.monotonic()
         for message in messages:
-            if arrival.hello is None and self._is_hello(message.header):
-                arrival.hello = message.header
-                self._admit(arrival)
-            elif arrival.hello is None:
-                raise ConnectionError(f"it did not say who it is: {message.header}")
+            if incoming.hello is None and self._is_hello(message.header):
+                incoming.hello = message.header
+                self._register(incoming)
+            elif incoming.hello is None:
+                raise ConnectionError(f"it did not identify itself: {message.header}")
 
-    def _drop(self, arrival: _Arrival) -> None:
-        self._arrivals.remove(arrival)
-        arrival.connection.close()
-        for index, present in list(self._present.items()):
-            if present is arrival:
-                del self._present[index]
+    def _drop(self, incoming: _Incoming) -> None:
+        self._incoming.remove(incoming)
+        incoming.connection.close()
+        for index, registered in list(self._registered.items()):
+            if registered is incoming:
+                del self._registered[index]
 
     @staticmethod
     def _is_hello(header: dict) -> bool:
         expected = {"kind": str, "index": int, "workers": list, "pid": int, "host": str, "id": str}
         return all(isinstance(header.get(name), kind) for name, kind in expected.items())
 
-    def _admit(self, arrival: _Arrival) -> None:
-        index, workers = arrival.hello["index"], arrival.hello["workers"]
+    def _register(self, incoming: _Incoming) -> None:
+        index, workers = incoming.hello["index"], incoming.hello["workers"]
+        chief = f"pid {os.getpid()} on host {socket.gethostname()}"
         if workers != self._workers:
             raise UserError(
-                f"the tasks were given different clusters: worker {index} ({arrival}) has "
-                f"{_difference(workers, self._workers)}, the chief (pid {os.getpid()} on host "
-                f"{socket.gethostname()}) has {_difference(self._workers, workers)}. Give all "
-                "tasks the same list."
+                f"the tasks were given different clusters: worker {index} ({incoming}) has "
+                f"{_difference(workers, self._workers)}, the chief ({chief}) has "
+                f"{_difference(self._workers, workers)}. Give all tasks the same list."
             )
         if not 0 < index < len(workers):
             raise UserError(
-                f"a task ({arrival}) says that it is worker {index}; expected 1 to "
-                f"{len(workers) - 1}, as the chief is pid {os.getpid()} on host "
-                f"{socket.gethostname()}. Give every task an index of its own."
+                f"a task ({incoming}) claims to be worker {index}; expected 1 to "
+                f"{len(workers) - 1}, as the chief is {chief}. Give every task its own index."
             )
-        before = self._present.get(index)
+        before = self._registered.get(index)
         if before is not None:
-            same = before.hello["id"] == arrival.hello["id"]  # which has lost its connection
-            if not same and time.monotonic() - before.heard <= _STALE_AFTER:
+            # The same process reconnects after its connection was lost.
+            same = before.hello["id"] == incoming.hello["id"]
+            if not same and time.monotonic() - before.last_received <= _STALE_AFTER:
                 raise UserError(
-                    f"two tasks say that they are worker {index}: {before}, and {arrival}; end "
-                    "the one that is too many, or give every task an index of its own."
+                    f"two tasks claim to be worker {index}: {before}, and {incoming}; end one of "
+                    "them, or give every task its own index."
                 )
             self._drop(before)
-        self._present[index] = arrival
+        self._registered[index] = incoming
 
-    def _dismiss(self, error: Exception) -> None:
-        """Tells all tasks why it ends, those too that come a moment later; they read it."""
+    def _reject_all(self, error: Exception) -> None:
+        """Sends the error to all tasks, also to those that connect within the next seconds."""
         end = pack({"kind": "end", "error": type(error).__name__, "text": str(error)})
-        told: set[_Arrival] = set()
-        seen = set(self._present)
-        until = time.monotonic() + _GOODBYE
-        while (self._arrivals or len(seen) < len(self._workers) - 1) and time.monotonic() < until:
-            for arrival in set(self._arrivals) - told:
-                told.add(arrival)
-                arrival.connection.queue(end)
-            ready = _poll([arrival.connection for arrival in self._arrivals], self._listener)
+        notified: set[_Incoming] = set()
+        seen = set(self._registered)
+        until = time.monotonic() + _REJECT_SECONDS
+        while (self._incoming or len(seen) < len(self._workers) - 1) and time.monotonic() < until:
+            for incoming in set(self._incoming) - notified:
+                notified.add(incoming)
+                incoming.connection.queue(end)
+            ready = _poll([incoming.connection for incoming in self._incoming], self._listener)
             if self._listener.fileno() in ready:
                 self._accept()
-            for arrival in list(self._arrivals):
-                if arrival.connection.fileno() not in ready:
+            for incoming in list(self._incoming):
+                if incoming.connection.fileno() not in ready:
                     continue
                 try:
-                    messages, _ = arrival.connection.read()
+                    messages, _ = incoming.connection.read()
                     seen |= {m.header["index"] for m in messages if self._is_hello(m.header)}
-                    arrival.connection.write()
-                    if arrival in told and not arrival.connection.unsent:
-                        arrival.connection.finish()
-                except OSError:  # it has read all, and closed
-                    self._drop(arrival)
+                    incoming.connection.write()
+                    if incoming in notified and not incoming.connection.unsent:
+                        incoming.connection.close_write()
+                except OSError:  # the task has read the error and closed the connection
+                    self._drop(incoming)
         self._close_all()
 
     def _close_all(self) -> None:
-        for arrival in self._arrivals:
-            arrival.connection.close()
+        for incoming in self._incoming:
+            incoming.connection.close()
 
 
 def _difference(workers: Sequence, others: Sequence) -> str:
-    """What one list of workers has that another does not."""
+    """Describes the entries of one list of workers that differ from another list."""
     if len(workers) != len(others):
         return f"{len(workers)} tasks ({', '.join(map(str, workers))})"
     return ", ".join(
@@ -252,21 +264,21 @@ def connect_to_chief(
     index: int,
     seconds: float,
     patience: float,
-    say: Callable[[str], None],
+    warn: Callable[[str], None],
 ) -> Connection:
-    """Another task's part: returns the connection to the chief once all tasks are there.
+    """Another task's side: returns the connection to the chief once all tasks are connected.
 
     Args:
-        address: the chief's.
-        workers: all tasks, the chief first.
-        index: this task's.
-        seconds: how long it waits for the chief and the others.
-        patience: seconds of silence after which it connects to the chief anew.
-        say: gets a line about who is missing.
+        address: the chief's address.
+        workers: "host:port" of all tasks, the chief first.
+        index: the index of this task.
+        seconds: how long to wait for the chief and the other tasks.
+        patience: seconds of silence after which it reconnects to the chief.
+        warn: receives lines about missing tasks.
 
     Raises:
-        UserError: the chief says that the tasks do not belong together.
-        PeerLost: not all have come in time.
+        UserError: the chief rejects the tasks, because they do not belong to one cluster.
+        PeerLost: some tasks did not join in time.
     """
     hello = pack(
         {
@@ -278,9 +290,9 @@ def connect_to_chief(
             "id": uuid.uuid4().hex,
         }
     )
-    wait, why = _Wait(workers, seconds, say), ""
+    deadline, why = _Deadline(workers, seconds, warn), ""
     while True:
-        wait.go_on([0], why)
+        deadline.check([0], why)
         try:
             connection = Connection(connect(address, min(5.0, seconds)))
         except socket.gaierror as error:
@@ -291,8 +303,8 @@ def connect_to_chief(
             connection.queue(hello)
             welcome = False
             try:
-                welcome = _wait_inside(connection, wait, patience)
-            except OtherVersion as error:
+                welcome = _wait_for_welcome(connection, deadline, patience)
+            except ProtocolVersionError as error:
                 raise UserError(
                     f"{describe_task(0, workers)} has another version of tfbig: {error}; "
                     "install the same version for all tasks."
@@ -307,16 +319,16 @@ def connect_to_chief(
         time.sleep(_RETRY_AFTER)
 
 
-def _wait_inside(connection: Connection, wait: _Wait, patience: float) -> bool:
-    """Waits with a connection to the chief until all others are there."""
-    missing, heard = [0], time.monotonic()
-    beat = heard
+def _wait_for_welcome(connection: Connection, deadline: _Deadline, patience: float) -> bool:
+    """Waits, connected to the chief, until all other tasks are connected too; returns True."""
+    missing, last_received = [0], time.monotonic()
+    last_heartbeat = last_received
     while True:
-        wait.go_on(missing)
+        deadline.check(missing)
         if connection.fileno() in _poll([connection]):
-            # One at a time: what follows the welcome is read by others.
-            messages, came = connection.read(most=1)
-            heard = time.monotonic() if came else heard
+            # One message at a time: the channel reads what follows the welcome.
+            messages, received = connection.read(max_messages=1)
+            last_received = time.monotonic() if received else last_received
             connection.write()
             for message in messages:
                 kind = message.header.get("kind")
@@ -328,19 +340,20 @@ def _wait_inside(connection: Connection, wait: _Wait, patience: float) -> bool:
                     raise ConnectionError(f"it sends {message.header}")
                 missing = message.header["missing"] or [0]
         now = time.monotonic()
-        if now - heard > patience:
+        if now - last_received > patience:
             raise ConnectionError(f"it has not answered for {patience:g} s")
-        if now >= beat + _BEAT_EVERY and not connection.unsent:
-            beat = now
+        if now >= last_heartbeat + _HEARTBEAT_EVERY and not connection.unsent:
+            last_heartbeat = now
             connection.queue(pack({"kind": "beat", "awaits": []}))
 
 
 def _poll(connections: Iterable[Connection], listener: socket.socket | None = None) -> set[int]:
-    """The numbers of the sockets that can be read or written, after a second at most."""
+    """Waits at most half a second; returns the descriptors of the sockets that are ready."""
     poll = select.poll()
     for connection in connections:
         writes = select.POLLOUT if connection.unsent else 0
         poll.register(connection.fileno(), select.POLLIN | writes)
     if listener is not None:
         poll.register(listener.fileno(), select.POLLIN)
-    return {number for number, _ in poll.poll(1000 * min(_BEAT_EVERY, _RETRY_AFTER))}
+    timeout = 1000 * min(_HEARTBEAT_EVERY, _RETRY_AFTER)
+    return {descriptor for descriptor, _ in poll.poll(timeout)}

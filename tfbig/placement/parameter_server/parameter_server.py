@@ -240,7 +240,7 @@ class _Servers(Peers):
     def __init__(self, placement: ParameterServer):
         self._placement = placement
 
-    def lost(self, within: float) -> PeerLost | None:
+    def wait_for_loss(self, timeout: float) -> PeerLost | None:
         gone = self._placement.lost_servers()
         if not gone:
             return None
@@ -248,10 +248,10 @@ class _Servers(Peers):
             f"{named(gone)} cannot be reached any more, and the variables there are lost; start "
             "the job again, it goes on from its last checkpoint."
         )
-        self.leave(reason)
+        self.disconnect(reason)
         return PeerLost(reason)
 
-    def leave(self, reason: str | None = None) -> None:
+    def disconnect(self, reason: str | None = None) -> None:
         self._placement.finish({"error": reason or "it has left"})
 
 

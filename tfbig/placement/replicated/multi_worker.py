@@ -142,8 +142,8 @@ def multi_worker(workers: tuple[str, ...], index: int) -> MultiWorker:
         # What the chief says need not be said by every worker.
         log.setLevel(max(log.getEffectiveLevel(), logging.WARNING))
     channel.on_lost(_stop_collectives)
-    channel.enforce()
-    atexit.register(channel.leave)
+    channel.exit_on_loss()
+    atexit.register(channel.disconnect)
     _check_not_started(channel)
     return MultiWorker(_strategy(workers, index), channel)
 
@@ -153,7 +153,7 @@ def _check_not_started(channel: Channel) -> None:
     started = channel.all_gather(_private_api.has_started())
     if not any(started):
         return
-    channel.leave()  # the others raise the same
+    channel.disconnect()  # the others raise the same
     tasks = ", ".join(channel.describe(index) for index, is_one in enumerate(started) if is_one)
     raise UserError(
         f"TensorFlow has started before the cluster was joined (in {tasks}), and its collective "
