@@ -144,7 +144,7 @@ def test_two_tasks_with_one_index_are_refused_together(cluster):
 
     for result in cluster.results(30):
         text = one_line(result)
-        assert "two tasks say that they are worker 1" in text
+        assert "two tasks claim to be worker 1" in text
         assert f"pid {cluster.tasks[1].pid}" in text
         assert f"pid {cluster.tasks[2].pid}" in text
 
@@ -156,7 +156,7 @@ def test_two_tasks_with_the_chiefs_index_do_not_wait_for_each_other(cluster):
 
     errors = sorted((r["error"], r["text"]) for r in cluster.results(30))
     assert [kind for kind, _ in errors] == ["PeerLost", "UserError"]
-    assert f"worker 1 at {addresses[1]} has not come within 4 s" in errors[0][1]
+    assert f"worker 1 at {addresses[1]} did not join within 4 s" in errors[0][1]
     assert f"port {addresses[0].split(':')[1]} is in use" in errors[1][1]
 
 
@@ -172,7 +172,7 @@ def test_a_port_in_use_is_told_by_its_task_and_the_other_names_who_is_missing(in
 
     assert f"port {port} is in use" in one_line(results[index])
     name = ("the chief" if index == 0 else "worker 1") + f" at {addresses[index]}"
-    assert f"{name} has not come within 4 s" in one_line(results[1 - index], "PeerLost")
+    assert f"{name} did not join within 4 s" in one_line(results[1 - index], "PeerLost")
 
 
 def test_callbacks_that_only_the_chief_has_are_no_difference(cluster, tmp_path):

@@ -127,7 +127,7 @@ def test_a_task_that_does_not_come_is_named(cluster):
     for task in cluster.tasks.values():
         last = own_lines(task.err)[-1]  # one of them may have given up, and left, before the other
         assert last.startswith(f"error: {cluster.name(1)}")
-        assert "not come within 9 s" in last
+        assert "did not join within 9 s" in last
 
 
 @pytest.mark.slow
@@ -140,7 +140,7 @@ def test_while_a_task_does_not_come_a_line_says_so(cluster, second_cluster):
         assert each.ends(70) == [1], each
         *_, waiting, error = own_lines(each.tasks[there].err)
         assert waiting.startswith(f"warning: waiting for {each.name(1 - there)} (30 s)")
-        assert error.startswith(f"error: {each.name(1 - there)} has not come within 33 s")
+        assert error.startswith(f"error: {each.name(1 - there)} did not join within 33 s")
 
 
 FAULTS = {
@@ -160,7 +160,7 @@ def test_an_error_in_one_task_is_told_by_the_other(fault, cluster):
     assert f"ValueError: {words}" in cluster.tasks[index].out
     assert codes[1 - index] == 0, cluster
     told = cluster.tasks[1 - index].result()["lost"]
-    assert f"{cluster.name(index)} left with an error" in told
+    assert f"{cluster.name(index)} stopped with an error" in told
     assert words in told
 
 
@@ -171,4 +171,4 @@ def test_an_error_in_the_data_of_one_task_is_told_by_the_other(verb, cluster):
     assert cluster.ends(40) == [0, 1], cluster
     assert "ValueError: the disk of this task is broken" in cluster.tasks[1].out
     told = cluster.tasks[0].result()["lost"]
-    assert f"{cluster.name(1)} left with an error: the disk of this task is broken" in told
+    assert f"{cluster.name(1)} stopped with an error: the disk of this task is broken" in told

@@ -1,4 +1,4 @@
-"""Tasks that agree, and that find out who is gone: processes on loopback."""
+"""Tasks exchange values and detect lost tasks: threads and processes on loopback."""
 
 import contextlib
 import ctypes
@@ -22,14 +22,14 @@ from tfbig.placement.control import channel as channel_module, preflight
 from tfbig.placement.control.channel import Channel, default_patience
 from tfbig.placement.control.frames import Connection
 
-# Several tasks in this process, each in a thread.
+# Several tasks in this process, each in its own thread.
 
 WORKERS = ["host0:1", "host1:2", "host2:3"]
 
 
 @pytest.fixture
 def star():
-    """Three channels: the chief's and those of two others."""
+    """The channels of three tasks, the chief's first."""
     chief, others = {}, []
     with socket.create_server(("127.0.0.1", 0)) as listener:
         for index in (1, 2):
@@ -42,15 +42,15 @@ def star():
         channel.disconnect()
 
 
-def together(channels, function) -> list:
-    """What `function(channel)` returns or raises, called for all at once."""
+def call_on_all(channels, function) -> list:
+    """Calls `function(channel)` for all channels at once; returns the results and errors."""
     found = [None] * len(channels)
 
-    def run(place):
+    def run(i):
         try:
-            found[place] = function(channels[place])
+            found[i] = function(channels[i])
         except Exception as error:
-            found[place] = error
+            found[i] = error
 
     threads = [threading.Thread(target=run, args=(i,), daemon=True) for i in range(len(channels))]
     for thread in threads:
@@ -61,7 +61,7 @@ def together(channels, function) -> list:
     return found
 
 
-def test_every_task_has_its_place(star):
+def test_every_task_knows_its_index_and_the_count(star):
     assert [c.index for c in star] == [0, 1, 2]
     assert {c.count for c in star} == {3}
     assert [c.is_chief for c in star] == [True, False, False]
@@ -69,26 +69,26 @@ def test_every_task_has_its_place(star):
     assert star[0].describe(2) == "worker 2 at host2:3"
 
 
-def test_all_gather_the_same_list_in_the_order_of_the_tasks(star):
-    found = together(star, lambda c: c.all_gather({"task": c.index, "pair": (1, math.inf)}))
+def test_all_gather_returns_the_same_list_in_the_order_of_the_tasks(star):
+    found = call_on_all(star, lambda c: c.all_gather({"task": c.index, "pair": (1, math.inf)}))
     assert found == [[{"task": i, "pair": [1, math.inf]} for i in range(3)]] * 3
     assert all(
-        math.isnan(v) for row in together(star, lambda c: c.all_gather(math.nan)) for v in row
+        math.isnan(v) for row in call_on_all(star, lambda c: c.all_gather(math.nan)) for v in row
     )
 
 
-def test_all_get_the_chiefs_value_and_arrays(star):
-    assert together(star, lambda c: c.broadcast(["chief", c.index])) == [["chief", 0]] * 3
-    assert together(star, lambda c: c.broadcast(*[1][c.index :])) == [1] * 3
+def test_broadcast_returns_the_chiefs_value_and_arrays(star):
+    assert call_on_all(star, lambda c: c.broadcast(["chief", c.index])) == [["chief", 0]] * 3
+    assert call_on_all(star, lambda c: c.broadcast(*[1][c.index :])) == [1] * 3
     arrays = {"a": np.arange(3), "b": np.array(True)}
-    for found in together(star, lambda c: c.broadcast_arrays(None if c.index else arrays)):
+    for found in call_on_all(star, lambda c: c.broadcast_arrays(None if c.index else arrays)):
         assert list(found) == ["a", "b"]
         assert found["a"].tolist() == [0, 1, 2]
         assert found["b"].shape == ()
         assert found["b"]
 
 
-def test_nobody_passes_a_barrier_before_the_last_has_come(star):
+def test_no_task_passes_a_barrier_before_the_last_has_reached_it(star):
     passed = []
     threads = [threading.Thread(target=lambda c=c: passed.append(c.barrier())) for c in star[:2]]
     for thread in threads:
@@ -116,9 +116,9 @@ def test_nobody_passes_a_barrier_before_the_last_has_come(star):
         ),
     ],
 )
-def test_tasks_that_are_out_of_step_are_named_with_what_they_call(calls, text, star):
-    together(star, lambda c: c.barrier())
-    found = together(star, lambda c: calls[c.index](c))
+def test_tasks_that_make_different_calls_are_named_with_their_calls(calls, text, star):
+    call_on_all(star, lambda c: c.barrier())
+    found = call_on_all(star, lambda c: calls[c.index](c))
     assert [type(error) for error in found] == [UserError] * 3
     for error in found:
         assert str(error) == (
@@ -127,8 +127,8 @@ def test_tasks_that_are_out_of_step_are_named_with_what_they_call(calls, text, s
         )
 
 
-def test_a_value_that_cannot_be_sent_is_refused_before_it_is(star):
-    for call in (star[0].gather, star[1].gather, star[0].broadcast):
+def test_a_value_that_cannot_be_sent_is_rejected_by_the_caller(star):
+    for call in (star[0].all_gather, star[1].all_gather, star[0].broadcast):
         with pytest.raises(UserError, match="^a value for the other tasks cannot be sent: "):
             call({1, 2})
     with pytest.raises(UserError, match="^broadcast_arrays: the chief got no arrays; pass a dict"):
@@ -137,8 +137,8 @@ def test_a_value_that_cannot_be_sent_is_refused_before_it_is(star):
         star[0].broadcast_files(None, False, "x")
 
 
-def test_files_of_any_size_come_to_those_that_want_them(star, tmp_path, monkeypatch):
-    monkeypatch.setattr("tfbig.placement.control.shared_files.PIECE", 1000)
+def test_files_of_any_size_are_copied_to_the_tasks_that_want_them(star, tmp_path, monkeypatch):
+    monkeypatch.setattr("tfbig.placement.control.shared_files.CHUNK_BYTES", 1000)
     (tmp_path / "saved").mkdir()
     contents = {"empty": b"", "exact": b"x" * 2000, "large": os.urandom(12345), "é.index": b"1"}
     for name, content in contents.items():
@@ -148,23 +148,27 @@ def test_files_of_any_size_come_to_those_that_want_them(star, tmp_path, monkeypa
 
     def send(c):
         directory = None if c.index else str(tmp_path / "saved")
-        c.broadcast_files(directory, wanted=c.index == 2, into=str(tmp_path / f"into{c.index}"))
-        return sorted(os.listdir(tmp_path))  # at once: nobody returns before the files are there
+        c.broadcast_files(
+            directory, wanted=c.index == 2, destination=str(tmp_path / f"into{c.index}")
+        )
+        return sorted(
+            os.listdir(tmp_path)
+        )  # immediately: no task returns before the files are written
 
-    assert together(star, send) == [["into2", "saved"]] * 3
+    assert call_on_all(star, send) == [["into2", "saved"]] * 3
     found = {path.name: path.read_bytes() for path in (tmp_path / "into2").iterdir()}
     assert found == contents
 
 
-def test_only_a_directory_of_files_is_sent(star, tmp_path):
+def test_only_a_directory_of_files_can_be_sent(star, tmp_path):
     (tmp_path / "saved" / "inner").mkdir(parents=True)
-    with pytest.raises(UserError, match="inner is no file; only files are sent.$"):
+    with pytest.raises(UserError, match="inner is not a file; only files can be sent.$"):
         star[0].broadcast_files(str(tmp_path / "saved"), False, "x")
-    with pytest.raises(UserError, match="none is no directory whose files could be sent to the"):
+    with pytest.raises(UserError, match="none is not a directory, so its files cannot be sent"):
         star[0].broadcast_files(str(tmp_path / "none"), False, "x")
 
 
-def test_a_task_that_leaves_is_no_loss_until_it_is_missed(star):
+def test_a_disconnected_task_is_lost_only_once_a_call_needs_it(star):
     seen = []
     for channel in star:
         channel.on_lost(seen.append)
@@ -173,30 +177,32 @@ def test_a_task_that_leaves_is_no_loss_until_it_is_missed(star):
     assert star[0].wait_for_loss(timeout=0.5) is None
     assert star[1].wait_for_loss(timeout=0) is None
     assert not seen
-    for error in together(star[:2], lambda c: c.all_gather(1)):
+    for error in call_on_all(star[:2], lambda c: c.all_gather(1)):
         assert type(error) is PeerLost
-        assert str(error) == "worker 2 at host2:3 has left before gather was done"
-    with pytest.raises(PeerLost, match="^gather was called after this task had left the others$"):
+        assert str(error) == "worker 2 at host2:3 disconnected before gather was complete"
+    with pytest.raises(PeerLost, match="^gather was called after this task had disconnected$"):
         star[2].all_gather(1)
 
 
-def test_the_end_of_the_chief_is_no_loss_to_those_that_ask_nothing_more(star):
-    together(star, lambda c: c.barrier())
+def test_a_disconnected_chief_is_lost_only_once_a_call_needs_it(star):
+    call_on_all(star, lambda c: c.barrier())
     star[0].disconnect()
     assert star[1].wait_for_loss(timeout=0.3) is None
-    with pytest.raises(PeerLost, match="^the chief at host0:1 has left before barrier was done$"):
+    with pytest.raises(
+        PeerLost, match="^the chief at host0:1 disconnected before barrier was complete$"
+    ):
         star[1].barrier()
 
 
-@pytest.mark.parametrize("who", [0, 2])
-def test_all_say_the_error_with_which_a_task_has_left(who, star):
-    others = [c for c in star if c.index != who]
+@pytest.mark.parametrize("failed", [0, 2])
+def test_all_tasks_raise_the_error_that_stopped_another_task(failed, star):
+    others = [c for c in star if c.index != failed]
     called = []
     others[0].on_lost(called.append)
-    star[who].disconnect("ValueError: no\n  such file")
-    name = star[1].describe(who)
+    star[failed].disconnect("ValueError: no\n  such file")
+    name = star[1].describe(failed)
     for channel in others:
-        text = f"{name} left with an error: ValueError: no such file"
+        text = f"{name} stopped with an error: ValueError: no such file"
         assert str(channel.wait_for_loss(timeout=30)) == text
         for call in (channel.barrier, lambda c=channel: c.all_gather(1)):
             with pytest.raises(PeerLost) as raised:
@@ -210,21 +216,23 @@ def test_all_say_the_error_with_which_a_task_has_left(who, star):
     assert [str(error) for error in called + late] == [text, text]
 
 
-def test_a_message_that_came_before_a_loss_is_still_read(star):
+def test_a_message_that_arrived_before_a_loss_is_still_read(star):
     found = []
     waiting = [threading.Thread(target=lambda c=c: found.append(c.all_gather(1))) for c in star[1:]]
     for thread in waiting:
         thread.start()
     star[0].all_gather(0)
-    star[0].disconnect("an error of its own")
+    star[0].disconnect("an error")
     for thread in waiting:
         thread.join(30)
     assert found == [[0, 1, 1]] * 2
 
 
-def test_who_is_waited_for_is_logged(star, caplog, monkeypatch):
-    monkeypatch.setattr(channel_module, "_FIRST_LINE", 1.5)  # the chief's heartbeat comes before
-    monkeypatch.setattr(channel_module, "_NEXT_LINE", 100.0)
+def test_the_log_names_the_tasks_that_a_call_waits_for(star, caplog, monkeypatch):
+    monkeypatch.setattr(
+        channel_module, "_FIRST_LOG_AFTER", 1.5
+    )  # later than the chief's first heartbeat
+    monkeypatch.setattr(channel_module, "_LOG_EVERY", 100.0)
     with caplog.at_level(logging.INFO, "tfbig"):
         waiting = [threading.Thread(target=lambda c=c: c.all_gather(1)) for c in star[:2]]
         for thread in waiting:
@@ -235,20 +243,20 @@ def test_who_is_waited_for_is_logged(star, caplog, monkeypatch):
         star[2].all_gather(1)
         for thread in waiting:
             thread.join(30)
-    # Worker 1 knows from the chief for whom all of them wait.
+    # Worker 1 knows from the chief's heartbeat which task all of them wait for.
     assert [message.rpartition(" (")[0] for message in caplog.messages] == [
         "waiting for worker 2 at host2:3 in gather"
     ] * 2
 
 
 @pytest.mark.parametrize("text", ["soon", "0", "-1", "nan", "inf"])
-def test_a_patience_that_is_no_time_is_refused(text, monkeypatch):
+def test_an_invalid_patience_is_rejected(text, monkeypatch):
     monkeypatch.setenv("TFBIG_PEER_PATIENCE", text)
     with pytest.raises(UserError, match=f"^TFBIG_PEER_PATIENCE='{text}': expected a number of se"):
         default_patience()
 
 
-def test_patience_is_20_seconds_or_as_the_environment_says(monkeypatch):
+def test_patience_is_20_seconds_or_the_value_in_the_environment(monkeypatch):
     monkeypatch.delenv("TFBIG_PEER_PATIENCE", raising=False)
     assert default_patience() == 20.0
     monkeypatch.setenv("TFBIG_PEER_PATIENCE", "7.5")
@@ -264,7 +272,7 @@ def joined(workers: list[str], index: int, patience: float = 60.0) -> Channel:
     return channel
 
 
-def talk(workers: list[str], index: int, folder: str) -> dict:
+def exchange(workers: list[str], index: int, folder: str) -> dict:
     channel = joined(workers, index)
     random = np.random.default_rng(index)
     arrays = {
@@ -288,10 +296,10 @@ def talk(workers: list[str], index: int, folder: str) -> dict:
     return found
 
 
-def test_processes_agree(start, addresses, tmp_path):
+def test_processes_exchange_values_arrays_and_files(start, addresses, tmp_path):
     (tmp_path / "saved").mkdir()
-    (tmp_path / "saved" / "data").write_bytes(os.urandom(40_000_000))  # three pieces
-    started = [start(talk, addresses, i, str(tmp_path)) for i in range(3)]
+    (tmp_path / "saved" / "data").write_bytes(os.urandom(40_000_000))  # three chunks
+    started = [start(exchange, addresses, i, str(tmp_path)) for i in range(3)]
     found = [task.result() for task in started]
     assert found[0] == found[1] == found[2]
     assert found[0]["gathered"] == [[0, 0.0], [1, -1 / 7], [2, -2 / 7]]
@@ -306,27 +314,27 @@ def test_processes_agree(start, addresses, tmp_path):
     assert (tmp_path / "into" / "data").read_bytes() == (tmp_path / "saved" / "data").read_bytes()
 
 
-def wait_for_the_others(workers: list[str], index: int, victim: int, patience: float) -> list[str]:
-    """What a task learns of one that never calls."""
+def wait_for_victim(workers: list[str], index: int, victim: int, patience: float) -> list[str]:
+    """The errors of a task that waits for one that makes no calls."""
     channel = joined(workers, index, patience)
     if index == victim:
         lost = channel.wait_for_loss(timeout=100)
         return [str(lost)]
-    told, texts = threading.Event(), []
-    channel.on_lost(lambda error: (texts.append(str(error)), told.set()))
+    notified, texts = threading.Event(), []
+    channel.on_lost(lambda error: (texts.append(str(error)), notified.set()))
     for call in (channel.barrier, lambda: channel.all_gather(1)):
         try:
             call()
         except PeerLost as error:
             texts.append(str(error))
-    told.wait(30)
+    notified.wait(30)
     channel.disconnect("PeerLost")
     return texts
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_killed_task_is_named_by_all_others(victim, start, addresses):
-    started = [start(wait_for_the_others, addresses, i, victim, 60.0) for i in range(3)]
+def test_all_other_tasks_name_a_killed_task(victim, start, addresses):
+    started = [start(wait_for_victim, addresses, i, victim, 60.0) for i in range(3)]
     for task in started:
         task.wait_for("joined")
     started[victim].send(signal.SIGKILL)
@@ -337,8 +345,10 @@ def test_a_killed_task_is_named_by_all_others(victim, start, addresses):
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_frozen_task_is_named_by_all_others_and_learns_it_when_it_wakes(victim, start, addresses):
-    started = [start(wait_for_the_others, addresses, i, victim, 2.0) for i in range(3)]
+def test_all_other_tasks_name_a_frozen_task_which_raises_too_once_it_continues(
+    victim, start, addresses
+):
+    started = [start(wait_for_victim, addresses, i, victim, 2.0) for i in range(3)]
     for task in started:
         task.wait_for("joined")
     started[victim].send(signal.SIGSTOP)
@@ -348,8 +358,8 @@ def test_a_frozen_task_is_named_by_all_others_and_learns_it_when_it_wakes(victim
         assert started[index].result() == [text] * 3
     started[victim].send(signal.SIGCONT)
     assert started[victim].result() == [
-        f"this task ({name} at {addresses[victim]}) did not answer for 2 s, and the others have "
-        "given it up"
+        f"this task ({name} at {addresses[victim]}) did not answer for 2 s, so the other "
+        "tasks have given it up"
     ]
 
 
@@ -357,8 +367,8 @@ def send_to_a_frozen_task(workers: list[str], index: int) -> str:
     channel = joined(workers, index, patience=2.0)
     if index == 2:
         channel.barrier()
-        channel._call += 1
-        channel._say("broadcast_arrays", None)  # it has called, and the answer never comes in
+        channel._call_number += 1
+        channel._send_part("broadcast_arrays", None)  # it has called, but never reads the answer
         os.kill(os.getpid(), signal.SIGSTOP)
     channel.barrier()
     try:
@@ -371,7 +381,7 @@ def send_to_a_frozen_task(workers: list[str], index: int) -> str:
     return f"{found}; {lost}"
 
 
-def test_a_task_that_freezes_while_it_is_sent_arrays_holds_nobody_up(start, addresses):
+def test_a_task_that_freezes_while_it_receives_arrays_does_not_block_the_others(start, addresses):
     started = [start(send_to_a_frozen_task, addresses, i) for i in range(3)]
     text = f"worker 2 at {addresses[2]} has not answered for 2 s"
     assert started[0].result() == f"{text}; {text}"
@@ -391,12 +401,12 @@ def be_slow(workers: list[str], index: int) -> list:
     return [found, str(channel.wait_for_loss(timeout=0))]
 
 
-def test_a_task_that_is_busy_for_longer_than_patience_is_not_lost(start, addresses):
+def test_a_task_that_is_busy_for_longer_than_the_patience_is_not_lost(start, addresses):
     started = [start(be_slow, addresses, i) for i in range(3)]
     assert [task.result() for task in started] == [[[0, 1, 2], "None"]] * 3
 
 
-def stand_still(workers: list[str], index: int) -> list:
+def pause(workers: list[str], index: int) -> list:
     channel = joined(workers, index, patience=1.0 if index == 0 else 60.0)
     channel.all_gather(index)
     time.sleep(3)
@@ -405,8 +415,8 @@ def stand_still(workers: list[str], index: int) -> list:
     return [found, str(channel.wait_for_loss(timeout=0))]
 
 
-def test_a_task_that_stood_still_itself_does_not_take_the_others_for_lost(start, addresses):
-    started = [start(stand_still, addresses, i) for i in range(3)]
+def test_a_task_that_was_stopped_itself_does_not_consider_the_others_lost(start, addresses):
+    started = [start(pause, addresses, i) for i in range(3)]
     for task in started:
         task.wait_for("joined")
     time.sleep(0.3)
@@ -417,25 +427,25 @@ def test_a_task_that_stood_still_itself_does_not_take_the_others_for_lost(start,
 
 
 def hang(workers: list[str], index: int, how: str) -> str:
-    """A task that does not come out of a call when another one is gone."""
-    kept = logging.handlers.MemoryHandler(100, target=logging.StreamHandler(sys.stdout))
-    logging.getLogger("tfbig").addHandler(kept)
-    logging.getLogger("tfbig").warning("what was logged last")
+    """Keeps the main thread busy in some way while another task is lost."""
+    buffered = logging.handlers.MemoryHandler(100, target=logging.StreamHandler(sys.stdout))
+    logging.getLogger("tfbig").addHandler(buffered)
+    logging.getLogger("tfbig").warning("the last log line")
     channel = joined(workers, index, patience=2.0)
     channel.exit_on_loss(seconds=1.0)
     if index == 1 or how == "sleep":
         time.sleep(100)
     elif how == "native":
         ctypes.CDLL(None).sleep(100)
-    elif how == "leaves":
+    elif how == "disconnects":
         channel.wait_for_loss(timeout=100)
         channel.disconnect()
         time.sleep(2.5)
-    return "came to its end"
+    return "finished"
 
 
 @pytest.mark.parametrize("how", ["sleep", "native"])
-def test_a_process_that_hangs_after_a_loss_is_ended(how, start, addresses):
+def test_a_process_that_hangs_after_a_loss_exits(how, start, addresses):
     started = [start(hang, addresses[:2], i, how) for i in range(2)]
     for task in started:
         task.wait_for("joined")
@@ -444,19 +454,19 @@ def test_a_process_that_hangs_after_a_loss_is_ended(how, start, addresses):
     assert started[0].err == (
         f"error: worker 1 at {addresses[1]} has closed the connection (killed or crashed?)\n"
     )
-    assert "what was logged last" in started[0].out
+    assert "the last log line" in started[0].out
 
 
-def test_a_process_that_has_left_after_a_loss_may_take_its_time(start, addresses):
-    started = [start(hang, addresses[:2], i, "leaves") for i in range(2)]
+def test_a_process_that_disconnects_after_a_loss_is_not_ended(start, addresses):
+    started = [start(hang, addresses[:2], i, "disconnects") for i in range(2)]
     for task in started:
         task.wait_for("joined")
     started[1].send(signal.SIGKILL)
-    assert started[0].result() == "came to its end"
+    assert started[0].result() == "finished"
     assert started[0].err == ""
 
 
-def test_a_channel_of_one_task_is_alone():
+def test_a_channel_of_a_single_task_needs_no_connection():
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as sock:
         address = f"127.0.0.1:{sock.getsockname()[1]}"
     channel = preflight.join([address], 0, {})

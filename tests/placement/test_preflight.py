@@ -1,4 +1,4 @@
-"""Before the first step: who is missing, and who does not fit, is named on all tasks."""
+"""Before the first step: every task names the tasks that are missing or that differ."""
 
 import contextlib
 import os
@@ -23,69 +23,74 @@ from tfbig.placement.control.addresses import (
 from tfbig.placement.control.peers import Peers
 
 
-def meet(
+def join_and_gather(
     workers: list[str],
     index: int,
     facts: dict | None = None,
     wait_seconds: float = 60.0,
-    say_every: float = 30.0,
+    warn_every: float = 30.0,
 ) -> dict:
-    """What a task says and how its join ends."""
-    rendezvous._SAY_EVERY = say_every
-    said: list[str] = []
+    """Joins a cluster; returns the warnings, and the error or the gathered indices."""
+    rendezvous._WARN_EVERY = warn_every
+    warnings: list[str] = []
     print("starts", os.getpid())
     try:
         channel = preflight.join(
-            workers, index, facts or {}, wait_seconds=wait_seconds, patience=10.0, say=said.append
+            workers,
+            index,
+            facts or {},
+            wait_seconds=wait_seconds,
+            patience=10.0,
+            warn=warnings.append,
         )
     except (UserError, PeerLost) as error:
-        return {"said": said, "error": type(error).__name__, "text": str(error)}
+        return {"warnings": warnings, "error": type(error).__name__, "text": str(error)}
     found = channel.all_gather(index)
     channel.disconnect()
-    return {"said": said, "gathered": found}
+    return {"warnings": warnings, "gathered": found}
 
 
-def test_tasks_meet_and_meet_again_at_once_on_the_same_ports(start, addresses):
+def test_tasks_can_join_again_immediately_on_the_same_ports(start, addresses):
     for _ in range(2):
-        started = [start(meet, addresses, i) for i in (2, 1, 0)]
-        assert [task.result() for task in started] == [{"said": [], "gathered": [0, 1, 2]}] * 3
+        started = [start(join_and_gather, addresses, i) for i in (2, 1, 0)]
+        assert [task.result() for task in started] == [{"warnings": [], "gathered": [0, 1, 2]}] * 3
 
 
-def test_who_is_missing_is_said_by_all_and_named_in_the_end(start, addresses):
-    second = start(meet, addresses, 1, None, 60.0, 1.5)
+def test_all_tasks_warn_about_a_missing_task_and_name_it_in_the_error(start, addresses):
+    second = start(join_and_gather, addresses, 1, None, 60.0, 1.5)
     second.wait_for("starts")
-    chief, worker = start(meet, addresses, 0, None, 4.0, 1.5).result(), second.result()
+    chief, worker = start(join_and_gather, addresses, 0, None, 4.0, 1.5).result(), second.result()
     text = (
-        f"worker 2 at {addresses[2]} has not come within 4 s; is it started, and is the address "
-        "right?"
+        f"worker 2 at {addresses[2]} did not join within 4 s; check that all tasks are running "
+        "and that their addresses are right."
     )
     assert [chief["error"], chief["text"]] == ["PeerLost", text]
     assert [worker["error"], worker["text"]] == ["PeerLost", text]
     line = re.compile(rf"waiting for worker 2 at {addresses[2]} \(\d+ s\)")
-    assert any(map(line.fullmatch, chief["said"]))
-    assert any(map(line.fullmatch, worker["said"]))
-    assert len(chief["said"]) == 2  # after 1.5 and 3 s
+    assert any(map(line.fullmatch, chief["warnings"]))
+    assert any(map(line.fullmatch, worker["warnings"]))
+    assert len(chief["warnings"]) == 2  # after 1.5 and 3 s
 
 
-def test_a_task_that_has_come_does_not_wait_for_the_others_for_ever(start, addresses):
-    start(meet, addresses, 0).wait_for("starts")
-    assert start(meet, addresses, 1, None, 3.0).result()["text"] == (
-        f"worker 2 at {addresses[2]} has not come within 3 s; is it started, and is the address "
-        "right?"
+def test_a_connected_task_does_not_wait_forever_for_the_others(start, addresses):
+    start(join_and_gather, addresses, 0).wait_for("starts")
+    assert start(join_and_gather, addresses, 1, None, 3.0).result()["text"] == (
+        f"worker 2 at {addresses[2]} did not join within 3 s; check that all tasks are running "
+        "and that their addresses are right."
     )
 
 
-def test_a_missing_chief_is_named_with_what_happened(addresses):
-    said = []
+def test_a_missing_chief_is_named_with_the_reason(addresses):
+    warnings = []
     with pytest.raises(PeerLost) as raised:
-        preflight.join(addresses, 1, {}, wait_seconds=0.7, say=said.append)
+        preflight.join(addresses, 1, {}, wait_seconds=0.7, warn=warnings.append)
     assert str(raised.value) == (
-        f"the chief at {addresses[0]} has not come within 0.7 s (Connection refused); is it "
-        "started, and is the address right?"
+        f"the chief at {addresses[0]} did not join within 0.7 s (Connection refused); check "
+        "that all tasks are running and that their addresses are right."
     )
 
 
-def test_a_name_without_an_address_is_tried_again_and_named(addresses, monkeypatch):
+def test_a_host_that_cannot_be_resolved_is_retried_and_named(addresses, monkeypatch):
     tried = []
 
     def unknown(host, *rest, **more):
@@ -96,33 +101,34 @@ def test_a_name_without_an_address_is_tried_again_and_named(addresses, monkeypat
     with pytest.raises(PeerLost) as raised:
         preflight.join(["pod-0.job:2222", addresses[1]], 1, {}, wait_seconds=1.2)
     assert str(raised.value) == (
-        "the chief at pod-0.job:2222 has not come within 1.2 s (its name 'pod-0.job' cannot be "
-        "resolved: Name or service not known); is it started, and is the address right?"
+        "the chief at pod-0.job:2222 did not join within 1.2 s (its name 'pod-0.job' cannot be "
+        "resolved: Name or service not known); check that all tasks are running and that their "
+        "addresses are right."
     )
     assert len(tried) > 1
 
 
-def test_two_tasks_with_one_index_are_both_named_on_all(start, addresses):
-    started = [start(meet, addresses, i) for i in (0, 1)]
+def test_all_tasks_name_both_tasks_with_the_same_index(start, addresses):
+    started = [start(join_and_gather, addresses, i) for i in (0, 1)]
     for task in started:
         task.wait_for("starts")
     time.sleep(1)
-    started.append(start(meet, addresses, 1))
+    started.append(start(join_and_gather, addresses, 1))
     found = [task.result() for task in started]
     host = socket.gethostname()
     first, second = (f"pid {task.process.pid} on host {host}" for task in started[1:])
     assert found[0] == found[1] == found[2]
     assert found[0] == {
-        "said": [],
+        "warnings": [],
         "error": "UserError",
-        "text": f"two tasks say that they are worker 1: {first}, and {second}; end the one that "
-        "is too many, or give every task an index of its own.",
+        "text": f"two tasks claim to be worker 1: {first}, and {second}; end one of "
+        "them, or give every task its own index.",
     }
 
 
 def test_different_clusters_are_named_on_both_sides(start, addresses):
     other = [*addresses[:2], free_addresses(1)[0]]
-    started = [start(meet, addresses, 0), start(meet, other, 1)]
+    started = [start(join_and_gather, addresses, 0), start(join_and_gather, other, 1)]
     host = socket.gethostname()
     chief, worker = (f"pid {task.process.pid} on host {host}" for task in started)
     for task in started:
@@ -136,29 +142,29 @@ def test_different_clusters_are_named_on_both_sides(start, addresses):
 
 
 def test_a_cluster_of_another_size_is_named(start, addresses):
-    started = [start(meet, addresses, 0), start(meet, addresses[:2], 1)]
+    started = [start(join_and_gather, addresses, 0), start(join_and_gather, addresses[:2], 1)]
     for task in started:
         text = task.result()["text"]
         assert f"has 2 tasks ({', '.join(addresses[:2])}), the chief (" in text
         assert f"has 3 tasks ({', '.join(addresses)}). Give all tasks the same list." in text
 
 
-def test_a_task_that_comes_after_the_error_is_told_too(start, addresses):
-    started = [start(meet, addresses, 0), start(meet, addresses[:2], 1)]
+def test_a_task_that_connects_after_the_error_raises_it_too(start, addresses):
+    started = [start(join_and_gather, addresses, 0), start(join_and_gather, addresses[:2], 1)]
     started[0].wait_for("starts")
-    late = start(meet, addresses, 2)
+    late = start(join_and_gather, addresses, 2)
     texts = {task.result()["text"] for task in [*started, late]}
     assert len(texts) == 1
     assert texts.pop().startswith("the tasks were given different clusters: ")
 
 
-def test_facts_that_differ_are_named_on_all_tasks(start, addresses):
+def test_all_tasks_name_the_facts_that_differ(start, addresses):
     facts = [
         {"tensorflow": "2.21.0", "keras": "3.15.0", "python": "3.11"},
         {"tensorflow": "2.20.0", "keras": "3.15.0", "python": "3.12"},
         {"tensorflow": "2.21.0", "python": "3.11"},
     ]
-    started = [start(meet, addresses, i, facts[i]) for i in range(3)]
+    started = [start(join_and_gather, addresses, i, facts[i]) for i in range(3)]
     for task in started:
         found = task.result()
         assert found["error"] == "UserError"
@@ -170,35 +176,35 @@ def test_facts_that_differ_are_named_on_all_tasks(start, addresses):
         )
 
 
-def test_a_task_alone_has_nobody_to_differ_from():
+def test_a_single_task_differs_from_no_other():
     assert preflight.compare(Peers(), {"config": "1"}) is None
 
 
-def test_a_task_that_is_killed_and_started_again_while_the_others_wait_is_taken(start, addresses):
-    waiting = [start(meet, addresses, i) for i in (0, 1)]
+def test_a_task_that_restarts_while_the_others_wait_can_join(start, addresses):
+    waiting = [start(join_and_gather, addresses, i) for i in (0, 1)]
     for task in waiting:
         task.wait_for("starts")
-    time.sleep(1)  # for worker 1 to have come
+    time.sleep(1)  # until worker 1 is connected
     waiting[1].send(signal.SIGKILL)
-    again = [start(meet, addresses, i) for i in (1, 2)]
+    again = [start(join_and_gather, addresses, i) for i in (1, 2)]
     found = [task.result() for task in [waiting[0], *again]]
     assert [result["gathered"] for result in found] == [[0, 1, 2]] * 3
 
 
-def test_a_chief_that_is_killed_and_started_again_is_found(start, addresses):
-    waiting = [start(meet, addresses, i) for i in (0, 1)]
+def test_tasks_find_a_chief_that_restarts(start, addresses):
+    waiting = [start(join_and_gather, addresses, i) for i in (0, 1)]
     for task in waiting:
         task.wait_for("starts")
     time.sleep(1)
     waiting[0].send(signal.SIGKILL)
     waiting[0].ends()
-    again = [start(meet, addresses, i) for i in (0, 2)]
+    again = [start(join_and_gather, addresses, i) for i in (0, 2)]
     found = [task.result() for task in [waiting[1], *again]]
     assert [result["gathered"] for result in found] == [[0, 1, 2]] * 3
 
 
-def test_strangers_at_the_port_do_no_harm(start, addresses):
-    chief = start(meet, addresses[:2], 0)
+def test_foreign_connections_to_the_port_do_no_harm(start, addresses):
+    chief = start(join_and_gather, addresses[:2], 0)
     address = parse_address(addresses[0])
     until = time.monotonic() + 30
     while True:
@@ -218,17 +224,17 @@ def test_strangers_at_the_port_do_no_harm(start, addresses):
             received += piece
     except ConnectionResetError:
         pass
-    assert received in (b"", b"tfbig-peers-1\n")  # and it was dropped
+    assert received in (b"", b"tfbig-peers-1\n")  # and the connection was closed
     nameless = connect(address, 5.0)
     nameless.sendall(b"tfbig-peers-1\n" + bytes(3) + b"\x02" + bytes(8) + b"{}")
-    worker = start(meet, addresses[:2], 1)
+    worker = start(join_and_gather, addresses[:2], 1)
     assert [chief.result()["gathered"], worker.result()["gathered"]] == [[0, 1]] * 2
     for sock in (stranger, silent, nameless):
         sock.close()
 
 
 def answer(address: str, data: bytes) -> socket.socket:
-    """Something that listens at the chief's address and says this to whoever comes."""
+    """Listens at the chief's address and sends the data to every connection."""
     listener = listen(parse_address(address))
 
     def serve():
@@ -246,21 +252,21 @@ def answer(address: str, data: bytes) -> socket.socket:
     return listener
 
 
-def test_something_else_at_the_chiefs_address_is_named(addresses):
+def test_another_program_at_the_chiefs_address_is_named(addresses):
     with answer(addresses[0], b"HTTP/1.1 400 Bad Request\r\n"):
         with pytest.raises(PeerLost) as raised:
             preflight.join(addresses, 1, {}, wait_seconds=1.0)
     assert str(raised.value) == (
-        f"the chief at {addresses[0]} has not come within 1 s (it speaks another protocol: "
-        "b'HTTP/1.1 400 B'); is it started, and is the address right?"
+        f"the chief at {addresses[0]} did not join within 1 s (it uses another protocol: "
+        "b'HTTP/1.1 400 B'); check that all tasks are running and that their addresses are right."
     )
 
 
-def test_another_version_of_the_protocol_is_an_error_at_once(addresses):
+def test_another_version_of_the_protocol_is_an_immediate_error(addresses):
     with answer(addresses[0], b"tfbig-peers-9\n"), pytest.raises(UserError) as raised:
         preflight.join(addresses, 1, {})
     assert str(raised.value) == (
-        f"the chief at {addresses[0]} has another version of tfbig: it speaks "
+        f"the chief at {addresses[0]} has another version of tfbig: it uses "
         "b'tfbig-peers-9\\n' and not b'tfbig-peers-1\\n'; install the same version for all tasks."
     )
 
@@ -280,25 +286,25 @@ def test_a_port_that_is_in_use_is_an_error_of_its_task(index, host, shares, addr
             preflight.join(addresses, index, {}, wait_seconds=1.0)
     assert str(raised.value) == (
         f"port {address.port} is in use (by another process) on this machine, where the task at "
-        f"{address} shall listen; end that process, which may be left from an earlier run, or "
-        "give the task another port."
+        f"{address} has to listen; end that process, which may be left over from an earlier run, "
+        "or give the task another port."
     )
     check_port_is_free(address)
 
 
-def test_loopback_stays_on_loopback_and_what_is_elsewhere_listens_everywhere(
+def test_a_loopback_address_listens_on_loopback_only_and_others_on_all_interfaces(
     addresses, monkeypatch
 ):
     port = parse_address(addresses[0]).port
     everywhere = ("::", "0.0.0.0")
 
-    def where(host):
+    def bound_ip(host):
         with listen(Address(host, port)) as sock:
             return sock.getsockname()[0]
 
-    assert where("127.0.0.1") == "127.0.0.1"
-    assert where("localhost") in ("127.0.0.1", "::1")
-    assert where("192.0.2.1") in everywhere  # an address that no machine has
+    assert bound_ip("127.0.0.1") == "127.0.0.1"
+    assert bound_ip("localhost") in ("127.0.0.1", "::1")
+    assert bound_ip("192.0.2.1") in everywhere  # an address that no machine has
     found = {"own-name": "127.0.1.1", "other": "192.0.2.1"}
 
     def resolved(host, port, **more):
@@ -307,10 +313,10 @@ def test_loopback_stays_on_loopback_and_what_is_elsewhere_listens_everywhere(
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (found[host], port))]
 
     monkeypatch.setattr(addresses_module.socket, "getaddrinfo", resolved)
-    # Debian gives a machine's own name such an address, on that machine alone.
-    assert where("own-name") in everywhere
-    assert where("other") in everywhere
-    assert where("unknown") in everywhere
+    # Debian gives a machine's own name such an address, on that machine only.
+    assert bound_ip("own-name") in everywhere
+    assert bound_ip("other") in everywhere
+    assert bound_ip("unknown") in everywhere
 
 
 @pytest.mark.parametrize(
@@ -322,7 +328,7 @@ def test_loopback_stays_on_loopback_and_what_is_elsewhere_listens_everywhere(
         ("a.b-c.d:22", "a.b-c.d", 22),
     ],
 )
-def test_addresses_are_read(text, host, port):
+def test_addresses_are_parsed(text, host, port):
     assert parse_address(text) == Address(host, port)
     assert str(parse_address(text)) == text
 
@@ -330,20 +336,20 @@ def test_addresses_are_read(text, host, port):
 @pytest.mark.parametrize(
     "text", ["host", "host:", ":1", "host:0", "host:65536", "host:-1", "host:x", "::1:2", "", None]
 )
-def test_what_is_no_address_is_refused(text):
+def test_an_invalid_address_is_rejected(text):
     with pytest.raises(UserError) as raised:
         preflight.join(["host:1", text], 0, {})
     assert str(raised.value) == (
-        f'{text!r} is no address of a task; expected "host:port", such as "10.0.0.1:2222" or '
-        '"[::1]:2222".'
+        f'{text!r} is not the address of a task; expected "host:port", such as '
+        '"10.0.0.1:2222" or "[::1]:2222".'
     )
 
 
-def test_arguments_that_cannot_be_are_refused(addresses):
+def test_invalid_arguments_are_rejected(addresses):
     for index in (3, -1, True, "0", None):
         with pytest.raises(UserError, match=f"^index={index!r}: expected 0 to 2, as there are 3 t"):
             preflight.join(addresses, index, {})
-    with pytest.raises(UserError, match="two tasks have one address; give each its own.$"):
+    with pytest.raises(UserError, match="two tasks have the same address; give each its own.$"):
         preflight.join([addresses[0], addresses[0]], 0, {})
     with pytest.raises(UserError, match="^wait_seconds=0: expected a number of seconds above 0.$"):
         preflight.join(addresses, 0, {}, wait_seconds=0)
@@ -352,7 +358,7 @@ def test_arguments_that_cannot_be_are_refused(addresses):
 
 
 def serve_tensorflow(workers: list[str], index: int) -> list:
-    """A task that starts TensorFlow's server on its port and goes on talking."""
+    """Starts TensorFlow's server on the task's port and keeps using the channel."""
     channel = preflight.join(workers, index, {}, wait_seconds=60)
     import tensorflow as tf
 
@@ -367,7 +373,7 @@ def serve_tensorflow(workers: list[str], index: int) -> list:
     return found
 
 
-def test_tensorflows_server_gets_the_ports_while_the_channel_lives(start, addresses):
+def test_tensorflows_server_can_use_the_ports_while_the_channel_is_open(start, addresses):
     started = [start(serve_tensorflow, addresses[:2], i) for i in range(2)]
     for index, task in enumerate(started):
         port = addresses[index].partition(":")[2]

@@ -148,7 +148,7 @@ class Channel(Peers):
     def wait_for_loss(self, timeout: float) -> PeerLost | None:
         with self._links.changed:
             self._links.changed.wait_for(lambda: self._links.loss is not None, timeout)
-            return self._links.verdict
+            return self._links.loss
 
     @override
     def on_lost(self, callback: Callable[[PeerLost], None]) -> None:
