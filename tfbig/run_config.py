@@ -1,6 +1,7 @@
 """RunConfig: how a run is carried out. Known to every room of the house, knows none of them."""
 
 import dataclasses
+from typing import Any, Literal
 
 from tfbig.errors import UserError
 
@@ -80,9 +81,9 @@ class RunConfig:
     gradient_aggregation: str = "mean"
     accumulation_steps: int = 1
     precision: str = "float32"
-    jit_compile: bool | str = "auto"
+    jit_compile: bool | Literal["auto"] = "auto"
     remat: bool = False
-    steps_per_loop: int | str = "auto"
+    steps_per_loop: int | Literal["auto"] = "auto"
     max_staleness: int | None = None
     save_checkpoints_steps: int | None = None
     save_checkpoints_secs: float | None = None
@@ -92,7 +93,7 @@ class RunConfig:
     save_summary_steps: int = 100
     tf_random_seed: int | None = None
 
-    def __new__(cls, *arguments, **fields):
+    def __new__(cls, *arguments: Any, **fields: Any) -> "RunConfig":
         for name in fields:
             if name in NOT_HONOURED:
                 raise UserError(
@@ -101,7 +102,7 @@ class RunConfig:
                 )
         return super().__new__(cls)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _one_of("data_distribution", self.data_distribution, DATA_DISTRIBUTIONS)
         _one_of("model_distribution", self.model_distribution, MODEL_DISTRIBUTIONS)
         _one_of("gradient_aggregation", self.gradient_aggregation, GRADIENT_AGGREGATIONS)
@@ -139,7 +140,7 @@ class RunConfig:
                 "or None."
             )
 
-    def replace(self, **fields) -> "RunConfig":
+    def replace(self, **fields: Any) -> "RunConfig":
         """A copy with other values of some fields.
 
         Example: `config.replace(save_checkpoints_steps=100)`
@@ -165,15 +166,15 @@ def run_config_from(fields: dict) -> RunConfig:
     return RunConfig(**fields)
 
 
-def _is_int(value) -> bool:
+def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_number(value) -> bool:
+def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _one_of(name: str, value, choices: tuple) -> None:
+def _one_of(name: str, value: Any, choices: tuple) -> None:
     if not any(
         value is choice or (value == choice and type(value) is type(choice)) for choice in choices
     ):
@@ -181,7 +182,7 @@ def _one_of(name: str, value, choices: tuple) -> None:
         raise UserError(f"RunConfig.{name}={value!r}: expected one of {listed}.")
 
 
-def _positive(name: str, value, alternative: str = "") -> None:
+def _positive(name: str, value: Any, alternative: str = "") -> None:
     if not _is_int(value) or value < 1:
         other = f", or {alternative}" if alternative else ""
         raise UserError(f"RunConfig.{name}={value!r}: expected an integer of 1 or more{other}.")

@@ -210,9 +210,9 @@ def fine_tune(
         keep = base is pretrained
         builder = tuning_builder(base, model_fn, recipe, length.total_steps, keep=keep)
         result = train_distributed(builder, length.input_fn, **keywords)
-        whole = result.model_dir and not result.preempted and peers.is_chief
-        if recipe is not None and recipe.lora_rank and whole:
-            save_adapters(result.model, os.path.join(result.model_dir, "adapters.npz"))
+        folder = None if result.preempted or not peers.is_chief else result.model_dir
+        if recipe is not None and recipe.lora_rank and folder:
+            save_adapters(result.model, os.path.join(folder, "adapters.npz"))
     return result
 
 
@@ -226,8 +226,8 @@ def _with_remat(config: RunConfig, remat: bool) -> RunConfig:
 
 def _check_keywords(keywords: dict[str, Any]) -> None:
     """Refuses what train_distributed does not take, before anything is loaded."""
-    known = inspect.signature(train_distributed).parameters
-    known = [name for name, p in known.items() if p.kind is p.KEYWORD_ONLY]
+    parameters = inspect.signature(train_distributed).parameters
+    known = [name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY]
     for name in keywords:
         if name not in known:
             close = difflib.get_close_matches(name, [*known, *_FINE_TUNES_OWN], n=1)

@@ -103,7 +103,7 @@ def evaluate(
             steps=steps,
             samples=samples or 0,
             class_names=class_names,
-            history=read_history(model_dir, None if given or is_handle(path) else path),
+            history=read_history(model_dir, None if path is None or is_handle(path) else path),
             title=model.name if given else os.path.basename(os.path.abspath(model_or_path)),
             keep=given,
         )
@@ -231,7 +231,7 @@ def _without_optimizer(base_model_fn: Callable) -> Callable:
     """A builder whose models have no optimizer, so that no state for one is looked for."""
 
     @functools.wraps(base_model_fn)
-    def builder(*arguments, **keywords):
+    def builder(*arguments: Any, **keywords: Any) -> Any:
         model = base_model_fn(*arguments, **keywords)
         if isinstance(model, keras.Model) and model.compiled:
             model.optimizer = None
@@ -249,7 +249,8 @@ def _facts(model: keras.Model, feed: Feed) -> dict[str, str]:
     """What the tasks of a cluster have to agree in before they predict together."""
     weights = 0
     for variable in model.variables:
-        weights = zlib.crc32(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)), weights)
+        values: Any = np.ascontiguousarray(keras.ops.convert_to_numpy(variable))
+        weights = zlib.crc32(values, weights)
     return {"the model's weights": f"check sum {weights}", "input_fn": described_feed(feed)}
 
 

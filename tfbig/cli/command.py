@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from absl import flags
+from absl.flags import FlagValues
 
 from tfbig.cli.config_file import define_overrides, described_fields, load_config
 from tfbig.cli.logs import RunLog
@@ -100,7 +101,7 @@ class Command:
 
     verb: str
     flags: tuple[Flag, ...]
-    work: Callable[[Any, flags.FlagValues], int]
+    work: Callable[[Any, FlagValues], int]
 
     def main(self, argv: list[str]) -> int:
         """Runs the verb and returns its exit code.
@@ -137,7 +138,7 @@ class Command:
         finally:
             log.close()
 
-    def _parse(self, config: Any, words: list[str]) -> flags.FlagValues:
+    def _parse(self, config: Any, words: list[str]) -> FlagValues:
         """Reads the flags; those that begin with --config. change the config.
 
         Raises:
@@ -163,7 +164,7 @@ class Command:
                 setattr(values, flag.name, os.path.expanduser(value))
         return values
 
-    def _define_flags(self) -> flags.FlagValues:
+    def _define_flags(self) -> FlagValues:
         # Flags of our own: absl's global ones have dozens that say nothing about training.
         values = flags.FlagValues()
         for flag in self.flags:

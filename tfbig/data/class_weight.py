@@ -70,7 +70,7 @@ def with_class_weight(
     if len(spec) == 3:
         _check_given(spec[2], weights)
 
-    def weigh(features, labels, given=None):
+    def weigh(features: Any, labels: Any, given: Any = None) -> Any:
         if isinstance(weights, LabelWeights):
             return features, labels, weights(labels, given)
         found = {}
@@ -79,7 +79,8 @@ def with_class_weight(
             found[key] = of_output(labels[key], own)
         return features, labels, found if isinstance(labels, dict) else tuple(found.values())
 
-    return data.map(weigh if batched else lambda batch: weigh(*batch))
+    function: Any = weigh if batched else lambda batch: weigh(*batch)
+    return data.map(function)
 
 
 def _by_output(

@@ -109,7 +109,7 @@ def _made(options: dict) -> tuple[Source, Source | None]:
             source = source.augment(options["augmentation"]) if options["augmentation"] else source
             source = source.batch(options["batch_size"])
         made.append(source)
-    return tuple(made)
+    return made[0], made[1]
 
 
 def _source(described: Mapping) -> Source:

@@ -146,9 +146,9 @@ def _find_files(root: pathlib.Path, patterns: tuple[str, ...], skipped: frozense
     """Sorted paths below `root`, with "/" between their parts on every system."""
     if not root.is_dir():
         raise UserError(f"folder={str(root)!r} is not a folder; give one that has text files.")
-    found = []
+    found: list[str] = []
 
-    def refuse(error: OSError):
+    def refuse(error: OSError) -> None:
         if error.filename == str(root):
             raise UserError(f"folder={str(root)!r} cannot be read: {error.strerror}.") from error
 
@@ -167,7 +167,7 @@ def _find_files(root: pathlib.Path, patterns: tuple[str, ...], skipped: frozense
 def _held_out(files: list[str], holdout: float) -> set[str]:
     hashes = {name: _hash_of(name) for name in files}
     chosen = {name for name, value in hashes.items() if value < holdout}
-    return chosen or {min(files, key=hashes.get)}
+    return chosen or {min(files, key=hashes.__getitem__)}
 
 
 def _hash_of(name: str) -> float:

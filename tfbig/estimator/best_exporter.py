@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 from tfbig.arguments import check_count
 from tfbig.errors import UserError
@@ -66,7 +67,14 @@ class BestExporter(_SavedModelExporter):
         self._best: dict | None = None
         self._looked = False
 
-    def export(self, estimator, export_path, checkpoint_path, eval_result, is_the_final_export):
+    def export(
+        self,
+        estimator: Any,
+        export_path: str,
+        checkpoint_path: str,
+        eval_result: dict,
+        is_the_final_export: bool,
+    ) -> str | None:
         del is_the_final_export
         if not self._looked:
             self._best = self._best_before(estimator.model_dir, eval_result)

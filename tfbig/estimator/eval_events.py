@@ -2,6 +2,7 @@
 
 import glob
 import os
+from typing import Any
 
 import tensorflow as tf
 
@@ -51,7 +52,7 @@ def read_eval_metrics(folder: str) -> dict[int, dict[str, float]]:
     return dict(sorted(found.items()))
 
 
-def _number(value) -> float | None:
+def _number(value: Any) -> float | None:
     if value.HasField("simple_value"):
         return float(value.simple_value)
     if value.HasField("tensor"):

@@ -111,7 +111,14 @@ class FinalExporter(_SavedModelExporter):
     ):
         super().__init__(name, serving_input_receiver_fn, assets_extra, as_text)
 
-    def export(self, estimator, export_path, checkpoint_path, eval_result, is_the_final_export):
+    def export(
+        self,
+        estimator: Any,
+        export_path: str,
+        checkpoint_path: str,
+        eval_result: dict,
+        is_the_final_export: bool,
+    ) -> str | None:
         del eval_result
         if not is_the_final_export:
             return None
@@ -140,7 +147,14 @@ class LatestExporter(_SavedModelExporter):
         check_count("LatestExporter.exports_to_keep", exports_to_keep)
         self._keep = exports_to_keep
 
-    def export(self, estimator, export_path, checkpoint_path, eval_result, is_the_final_export):
+    def export(
+        self,
+        estimator: Any,
+        export_path: str,
+        checkpoint_path: str,
+        eval_result: dict,
+        is_the_final_export: bool,
+    ) -> str | None:
         del eval_result, is_the_final_export
         path = self._export(estimator, export_path, checkpoint_path)
         remove_old(export_path, self._keep)

@@ -75,7 +75,7 @@ def _module(
     )
     made: dict[str, Any] = {}
 
-    def trace():
+    def trace() -> Any:
         made["receiver"] = receiver = checked_receiver(serving_input_receiver_fn())
         flat = tf.nest.flatten(receiver.features)
         specs = [tf.TensorSpec(t.shape, t.dtype) for t in flat]
@@ -110,7 +110,7 @@ def _served(graph: Any, signature: Signature, variables: dict[str, tf.Variable])
     used = {id(tensor) for tensor in pruned.captured_inputs}
     handles = {name: v.handle for name, v in variables.items() if id(v.handle) in used}
 
-    def serve(**given):
+    def serve(**given: Any) -> Any:
         for name, handle in handles.items():  # else they are captured under numbers
             tf.compat.v1.get_default_graph().capture(handle, name=identifier(name))
         found = pruned(*(given[name] for name in names))

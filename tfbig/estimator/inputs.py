@@ -87,7 +87,9 @@ def pandas_input_fn(
     return _input_fn("pandas_input_fn", data, batch_size, num_epochs, shuffle)
 
 
-def _input_fn(name: str, data: tuple, batch_size: int, epochs: int | None, shuffle: bool):
+def _input_fn(
+    name: str, data: tuple, batch_size: int, epochs: int | None, shuffle: bool | None
+) -> Callable[[], tf.data.Dataset]:
     lengths = {len(array) for array in tf.nest.flatten(data)}
     if len(lengths) != 1 or 0 in lengths:
         raise UserError(
@@ -118,7 +120,9 @@ def _column(series: Any) -> np.ndarray:
     return array.astype(str) if array.dtype.kind in "OT" else array
 
 
-def _check(name, batch_size, num_epochs, shuffle, queue_capacity, num_threads) -> None:
+def _check(
+    name: str, batch_size: int, num_epochs: Any, shuffle: Any, queue_capacity: Any, num_threads: Any
+) -> None:
     check_count(f"{name}: batch_size", batch_size)
     check_count(f"{name}: num_epochs", num_epochs)
     if not isinstance(shuffle, bool):

@@ -27,7 +27,7 @@ class TrainSpec:
     hooks: Sequence[Any] | None = None
     saving_listeners: Sequence[Any] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_callable("TrainSpec.input_fn", self.input_fn)
         check_count("TrainSpec.max_steps", self.max_steps)
 
@@ -63,7 +63,7 @@ class EvalSpec:
     start_delay_secs: float | None = None
     throttle_secs: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_callable("EvalSpec.input_fn", self.input_fn)
         check_count("EvalSpec.steps", self.steps)
         if self.name is not None and (not isinstance(self.name, str) or not self.name):

@@ -46,7 +46,7 @@ class WarmStartSettings:
     var_name_to_vocab_info: Mapping[str, Any] | None = None
     var_name_to_prev_var_name: Mapping[str, str] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         path = self.ckpt_to_initialize_from
         if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
             raise UserError(

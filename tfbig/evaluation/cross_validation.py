@@ -74,7 +74,10 @@ class CrossValidation:
         """
         names = {name: None for fold in self.folds for name in fold}  # in their order
         return {
-            name: _interval([fold.get(name, math.nan) for fold in self.folds], self.test_share)
+            name: _interval(
+                [fold.get(name, math.nan) for fold in self.folds],  # type: ignore[misc]
+                self.test_share,
+            )
             for name in names
             if all(isinstance(fold.get(name, 0.0), float | int) for fold in self.folds)
         }
@@ -101,7 +104,7 @@ class CrossValidation:
         rows = []
         for name, interval in self.interval.items():
             numbers = [interval.value, interval.low, interval.high]
-            numbers += [fold.get(name, math.nan) for fold in self.folds]
+            numbers += [fold.get(name, math.nan) for fold in self.folds]  # type: ignore[misc]
             rows.append([name, *map(tables.number, numbers)])
         return [(head, rows)]
 

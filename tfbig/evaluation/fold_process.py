@@ -245,7 +245,7 @@ def _write_to(path: str) -> None:
     for number in (1, 2):
         os.dup2(file, number)
     os.close(file)
-    sys.stdout.reconfigure(line_buffering=True)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     log.setLevel(logging.INFO)
 

@@ -1,6 +1,7 @@
 """The lists of hold-out metrics by task, and Keras metrics that Keras does not have."""
 
 import math
+from typing import Any
 
 import keras
 
@@ -10,7 +11,7 @@ __all__ = ["BitsPerByte", "bits_per_byte", "metrics_for", "task_of"]
 
 
 @keras.saving.register_keras_serializable("tfbig")
-def bits_per_byte(y_true, y_pred):
+def bits_per_byte(y_true: Any, y_pred: Any) -> Any:
     """The cross-entropy of next bytes in bits, per token.
 
     Args:

@@ -229,7 +229,7 @@ def _figure(
     else:
         return _function_figure(metric, labels, arrays)
     # Each model is read by itself: one may give logits, the other probabilities.
-    read = [m.reading(labels, x, weights) for m, x in zip(metrics, arrays, strict=True)]
+    read: list[Any] = [m.reading(labels, x, weights) for m, x in zip(metrics, arrays, strict=True)]
     scales = [m.reading.scale for m in metrics if isinstance(m.reading, ClassReading)]
     if len({scale.from_logits for scale in scales}) > 1:
         read = [_ranked_by_probability(batch) for batch in read]

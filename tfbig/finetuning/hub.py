@@ -86,7 +86,7 @@ def load_preset(path: str, safe_mode: bool, custom_objects: dict | None) -> kera
     for file in weights.values():
         with opened_hdf5(file):
             pass
-    kind = _saved_class(path, configs, keras_hub, custom_objects)
+    kind: Any = _saved_class(path, configs, keras_hub, custom_objects)
     most = sum(map(most_bytes, weights.values()))
     try:
         with contextlib.ExitStack() as stack:

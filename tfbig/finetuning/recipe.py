@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from tfbig.errors import UserError
 
@@ -58,7 +58,7 @@ class Recipe:
     lora_alpha: float | None = None
     lora_layers: str | Sequence[str] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         head = self.head
         if head is not None and head != REGRESSION and not (_is_int(head) and head >= 2):
             raise UserError(
@@ -114,7 +114,7 @@ def _are_patterns(value: Any) -> bool:
     return isinstance(value, str) or listed
 
 
-def _is_int(value: Any) -> bool:
+def _is_int(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 

@@ -111,9 +111,10 @@ def tuning_builder(
             return copy
         return model_fn(copy, params)
 
-    build.held = held_layers(model_fn) if model_fn else set()  # what it loads is no one's
+    # What model_fn loads is no one's.
+    build.held = held_layers(model_fn) if model_fn else set()  # type: ignore[attr-defined]
     if keep:
-        build.held |= held_layers(lambda: base)
+        build.held |= held_layers(lambda: base)  # type: ignore[attr-defined]
     return build
 
 

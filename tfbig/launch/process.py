@@ -42,7 +42,8 @@ class TaskProcess:
         outputs: tuple[IO, IO],
         seconds_to_save: float,
     ):
-        self.task, self.code, self.told, self.gone = task, None, False, False
+        self.task, self.told, self.gone = task, False, False
+        self.code: int | None = None
         self._keeper, self._seconds_to_save = keeper, seconds_to_save
         self._signalled = False
         self._tell_at = self._kill_at = self._gone_at = float("inf")

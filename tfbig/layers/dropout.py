@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -42,7 +43,9 @@ class Dropout(keras.layers.Dropout):
         ValueError: rate is out of range, or the mask would be shared by all examples.
     """
 
-    def __init__(self, rate, noise_shape=None, seed=None, **keywords):
+    def __init__(
+        self, rate: float, noise_shape: Any = None, seed: int | None = None, **keywords: Any
+    ) -> None:
         super().__init__(rate, noise_shape=noise_shape, seed=seed, **keywords)
         if noise_shape is not None and noise_shape[0] is not None:
             raise ValueError(
@@ -50,7 +53,7 @@ class Dropout(keras.layers.Dropout):
                 "mask; write None first, or use keras.layers.Dropout."
             )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         if self.rate > 0:
             seed = random.randrange(2**31) if self.seed is None else self.seed
             # A weight, so that a checkpoint keeps it; int64, since GPUs keep int32 on the host.
@@ -63,7 +66,7 @@ class Dropout(keras.layers.Dropout):
             )
         super().build(input_shape)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool | None = False) -> tf.Tensor:
         place = here()
         if not training or self.rate == 0 or place is None:
             return super().call(inputs, training=training)

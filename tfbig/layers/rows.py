@@ -29,8 +29,8 @@ class Shard(NamedTuple):
     """
 
     table: Any
-    index: int
-    count: int
+    index: int  # type: ignore[assignment]  # tuple.index is not wanted
+    count: int  # type: ignore[assignment]
     rows: int
 
 

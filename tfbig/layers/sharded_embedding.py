@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import keras
 import numpy as np
@@ -100,8 +100,8 @@ class ShardedEmbedding(keras.layers.Layer):
         combiner: str | None = None,
         mask_value: int | str | None = None,
         hash_ids: bool = False,
-        **keywords,
-    ):
+        **keywords: Any,
+    ) -> None:
         super().__init__(**keywords)
         for name, value in (("input_dim", input_dim), ("output_dim", output_dim)):
             if not _is_count(value):
@@ -131,7 +131,7 @@ class ShardedEmbedding(keras.layers.Layer):
         self.supports_masking = True
         self.supports_jit = False  # XLA would go over the whole table
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Any = None) -> None:
         del input_shape
         count = self._number_of_shards()
         table = object()
@@ -146,7 +146,7 @@ class ShardedEmbedding(keras.layers.Layer):
             self.tables.append(variable)
         self.built = True
 
-    def call(self, inputs, weights=None):
+    def call(self, inputs: tf.Tensor, weights: tf.Tensor | None = None) -> tf.Tensor:
         if weights is not None and self.combiner is None:
             raise ValueError(
                 "ShardedEmbedding was called with weights and has no combiner; write "
@@ -166,18 +166,18 @@ class ShardedEmbedding(keras.layers.Layer):
             rows = self._combine_dense(ids, self._counted(inputs), weights)
         return tf.cast(rows, self.compute_dtype)
 
-    def compute_mask(self, inputs, mask=None):
+    def compute_mask(self, inputs: tf.Tensor, mask: tf.Tensor | None = None) -> Any:
         del mask
         ragged = isinstance(inputs, tf.RaggedTensor) or getattr(inputs, "ragged", False)
         if self.combiner is not None or self.mask_value is None or ragged:
             return None
         return keras.ops.not_equal(inputs, self.mask_value)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         kept = input_shape if self.combiner is None else input_shape[:-1]
         return (*kept, self.output_dim)
 
-    def compute_output_spec(self, inputs, weights=None):
+    def compute_output_spec(self, inputs: tf.Tensor, weights: tf.Tensor | None = None) -> Any:
         del weights
         self._check_ids(inputs)
         ragged = self.combiner is None and getattr(inputs, "ragged", False)
@@ -200,7 +200,7 @@ class ShardedEmbedding(keras.layers.Layer):
             )
         self._assign(lambda _: whole, 1)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "input_dim": self.input_dim,
@@ -212,11 +212,11 @@ class ShardedEmbedding(keras.layers.Layer):
             "hash_ids": self.hash_ids,
         }
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         for index, table in enumerate(self.tables):
             store[str(index)] = table.numpy()
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         """Loads what any number of shards has saved."""
         held = len(store.keys())
         rows = sum(store[str(index)].shape[0] for index in range(held))
@@ -238,7 +238,7 @@ class ShardedEmbedding(keras.layers.Layer):
     # Building.
 
     def _number_of_shards(self) -> int:
-        if self.shards != "auto":
+        if not isinstance(self.shards, str):
             return self.shards
         return min(max(number_of_servers(), 1), self.input_dim)
 
@@ -313,7 +313,9 @@ class ShardedEmbedding(keras.layers.Layer):
         rows.set_shape([*ids.shape, self.output_dim])
         return rows
 
-    def _combine_dense(self, ids, counted, weights) -> tf.Tensor:
+    def _combine_dense(
+        self, ids: tf.Tensor, counted: tf.Tensor, weights: tf.Tensor | None
+    ) -> tf.Tensor:
         self._check_ids(ids)
         if counted is not None:
             ids = tf.where(counted, ids, 0)
@@ -322,7 +324,9 @@ class ShardedEmbedding(keras.layers.Layer):
         total = tf.reduce_sum(rows * weights[..., tf.newaxis], axis=-2)
         return self._divided(total, lambda w: tf.reduce_sum(w, axis=-1), weights)
 
-    def _combine_ragged(self, ids: tf.RaggedTensor, counted, weights) -> tf.Tensor:
+    def _combine_ragged(
+        self, ids: tf.RaggedTensor, counted: tf.Tensor, weights: tf.Tensor | None
+    ) -> tf.Tensor:
         if ids.shape.rank != 2:
             raise ValueError(
                 f"ShardedEmbedding {self.name!r}: ragged ids with a combiner are of shape "
@@ -380,11 +384,13 @@ def _constant(value: int) -> tf.Tensor:
     return tf.constant(value, tf.uint64)
 
 
-def _weights(weights, counted, ids: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+def _weights(
+    weights: tf.Tensor | None, counted: tf.Tensor, ids: tf.Tensor, dtype: tf.DType
+) -> tf.Tensor:
     """The weight of each id: 0 for one that stands for none."""
     weights = tf.ones(tf.shape(ids), dtype) if weights is None else tf.cast(weights, dtype)
     return weights if counted is None else tf.where(counted, weights, tf.zeros([], dtype))
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value > 0
+def _is_count(value: Any) -> TypeGuard[int]:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value > 0)

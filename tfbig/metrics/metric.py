@@ -183,7 +183,7 @@ def as_floats(values: Any, name: str) -> np.ndarray:
         values: numbers; types that NumPy does not know itself, as bfloat16, become float32.
         name: for the error.
     """
-    array = np.asarray(values)
+    array: Any = np.asarray(values)
     if array.dtype.kind in "biu":
         array = array.astype(np.float64)
     elif array.dtype not in (np.float16, np.float32, np.float64):

@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -38,6 +38,8 @@ class NumberReading(Reading):
 
 class _OverOutputs(Metric):
     """A metric from sums over examples of each output, and the mean over outputs."""
+
+    NAME: ClassVar[str]
 
     def __init__(self, name: str | None = None, reading: NumberReading | None = None):
         super().__init__(name or self.NAME, reading or NumberReading())

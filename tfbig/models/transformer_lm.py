@@ -91,7 +91,7 @@ def build(params: Any = None) -> keras.Model:
 
 
 @keras.saving.register_keras_serializable("tfbig")
-def gelu(x):
+def gelu(x: Any) -> Any:
     """GELU in its tanh form, the cheaper one: https://arxiv.org/abs/1606.08415."""
     return ops.gelu(x, approximate=True)
 
@@ -109,16 +109,16 @@ class LearnedPositions(keras.layers.Layer):
         UserError: T is larger.
     """
 
-    def __init__(self, sequence_length: int, **kwargs):
+    def __init__(self, sequence_length: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.sequence_length = sequence_length
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self.positions = self.add_weight(
             shape=(self.sequence_length, input_shape[-1]), initializer=_normal(), name="positions"
         )
 
-    def call(self, x):
+    def call(self, x: Any) -> Any:
         length = x.shape[1]
         if length is not None and length > self.sequence_length:
             raise UserError(
@@ -127,7 +127,7 @@ class LearnedPositions(keras.layers.Layer):
             )
         return x + self.positions[: ops.shape(x)[1]]
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
     def get_config(self) -> dict:
@@ -152,12 +152,12 @@ class CausalSelfAttention(keras.layers.Layer):
         UserError: heads does not divide the width.
     """
 
-    def __init__(self, heads: int, residual_scale: float = 1.0, **kwargs):
+    def __init__(self, heads: int, residual_scale: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.heads = heads
         self.residual_scale = residual_scale
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         width = input_shape[-1]
         if self.heads < 1 or width % self.heads:
             raise UserError(
@@ -176,7 +176,7 @@ class CausalSelfAttention(keras.layers.Layer):
         )
         self.out.build(input_shape)
 
-    def call(self, x):
+    def call(self, x: Any) -> Any:
         length, width = ops.shape(x)[1], x.shape[-1]
         qkv = ops.reshape(self.qkv(x), (-1, length, 3, self.heads, width // self.heads))
         query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
@@ -189,7 +189,7 @@ class CausalSelfAttention(keras.layers.Layer):
         mixed = ops.einsum("bhts,bshd->bthd", ops.cast(weights, self.compute_dtype), value)
         return self.out(ops.reshape(mixed, (-1, length, width)))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
     def get_config(self) -> dict:
@@ -202,5 +202,5 @@ def _normal(scale: float = 1.0) -> keras.initializers.Initializer:
     return keras.initializers.RandomNormal(stddev=0.02 * scale)
 
 
-def _dropout(x, rate: float):
+def _dropout(x: Any, rate: float) -> Any:
     return keras.layers.Dropout(rate)(x) if rate else x

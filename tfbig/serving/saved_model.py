@@ -57,7 +57,7 @@ def export_saved_model(
     try:
         os.makedirs(os.path.dirname(directory), exist_ok=True)
         if preprocessing:
-            specs = [_signature(preprocessing[0].raw_spec)]
+            specs = [_signature(preprocessing[0].raw_spec)]  # type: ignore[attr-defined]
             _export_with(preprocessing, plain, temporary)
         else:
             example = taken_features(plain, example)
@@ -138,7 +138,7 @@ def _export_with(preprocessing: Sequence[Callable], model: keras.Model, director
                 '[cleaning, lambda columns: tf.stack([columns["a"], columns["b"]], axis=1)].'
             ) from error
 
-    signature = [_signature(preprocessing[0].raw_spec)]
+    signature = [_signature(preprocessing[0].raw_spec)]  # type: ignore[attr-defined]
     traced = tf.function(serve, input_signature=signature, autograph=False)
     traced.get_concrete_function()  # which builds the layers
     archive = keras.export.ExportArchive()

@@ -42,14 +42,14 @@ class TrainResult:
     cleaning_is_all: bool = False
     data_wait: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.metrics = as_fit_gives(self.metrics)
         self.history = [as_fit_gives(point) for point in self.history]
 
 
 def note(history: list[dict[str, float]], step: int, logs: dict[str, float]) -> None:
     """Adds to a history's entry of this step; a new one comes in the order of the steps."""
-    place = bisect.bisect_left(history, step, key=lambda entry: entry["step"])
+    place = bisect.bisect_left(history, step, key=lambda entry: int(entry["step"]))
     if place == len(history) or history[place]["step"] != step:
         history.insert(place, {"step": step})
     history[place].update(logs)

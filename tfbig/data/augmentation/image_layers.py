@@ -1,6 +1,7 @@
 """Image layers whose every row is a function of the key, the row's position and its image."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -55,10 +56,12 @@ class ImageLayer:
         drawn = self._drawn(images.shape[1:], positions, draws, batch_size)
         return self.layer.transform_images(images, drawn, training=True)
 
-    def _drawn(self, shape: tf.TensorShape, positions: tf.Tensor, draws: Draws, batch_size: int):
+    def _drawn(
+        self, shape: tf.TensorShape, positions: tf.Tensor, draws: Draws, batch_size: int
+    ) -> Any:
         """The rows of what the layer draws for the whole batch."""
 
-        def draw(count: int):
+        def draw(count: int) -> Any:
             return self.layer.get_random_transformation(
                 tf.zeros([count, *shape]), training=True, seed=draws
             )
@@ -68,7 +71,7 @@ class ImageLayer:
         if whole is None:
             return None
 
-        def rows(value, other):
+        def rows(value: Any, other: Any) -> Any:
             if tf.is_tensor(value) and value.shape != other.shape:
                 return tf.gather(value, positions)
             return value
@@ -94,7 +97,9 @@ class Contrast(ImageLayer):
     added up here, which are steps of 2**-32 of the range of values.
     """
 
-    def train(self, images, positions, draws, batch_size):
+    def train(
+        self, images: tf.Tensor, positions: tf.Tensor, draws: Draws, batch_size: int
+    ) -> tf.Tensor:
         factor = self._drawn(images.shape[1:], positions, draws, batch_size)["contrast_factor"]
         low, high = self.layer.value_range
         last = self.layer.data_format == "channels_last"
@@ -109,7 +114,9 @@ class Contrast(ImageLayer):
 class Called(ImageLayer):
     """A layer that has no draws and no transformation: it is called."""
 
-    def train(self, images, positions, draws, batch_size):
+    def train(
+        self, images: tf.Tensor, positions: tf.Tensor, draws: Draws, batch_size: int
+    ) -> tf.Tensor:
         with tf.init_scope():  # what it builds must outlive the function that is being traced
             if not self.layer.built:
                 self.layer.build((None, *images.shape[1:]))
@@ -123,8 +130,10 @@ class OneByOne(ImageLayer):
     transforms.
     """
 
-    def train(self, images, positions, draws, batch_size):
-        def one(row):
+    def train(
+        self, images: tf.Tensor, positions: tf.Tensor, draws: Draws, batch_size: int
+    ) -> tf.Tensor:
+        def one(row: Any) -> Any:
             image, key = row[0][None], row[1]
             drawn = self.layer.get_random_transformation(image, training=True, seed=Draws(key))
             return tf.cast(self.layer.transform_images(image, drawn, training=True)[0], tf.float32)
@@ -134,11 +143,11 @@ class OneByOne(ImageLayer):
         keys = draws.keys(positions, batch_size)
         return tf.map_fn(one, (images, keys), fn_output_signature=self._signature(images))
 
-    def evaluate(self, images):
+    def evaluate(self, images: tf.Tensor) -> tf.Tensor:
         if not self.fixed:
             return images
 
-        def one(image):
+        def one(image: tf.Tensor) -> Any:
             return tf.cast(self.layer.transform_images(image[None], None)[0], tf.float32)
 
         return tf.map_fn(one, images, fn_output_signature=self._signature(images))
@@ -158,7 +167,9 @@ class Crop(ImageLayer):
         size = dict(height=layer.height, width=layer.width, data_format=layer.data_format)
         self._centre = keras.layers.CenterCrop(**size, dtype="float32")
 
-    def train(self, images, positions, draws, batch_size):
+    def train(
+        self, images: tf.Tensor, positions: tf.Tensor, draws: Draws, batch_size: int
+    ) -> tf.Tensor:
         axes = (1, 2) if self.layer.data_format == "channels_last" else (2, 3)
         sizes = (self.layer.height, self.layer.width)
         if any(images.shape[axis] < size for axis, size in zip(axes, sizes, strict=True)):
@@ -176,10 +187,10 @@ class Crop(ImageLayer):
             images = tf.gather(images, places, axis=axis, batch_dims=1)
         return images
 
-    def evaluate(self, images):
+    def evaluate(self, images: tf.Tensor) -> tf.Tensor:
         return self._centre.transform_images(images)
 
-    def output_shape(self, shape):
+    def output_shape(self, shape: Any) -> Any:
         return tuple(self._centre.compute_output_shape((None, *shape)))[1:]
 
 
@@ -195,7 +206,9 @@ class OneOf(ImageLayer):
         self.layers, self.or_none = list(layers), or_none
         self.name, self.moves, self.fixed = "OneOf", True, False
 
-    def train(self, images, positions, draws, batch_size):
+    def train(
+        self, images: tf.Tensor, positions: tf.Tensor, draws: Draws, batch_size: int
+    ) -> tf.Tensor:
         count = len(self.layers) + self.or_none
         chosen = tf.random.stateless_uniform(
             [batch_size], draws.next(), maxval=count, dtype=tf.int32, alg="philox"
@@ -252,7 +265,9 @@ class RandAugment(ImageLayer):
         super().__init__(layer, moves=True)
         self._one_of = OneOf(_operations(layer, make, len(_OPERATIONS)))
 
-    def train(self, images, positions, draws, batch_size):
+    def train(
+        self, images: tf.Tensor, positions: tf.Tensor, draws: Draws, batch_size: int
+    ) -> tf.Tensor:
         for _ in range(self.layer.num_ops):
             images = self._one_of.train(images, positions, draws, batch_size)
         return images
@@ -273,7 +288,9 @@ class AugMix(ImageLayer):
         count = len(_OPERATIONS) if layer.all_ops else _FOR_ALL
         self._one_of = OneOf(_operations(layer, make, count), or_none=True)
 
-    def train(self, images, positions, draws, batch_size):
+    def train(
+        self, images: tf.Tensor, positions: tf.Tensor, draws: Draws, batch_size: int
+    ) -> tf.Tensor:
         alpha, chains = self.layer.alpha, self.layer.num_chains
         low, high = self.layer.value_range
         gamma = keras.random.gamma([batch_size, chains], alpha, seed=draws, dtype="float32")

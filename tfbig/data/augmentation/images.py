@@ -1,7 +1,8 @@
 """Consecutive image layers as one compiled function of rows, their positions and a key."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -52,7 +53,7 @@ class Images(Transform):
             shape = layer.output_shape(shape)
         return spec._replace(features=tf.TensorSpec(shape, tf.float32))
 
-    def _function(self, shape: tf.TensorShape, dtype: tf.DType, batch_size: int | None):
+    def _function(self, shape: tf.TensorShape, dtype: tf.DType, batch_size: int | None) -> Any:
         """The compiled function for training, or for evaluation if batch_size is None."""
         key = (tuple(shape), dtype, batch_size)
         if key not in self._functions:
@@ -95,7 +96,7 @@ def _check_images(name: str, spec: tf.TensorSpec) -> None:
         raise UserError(f"{name} works on images of numbers; received {spec.dtype.name}.")
 
 
-def _tried(layer: ImageLayer, function, images: tf.Tensor, *arguments) -> tf.Tensor:
+def _tried(layer: ImageLayer, function: Callable, images: tf.Tensor, *arguments: Any) -> tf.Tensor:
     """Calls a layer while the function is traced; what it cannot do is the user's to know."""
     try:
         return tf.cast(function(images, *arguments), tf.float32)

@@ -73,8 +73,9 @@ def make_transforms(layers: Iterable[Any]) -> list[Transform]:
         if isinstance(made, ImageLayer):
             images.append(made)
             if len(images) == 1:
-                transforms.append(Images(images))
-                images = transforms[-1].layers
+                together = Images(images)
+                transforms.append(together)
+                images = together.layers
         else:
             transforms.append(made)
             images = []

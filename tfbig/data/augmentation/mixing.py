@@ -95,7 +95,7 @@ def _blend(x: np.ndarray, y: np.ndarray, share: np.ndarray) -> np.ndarray:
 class MixUp(Mixing):
     """Weighted means of two examples each (Zhang et al., 2018), of any shape."""
 
-    def mix(self, x, y, rng, draw, wanted):
+    def mix(self, x: tf.Tensor, y: Any, rng: Any, draw: Any, wanted: Any) -> Any:
         share = rng.beta(self.layer.alpha, self.layer.alpha, draw.batch_size)[wanted]
         return _blend(x, y, share.astype(np.float32)), share
 
@@ -103,7 +103,7 @@ class MixUp(Mixing):
 class CutMix(Mixing):
     """A box of another image in each image (Yun et al., 2019)."""
 
-    def mix(self, x, y, rng, draw, wanted):
+    def mix(self, x: tf.Tensor, y: Any, rng: Any, draw: Any, wanted: Any) -> Any:
         channels_last = self.layer.data_format == "channels_last"
         size = x.shape[1:3] if channels_last else x.shape[2:4]
         alpha = rng.uniform(*self.layer.factor) + 1e-6  # as Keras: one for the whole batch

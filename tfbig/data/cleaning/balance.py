@@ -35,7 +35,7 @@ class Balance(Step):
     seed: int = 0
     training_only = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice("Balance", "method", self.method, tuple(_VERBS))
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise UserError(f"Balance(seed={self.seed!r}): expected an integer of 0 or more.")

@@ -220,7 +220,7 @@ class Cleaning:
         last = self.steps[-1]
         weigh = training and isinstance(last, Balance) and last.method == "weights"
 
-        def clean(batch):
+        def clean(batch: Any) -> Any:
             if not isinstance(batch, tuple):
                 return self.transform(batch)
             features, *rest = batch

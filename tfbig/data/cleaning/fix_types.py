@@ -38,7 +38,7 @@ class FixTypes(Step):
     verb = "had a value that does not convert"
     drops = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.types, Mapping) or not self.types:
             raise UserError(
                 f"FixTypes({self.types!r}): expected the types of columns by their names, such "

@@ -28,7 +28,7 @@ class DropMissing(Step):
 
     columns: Sequence[str] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_names("DropMissing", self.columns)
 
     def touched(self, table: Table) -> np.ndarray:
@@ -64,7 +64,7 @@ class FillMissing(Step):
     verb = "filled"
     drops = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_names("FillMissing", self.columns)
         check_choice("FillMissing", "strategy", self.strategy, _STRATEGIES)
         number = isinstance(self.value, (int, float, np.number)) and not isinstance(

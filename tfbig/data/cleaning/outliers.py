@@ -23,7 +23,7 @@ class _Outliers(Step):
     method: str = "iqr"
     factor: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         name = type(self).__name__
         check_names(name, self.columns)
         check_choice(name, "method", self.method, tuple(_FACTORS))

@@ -25,7 +25,7 @@ class DropDuplicates(Step):
     columns: Sequence[str] | None = None
     training_only = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_names("DropDuplicates", self.columns)
 
     def touched(self, table: Table) -> np.ndarray:
@@ -59,7 +59,7 @@ class Filter(Step):
     name: str | None = None
     columns: Sequence[str] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not callable(self.predicate):
             raise UserError(
                 f"Filter({self.predicate!r}): expected a function of a dict of arrays, such as "

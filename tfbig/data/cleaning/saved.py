@@ -129,7 +129,7 @@ def _step(told: dict, predicates: Mapping[str, Callable]) -> Step:
 
 
 def _lost(name: str) -> Callable:
-    def predicate(batch):
+    def predicate(batch: Any) -> None:
         raise UserError(
             f"Filter({name!r}) was saved by its name only; write "
             f"Cleaning.load(path, predicates={{{name!r}: the function}})."

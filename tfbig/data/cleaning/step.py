@@ -21,6 +21,7 @@ class Step:
         training_only: whether evaluation data are spared.
     """
 
+    columns: Sequence[str] | None
     fitted: Any = None
     verb: ClassVar[str] = "dropped"
     drops: ClassVar[bool] = True
@@ -53,7 +54,7 @@ class Step:
 
     def arguments(self) -> dict[str, Any]:
         """What its class is called with to make it again, as JSON knows it."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
 
     def check_columns(self, specs: dict[str, tf.TensorSpec]) -> None:
         """Raises a UserError if a named column is not there, or has many values an example."""
@@ -74,7 +75,7 @@ class Step:
     def __str__(self) -> str:
         given = [
             f"{f.name}={getattr(self, f.name)!r}"
-            for f in dataclasses.fields(self)
+            for f in dataclasses.fields(self)  # type: ignore[arg-type]
             if getattr(self, f.name) != f.default
         ]
         return f"{type(self).__name__}({', '.join(given)})"

@@ -158,7 +158,7 @@ def read(source: Source, names: Collection[str] | None, digests: bool) -> Table:
     if not pieces:
         raise UserError(f"Cleaning: all of the {len(source)} records are bad.")
 
-    def whole(values):
+    def whole(values: Any) -> Any:
         values = list(values)
         return None if any(v is None for v in values) else np.concatenate(values)
 

@@ -156,7 +156,7 @@ class DatasetFeed(Feed):
 
     def _start_pass(self) -> None:
         self._iterator: Any = iter(self._dataset)
-        self._pending: Any = None
+        self._pending = None
 
     def _reshuffle_as_after(self, begun: tf.Tensor) -> None:
         """Has the next pass shuffled as the one after that whose iterator began in this state.

@@ -1,6 +1,6 @@
 """What the loop reads from: stacks of global batches, at a position that can be kept."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -135,7 +135,7 @@ def odd_for(last: int, batch_size: int, steps_per_pass: int) -> int | None:
     return last if 0 < last < batch_size and steps_per_pass <= _SHORT_PASS else None
 
 
-def capacity_for(element_spec: Any, rows: int, steps_per_loop: int | str) -> int:
+def capacity_for(element_spec: Any, rows: int, steps_per_loop: int | Literal["auto"]) -> int:
     """How many batches a stack may hold: what was asked for, or 32 MiB and at most 100."""
     if steps_per_loop != "auto":
         return steps_per_loop

@@ -111,7 +111,8 @@ class _File:
     def __init__(self, path: str):
         self.path, self.count, self.problem = path, 0, ""
         self._lock = threading.Lock()
-        self._reader, self._signature = None, None
+        self._reader: Any = None
+        self._signature: Any = None
         try:
             self.count = self._opened()[0].num_records()
         except (FileNotFoundError, RuntimeError) as error:

@@ -42,7 +42,8 @@ class RecordParser:
     def __init__(self, parse: Parse, labels: str | None, owner: str):
         self._owner, self._labels = owner, labels
         if isinstance(parse, Mapping):
-            self._features, self._parse = dict(parse), self._examples
+            self._features: dict | None = dict(parse)
+            self._parse: Callable[[np.ndarray], Any] = self._examples
             _check_features(self._features, owner)
             if labels is not None and labels not in self._features:
                 raise UserError(

@@ -206,7 +206,7 @@ def _tokenizer_kind(path: str | os.PathLike, separator: str | None) -> _Kind:
         )
     number = size if separator is None else vocabulary[separator]
 
-    def encode(texts: Sequence[str]) -> list[np.ndarray]:
+    def encode(texts: Sequence[str | bytes]) -> list[np.ndarray]:
         encoded = made.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(one.ids, np.uint32) for one in encoded]
 

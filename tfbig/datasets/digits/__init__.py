@@ -31,7 +31,7 @@ _DATA_DEFAULTS = {
 }
 
 
-def input_fn(mode: str = "train", params: Any = None):
+def input_fn(mode: str = "train", params: Any = None) -> Any:
     """The digits as a Source: the train split for mode "train", the test split otherwise.
 
     Example:
@@ -158,7 +158,7 @@ def _write_atomically(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
-            np.savez(file, **arrays)
+            np.savez(file, **arrays)  # type: ignore[arg-type]
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

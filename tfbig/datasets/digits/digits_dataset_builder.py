@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -58,14 +58,14 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             citation=_CITATION.strip(),
         )
 
-    def _split_generators(self, dl_manager):
+    def _split_generators(self, dl_manager: Any) -> Any:
         images, labels = digits.load_images()
         return {
             split: self._generate_examples(images, labels, rows)
             for split, rows in digits.split_rows(labels).items()
         }
 
-    def _generate_examples(self, images, labels, rows):
+    def _generate_examples(self, images: Any, labels: Any, rows: Any) -> Any:
         for row in rows:
             yield int(row), {"image": images[row], "label": int(labels[row]), "row": int(row)}
 

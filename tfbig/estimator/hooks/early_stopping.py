@@ -162,8 +162,15 @@ def _given(arguments: dict) -> dict:
 
 
 def _threshold_hook(
-    beyond, estimator, metric_name, threshold, eval_dir, min_steps, run_every_secs, run_every_steps
-):
+    beyond: Callable[[float, float], bool],
+    estimator: Any,
+    metric_name: str,
+    threshold: float,
+    eval_dir: str | None,
+    min_steps: int,
+    run_every_secs: int | None,
+    run_every_steps: int | None,
+) -> EarlyStoppingHook:
     folder = _folder(estimator, eval_dir)
 
     def should_stop() -> bool:
@@ -180,20 +187,20 @@ def _threshold_hook(
 
 
 def _improvement_hook(
-    better,
-    direction,
-    max_steps,
-    estimator,
-    metric_name,
-    eval_dir,
-    min_steps,
-    run_every_secs,
-    run_every_steps,
-):
+    better: Callable[[float, float], bool],
+    direction: str,
+    max_steps: int,
+    estimator: Any,
+    metric_name: str,
+    eval_dir: str | None,
+    min_steps: int,
+    run_every_secs: int | None,
+    run_every_steps: int | None,
+) -> EarlyStoppingHook:
     folder = _folder(estimator, eval_dir)
 
     def should_stop() -> bool:
-        best, best_step = None, None
+        best, best_step = None, 0
         for step, value in _values(folder, metric_name, min_steps):
             if best is None or better(value, best):
                 best, best_step = value, step

@@ -25,7 +25,7 @@ class Hook(LoopCallback):
     def finish(self) -> None:
         """After the last run."""
 
-    def on_train_begin(self, logs=None) -> None:
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.begin(self.run.start_step)
 
     def on_call_begin(self, step: int, look: Callable[[Any], Any]) -> None:
@@ -34,7 +34,7 @@ class Hook(LoopCallback):
     def on_calls(self, step: int, logs: dict[str, float]) -> None:
         self.after_run(step, logs)
 
-    def on_train_end(self, logs=None) -> None:
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self.finish()
 
 

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -49,7 +50,7 @@ class StepCounterHook(Hook):
         self._timer.reset()
         self._last = None
 
-    def before_run(self, step: int, look) -> None:
+    def before_run(self, step: int, look: Any) -> None:
         if self._last is None:
             self._timer.due(step)
             self._last = (step, self._clock())

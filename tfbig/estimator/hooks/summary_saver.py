@@ -51,7 +51,7 @@ class SummarySaverHook(Hook):
         self._timer = Timer("SummarySaverHook", save_steps, save_secs, names, clock=clock)
         self.stop_every = self._timer.steps
         self.summary_op, self._output_dir = summary_op, output_dir
-        self._writer = None
+        self._writer: Any = None
 
     def begin(self, step: int) -> None:
         self._timer.reset()

@@ -4,7 +4,7 @@ An update works through piece after piece, so a piece's size is what an update n
 """
 
 from collections.abc import Hashable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # So many small variables are one bucket that neither the operations nor the collectives of a step
 # grow with their number; a large one would only be copied on its way through a bucket.
@@ -28,7 +28,7 @@ class Piece(NamedTuple):
     offsets: tuple[int, ...]
     sizes: tuple[int, ...]
     per: int
-    kind: Hashable
+    kind: Any
 
     @property
     def starts(self) -> tuple[int, ...]:
@@ -75,7 +75,7 @@ def lay_out(
             groups.append(group)
         group.append((i, 0, size))
     return [
-        Piece(
+        Piece(  # type: ignore[call-arg]  # the star gives three
             *(tuple(values) for values in zip(*group, strict=True)),
             -(-sum(size for _, _, size in group) // replicas),
             kinds[group[0][0]],

@@ -46,12 +46,12 @@ class Exchange:
             local.assign(value)
 
     def _locals(self, variable: tf.Variable) -> tuple[tf.Variable, ...]:
-        return self._placement.strategy.experimental_local_results(variable)
+        return self._placement.strategy.experimental_local_results(variable)  # type: ignore[attr-defined]
 
     def _values(self, variable: tf.Variable) -> Any:
         """The slices that this process holds, as an argument of `run`."""
         held, first = self._locals(variable), self._placement.first_replica
-        return self._placement.strategy.experimental_distribute_values_from_function(
+        return self._placement.strategy.experimental_distribute_values_from_function(  # type: ignore[attr-defined]
             lambda context: held[context.replica_id_in_sync_group - first].read_value()
         )
 

@@ -69,7 +69,7 @@ class EstimatorSpec:
     prediction_hooks: Sequence | None = None
     optimizer: Any = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_spec(self)
 
     def as_tensors(self) -> "EstimatorSpec":

@@ -65,7 +65,7 @@ class Progress(LoopCallback):
         self._next_refresh = -math.inf
         self._first_call: tuple[float, int] | None = None
 
-    def on_train_begin(self, logs=None) -> None:
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.close()
         self._restart()
         if self._is_live():
@@ -93,17 +93,17 @@ class Progress(LoopCallback):
         if self._line is None:
             self._print(self._text(self._logs.get("steps_per_sec")))
 
-    def on_test_begin(self, logs=None) -> None:
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._doing = "evaluating"
         self._refresh()
 
-    def on_test_end(self, logs=None) -> None:
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
         self._doing = ""
 
     def on_evaluate(self, step: int, metrics: dict[str, float]) -> None:
         self._print(f"evaluation at step {step}: {'  '.join(_numbers(metrics))}")
 
-    def on_train_end(self, logs=None) -> None:
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self.close()
 
     def close(self) -> None:
@@ -198,7 +198,7 @@ class _LiveLine:
         self._handlers.close()
         self._live.stop()
 
-    def _render(self, step: int, total: int | None, text: str):
+    def _render(self, step: int, total: int | None, text: str) -> Any:
         from rich.text import Text
 
         line = Text(no_wrap=True, overflow="crop", end="")

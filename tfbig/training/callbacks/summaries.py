@@ -1,6 +1,7 @@
 """Summaries: a run's numbers as TensorBoard scalars."""
 
 import os
+from typing import Any
 
 import tensorflow as tf
 
@@ -32,11 +33,11 @@ class Summaries(LoopCallback):
     ```
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self._writer = None
 
-    def on_train_begin(self, logs=None) -> None:
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.close()
         if self.run.model_dir is None:
             return
@@ -56,7 +57,7 @@ class Summaries(LoopCallback):
         if self._writer is not None:
             self._writer.flush()
 
-    def on_train_end(self, logs=None) -> None:
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self.close()
 
     def close(self) -> None:

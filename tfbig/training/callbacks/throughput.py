@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
 
 from tfbig.errors import UserError
 from tfbig.training.callbacks.callback import LoopCallback
@@ -59,7 +60,7 @@ class Throughput(LoopCallback):
         self._paused_at_last = 0.0
         self._test_began: float | None = None
 
-    def on_train_begin(self, logs=None) -> None:
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._restart()
 
     def on_calls(self, step: int, logs: dict[str, float]) -> None:
@@ -69,16 +70,16 @@ class Throughput(LoopCallback):
         elif step - self.run.start_step >= self.skip_steps:
             self._first = (self._clock(), step)
 
-    def on_test_begin(self, logs=None) -> None:
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._test_began = self._clock()
 
-    def on_test_end(self, logs=None) -> None:
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
         if self._test_began is not None and self._first is not None:
             # An evaluation cannot overlap a call, so it began after the clock started.
             self._paused += self._clock() - self._test_began
         self._test_began = None
 
-    def on_train_end(self, logs=None) -> None:
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         # The time after the last call (the last evaluation and checkpoint) is no training.
         if self._last is None or self._last[1] == self._first[1]:
             log.info(

@@ -124,7 +124,7 @@ class TensorFetcher:
             wanted.extend(self._name(fetch, traced) for fetch in flat)
             return list(dict.fromkeys(name for name in wanted if name is not None))
 
-        tensors = self._program.look(batch, self._mode, names)
+        tensors = self._program.look(batch, self._mode, names)  # type: ignore[attr-defined]
         return [tf.identity(step if name is None else tensors[name]) for name in wanted]
 
     def _name(self, fetch: Any, traced: ModelFnTrace) -> str | None:

@@ -263,7 +263,8 @@ def _arguments(config: Any, owner: str, example: dict) -> dict[str, Any]:
 
 
 def _check_number(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < math.inf:
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not number or not 0 <= value < math.inf:
         raise UserError(f"{name}={value!r}: expected a number of 0 or more.")
 
 

@@ -85,7 +85,7 @@ def weight(
     if regularizer is not None and of_scope is not None:
         own = regularizer
 
-        def regularizer(variable):
+        def regularizer(variable: tf.Variable) -> Any:
             return tf.add_n([r for r in (own(variable), of_scope(variable)) if r is not None])
 
     return _v1.get_variable(
@@ -100,7 +100,7 @@ def weight(
     )
 
 
-def activated(outputs: tf.Tensor, activation: Callable | None, regularizer: Callable | None):
+def activated(outputs: tf.Tensor, activation: Callable | None, regularizer: Callable | None) -> Any:
     """The outputs after the activation; an activity regularizer's mean per example is a loss."""
     if activation is not None:
         outputs = activation(outputs)

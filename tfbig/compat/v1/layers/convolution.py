@@ -102,8 +102,10 @@ def conv2d(
 
 
 def _conv(
-    function, inputs, filters, kernel_size, strides, padding, data_format, dilation_rate,
-    activation, use_bias, of_kernel, of_bias, activity_regularizer, trainable, name, reuse,
+    function: str, inputs: tf.Tensor, filters: int, kernel_size: Any, strides: Any, padding: str,
+    data_format: str, dilation_rate: Any, activation: Callable | None, use_bias: bool,
+    of_kernel: tuple[Any, Any, Any], of_bias: tuple[Any, Any, Any],
+    activity_regularizer: Callable | None, trainable: bool, name: str | None, reuse: Any,
 ) -> tf.Tensor:  # fmt: skip
     count = int(function[-2])
     inputs = as_inputs(function, inputs, [count + 2])

@@ -114,7 +114,7 @@ def dropout(
         place = here()
         shared = noise_shape is not None and noise_shape[0] is not None
 
-        def dropped():
+        def dropped() -> Any:
             if number and rate == 0:
                 return tf.identity(inputs)
             if number and rate == 1:
@@ -141,7 +141,7 @@ def _key(scope: str, seed: int | None) -> int:
     return zlib.crc32(repr(words).encode()) >> 1
 
 
-def _filled(noise_shape, inputs):
+def _filled(noise_shape: Any, inputs: tf.Tensor) -> Any:
     if noise_shape is None or tf.is_tensor(noise_shape):
         return noise_shape
     there = tf.shape(inputs)

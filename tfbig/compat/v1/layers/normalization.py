@@ -122,10 +122,18 @@ def _axis(axis: Any, rank: int) -> int:
     return axis % rank
 
 
-def _fused(inputs, axis, gamma, beta, moving, epsilon, training):
+def _fused(
+    inputs: tf.Tensor,
+    axis: Any,
+    gamma: Any,
+    beta: Any,
+    moving: Any,
+    epsilon: float,
+    training: bool | None,
+) -> Any:
     """The outputs, and the mean and variance to average."""
 
-    def run(is_training: bool):
+    def run(is_training: bool) -> Any:
         given = {} if is_training else {"mean": moving[0], "variance": moving[1]}
         return _v1.nn.fused_batch_norm(
             inputs, gamma, beta, epsilon=epsilon, is_training=is_training,
@@ -136,7 +144,15 @@ def _fused(inputs, axis, gamma, beta, moving, epsilon, training):
     return outputs, statistics
 
 
-def _formula(inputs, axis, gamma, beta, moving, epsilon, training):
+def _formula(
+    inputs: tf.Tensor,
+    axis: Any,
+    gamma: Any,
+    beta: Any,
+    moving: Any,
+    epsilon: float,
+    training: bool | None,
+) -> Any:
     """The outputs, and the mean and variance to average."""
     rank = inputs.shape.rank
     axes = [i for i in range(rank) if i != axis]
@@ -152,7 +168,9 @@ def _formula(inputs, axis, gamma, beta, moving, epsilon, training):
     return tf.nn.batch_normalization(inputs, mean, variance, offset, factor, epsilon), statistics
 
 
-def _update(moving, statistics, momentum, training, not_empty) -> None:
+def _update(
+    moving: Any, statistics: Any, momentum: Any, training: bool | None, not_empty: Any
+) -> None:
     """Puts the updates of the moving averages into UPDATE_OPS; a batch of nothing changes none."""
     share = choose(training, lambda: 1.0 - momentum, lambda: 0.0)
     if not tf.is_tensor(share) and share == 0.0 and momentum != 1.0:

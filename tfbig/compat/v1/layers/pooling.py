@@ -76,7 +76,14 @@ def average_pooling2d(
 
 
 def _pool(
-    operation: Callable, function: str, inputs, pool_size, strides, padding, data_format, name
+    operation: Callable,
+    function: str,
+    inputs: tf.Tensor,
+    pool_size: Any,
+    strides: Any,
+    padding: str,
+    data_format: str,
+    name: str | None,
 ) -> tf.Tensor:
     count = int(function[-2])
     first = channels_first(function, data_format)
