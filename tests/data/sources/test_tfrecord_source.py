@@ -18,7 +18,7 @@ from tests.data.sources.record_files import (
 )
 from tfbig.data import TFRecordSource
 from tfbig.data.sources import tfrecord_index
-from tfbig.data.sources.crc32c import masked_crc32c
+from tfbig.data.sources.tfrecord_index import masked_crc32c
 from tfbig.errors import UserError
 
 

@@ -5,17 +5,19 @@ CRC-32C of the data (uint32), all little-endian (tensorflow/core/lib/io/record_w
 """
 
 import contextlib
+import functools
 import json
 import logging
 import os
 import struct
 import uuid
+from collections.abc import Sequence
 from typing import BinaryIO, NamedTuple
 
+import google_crc32c
 import numpy as np
 
 from tfbig.data import files
-from tfbig.data.sources.crc32c import masked_crc32c_of_rows
 
 log = logging.getLogger("tfbig")
 
@@ -69,6 +71,51 @@ def build(path: str) -> Index:
     return Index(bounds, problem, signature)
 
 
+def masked_crc32c(strings: Sequence[bytes]) -> np.ndarray:
+    """Returns the checksums that a TFRecord file keeps of byte strings.
+
+    Args:
+        strings: n byte strings of any lengths.
+
+    Returns:
+        uint32 [n].
+    """
+    return _masked(np.fromiter(map(google_crc32c.value, strings), np.uint32, len(strings)))
+
+
+def masked_crc32c_of_lengths(lengths: np.ndarray) -> np.ndarray:
+    """Returns the checksums of the lengths in front of the records, without a loop over records.
+
+    Args:
+        lengths: uint8 [n, 8], little-endian.
+
+    Returns:
+        uint32 [n].
+    """
+    tables = _length_tables()
+    parts = [tables[column].take(lengths[:, column]) for column in range(8)]
+    return _masked(np.bitwise_xor.reduce(parts) ^ np.uint32(google_crc32c.value(bytes(8))))
+
+
+@functools.cache
+def _length_tables() -> np.ndarray:
+    """[8, 256]: how a byte at each position changes the checksum of eight zero bytes.
+
+    A CRC is linear over bits, so the changes of several bytes combine by exclusive or.
+    """
+    crcs = [
+        google_crc32c.value((byte << 8 * i).to_bytes(8, "little"))
+        for i in range(8)
+        for byte in range(256)
+    ]
+    return np.array(crcs, np.uint32).reshape(8, 256) ^ np.uint32(google_crc32c.value(bytes(8)))
+
+
+def _masked(crc: np.ndarray) -> np.ndarray:
+    """Masks checksums as tensorflow/core/lib/hash/crc32c.h does."""
+    return ((crc >> 15) | (crc << 17)) + np.uint32(0xA282EAD8)
+
+
 def _walk(file: BinaryIO, start: int, size: int, length: int) -> tuple[np.ndarray, int, str]:
     """The records that begin in a block of a file.
 
@@ -89,7 +136,7 @@ def _walk(file: BinaryIO, start: int, size: int, length: int) -> tuple[np.ndarra
     offsets = np.array(starts, np.int64)
     headers = np.frombuffer(block, np.uint8)[offsets[:, None] + np.arange(HEADER)]
     stored = np.ascontiguousarray(headers[:, 8:]).view("<u4")[:, 0]
-    wrong = masked_crc32c_of_rows(headers[:, :8]) != stored
+    wrong = masked_crc32c_of_lengths(headers[:, :8]) != stored
     if wrong.any():
         first = int(wrong.argmax())
         offsets, at = offsets[:first], start + starts[first]

@@ -14,9 +14,8 @@ from tfbig.data import bad_records, files
 from tfbig.data.bad_records import BadRecord, BadRecords
 from tfbig.data.source import Source
 from tfbig.data.sources import tfrecord_index
-from tfbig.data.sources.crc32c import masked_crc32c
 from tfbig.data.sources.examples import Parse, RecordParser
-from tfbig.data.sources.tfrecord_index import FOOTER, HEADER, Index
+from tfbig.data.sources.tfrecord_index import FOOTER, HEADER, Index, masked_crc32c
 from tfbig.errors import UserError
 
 _OPEN_FILES = 256
@@ -139,7 +138,7 @@ class TFRecordSource(Source):
                     records[places[rows]], checksums[places[rows]] = outcome
                     check[places[rows]] = self._verify or changed
         checked = np.flatnonzero(check)
-        wrong = checked[masked_crc32c(records[checked]) != checksums[checked]]
+        wrong = checked[masked_crc32c(list(records[checked])) != checksums[checked]]
         return records, found + [
             self._bad(indices, int(place), "its checksum is wrong") for place in wrong
         ]

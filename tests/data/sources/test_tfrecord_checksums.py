@@ -1,13 +1,14 @@
-"""CRC-32C of many byte strings, against the standard's values and TensorFlow's."""
+"""The checksums of TFRecord files, against the standard's values and TensorFlow's."""
 
 import struct
 
+import google_crc32c
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
 from tests.data.sources.record_files import tfrecord_starts, write_tfrecord
-from tfbig.data.sources.crc32c import masked_crc32c, masked_crc32c_of_rows
+from tfbig.data.sources.tfrecord_index import masked_crc32c, masked_crc32c_of_lengths
 
 
 def masked(crc):
@@ -54,8 +55,15 @@ def test_short_and_very_long_strings_together_have_the_checksums_of_a_tfrecord_f
     assert masked_crc32c(strings).tolist() == kept
 
 
-def test_rows_of_one_length_have_the_same_values_and_stay_as_they_are():
-    rows = np.random.default_rng(0).integers(0, 256, [9, 24]).astype(np.uint8)
-    before = rows.copy()
-    assert masked_crc32c_of_rows(rows).tolist() == [bit_by_bit(row.tobytes()) for row in rows]
-    np.testing.assert_array_equal(rows, before)
+def test_lengths_have_the_same_values_and_stay_as_they_are():
+    lengths = np.random.default_rng(0).integers(0, 256, [99, 8]).astype(np.uint8)
+    lengths[:9, 3:] = 0  # as those of most files
+    lengths[0] = 0
+    before = lengths.copy()
+    expected = [bit_by_bit(row.tobytes()) for row in lengths]
+    assert masked_crc32c_of_lengths(lengths).tolist() == expected
+    np.testing.assert_array_equal(lengths, before)
+
+
+def test_the_library_has_its_implementation_in_c():
+    assert google_crc32c.implementation == "c"
