@@ -94,7 +94,9 @@ def _interfaces(address: Address) -> list[tuple[int, str]]:
     """The address families and IP addresses that the host resolves to."""
     with contextlib.suppress(socket.gaierror):  # not resolvable yet, or only on other machines
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-        interfaces = list(dict.fromkeys((family, sockaddr[0]) for family, *_, sockaddr in found))
+        interfaces: list[tuple[int, str]] = list(
+            dict.fromkeys((family, str(sockaddr[0])) for family, *_, sockaddr in found)
+        )
         if address.is_loopback or not any(
             ipaddress.ip_address(ip.partition("%")[0]).is_loopback for _, ip in interfaces
         ):

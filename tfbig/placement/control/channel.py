@@ -117,7 +117,7 @@ class Channel(Peers):
             message = self._request(name, bool(wanted))
             with FileWriter(destination) as writer:
                 while message.header["value"] is not None:
-                    writer.write(*message.header["value"], message.arrays["piece"])
+                    writer.write(*message.header["value"], message.arrays["piece"])  # type: ignore[call-arg]
                     self._send_part(name, True)
                     message = self._receive_answer(name)
                 if wanted:

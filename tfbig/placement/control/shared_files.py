@@ -79,7 +79,7 @@ class FileWriter:
         if self._file is None:
             self._file = open(os.path.join(self._temporary, name), "wb")  # noqa: SIM115
             self._names.append(name)
-        self._file.write(chunk)
+        self._file.write(chunk)  # type: ignore[call-overload]
         if last:
             self._file.close()
             self._file = None
