@@ -109,12 +109,12 @@ def of(cluster: dict, kind: str = "worker", index: int = 0) -> str:
 
 
 BAD_CONFIGS = {
-    "no JSON": ("{worker: a}", "TF_CONFIG is no JSON"),
+    "no JSON": ("{worker: a}", "TF_CONFIG is not JSON"),
     "index": (of({"worker": ["a:1", "b:1"]}, index=2), "worker 2, but the cluster lists 2 workers"),
     "ps": (of({"worker": ["a:1", "b:1"], "ps": ["c:1"]}), "1 ps (ps 0 at c:1)"),
     "evaluator": (
         of({"worker": ["a:1", "b:1"], "evaluator": ["c:1"]}),
-        'an evaluator is no part of "cluster"',
+        'an evaluator does not belong in "cluster"',
     ),
     "one address": (of({"worker": ["a:1", "a:1"]}), "worker 0 and worker 1 have the same address"),
 }

@@ -1,4 +1,4 @@
-"""What a task knows of its cluster, and which variables come first."""
+"""What a task knows about its cluster, and the precedence of the variables."""
 
 import json
 
@@ -16,7 +16,7 @@ def cluster(jobs=ALL, task_type="worker", index=1) -> Cluster:
 
 
 @pytest.mark.parametrize(
-    ("jobs", "task_type", "index", "place", "is_chief", "address"),
+    ("jobs", "task_type", "task_index", "index", "is_chief", "address"),
     [
         (WORKERS, "worker", 0, 0, True, "a:1"),
         (WORKERS, "worker", 1, 1, False, "b:2"),
@@ -25,24 +25,24 @@ def cluster(jobs=ALL, task_type="worker", index=1) -> Cluster:
         (ALL, "worker", 1, 2, False, "w:2"),
     ],
 )
-def test_a_task_that_trains_has_a_place(jobs, task_type, index, place, is_chief, address):
-    task = cluster(jobs, task_type, index)
-    assert (task.index, task.is_chief, task.address) == (place, is_chief, address)
-    assert task.workers[place] == address
+def test_a_task_that_trains_has_an_index(jobs, task_type, task_index, index, is_chief, address):
+    task = cluster(jobs, task_type, task_index)
+    assert (task.index, task.is_chief, task.address) == (index, is_chief, address)
+    assert task.workers[index] == address
 
 
 @pytest.mark.parametrize(
     ("task_type", "address", "name"), [("ps", "p:1", "ps 0"), ("evaluator", None, "evaluator")]
 )
-def test_a_task_that_does_not_train_has_none(task_type, address, name):
+def test_a_task_that_does_not_train_has_no_index(task_type, address, name):
     task = cluster(ALL, task_type, 0)
     assert (task.is_chief, task.address) == (False, address)
     with pytest.raises(UserError) as raised:
         _ = task.index
-    assert str(raised.value) == f"{name} does not train; it has no place among the workers."
+    assert str(raised.value) == f"{name} does not train, so it has no index among the workers."
 
 
-def test_workers_are_named_as_the_cluster_names_them():
+def test_workers_are_described_with_the_names_in_the_cluster():
     assert cluster().workers == ("c:1", "w:1", "w:2")
     assert [cluster().describe(i) for i in range(3)] == [
         "chief at c:1",
@@ -74,24 +74,25 @@ def test_workers_are_named_as_the_cluster_names_them():
         ),
     ],
 )
-def test_a_cluster_explains_its_strategy(jobs, task_type, index, line):
+def test_explain_states_the_strategy_and_the_reason(jobs, task_type, index, line):
     task = cluster(jobs, task_type, index)
     assert task.explain() == line
     assert task.strategy == line.partition(":")[0]
 
 
-def test_its_tf_config_is_read_as_the_same_cluster():
+def test_the_tf_config_of_a_cluster_describes_the_same_cluster():
     for task in (cluster(), cluster(ALL, "ps", 0), cluster(ALL, "evaluator", 0)):
         assert find_cluster({"TF_CONFIG": json.dumps(task.tf_config())}) == task
 
 
-def test_multi_worker_takes_no_parameter_server():
+def test_multi_worker_rejects_a_cluster_with_parameter_servers():
     check_multi_worker(cluster(WORKERS))
     with pytest.raises(UserError) as raised:
         check_multi_worker(cluster())
     assert str(raised.value) == (
-        'strategy="multi_worker", but the cluster of TF_CONFIG has 1 ps (ps 0 at p:1), which have '
-        'no part in it. Write strategy="parameter_server", or leave ps out of the cluster.'
+        'strategy="multi_worker", but the cluster of TF_CONFIG has 1 ps (ps 0 at p:1), which this '
+        'strategy does not use. Write strategy="parameter_server", or remove the ps from the '
+        "cluster."
     )
 
 

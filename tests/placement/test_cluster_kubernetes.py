@@ -1,4 +1,4 @@
-"""The pods of an indexed Job are a cluster where the manifest says how many and by what name."""
+"""The pods of an indexed Job are a cluster if the manifest sets their number and Service."""
 
 import pytest
 
@@ -52,15 +52,15 @@ def test_pods_are_workers(environ, addresses):
         pod(TFBIG_WORKERS="1", JOB_COMPLETION_INDEX="0"),
     ],
 )
-def test_trainings_of_their_own_are_no_cluster(environ):
+def test_independent_trainings_are_not_a_cluster(environ):
     assert find_cluster(environ) is None
 
 
 BAD = {
-    "no indexed Job": (
+    "not an indexed Job": (
         pod(JOB_COMPLETION_INDEX=None),
-        "TFBIG_WORKERS=3, but there is no JOB_COMPLETION_INDEX, which Kubernetes sets in an "
-        "indexed Job; write completionMode: Indexed into the Job's spec.",
+        "TFBIG_WORKERS=3, but JOB_COMPLETION_INDEX is not set, which Kubernetes sets in an "
+        "indexed Job; write completionMode: Indexed in the Job's spec.",
     ),
     "no service": (
         pod(TFBIG_SERVICE=None),
@@ -70,7 +70,7 @@ BAD = {
     "more completions than workers": (
         pod(JOB_COMPLETION_INDEX="3", HOSTNAME="digits-3"),
         "JOB_COMPLETION_INDEX=3, but TFBIG_WORKERS=3; set TFBIG_WORKERS to the Job's completions, "
-        "which have to be its parallelism too.",
+        "which have to equal its parallelism.",
     ),
     "the node's hostname": (
         pod(HOSTNAME="node7"),
@@ -100,7 +100,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_the_manifest_lacks_is_said(case):
+def test_errors_in_the_manifest_are_named(case):
     environ, message = BAD[case]
     with pytest.raises(UserError) as raised:
         find_cluster(environ)

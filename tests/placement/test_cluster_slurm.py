@@ -1,4 +1,4 @@
-"""The tasks of a step of SLURM are a cluster, each of which knows its own place."""
+"""The tasks of a SLURM step are a cluster, and each task finds its own index."""
 
 import os
 
@@ -23,12 +23,12 @@ def step(nodes: str, per_node: str, tasks: int, **changes: str | None) -> dict[s
     return {name: value for name, value in (environ | changes).items() if value is not None}
 
 
-def at(node: str, local: int) -> dict[str, str]:
+def on_node(node: str, local: int) -> dict[str, str]:
     return {"SLURMD_NODENAME": node, "SLURM_LOCALID": str(local)}
 
 
 @pytest.mark.parametrize(
-    ("nodes", "per_node", "where"),
+    ("nodes", "per_node", "node_of_rank"),
     [
         ("node[01-03],gpu7", "2(x3),1", ["node01", "node01", "node02", "node02", "node03",
                                          "node03", "gpu7"]),
@@ -37,49 +37,55 @@ def at(node: str, local: int) -> dict[str, str]:
         ("big", "20", ["big"] * 20),
     ],
 )  # fmt: skip
-def test_every_task_has_an_address_of_its_own_and_finds_it(nodes, per_node, where):
+def test_every_task_has_its_own_address_and_finds_it(nodes, per_node, node_of_rank):
     found, local = [], {}
-    for rank, node in enumerate(where):  # SLURM's own order
+    for rank, node in enumerate(node_of_rank):  # SLURM's own order
         local[node] = local.get(node, -1) + 1
-        environ = step(nodes, per_node, len(where), SLURM_PROCID=str(rank), **at(node, local[node]))
+        environ = step(
+            nodes, per_node, len(node_of_rank), SLURM_PROCID=str(rank), **on_node(node, local[node])
+        )
         found.append((find_cluster(environ), f"{node}:{BASE + local[node]}"))
     assert len({cluster.workers for cluster, _ in found}) == 1  # all see the same cluster
     assert [cluster.address for cluster, _ in found] == [address for _, address in found]
-    assert sorted(cluster.index for cluster, _ in found) == list(range(len(where)))
-    assert found[0][0].explain().startswith(f"multi_worker: SLURM lists {len(where)} workers; this")
+    assert sorted(cluster.index for cluster, _ in found) == list(range(len(node_of_rank)))
+    assert (
+        found[0][0]
+        .explain()
+        .startswith(f"multi_worker: SLURM lists {len(node_of_rank)} workers; this")
+    )
 
 
-def test_tasks_in_turn_over_the_nodes_find_themselves():
+def test_tasks_that_are_distributed_round_robin_find_their_index():
     cyclic = [("n1", 0), ("n2", 0), ("n1", 1), ("n2", 1)]
     found = [
-        find_cluster(step("n[1-2]", "2(x2)", 4, SLURM_PROCID=str(rank), **at(*place)))
+        find_cluster(step("n[1-2]", "2(x2)", 4, SLURM_PROCID=str(rank), **on_node(*place)))
         for rank, place in enumerate(cyclic)
     ]
     assert [cluster.address for cluster in found] == [f"{n}:{BASE + i}" for n, i in cyclic]
     assert [cluster.index for cluster in found] == [0, 2, 1, 3]
 
 
-def test_without_the_name_of_the_node_the_number_counts():
+def test_without_the_name_of_the_node_the_rank_is_the_index():
     found = find_cluster(step("n[1-2]", "2,1", 3, SLURM_PROCID="2"))
     assert (found.index, found.address) == (2, f"n2:{BASE}")
 
 
-def test_jobs_and_steps_on_one_node_use_other_ports():
+def test_jobs_and_steps_on_one_node_use_different_ports():
     ports = set()
     for job in (77, 78, 1177 + 1, 77 + 20000):
         for number in (0, 1):
             environ = step("n", "16", 16, SLURM_JOB_ID=str(job), SLURM_STEP_ID=str(number))
             ports |= {address.partition(":")[2] for address in find_cluster(environ).workers}
-    # 1178 is 78 again, 1100 jobs later.
+    # Job 1178 has the ports of job 78, as 1100 jobs later the ports repeat.
     assert len(ports) == 6 * 16
     assert all(15000 <= int(port) < 32768 for port in ports)
 
 
-def test_the_process_environment_is_left_as_it_was(monkeypatch):
+def test_the_process_environment_stays_unchanged(monkeypatch):
     monkeypatch.setenv("SLURM_PROCID", "5")
     monkeypatch.delenv("SLURM_STEP_NODELIST", raising=False)
     before = dict(os.environ)
-    assert find_cluster(step("n[1-2]", "1(x2)", 2, **at("n2", 0))).index == 1
+    assert find_cluster(step("n[1-2]", "1(x2)", 2, **on_node("n2", 0))).index == 1
     assert dict(os.environ) == before
 
 
@@ -87,19 +93,19 @@ def test_the_process_environment_is_left_as_it_was(monkeypatch):
     "environ",
     [
         step("n1", "1", 1),
-        {"SLURM_JOB_ID": "77", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"},  # the job's own script
+        {"SLURM_JOB_ID": "77", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"},  # the job's batch script
         {"SLURM_JOB_ID": "77", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "1", "SLURM_PROCID": "0"},
         step("n[1-2]", "1(x2)", 2, SLURM_JOB_ID=None),
         step("n1", "1", 1, SLURM_NTASKS="4"),  # a step of one task in a job of four
     ],
 )
-def test_one_task_alone_is_no_cluster(environ):
+def test_a_single_task_is_not_a_cluster(environ):
     assert find_cluster(environ) is None
 
 
 START = (
-    "by which the tasks find each other; start the program with srun itself, and let it pass the "
-    "environment on."
+    "which the tasks need to find each other; start the program with srun directly, and let it "
+    "pass the environment on."
 )
 BAD = {
     "one variable is missing": (
@@ -113,21 +119,21 @@ BAD = {
     ),
     "nodes and tasks do not match": (
         step("n[1-2]", "1(x2)", 3),
-        "SLURM: SLURM_STEP_NODELIST=n[1-2] and SLURM_STEP_TASKS_PER_NODE=1(x2) make no cluster of "
-        "3 tasks (Requested 3 tasks but only 2 were assigned); set TF_CONFIG instead.",
+        "SLURM: SLURM_STEP_NODELIST=n[1-2] and SLURM_STEP_TASKS_PER_NODE=1(x2) do not describe a "
+        "cluster of 3 tasks (Requested 3 tasks but only 2 were assigned); set TF_CONFIG instead.",
     ),
-    "a list it cannot read": (
+    "a list that cannot be parsed": (
         step("r[1-2]n[1-2]", "1(x4)", 4),
-        "SLURM: SLURM_STEP_NODELIST=r[1-2]n[1-2] and SLURM_STEP_TASKS_PER_NODE=1(x4) make no "
-        'cluster of 4 tasks (Invalid hostlist format "r[1-2]n[1-2]": Invalid part: r[1-2]n[1-2]); '
-        "set TF_CONFIG instead.",
+        "SLURM: SLURM_STEP_NODELIST=r[1-2]n[1-2] and SLURM_STEP_TASKS_PER_NODE=1(x4) do not "
+        'describe a cluster of 4 tasks (Invalid hostlist format "r[1-2]n[1-2]": Invalid part: '
+        "r[1-2]n[1-2]); set TF_CONFIG instead.",
     ),
-    "a node that is not of it": (
-        step("n[1-2]", "1(x2)", 2, **at("n3", 0)),
+    "a node outside the step": (
+        step("n[1-2]", "1(x2)", 2, **on_node("n3", 0)),
         "SLURM: SLURMD_NODENAME=n3 and SLURM_LOCALID=0 are not among the step's tasks, which are "
         "SLURM_STEP_TASKS_PER_NODE=1(x2) on SLURM_STEP_NODELIST=n[1-2]; set TF_CONFIG instead.",
     ),
-    "a number past the end": (
+    "a rank past the end": (
         step("n[1-2]", "1(x2)", 2, SLURM_PROCID="2"),
         "SLURM: SLURM_PROCID=2, but the step has 2 tasks.",
     ),
@@ -143,7 +149,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_is_wrong_with_a_step_is_said(case):
+def test_errors_in_a_step_are_named(case):
     environ, message = BAD[case]
     with pytest.raises(UserError) as raised:
         find_cluster(environ)

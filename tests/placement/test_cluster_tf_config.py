@@ -1,4 +1,4 @@
-"""TF_CONFIG is a cluster, or is refused with what is wrong in it."""
+"""TF_CONFIG is parsed to a cluster, or rejected with an error that names the mistake."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ def find(cluster=None, task=None, **more) -> Cluster | None:
 
 
 @pytest.mark.parametrize(
-    ("jobs", "task", "read"),
+    ("jobs", "task", "expected"),
     [
         (TWO, ("worker", 1), {"worker": ("a:1", "b:2")}),
         (TWO, ("worker", "1"), {"worker": ("a:1", "b:2")}),
@@ -35,10 +35,10 @@ def find(cluster=None, task=None, **more) -> Cluster | None:
         ({"chief": ["c:1"]}, ("evaluator", 0), {"chief": ("c:1",)}),
     ],
 )
-def test_a_cluster_is_read(jobs, task, read):
+def test_a_cluster_is_parsed(jobs, task, expected):
     found = find(jobs, {"type": task[0], "index": task[1]}, environment="cloud")
-    read = read or {job: tuple(addresses) for job, addresses in jobs.items() if addresses}
-    assert found == Cluster("TF_CONFIG", read, task[0].replace("master", "chief"), int(task[1]))
+    expected = expected or {job: tuple(addresses) for job, addresses in jobs.items() if addresses}
+    assert found == Cluster("TF_CONFIG", expected, task[0].replace("master", "chief"), int(task[1]))
     assert list(found.jobs) == [job for job in ("chief", "worker", "ps") if job in found.jobs]
 
 
@@ -56,36 +56,36 @@ def test_a_cluster_is_read(jobs, task, read):
         '{"cluster": {"chief": ["a:1"], "worker": []}, "task": {"type": "chief", "index": 0}}',
     ],
 )
-def test_one_task_alone_is_no_cluster(text):
+def test_a_single_task_is_not_a_cluster(text):
     assert find_cluster({"TF_CONFIG": text}) is None
 
 
-LOOK = (
+EXAMPLE = (
     '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
 )
 
 BAD_TEXT = {
     "cut off": (
         '{"cluster": {"worker": ["a:1"',
-        "TF_CONFIG is no JSON: Expecting ',' delimiter at line 1, column 30 of "
-        f'\'{{"cluster": {{"worker": ["a:1"\'. It has to look like {LOOK}.',
+        "TF_CONFIG is not JSON: Expecting ',' delimiter at line 1, column 30 of "
+        f'\'{{"cluster": {{"worker": ["a:1"\'. It has to look like {EXAMPLE}.',
     ),
     "Python": (
         "{'cluster': {'worker': ['host0.example.com:2222', 'host1.example.com:2222']}}",
-        "TF_CONFIG is no JSON: Expecting property name enclosed in double quotes at line 1, column "
-        "2 of \"{'cluster': {'worker': ['host0.example.com:2222', 'host1.ex…\". It has to look "
-        f"like {LOOK}.",
+        "TF_CONFIG is not JSON: Expecting property name enclosed in double quotes at line 1, "
+        "column 2 of \"{'cluster': {'worker': ['host0.example.com:2222', 'host1.ex…\". It has to "
+        f"look like {EXAMPLE}.",
     ),
-    "a list": ("[1]", f"TF_CONFIG is '[1]', and has to look like {LOOK}."),
+    "a list": ("[1]", f"TF_CONFIG is '[1]'; it has to look like {EXAMPLE}."),
     "misspelt": (
         '{"clutser": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}',
-        f"TF_CONFIG has no \"cluster\", but 'clutser'; it has to look like {LOOK}.",
+        f"TF_CONFIG has no \"cluster\", but 'clutser'; it has to look like {EXAMPLE}.",
     ),
 }
 
 
 @pytest.mark.parametrize("case", BAD_TEXT)
-def test_what_is_no_cluster_at_all_is_refused(case):
+def test_a_text_that_is_not_a_cluster_is_rejected(case):
     text, message = BAD_TEXT[case]
     with pytest.raises(UserError) as raised:
         find_cluster({"TF_CONFIG": text})
@@ -93,7 +93,7 @@ def test_what_is_no_cluster_at_all_is_refused(case):
 
 
 NO_TASK = (
-    "so this process does not know which one it is; add "
+    "so this process does not know which task it is; add "
     '"task": {"type": "worker", "index": 0}, with its own type and index.'
 )
 BAD = {
@@ -125,7 +125,7 @@ BAD = {
         {"type": "worker", "index": 1},
         "TF_CONFIG: task worker 1, but the cluster lists 1 worker (only 0): a:1.",
     ),
-    "a job that is not there": (
+    "a job that does not exist": (
         TWO,
         {"type": "ps", "index": 0},
         "TF_CONFIG: task ps 0, but the cluster lists no ps.",
@@ -158,36 +158,36 @@ BAD = {
     "worker 1 of nothing": (
         None,
         {"type": "worker", "index": 1},
-        f'TF_CONFIG: this is worker 1, but there is no "cluster"; it has to look like {LOOK}.',
+        f'TF_CONFIG: this is worker 1, but there is no "cluster"; it has to look like {EXAMPLE}.',
     ),
     "an evaluator of nothing": (
         None,
         {"type": "evaluator", "index": 0},
-        f'TF_CONFIG: this is evaluator 0, but there is no "cluster"; it has to look like {LOOK}.',
+        f'TF_CONFIG: this is evaluator 0, but there is no "cluster"; it has to look like '
+        f"{EXAMPLE}.",
     ),
     "the same address twice": (
         {"worker": ["a:1", "b:2"], "ps": ["a:1"]},
         WORKER_0,
-        "TF_CONFIG: worker 0 and ps 0 have the same address a:1; every task needs a port of its "
-        "own.",
+        "TF_CONFIG: worker 0 and ps 0 have the same address a:1; every task needs its own port.",
     ),
     "an evaluator inside": (
         TWO | {"evaluator": ["e:1"]},
         WORKER_0,
-        'TF_CONFIG: an evaluator is no part of "cluster", since nobody connects to it; leave it '
-        'out there, and start it with "task": {"type": "evaluator", "index": 0}.',
+        'TF_CONFIG: an evaluator does not belong in "cluster", as no task connects to it; '
+        'remove it there, and start it with "task": {"type": "evaluator", "index": 0}.',
     ),
     "two chiefs": (
         {"chief": ["a:1", "b:2"]},
         {"type": "chief", "index": 0},
-        "TF_CONFIG: the cluster lists 2 chiefs (a:1, b:2), and can have one; list the others as "
-        '"worker".',
+        "TF_CONFIG: the cluster lists 2 chiefs (a:1, b:2), but it can have only one; list the "
+        'others as "worker".',
     ),
     "a chief and a master": (
         {"chief": ["a:1"], "master": ["b:2"]},
         {"type": "chief", "index": 0},
-        "TF_CONFIG: the cluster lists 2 chiefs (a:1, b:2), and can have one; list the others as "
-        '"worker".',
+        "TF_CONFIG: the cluster lists 2 chiefs (a:1, b:2), but it can have only one; list the "
+        'others as "worker".',
     ),
     "a ps alone": (
         {"ps": ["a:1"]},
@@ -206,7 +206,7 @@ BAD = {
         'TF_CONFIG: "cluster" is ["a:1", "b:2"]; expected the lists of addresses by job, '
         '{"worker": ["host0:2222", "host1:2222"]}.',
     ),
-    "a job that is no list": (
+    "a job that is not a list": (
         {"worker": "a:1,b:2"},
         WORKER_0,
         "TF_CONFIG: the job 'worker' is 'a:1,b:2'; expected a list of addresses, "
@@ -216,7 +216,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_is_wrong_with_a_cluster_is_said(case):
+def test_errors_in_a_cluster_are_named(case):
     cluster, task, message = BAD[case]
     with pytest.raises(UserError) as raised:
         find(cluster, task)
@@ -233,11 +233,11 @@ def test_an_address_is_host_and_port(address):
     shown = repr(address) if isinstance(address, str) else json.dumps(address)
     assert str(raised.value) == (
         f"TF_CONFIG: the job 'worker' has the address {shown}; expected host:port, "
-        '"host0:2222" or "10.0.0.1:2222" say.'
+        'such as "host0:2222" or "10.0.0.1:2222".'
     )
 
 
-def test_no_tensorflow_is_needed():
+def test_finding_a_cluster_does_not_import_tensorflow():
     code = (
         "import sys; from tfbig.placement.clusters.find import find_cluster; "
         "find_cluster({'TF_CONFIG': "

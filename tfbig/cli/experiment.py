@@ -17,7 +17,7 @@ from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.finetuning.hub import is_handle
 from tfbig.finetuning.recipe_config import recipe_from
-from tfbig.placement.clusters.find import environ_outside
+from tfbig.placement.clusters.find import environ_without_cluster
 from tfbig.programs.model_fn.model_fn_program import is_estimator_style
 from tfbig.run_config import run_config_from
 from tfbig.training.run_length import RunLength
@@ -111,7 +111,7 @@ def _make_pretrained(maker: str, path: str) -> None:
     stem, end = os.path.splitext(path)
     beside = f"{stem}.tmp-{os.getpid()}{end}"  # a maker that is stopped leaves no half of a model
     words = [sys.executable, "-c", calls, "pretrained_made_by", maker, beside]
-    code = subprocess.run(words, check=False, env=environ_outside()).returncode
+    code = subprocess.run(words, check=False, env=environ_without_cluster()).returncode
     if not code and os.path.exists(beside):
         os.replace(beside, path)
     if code or not os.path.exists(path):

@@ -1,11 +1,13 @@
-"""Which cluster this process is a task of."""
+"""Finds the cluster that this process belongs to."""
 
 import os
 from collections.abc import Mapping
 
 from tfbig.errors import UserError
-from tfbig.placement.clusters import KINDS
-from tfbig.placement.clusters.cluster import Cluster
+from tfbig.placement.clusters.cluster import Cluster, ClusterKind
+from tfbig.placement.clusters.kubernetes import Kubernetes
+from tfbig.placement.clusters.slurm import Slurm
+from tfbig.placement.clusters.tf_config import TFConfig
 
 __all__ = [
     "TIMEOUT_VARIABLE",
@@ -13,30 +15,33 @@ __all__ = [
     "check_multi_worker",
     "check_parameter_server",
     "cluster_timeout",
-    "environ_outside",
+    "environ_without_cluster",
     "find_cluster",
     "is_chief",
     "is_cluster_of_one",
 ]
 
-TIMEOUT_VARIABLE = "TFBIG_CLUSTER_TIMEOUT"  # seconds in which all tasks have to be there
+# The first kind that finds a cluster is used, so an explicit TF_CONFIG has precedence.
+KINDS: tuple[ClusterKind, ...] = (TFConfig(), Kubernetes(), Slurm())
+
+TIMEOUT_VARIABLE = "TFBIG_CLUSTER_TIMEOUT"  # seconds in which all tasks have to connect
 _DEFAULT_TIMEOUT = 300.0
-_SIZES = ("TF_CONFIG", "TFBIG_WORKERS", "SLURM_NTASKS")  # set where there is a cluster at all
+_SIZES = ("TF_CONFIG", "TFBIG_WORKERS", "SLURM_NTASKS")  # one of these is set in every cluster
 
 
 def find_cluster(environ: Mapping[str, str] = os.environ) -> Cluster | None:
-    """Finds the cluster by the variables of the environment; None if there is none.
+    """Finds the cluster that the environment variables describe; None if there is none.
 
-    TF_CONFIG comes first, then an indexed Job of Kubernetes with TFBIG_WORKERS, then the tasks
-    of a step of SLURM. A cluster of one task that trains, and nothing else, is none.
+    TF_CONFIG comes first, then an indexed Kubernetes Job with TFBIG_WORKERS, then the tasks of a
+    SLURM step. The result is also None if the cluster has a single task, which trains.
 
     Example: `find_cluster({"TF_CONFIG": '{"cluster": {"worker": ["a:1", "b:1"]}, "task": …}'})`.
 
     Args:
-        environ: the variables.
+        environ: the environment variables.
 
     Raises:
-        UserError: variables are there and make no cluster.
+        UserError: variables are set but do not describe a cluster.
     """
     for kind in KINDS:
         cluster = kind.find(environ)
@@ -46,18 +51,18 @@ def find_cluster(environ: Mapping[str, str] = os.environ) -> Cluster | None:
 
 
 def is_cluster_of_one(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether a cluster is described that has this task alone, as an elastic job may have."""
+    """Whether the variables describe a cluster of a single task, as in a shrunken elastic job."""
     return any(environ.get(name, "").strip() for name in _SIZES) and find_cluster(environ) is None
 
 
 def is_chief(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether this process is the one that writes and reports: a chief, or no task of a cluster."""
+    """Whether this process writes and reports: it is the chief, or there is no cluster."""
     cluster = find_cluster(environ)
     return cluster is None or cluster.is_chief
 
 
-def environ_outside(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment for a child process that is no task of this process's cluster."""
+def environ_without_cluster(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Returns the environment for a child process that must not join this process's cluster."""
     hidden = {*_SIZES, "SLURM_JOB_ID"}
     return {name: value for name, value in environ.items() if name not in hidden}
 
@@ -66,15 +71,15 @@ def check_multi_worker(cluster: Cluster) -> None:
     """Checks that strategy="multi_worker" can train on all tasks of a cluster.
 
     Raises:
-        UserError: the cluster has parameter servers, which would wait forever.
+        UserError: the cluster has parameter servers, which this strategy does not use.
     """
     servers = cluster.jobs.get("ps", ())
     if servers:
         named = ", ".join(f"ps {i} at {address}" for i, address in enumerate(servers))
         raise UserError(
             f'strategy="multi_worker", but the cluster of {cluster.kind} has {len(servers)} ps '
-            f'({named}), which have no part in it. Write strategy="parameter_server", or leave '
-            "ps out of the cluster."
+            f'({named}), which this strategy does not use. Write strategy="parameter_server", or '
+            "remove the ps from the cluster."
         )
 
 
@@ -82,7 +87,7 @@ def check_parameter_server(cluster: Cluster) -> None:
     """Checks that strategy="parameter_server" can train on the tasks of a cluster.
 
     Raises:
-        UserError: it has no chief, no worker or no ps.
+        UserError: the cluster has no chief, no worker or no ps.
     """
     for job in ("chief", "worker", "ps"):
         if not cluster.jobs.get(job):
@@ -95,10 +100,10 @@ def check_parameter_server(cluster: Cluster) -> None:
 
 
 def cluster_timeout(environ: Mapping[str, str] = os.environ) -> float:
-    """The seconds in which all tasks have to be there: TFBIG_CLUSTER_TIMEOUT, or 300.
+    """Returns the seconds in which all tasks have to connect: TFBIG_CLUSTER_TIMEOUT, or 300.
 
     Raises:
-        UserError: the variable holds no positive number.
+        UserError: the variable is not a positive number.
     """
     text = environ.get(TIMEOUT_VARIABLE)
     if text is None:

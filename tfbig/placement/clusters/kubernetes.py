@@ -1,17 +1,18 @@
-"""Kubernetes: the pods of an indexed Job, which find each other through a headless Service.
+"""Kubernetes: the pods of an indexed Job, which connect through a headless Service.
 
 Kubernetes sets JOB_COMPLETION_INDEX and gives every pod the hostname `<job>-<index>`; the pod's
 name in the DNS is `<job>-<index>.<service>`, where `subdomain: <service>` is in the template
-(https://kubernetes.io/docs/tasks/job/job-with-pod-to-pod-communication). How many pods there are
-and what the Service is called, no pod is told; the manifest says it in TFBIG_WORKERS and
+(https://kubernetes.io/docs/tasks/job/job-with-pod-to-pod-communication). Kubernetes does not tell
+the pods how many they are or what the Service is called; the manifest has to set TFBIG_WORKERS and
 TFBIG_SERVICE.
 """
 
 from collections.abc import Mapping
 
+from typing_extensions import override
+
 from tfbig.errors import UserError
-from tfbig.placement.clusters.cluster import Cluster
-from tfbig.placement.clusters.cluster_kind import ClusterKind, whole_number
+from tfbig.placement.clusters.cluster import Cluster, ClusterKind, whole_number
 
 _PORT = 2222
 
@@ -21,20 +22,21 @@ class Kubernetes(ClusterKind):
 
     name = "Kubernetes"
 
+    @override
     def find(self, environ: Mapping[str, str]) -> Cluster | None:
         if "TFBIG_WORKERS" not in environ:
-            return None  # an indexed Job may well be so many trainings of their own
+            return None  # the pods of an indexed Job may also be independent trainings
         workers = whole_number(environ, "TFBIG_WORKERS", least=1)
         if "JOB_COMPLETION_INDEX" not in environ:
             raise UserError(
-                f"TFBIG_WORKERS={workers}, but there is no JOB_COMPLETION_INDEX, which Kubernetes "
-                "sets in an indexed Job; write completionMode: Indexed into the Job's spec."
+                f"TFBIG_WORKERS={workers}, but JOB_COMPLETION_INDEX is not set, which Kubernetes "
+                "sets in an indexed Job; write completionMode: Indexed in the Job's spec."
             )
         index = whole_number(environ, "JOB_COMPLETION_INDEX")
         if index >= workers:
             raise UserError(
                 f"JOB_COMPLETION_INDEX={index}, but TFBIG_WORKERS={workers}; set TFBIG_WORKERS to "
-                "the Job's completions, which have to be its parallelism too."
+                "the Job's completions, which have to equal its parallelism."
             )
         if workers == 1:
             return None
@@ -54,7 +56,7 @@ class Kubernetes(ClusterKind):
 
 def _job_name(environ: Mapping[str, str], index: int) -> str:
     host = environ.get("HOSTNAME", "")
-    # The host of a pod with setHostnameAsFQDN is its whole name in the DNS.
+    # With setHostnameAsFQDN, the hostname of a pod is its full DNS name.
     name = host.partition(".")[0].removesuffix(f"-{index}")
     if not name or name == host.partition(".")[0]:
         raise UserError(

@@ -4,30 +4,32 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 
-from tfbig.errors import UserError
-from tfbig.placement.clusters.cluster import Cluster
-from tfbig.placement.clusters.cluster_kind import ClusterKind, whole_number
+from typing_extensions import override
 
-# What tf.distribute.cluster_resolver.SlurmClusterResolver reads.
+from tfbig.errors import UserError
+from tfbig.placement.clusters.cluster import Cluster, ClusterKind, whole_number
+
+# The variables that tf.distribute.cluster_resolver.SlurmClusterResolver reads.
 _NEEDED = (
     "SLURM_PROCID",
     "SLURM_STEP_NUM_TASKS",
     "SLURM_STEP_NODELIST",
     "SLURM_STEP_TASKS_PER_NODE",
 )
-# Below 32768, where Linux begins to give ports to whoever connects to somebody.
+# Below 32768, where Linux starts to assign ports to outgoing connections.
 _FIRST_PORT, _BLOCKS, _PORTS_OF_A_STEP = 15000, 1100, 16
 _STEPS_APART = 331  # has no divisor in common with _BLOCKS
 
 
 class Slurm(ClusterKind):
-    """Reads the SLURM_ variables of a step; outside of one there is no cluster.
+    """Reads the SLURM_ variables of a step; outside of a step there is no cluster.
 
-    A job's own script, and a shell from `salloc`, have SLURM_NTASKS too, but run once.
+    SLURM_NTASKS is also set in a job's batch script and in a shell from `salloc`, which run once.
     """
 
     name = "SLURM"
 
+    @override
     def find(self, environ: Mapping[str, str]) -> Cluster | None:
         in_step = any(name.startswith(("SLURM_STEP_", "SLURM_STEPID")) for name in environ)
         if "SLURM_JOB_ID" not in environ or not in_step:
@@ -39,23 +41,24 @@ class Slurm(ClusterKind):
         if missing:
             raise UserError(
                 f"SLURM: {counts[0]}={environ[counts[0]]}, but {', '.join(missing)} "
-                f"{'is' if len(missing) == 1 else 'are'} not set, by which the tasks find each "
-                "other; start the program with srun itself, and let it pass the environment on."
+                f"{'is' if len(missing) == 1 else 'are'} not set, which the tasks need to find "
+                "each other; start the program with srun directly, and let it pass the environment "
+                "on."
             )
         addresses = _addresses(environ)
         return Cluster(self.name, {"worker": addresses}, "worker", _own_index(environ, addresses))
 
 
 def _addresses(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The addresses of all tasks: every node's have the step's first port and those after it."""
-    import tensorflow as tf  # a task that trains needs it anyway; the command line does not
+    """The addresses of all tasks; on every node the ports count up from the step's first port."""
+    import tensorflow as tf  # imported here, because the command line does not need it
 
     tasks, port = whole_number(environ, "SLURM_STEP_NUM_TASKS", least=1), _port(environ)
     whole_number(environ, "SLURM_PROCID")
     try:
-        with _shown_to_resolver(environ):
-            # It may not look for GPUs: it fails where nvidia-smi is missing or there are fewer
-            # GPUs than tasks. `srun --gpus-per-task=1` gives every task its own.
+        with _environ_for_resolver(environ):
+            # auto_set_gpu fails if nvidia-smi is missing or there are fewer GPUs than tasks.
+            # `srun --gpus-per-task=1` gives every task its own GPU.
             resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
                 port_base=port, gpus_per_node=tasks, gpus_per_task=1, auto_set_gpu=False
             )
@@ -63,17 +66,18 @@ def _addresses(environ: Mapping[str, str]) -> tuple[str, ...]:
     except (RuntimeError, ValueError) as error:
         raise UserError(
             f"SLURM: SLURM_STEP_NODELIST={environ['SLURM_STEP_NODELIST']} and "
-            f"SLURM_STEP_TASKS_PER_NODE={environ['SLURM_STEP_TASKS_PER_NODE']} make no cluster of "
-            f"{tasks} tasks ({' '.join(str(error).split()).rstrip('.')}); set TF_CONFIG instead."
+            f"SLURM_STEP_TASKS_PER_NODE={environ['SLURM_STEP_TASKS_PER_NODE']} do not "
+            f"describe a cluster of {tasks} tasks ({' '.join(str(error).split()).rstrip('.')}); "
+            "set TF_CONFIG instead."
         ) from error
 
 
 def _own_index(environ: Mapping[str, str], addresses: tuple[str, ...]) -> int:
-    """The place of this task among the addresses.
+    """The index of this task among the addresses.
 
-    The resolver sorts the nodes by name, node10 before node9, and SLURM numbers the tasks in its
-    own order of nodes, or in turn over them. So a task is found by where it runs. Where that is
-    not told, by its number.
+    The resolver sorts the nodes by name, node10 before node9. SLURM numbers the tasks in its own
+    order of nodes, or round-robin over them. So a task is found by the node on which it runs; if
+    the variables do not name the node, by its rank.
     """
     if "SLURMD_NODENAME" not in environ or "SLURM_LOCALID" not in environ:
         rank = whole_number(environ, "SLURM_PROCID")
@@ -93,7 +97,7 @@ def _own_index(environ: Mapping[str, str], addresses: tuple[str, ...]) -> int:
 
 
 def _port(environ: Mapping[str, str]) -> int:
-    """The first port of a step: another one for each job and step that may share a node."""
+    """The first port of a step; jobs and steps that may share a node get different ports."""
     job = whole_number(environ, "SLURM_JOB_ID")
     name = next((n for n in ("SLURM_STEP_ID", "SLURM_STEPID") if n in environ), None)
     step = whole_number(environ, name) if name else 0
@@ -101,8 +105,8 @@ def _port(environ: Mapping[str, str]) -> int:
 
 
 @contextlib.contextmanager
-def _shown_to_resolver(environ: Mapping[str, str]) -> Iterator[None]:
-    """Lets the resolver, which reads os.environ, read these variables inside the block."""
+def _environ_for_resolver(environ: Mapping[str, str]) -> Iterator[None]:
+    """Sets the variables in os.environ inside the block, because the resolver reads them there."""
     saved = {name: os.environ.get(name) for name in _NEEDED}
     os.environ.update({name: environ[name] for name in _NEEDED})
     try:

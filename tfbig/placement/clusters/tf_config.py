@@ -1,32 +1,34 @@
-"""TF_CONFIG: the variable in which a user, or Kubeflow, writes the cluster out.
+"""TF_CONFIG: the variable in which a user, or Kubeflow, describes the cluster.
 
-The format is the one of tf.distribute.cluster_resolver.TFConfigClusterResolver, which checks
-little of it: an index that is not there, say, comes to light when the others wait forever.
+The format is that of tf.distribute.cluster_resolver.TFConfigClusterResolver, which checks little
+of it. With an index that does not exist, for example, the other tasks would wait forever.
 """
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
+from typing_extensions import override
+
 from tfbig.errors import UserError
-from tfbig.placement.clusters.cluster import TRAINING_JOBS, Cluster
-from tfbig.placement.clusters.cluster_kind import ClusterKind
+from tfbig.placement.clusters.cluster import TRAINING_JOBS, Cluster, ClusterKind
 
 _EXAMPLE = (
     '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
 )
 _JOBS = ("chief", "worker", "ps")
 _TYPES = (*_JOBS, "evaluator")
-# Beside "cluster" and "task": what TensorFlow and Google Cloud's training services put there.
+# Other keys, which TensorFlow and Google Cloud's training services set.
 _OTHER_KEYS = {"environment", "job", "rpc_layer", "service", "session_master", "trial"}
-_SHOWN = 60  # characters of a value that an error quotes
+_MAX_QUOTED = 60  # characters of a value in an error message
 
 
 class TFConfig(ClusterKind):
-    """Reads TF_CONFIG."""
+    """Reads and checks the variable TF_CONFIG."""
 
     name = "TF_CONFIG"
 
+    @override
     def find(self, environ: Mapping[str, str]) -> Cluster | None:
         text = environ.get("TF_CONFIG", "")
         if not text.strip():
@@ -44,11 +46,11 @@ def _parsed(text: str) -> dict[str, Any]:
         config = json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(
-            f"TF_CONFIG is no JSON: {error.msg} at line {error.lineno}, column {error.colno} of "
+            f"TF_CONFIG is not JSON: {error.msg} at line {error.lineno}, column {error.colno} of "
             f"{_short(text)}. It has to look like {_EXAMPLE}."
         ) from None
     if not isinstance(config, dict):
-        raise UserError(f"TF_CONFIG is {_short(text)}, and has to look like {_EXAMPLE}.")
+        raise UserError(f"TF_CONFIG is {_short(text)}; it has to look like {_EXAMPLE}.")
     unknown = [key for key in config if key not in {"cluster", "task", *_OTHER_KEYS}]
     if "cluster" not in config and unknown:
         raise UserError(
@@ -59,7 +61,7 @@ def _parsed(text: str) -> dict[str, Any]:
 
 
 def _jobs(config: dict[str, Any]) -> dict[str, tuple[str, ...]]:
-    """The addresses by job, in the order chief, worker, ps; all of them checked."""
+    """Reads and checks the addresses by job, in the order chief, worker, ps."""
     cluster = config.get("cluster") or {}
     if not isinstance(cluster, dict):
         raise UserError(
@@ -70,10 +72,10 @@ def _jobs(config: dict[str, Any]) -> dict[str, tuple[str, ...]]:
     for job, addresses in cluster.items():
         if job == "evaluator":
             raise UserError(
-                'TF_CONFIG: an evaluator is no part of "cluster", since nobody connects to it; '
-                'leave it out there, and start it with "task": {"type": "evaluator", "index": 0}.'
+                'TF_CONFIG: an evaluator does not belong in "cluster", as no task connects to '
+                'it; remove it there, and start it with "task": {"type": "evaluator", "index": 0}.'
             )
-        name = _modern(job)
+        name = _current_name(job)
         if name not in _JOBS:
             raise UserError(
                 f'TF_CONFIG: "cluster" has the job {job!r}; expected {", ".join(_JOBS)}.'
@@ -87,16 +89,16 @@ def _jobs(config: dict[str, Any]) -> dict[str, tuple[str, ...]]:
             _check_address(job, address)
         jobs[name] = jobs.get(name, ()) + tuple(addresses)
     jobs = {job: jobs[job] for job in _JOBS if jobs.get(job)}
-    _check_together(jobs)
+    _check_jobs(jobs)
     return jobs
 
 
-def _check_together(jobs: dict[str, tuple[str, ...]]) -> None:
+def _check_jobs(jobs: dict[str, tuple[str, ...]]) -> None:
     chiefs = jobs.get("chief", ())
     if len(chiefs) > 1:
         raise UserError(
-            f"TF_CONFIG: the cluster lists {len(chiefs)} chiefs ({', '.join(chiefs)}), and can "
-            'have one; list the others as "worker".'
+            f"TF_CONFIG: the cluster lists {len(chiefs)} chiefs ({', '.join(chiefs)}), but "
+            'it can have only one; list the others as "worker".'
         )
     if jobs and not any(job in jobs for job in TRAINING_JOBS):
         raise UserError(
@@ -110,7 +112,7 @@ def _check_together(jobs: dict[str, tuple[str, ...]]) -> None:
             if address in seen:
                 raise UserError(
                     f"TF_CONFIG: {seen[address]} and {task} have the same address {address}; "
-                    "every task needs a port of its own."
+                    "every task needs its own port."
                 )
             seen[address] = task
 
@@ -123,22 +125,22 @@ def _check_address(job: str, address: Any) -> None:
     if not (colon and good_host and good_port):
         raise UserError(
             f"TF_CONFIG: the job {job!r} has the address {_short(address)}; expected host:port, "
-            '"host0:2222" or "10.0.0.1:2222" say.'
+            'such as "host0:2222" or "10.0.0.1:2222".'
         )
 
 
 def _task(config: dict[str, Any], jobs: dict[str, tuple[str, ...]]) -> tuple[str, int]:
-    """The type and index of this task; checked."""
+    """Reads and checks the type and index of this task."""
     task = config.get("task")
     if task is None and not jobs:
         return "worker", 0
     if not isinstance(task, dict) or "type" not in task or "index" not in task:
         received = 'no "task"' if task is None else f'"task": {_short(task)}'
         raise UserError(
-            f"TF_CONFIG has {received}, so this process does not know which one it is; add "
+            f"TF_CONFIG has {received}, so this process does not know which task it is; add "
             '"task": {"type": "worker", "index": 0}, with its own type and index.'
         )
-    task_type = _modern(task["type"])
+    task_type = _current_name(task["type"])
     if task_type not in _TYPES:
         raise UserError(
             f"TF_CONFIG: the task type is {_short(task['type'])}; expected one of "
@@ -163,7 +165,7 @@ def _task(config: dict[str, Any], jobs: dict[str, tuple[str, ...]]) -> tuple[str
 
 
 def _listed(job: str, addresses: tuple[str, ...]) -> str:
-    """What there is, after "the cluster lists"."""
+    """The tasks of a job, to continue "the cluster lists"."""
     if not addresses:
         return f"no {job}"
     numbers = "only 0" if len(addresses) == 1 else f"0 to {len(addresses) - 1}"
@@ -174,7 +176,7 @@ def _listed(job: str, addresses: tuple[str, ...]) -> str:
 
 
 def _index(value: Any) -> int:
-    """A whole number, which may be written as text, as TensorFlow takes it too."""
+    """Reads a whole number, which may be a string, as TensorFlow accepts one too."""
     text = value.strip() if isinstance(value, str) else value
     if isinstance(text, str) and text.isascii() and text.isdigit():
         return int(text)
@@ -185,12 +187,12 @@ def _index(value: Any) -> int:
     return value
 
 
-def _modern(job: Any) -> Any:
-    return "chief" if job == "master" else job  # the word of TensorFlow 1
+def _current_name(job: Any) -> Any:
+    return "chief" if job == "master" else job  # the name in TensorFlow 1
 
 
 def _short(value: Any) -> str:
-    """A value as JSON, or text as it is, cut to what a line can hold."""
+    """Formats a value as JSON, or a string as it is; shortens what is too long for an error."""
     text = value if isinstance(value, str) else json.dumps(value)
-    shown = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+    shown = text if len(text) <= _MAX_QUOTED else text[: _MAX_QUOTED - 1] + "…"
     return repr(shown) if isinstance(value, str) else shown
