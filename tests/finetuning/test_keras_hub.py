@@ -270,7 +270,7 @@ def test_without_keras_hub_a_preset_needs_the_hub_extra(saved, monkeypatch):
         importlib.util, "find_spec", lambda name: None if name == "keras_hub" else find(name)
     )
     for path in (saved, "hub:bert_tiny_en_uncased", "hf://ann/tiny"):
-        with pytest.raises(UserError, match=r'not installed; write pip install "tfbig\[hub\]"'):
+        with pytest.raises(UserError, match=r"not installed; write pip install 'tfbig\[hub\]'"):
             load_model(path)
 
 

@@ -1,5 +1,6 @@
 """Files of tf.keras (Keras 2), made by tf_keras itself; skipped where that is not installed."""
 
+import importlib.util
 import logging
 
 import numpy as np
@@ -7,7 +8,6 @@ import pytest
 
 from tests.finetuning.pretrained import X, Y, build
 from tfbig.errors import UserError
-from tfbig.finetuning import keras_files
 from tfbig.finetuning.loading import load_model
 
 tf_keras = pytest.importorskip(
@@ -77,6 +77,6 @@ def test_what_keras_3_cannot_read_is_a_layer_that_can_be_trained(tmp_path, caplo
 
 def test_without_tf_keras_the_error_says_what_to_install(tmp_path, monkeypatch):
     operations().save(tmp_path / "old.h5")
-    monkeypatch.setattr(keras_files.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r'old\.h5.*pip install "tfbig\[legacy\]"'):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"old\.h5.*pip install 'tfbig\[legacy\]'"):
         load_model(tmp_path / "old.h5")

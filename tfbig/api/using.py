@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfbig._optional import check as check_installed
 from tfbig.arguments import call_input_fn, check_callable, check_count, checked_model_dir
 from tfbig.data.feeds.feed import Feed
 from tfbig.errors import NotBuiltError, UserError
@@ -85,6 +86,8 @@ def evaluate(
     samples = 1000 if intervals is True else intervals or None
     check_count("intervals", samples)
     model_dir = checked_model_dir(model_dir)
+    if model_dir is not None:
+        check_installed("matplotlib", "evaluate(model_dir=…), which draws plots,")
     placement = make_placement(strategy, devices)  # before TensorFlow settles its devices
     given = isinstance(model_or_path, keras.Model)
     with cluster_error_scope(placement.peers):

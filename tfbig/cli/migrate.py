@@ -2,14 +2,16 @@
 
 import sys
 import textwrap
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from tfbig.cli.command import UsageError, asks_for_help
 from tfbig.errors import UserError
-from tfbig.migration.findings import Finding
-from tfbig.migration.migrate import Migration, migrate
-from tfbig.migration.source import Source
+
+if TYPE_CHECKING:
+    from tfbig.migration.findings import Finding
+    from tfbig.migration.migrate import Migration
 
 _WRITE = "change the files where the change is mechanical; the rest of each file stays as it is"
 _HELP = f"""usage: tfbig migrate FILE… [--write]
@@ -43,6 +45,12 @@ def main(argv: list[str]) -> int:
     except UsageError as error:
         print(f"error: {error}; tfbig migrate --help lists the flags", file=sys.stderr)
         return 2
+    try:  # --help works without libcst
+        from tfbig.migration.migrate import migrate
+        from tfbig.migration.source import Source
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     left = failed = False
     for path in paths:
         try:
@@ -72,7 +80,7 @@ def _parse(words: list[str]) -> tuple[list[str], bool]:
     return list(dict.fromkeys(paths)), values.write
 
 
-def _report(found: Migration, written: bool) -> list[str]:
+def _report(found: "Migration", written: bool) -> list[str]:
     """The lines about one file: mechanical changes, those by hand, and what can stay."""
     lines = []
     if found.mechanical:
@@ -89,7 +97,7 @@ def _report(found: Migration, written: bool) -> list[str]:
     return lines
 
 
-def _line(path: str, finding: Finding, sign: str) -> str:
+def _line(path: str, finding: "Finding", sign: str) -> str:
     what = finding.what if len(finding.what) <= 60 else f"{finding.what[:59]}…"
     sign = f" {sign} " if sign == "->" else f"{sign} "
     return f"  {path}:{finding.line}:{finding.column}: {what}{sign}{finding.instead}"

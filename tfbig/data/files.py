@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import BinaryIO
 
+from tfbig._optional import load
 from tfbig.errors import UserError
 
 _URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.I)
@@ -184,7 +185,7 @@ def _hidden(relative: str) -> bool:
 
 
 def _system(url: str):
-    import fsspec
+    fsspec = load("fsspec", f"reading {url}")
 
     scheme = url.split("://")[0].lower()
     try:

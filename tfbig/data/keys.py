@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tfbig._optional import load
 from tfbig.errors import UserError
 
 
@@ -62,7 +63,7 @@ def one_dimensional(values: Any, what: str, length: int | None = None) -> np.nda
 
 def codes_of(values: Any, what: str, length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """A number from 0 for each value, in order of appearance, and the different values."""
-    import pandas as pd
+    pd = load("pandas", "this split")
 
     array = one_dimensional(values, what, length)
     if array.dtype.kind in "SU":

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tfbig._optional import load
 from tfbig.data.keys import codes_of, digests, key_of, one_dimensional, random_of
 from tfbig.data.leaks import LeakReport, check_leaks
 from tfbig.data.split import Split
@@ -315,7 +316,7 @@ def _as_bytes(keys: np.ndarray) -> Iterable[bytes]:
 
 
 def _as_times(times: Any) -> np.ndarray:
-    import pandas as pd
+    pd = load("pandas", "by_time")
 
     array = one_dimensional(times, "times")
     if array.dtype.kind in "SUT" or any(isinstance(time, (str, bytes)) for time in array[:1]):

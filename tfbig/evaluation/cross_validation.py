@@ -14,6 +14,7 @@ from typing import Any, TextIO
 import numpy as np
 from absl import flags
 
+from tfbig._optional import load
 from tfbig.data.keys import key_of
 from tfbig.data.source import Source
 from tfbig.errors import UserError
@@ -110,7 +111,7 @@ class CrossValidation:
 
 
 def _interval(values: Sequence[float], test_share: float) -> Interval:
-    from scipy import special
+    special = load("scipy.special", "CrossValidation.interval")
 
     array = np.asarray(values, np.float64)
     there = array[~np.isnan(array)]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfbig._optional import load
 from tfbig.metrics.classification import CalibrationError, PrAuc, RocAuc
 from tfbig.programs.vector_metrics import as_numbers
 
@@ -200,9 +201,8 @@ def reliability(report: "Report", calibration: CalibrationError) -> "Figure":
 
 
 def _figure(width: float, height: float) -> "Figure":
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+    figure = load("matplotlib.figure", "a plot")
+    return figure.Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
 
 
 def _finish(axes: Any, title: str, x: str, y: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 
 from tfbig import _private_api
+from tfbig._optional import load
 from tfbig.errors import UserError
 from tfbig.finetuning.archives import check_no_bytecode, json_of, most_bytes, reason_of
 from tfbig.finetuning.keras_files import bounded_variables, cannot_be_loaded, opened_hdf5
@@ -30,7 +31,6 @@ _OTHERS = (
 )
 _BUILT_IN = "hub:"
 _SCHEMES = ("hf://", "kaggle://", "modelscope://")
-_INSTALL = 'pip install "tfbig[hub]"'
 _TRY = (
     'Give the folder of a preset, or "hub:bert_tiny_en_uncased", "hf://user/name" or '
     '"kaggle://user/model/keras/name" where this machine can reach it.'
@@ -59,12 +59,7 @@ def load_preset(path: str, safe_mode: bool, custom_objects: dict | None) -> kera
         UserError: keras_hub is not installed, the preset cannot be downloaded, is damaged or
             refused, or is no preset of KerasHub.
     """
-    if importlib.util.find_spec("keras_hub") is None:
-        raise UserError(
-            f"{path} is a preset of KerasHub, which is not installed; write {_INSTALL}, and load "
-            "it again."
-        )
-    import keras_hub  # heavy, and rarely there
+    keras_hub = load("keras_hub", f"{path} is a preset of KerasHub and")
 
     preset = path.removeprefix(_BUILT_IN)
     if os.path.isdir(preset):

@@ -1,7 +1,6 @@
 """Whole models in `.keras` and `.h5` files, of Keras 3 and of Keras 2 (tf.keras)."""
 
 import contextlib
-import importlib.util
 import logging
 import math
 import os
@@ -23,6 +22,7 @@ import tfbig.layers.sharded_embedding
 import tfbig.models.transformer_lm
 import tfbig.training.step.optimizers  # noqa: F401
 from tfbig import _private_api
+from tfbig._optional import install, is_installed
 from tfbig.errors import UserError
 from tfbig.finetuning.archives import (
     check_archive,
@@ -183,8 +183,8 @@ def cannot_be_loaded(path: str, error: Exception) -> UserError:
     text = str(error)
     reason = reason_of(ValueError(re.split(r"Exception encountered: |deserialization: ", text)[-1]))
     hint = ""
-    if "keras_hub" in text and importlib.util.find_spec("keras_hub") is None:
-        hint = ' It is a model of KerasHub; write pip install "tfbig[hub]".'
+    if "keras_hub" in text and not is_installed("keras_hub"):
+        hint = f" It is a model of KerasHub; write {install('keras_hub')}."
     elif "safe_mode" in text:
         hint = " If you trust where it comes from, pass safe_mode=False."
     elif any(said in text for said in _NOT_KNOWN):
@@ -231,10 +231,10 @@ def _by_either(
         return load()
     except Exception as error:  # a file's contents make Keras raise anything
         reason = error
-    if importlib.util.find_spec("tf_keras") is None:
+    if not is_installed("tf_keras"):
         raise UserError(
             f"{path} was written by Keras {version} and Keras 3 cannot read it "
-            f'({reason_of(reason)}). Write pip install "tfbig[legacy]", and load it again.'
+            f"({reason_of(reason)}). Write {install('tf_keras')}, and load it again."
         ) from reason
     import tf_keras  # heavy, and rarely there
 

@@ -287,7 +287,8 @@ def test_another_tokenizer_makes_other_tokens(folder, tokenizer, tmp_path, built
 def test_without_the_library_the_error_says_what_to_install(folder, tokenizer, monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(
-        UserError, match=r'needs the package tokenizers; write pip install "tfbig\['
+        UserError,
+        match=r"needs the package tokenizers.*; write pip install 'tfbig\[text\]'",
     ):
         TextFolderSource(folder, sequence_length=1, tokenizer=tokenizer[1])
 

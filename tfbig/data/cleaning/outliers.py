@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tfbig._optional import load
 from tfbig.data.cleaning import values as v
 from tfbig.data.cleaning.step import Step, any_of, check_choice, check_names
 from tfbig.data.cleaning.table import Table
@@ -53,7 +54,7 @@ class _Outliers(Step):
         return any_of(masks, len(table))
 
     def _bounds(self, name: str, column: np.ndarray) -> list[float] | None:
-        import pandas as pd
+        pd = load("pandas", "cleaning")
 
         if not np.isfinite(column).any() or np.isinf(column).any():
             what = "infinite values" if np.isinf(column).any() else "no values"

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tfbig._optional import load
 from tfbig.data.cleaning.step import Step, check_names
 from tfbig.data.cleaning.table import Table
 from tfbig.errors import UserError
@@ -29,7 +30,7 @@ class DropDuplicates(Step):
         check_names("DropDuplicates", self.columns)
 
     def touched(self, table: Table) -> np.ndarray:
-        import pandas as pd
+        pd = load("pandas", "cleaning")
 
         compared = [table.columns[name] for name in self.fitted]
         if self.columns is None:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfbig._optional import load
+
 _SPACE = r"[ \t\r\n]*"
 _NUMBER = _SPACE + r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?" + _SPACE
 _INTEGER = _SPACE + r"[+-]?[0-9]{1,18}" + _SPACE  # 18 digits always fit into int64
@@ -32,7 +34,7 @@ def missing(values: Any) -> Any:
             return tf.equal(values, "")
         return tf.math.is_nan(values) if is_floating(values) else tf.zeros_like(values, tf.bool)
     if values.dtype.kind == "O":
-        import pandas as pd
+        pd = load("pandas", "cleaning")
 
         return pd.isna(values) | (values == "") | (values == b"")
     if is_text(values):

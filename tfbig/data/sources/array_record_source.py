@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tfbig._optional import load
 from tfbig.data import bad_records, files
 from tfbig.data.bad_records import BadRecord, BadRecords
 from tfbig.data.source import Source
@@ -146,12 +147,7 @@ class _File:
 
 
 def _open(path: str, size: int) -> Any:
-    try:
-        from array_record.python import array_record_module
-    except ImportError as error:
-        raise UserError(
-            "ArrayRecordSource needs the package array_record; write pip install array_record."
-        ) from error
+    array_record_module = load("array_record.python.array_record_module", "ArrayRecordSource")
     if size == 0:
         raise RuntimeError("the file is empty")
     reader = array_record_module.ArrayRecordReader(

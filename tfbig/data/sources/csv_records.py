@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tfbig._optional import load
 from tfbig.data import files
 from tfbig.data.bad_records import BadRecord
 from tfbig.data.sources.column_source import check_unique, shown
@@ -56,7 +57,7 @@ class CsvFile:
         Args:
             names: of the columns to read.
         """
-        import pyarrow as pa
+        pa = load("pyarrow", "CsvSource")
 
         invalid: list[Any] = []
         read = told = 0
@@ -127,7 +128,7 @@ class CsvFile:
         ]
 
     def _open(self) -> Any:
-        import pyarrow as pa
+        pa = load("pyarrow", "CsvSource")
 
         file = files.open_binary(self.path)
         compression = _COMPRESSIONS.get(os.path.splitext(self.path)[1])
@@ -136,8 +137,8 @@ class CsvFile:
         return pa.input_stream(file, compression=compression)
 
     def _reader(self, file: Any, names: Sequence[str], skip: Any) -> Any:
-        import pyarrow as pa
-        from pyarrow import csv as pyarrow_csv
+        pa = load("pyarrow", "CsvSource")
+        pyarrow_csv = load("pyarrow.csv", "CsvSource")
 
         return pyarrow_csv.open_csv(
             file,
@@ -163,7 +164,7 @@ class CsvFile:
 
     def _as_it_was(self, column: Any) -> Any:
         """The bytes of the file, where they had to be taken for Latin-1."""
-        import pyarrow as pa
+        pa = load("pyarrow", "CsvSource")
 
         if self._is_utf8:
             return column
@@ -181,7 +182,7 @@ class CsvFile:
     @functools.cached_property
     def _raw_names(self) -> dict[str, str]:
         """Each column's name, and as the parser has it."""
-        import pyarrow as pa
+        pa = load("pyarrow", "CsvSource")
 
         if not files.signature(self.path)[0]:
             raise ValueError("the file is empty")

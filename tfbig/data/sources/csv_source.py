@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tfbig._optional import load
 from tfbig.data.bad_records import BadRecord
 from tfbig.data.files import Paths
 from tfbig.data.sources.column_source import ColumnSource, Note, shown, without_rows
@@ -164,7 +165,7 @@ def _warn_of_text(path: str, name: str, inference: Inference) -> None:
 
 def _badly_quoted(piece: Piece, damaged: int | None) -> dict[int, str]:
     """The first record with damaged quotes, and those that they may have made of several."""
-    import pyarrow.compute as pc
+    pc = load("pyarrow.compute", "CsvSource")
 
     wrong: dict[int, str] = {}
     if damaged is None:

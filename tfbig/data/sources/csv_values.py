@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from tfbig._optional import load
 from tfbig.data.sources.column_source import shown
 
 KINDS = ("int64", "float32", "bool", "string")
@@ -19,7 +20,7 @@ def as_texts(raw: Any) -> tuple[Any, dict[int, str]]:
     Args:
         raw: pyarrow array of binary.
     """
-    import pyarrow as pa
+    pa = load("pyarrow", "CsvSource")
 
     try:
         return raw.cast(pa.string()), {}
@@ -114,7 +115,7 @@ class Inference:
 
 def _cast(texts: Any, kind: str) -> Any | None:
     """The fast way, which takes all texts of the plainest form or none."""
-    import pyarrow as pa
+    pa = load("pyarrow", "CsvSource")
 
     to = {"int64": pa.int64(), "float32": pa.float64(), "bool": pa.bool_()}[kind]
     try:
@@ -124,7 +125,7 @@ def _cast(texts: Any, kind: str) -> Any | None:
 
 
 def _parse_each(texts: Any, kind: str, missing: frozenset[str]) -> tuple[Any, dict[int, str]]:
-    import pyarrow as pa
+    pa = load("pyarrow", "CsvSource")
 
     values: list[Any] = []
     bad: dict[int, str] = {}

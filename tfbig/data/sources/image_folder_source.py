@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tfbig._optional import load
 from tfbig.data import files
 from tfbig.data.bad_records import BadRecord, BadRecords, make_quarantine, report
 from tfbig.data.source import Source
@@ -110,7 +111,7 @@ class ImageFolderSource(Source):
 
     def _decoded(self, content: bytes) -> np.ndarray:
         """uint8 [height, width, channels]."""
-        from PIL import Image
+        Image = load("PIL.Image", "ImageFolderSource")
 
         height, width = self._size
         try:
@@ -154,7 +155,7 @@ def _content(path: str) -> bytes:
 
 
 def _upright(image: Any) -> Any:
-    from PIL import ImageOps
+    ImageOps = load("PIL.ImageOps", "ImageFolderSource")
 
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
@@ -162,7 +163,7 @@ def _upright(image: Any) -> Any:
 
 
 def _with_mode(image: Any, mode: str) -> Any:
-    from PIL import Image
+    Image = load("PIL.Image", "ImageFolderSource")
 
     if image.mode.startswith("I;16"):  # Pillow would cut off values above 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))

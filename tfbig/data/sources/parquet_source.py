@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from tfbig._optional import load
 from tfbig.data import files
 from tfbig.data.bad_records import BadRecord
 from tfbig.data.sources.column_source import ColumnSource, Note, check_unique, without_rows
@@ -121,8 +122,8 @@ class ParquetSource(ColumnSource):
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[Any]:
     """The file as a pyarrow ParquetFile; raises ValueError where it is none."""
-    import pyarrow as pa
-    from pyarrow import parquet
+    pa = load("pyarrow", "ParquetSource")
+    parquet = load("pyarrow.parquet", "ParquetSource")
 
     with files.open_binary(path) as source:
         try:
@@ -196,7 +197,7 @@ def _with_missing(file: Any, names: Sequence[str]) -> set[str]:
 
 def _batches(file: Any, path: str, names: Sequence[str], note: Note) -> Iterator[tuple[int, Any]]:
     """Record batches with the number of their first record; tells of those that cannot be read."""
-    import pyarrow as pa
+    pa = load("pyarrow", "ParquetSource")
 
     start = 0
     for i in range(file.metadata.num_row_groups):

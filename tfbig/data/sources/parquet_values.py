@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tfbig._optional import load
 from tfbig.data.sources.csv_values import as_float32, as_texts
 from tfbig.data.sources.row_cache import Column
 
@@ -39,7 +40,7 @@ class Kind(NamedTuple):
 
 def kind_of(type_: Any) -> Kind | None:
     """What values of a pyarrow type become; None: they cannot be arrays."""
-    import pyarrow as pa
+    pa = load("pyarrow", "ParquetSource")
 
     t = pa.types
     if t.is_dictionary(type_):
@@ -64,7 +65,7 @@ def kind_of(type_: Any) -> Kind | None:
 
 def unit_of(type_: Any) -> str | None:
     """What its numbers count, such as "timestamp[ms]", if they are times; the zone is UTC."""
-    import pyarrow as pa
+    pa = load("pyarrow", "ParquetSource")
 
     kind = kind_of(type_)
     if kind is None or not kind.is_time:
@@ -85,7 +86,7 @@ def widest(one: Kind, other: Kind) -> Kind:
 
 def list_length(array: Any) -> int | None:
     """The length of the first list that has numbers, else 0; None: all are missing."""
-    import pyarrow.compute as pc
+    pc = load("pyarrow.compute", "ParquetSource")
 
     lengths = pc.list_value_length(array).drop_null()
     filled = lengths.filter(pc.greater(lengths, 0))  # an empty list may be one that is missing
@@ -100,7 +101,7 @@ def as_values(array: Any, column: Column) -> tuple[Any, dict[int, str]]:
         (values, wrong): an array of shape [n, *column.shape], of texts a pyarrow Array without
         nulls; reasons by row.
     """
-    import pyarrow as pa
+    pa = load("pyarrow", "ParquetSource")
 
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
@@ -119,7 +120,7 @@ def as_values(array: Any, column: Column) -> tuple[Any, dict[int, str]]:
 
 def _as_whole(array: Any, kind: str) -> tuple[np.ndarray, dict[int, str]]:
     """Integers, truth values and times."""
-    import pyarrow as pa
+    pa = load("pyarrow", "ParquetSource")
 
     missing = array.is_null().to_numpy(zero_copy_only=False)
     is_time = pa.types.is_temporal(array.type)
@@ -143,7 +144,7 @@ def _as_whole(array: Any, kind: str) -> tuple[np.ndarray, dict[int, str]]:
 
 
 def _as_lists(array: Any, column: Column) -> tuple[np.ndarray, dict[int, str]]:
-    import pyarrow.compute as pc
+    pc = load("pyarrow.compute", "ParquetSource")
 
     [length] = column.shape
     lengths = pc.fill_null(pc.list_value_length(array), -1).to_numpy(zero_copy_only=False)

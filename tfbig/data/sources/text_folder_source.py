@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tfbig._optional import load
 from tfbig.data import files
 from tfbig.data.bad_records import BadRecord, make_quarantine, report
 from tfbig.data.sources.token_source import TokenSource, check_whole
@@ -177,18 +178,12 @@ def _encode_bytes(texts: Sequence[str | bytes]) -> list[np.ndarray]:
 
 
 def _tokenizer_kind(path: str | os.PathLike, separator: str | None) -> _Kind:
-    try:
-        from tokenizers import Tokenizer
-    except ImportError as error:
-        raise UserError(
-            f"tokenizer={os.fspath(path)!r} needs the package tokenizers; write "
-            'pip install "tfbig[text]".'
-        ) from error
+    tokenizers = load("tokenizers", f"tokenizer={os.fspath(path)!r}")
     path = os.path.expanduser(os.fspath(path))
     try:
         with files.open_binary(path) as file:
             data = file.read()
-        made = Tokenizer.from_str(data.decode())
+        made = tokenizers.Tokenizer.from_str(data.decode())
     except OSError as error:
         raise UserError(f"tokenizer={path!r} cannot be read: {error.strerror or error}.") from error
     except Exception as error:
