@@ -1,4 +1,11 @@
-"""Tasks of a cluster with ps that are killed or stopped: the run ends where it should."""
+"""Tasks of a cluster with ps that are killed or stopped: the run ends where it should.
+
+A launch costs half a minute, most of it for the start of its tasks. What a kill can break does not
+depend on what was killed before it, so CI kills one kind of task after the other in a launch: those
+that are replaced alone (one worker, both), and those after which all go on from the checkpoint (a
+ps, the chief). A second launch does so while a large table is written. The long runs kill each task
+in a launch of its own.
+"""
 
 import json
 import os
@@ -58,6 +65,20 @@ def check_end(out: str, steps: int = STEPS) -> None:
         assert float(found[0][1]) >= 0.95, out
 
 
+def test_workers_a_ps_and_the_chief_are_killed_one_after_the_other(tmp_path):
+    killed = ["worker 1", "workers", "ps 0", "chief"]
+    out = launched(tmp_path, [[t, 80 * i, "SIGKILL"] for i, t in enumerate(killed, 1)], timeout=300)
+
+    assert out.count("was killed by SIGKILL; it is started again, the others go on") == 3, out
+    told = [out.index(f"SIGKILL to {task}") for task in killed]
+    assert told == sorted(told), out
+    assert "restart 1 of" not in out[: told[2]], out
+    assert "ps 0 was killed by SIGKILL; restart 1 of 3" in out, out
+    assert "chief was killed by SIGKILL; restart 2 of 3" in out, out
+    check_end(out)
+
+
+@pytest.mark.long
 def test_a_worker_is_killed_and_the_others_go_on_until_it_is_there_again(tmp_path):
     out = launched(tmp_path, [["worker 1", 120, "SIGKILL"]])
 
@@ -67,6 +88,7 @@ def test_a_worker_is_killed_and_the_others_go_on_until_it_is_there_again(tmp_pat
     check_end(out)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("task", ["ps 0", "chief"])
 def test_a_task_that_nobody_can_replace_is_killed_and_all_go_on_from_the_checkpoint(task, tmp_path):
     out = launched(tmp_path, [[task, 120, "SIGKILL"]])
@@ -75,23 +97,36 @@ def test_a_task_that_nobody_can_replace_is_killed_and_all_go_on_from_the_checkpo
     check_end(out)
 
 
-@pytest.mark.parametrize("task", ["ps 0", "chief", "worker 0"])
-def test_a_task_is_killed_while_a_table_is_written(task, tmp_path):
-    out = launched(tmp_path, [[task, 120, "SIGKILL"]], model=("table",))
+@pytest.mark.parametrize(
+    "tasks",
+    [
+        ("worker 0", "ps 0", "chief"),
+        *(pytest.param((task,), marks=pytest.mark.long) for task in ("worker 0", "ps 0", "chief")),
+    ],
+    ids="-".join,
+)
+def test_tasks_are_killed_while_a_table_is_written(tasks, tmp_path):
+    kills = [[task, 20 + 100 * i, "SIGKILL"] for i, task in enumerate(tasks, 1)]
+    out = launched(tmp_path, kills, model=("table",), timeout=150 + 75 * len(tasks))
 
-    assert re.search(rf"step \d+: SIGKILL to {task}", out), out
-    if task.startswith("worker"):
-        assert "worker 0 was killed by SIGKILL; it is started again, the others go on" in out, out
-    else:
-        assert f"{task} was killed by SIGKILL; restart 1 of 3" in out, out
-        _, _, again = out.partition("restart 1 of 3")
-        assert int(re.search(r"\[chief\] step (\d+)/", again)[1]) > 50, out  # from a checkpoint
+    restarts = 0
+    for task in tasks:
+        assert re.search(rf"step \d+: SIGKILL to {task}", out), out
+        if task.startswith("worker"):
+            assert f"{task} was killed by SIGKILL; it is started again, the others" in out, out
+        else:
+            restarts += 1
+            told = f"restart {restarts} of 3"
+            assert f"{task} was killed by SIGKILL; {told}" in out, out
+            _, _, again = out.partition(told)
+            assert int(re.search(r"\[chief\] step (\d+)/", again)[1]) > 50, out  # a checkpoint's
     check_end(out)
     names = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
     assert f"ckpt-{STEPS:08d}" in names
     assert not any(name.startswith(".") for name in names)
 
 
+@pytest.mark.long
 def test_all_workers_are_killed_at_once(tmp_path):
     out = launched(tmp_path, [["workers", 120, "SIGKILL"]])
 
@@ -99,7 +134,6 @@ def test_all_workers_are_killed_at_once(tmp_path):
     check_end(out)
 
 
-@pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize("task", ["worker 0", "ps 0", "chief"])
 def test_a_task_is_stopped_for_half_a_minute_and_wakes_up_again(task, tmp_path):

@@ -36,13 +36,12 @@ APPLICATIONS = {
 }
 
 
-def run(names: list[str]) -> dict[str, dict]:
-    """By model what `figures` returns; in a process of its own, for its two replicas."""
+def figures_of(name: str) -> dict:
+    """Returns the figures of a model; in a process of its own, for its two replicas."""
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
     )
-    mirrored = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    return {name: figures(name, mirrored) for name in names}
+    return figures(name, tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
 
 
 def build(name: str) -> keras.Model:

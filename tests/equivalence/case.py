@@ -1,6 +1,7 @@
 """What a case of the numbers contract is, and what a run of it leaves."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 from collections.abc import Callable, Mapping
@@ -76,6 +77,17 @@ class Case:
             *(Where("workers", n) for n in self.workers),
             *(Where("servers", n) for n in self.servers),
         )
+
+    @functools.cached_property
+    def examples(self) -> int:
+        """How many there are."""
+        features, *_ = self.arrays()
+        return len(next(iter(features.values())) if isinstance(features, dict) else features)
+
+    @property
+    def steps(self) -> int:
+        """How many updates the training makes."""
+        return self.epochs * -(-self.examples // self.batch_size)
 
     @property
     def log_every(self) -> int:

@@ -30,12 +30,11 @@ def train(case: Case, parts: int) -> Outcome:
 def _train(case: Case, model: keras.Model, parts: int) -> Outcome:
     arrays, history, step = case.arrays(), [], 0
     loss_sum = examples = 0.0
-    steps = case.epochs * -(-len(tf.nest.flatten(arrays)[0]) // case.batch_size)
     for _ in range(case.epochs):
         for batch in _slices(arrays, case.batch_size):
             loss, count = _step(model, batch, parts, step)
             loss_sum, examples, step = loss_sum + loss * count, examples + count, step + 1
-            if step % case.log_every == 0 or step == steps:
+            if step % case.log_every == 0 or step == case.steps:
                 metrics = _metrics(model)
                 if case.model_fn:
                     metrics = {}

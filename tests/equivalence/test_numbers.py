@@ -1,93 +1,97 @@
 """Where the work runs does not change what it computes: each placement, case by case."""
 
+import math
+
 import numpy as np
 import pytest
 
+from tests.equivalence.case import Case, Outcome, Where
 from tests.equivalence.cases import CASES
+from tests.equivalence.grid import all_runs, chosen
 
-# Of the cases on parameter servers, those that are not left to the long runs.
-SAMPLE = ("uneven", "last_batch_of_one", "clipnorm", "batch_norm", "model_fn", "tf1_momentum")
+_IN_CI = chosen(CASES)
 RUNS = [
     pytest.param(
-        where,
-        name,
-        id=f"{where}-{name}",
-        marks=[pytest.mark.long]
-        if where in (("workers", 3), ("servers", 3))
-        or (where.kind == "servers" and name not in SAMPLE)
-        else [],
+        *run, id=f"{run.where}-{run.name}", marks=[] if run in _IN_CI else pytest.mark.long
     )
-    for name, case in CASES.items()
-    for where in case.placements
+    for run in all_runs(CASES)
 ]
 pytestmark = pytest.mark.slow
-every_run = pytest.mark.parametrize(("where", "name"), RUNS)
 
 
-@every_run
-def test_weights_are_those_of_a_plain_loop(outcomes, where, name):
-    expected, got = outcomes.expected(where, name), outcomes.of(where, name)
+@pytest.mark.parametrize(("where", "name"), RUNS)
+def test_a_run_ends_with_the_numbers_of_a_plain_loop(outcomes, where, name):
+    expected, (got, *others) = outcomes.expected(where, name), outcomes.of_all(where, name)
 
-    assert len(got.weights) == len(expected.weights) > 0
-    assert largest_difference(got.weights, expected.weights) <= CASES[name].weights
-
-
-@every_run
-def test_optimizer_state_is_that_of_a_plain_loop(outcomes, where, name):
-    expected, got = outcomes.expected(where, name), outcomes.of(where, name)
-
-    assert len(got.optimizer) == len(expected.optimizer) > 0
-    assert largest_difference(got.optimizer, expected.optimizer) <= CASES[name].weights
+    found = deviations(CASES[name], expected, got) + deviations_of_workers(where, got, others)
+    if name.startswith("float16_infinite_gradient"):
+        found += deviations_of_skipped_steps(got)
+    assert not found, "\n".join(found)
 
 
-@every_run
-def test_losses_and_metrics_are_those_of_the_whole_batches(outcomes, where, name):
-    expected, got = outcomes.expected(where, name), outcomes.of(where, name)
+def deviations(case: Case, expected: Outcome, got: Outcome) -> list[str]:
+    """Lists the figures of a run that are not those of the plain loop."""
+    found = []
+    for what in ("weights", "optimizer"):
+        mine, plain = getattr(got, what), getattr(expected, what)
+        if [a.shape for a in mine] != [a.shape for a in plain] or not plain:
+            found.append(f"{what}: {len(mine)} variables, not {len(plain)}, or of other shapes")
+        elif not (largest := largest_difference(mine, plain)) <= case.weights:
+            found.append(f"{what} differ by {largest:.3g}, {case.weights:g} is allowed")
+    steps, plain_steps = ([at["step"] for at in run.history] for run in (got, expected))
+    if steps != plain_steps:
+        found.append(f"logged steps are {steps}, not {plain_steps}")
+    logs = [
+        (f"step {at['step']}", at, mine)
+        for at, mine in zip(expected.history, got.history, strict=False)
+    ]
+    for when, plain, mine in [*logs, ("evaluation", expected.evaluation, got.evaluation)]:
+        if set(mine) != set(plain):
+            found.append(f"{when}: figures are {sorted(mine)}, not {sorted(plain)}")
+        found += [
+            f"{when}: {key} is {mine[key]:.9g}, not {value:.9g}"
+            for key, value in plain.items()
+            if key in mine
+            and mine[key]
+            != pytest.approx(value, rel=case.losses if key.endswith("loss") else case.metrics)
+        ]
+    if got.copies != 0:
+        found.append(f"the replicas' copies of a variable differ by {got.copies:.3g}")
+    return found
 
-    assert [at["step"] for at in got.history] == [at["step"] for at in expected.history]
-    for mine, plain in zip(
-        [*got.history, got.evaluation], [*expected.history, expected.evaluation], strict=True
-    ):
-        assert set(mine) == set(plain)
-        for key, value in plain.items():
-            allowed = CASES[name].losses if key.endswith("loss") else CASES[name].metrics
-            assert mine[key] == pytest.approx(value, rel=allowed), (key, plain.get("step"))
+
+def deviations_of_workers(where: Where, first: Outcome, others: list[Outcome]) -> list[str]:
+    """Lists in what workers differ from the first one; they have to agree on every bit."""
+    expected = where.count - 1 if where.kind == "workers" else 0
+    found = [] if len(others) == expected else [f"{1 + len(others)} outcomes of workers"]
+    for index, other in enumerate(others, 1):
+        for what in ("weights", "optimizer"):
+            apart = largest_difference(getattr(other, what), getattr(first, what))
+            if apart != 0:
+                found.append(f"worker {index}: {what} differ by {apart:.3g} from worker 0")
+        if (other.history, other.evaluation) != (first.history, first.evaluation):
+            found.append(f"worker {index}: {other.history} {other.evaluation}, not worker 0's")
+    return found
 
 
-@every_run
-def test_replicas_end_with_the_same_variables(outcomes, where, name):
-    assert outcomes.of(where, name).copies == 0
+def deviations_of_skipped_steps(got: Outcome) -> list[str]:
+    """Lists what is wrong where an infinite gradient on one replica skips the step on all.
 
-
-@every_run
-def test_workers_end_with_the_same_results(outcomes, where, name):
-    first, *others = outcomes.of_all(where, name)
-
-    assert len(others) == (where.count - 1 if where.kind == "workers" else 0)
-    for other in others:
-        assert largest_difference(other.weights, first.weights) == 0
-        assert largest_difference(other.optimizer, first.optimizer) == 0
-        assert other.history == first.history
-        assert other.evaluation == first.evaluation
-
-
-@pytest.mark.parametrize(
-    ("where", "name"),
-    [run for run in RUNS if run.values[1].startswith("float16_infinite_gradient")],
-)
-def test_an_infinite_gradient_on_one_replica_skips_the_step_on_all(outcomes, where, name):
-    wrapped_iterations, _, good_steps, scale, iterations, *_ = outcomes.of(where, name).optimizer
-
-    # 12 steps; in each of the 3 passes one has the huge example, 2 steps before the pass's end.
-    assert iterations == 12 - 3
-    assert scale == 2**15 / 2**3
-    assert good_steps == 2
-    assert wrapped_iterations == 0
+    Of 12 steps one in each of the 3 passes has the huge example, 2 steps before the pass's end.
+    """
+    wrapped_iterations, _, good_steps, scale, iterations, *_ = got.optimizer
+    figures = {
+        "iterations": (iterations, 12 - 3),
+        "scale": (scale, 2**15 / 2**3),
+        "good steps": (good_steps, 2),
+        "iterations of the wrapped optimizer": (wrapped_iterations, 0),
+    }
+    return [f"{k} is {got}, not {right}" for k, (got, right) in figures.items() if got != right]
 
 
 def largest_difference(got: list[np.ndarray], expected: list[np.ndarray]) -> float:
-    assert [a.shape for a in got] == [a.shape for a in expected]
-    return max(
-        float(np.max(np.abs(a.astype(float) - b), initial=0))
-        for a, b in zip(got, expected, strict=True)
-    )
+    """Gives the largest difference of two elements; infinite if the shapes differ."""
+    if [a.shape for a in got] != [a.shape for a in expected]:
+        return math.inf
+    pairs = zip(got, expected, strict=True)
+    return float(np.max([np.max(np.abs(a.astype(float) - b), initial=0) for a, b in pairs]))

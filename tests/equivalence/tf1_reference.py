@@ -74,13 +74,12 @@ def train(case: Case, parts: int) -> Outcome:
     session, arrays = _Session(case, "train"), case.arrays()
     history, step, loss_sum, examples = [], 0, 0.0, 0
     size = case.batch_size
-    steps = case.epochs * -(-len(arrays[1]) // size)
     for _ in range(case.epochs):
         for start in range(0, len(arrays[1]), size):
             batch = [a[start : start + size] for a in arrays]
             loss_sum += session.step(batch, parts) * len(batch[1])
             examples, step = examples + len(batch[1]), step + 1
-            if step % case.log_every == 0 or step == steps:
+            if step % case.log_every == 0 or step == case.steps:
                 history.append({"step": step, "loss": loss_sum / examples})
                 loss_sum, examples = 0.0, 0
     values = session.values()

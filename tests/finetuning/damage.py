@@ -46,28 +46,36 @@ def outcome(path: str, base_model_fn=None) -> str:
     return said if taken < SECONDS else f"took {taken:.0f} s: {said}"
 
 
-def damaged(fmt: str, operation: str, count: int, folder: str) -> list[str]:
-    """Loads a format's files, one of them damaged at a random place, `count` times."""
+def damaged(fmt: str, count: int, folder: str) -> dict[str, list[str]]:
+    """Loads a format's files, one of them damaged, `count` times for each kind of damage.
+
+    Each file has its turn, and the places in it are spread over the whole of it.
+
+    Returns:
+        By "cut" and "flip" what came of each.
+    """
     warnings.simplefilter("ignore")
     folder = pathlib.Path(folder)
     original = folder / "original"
     original.mkdir()
     path = pathlib.Path(pretrained.save_all(pretrained.trained(), original)[fmt])
-    inside = path.relative_to(original).parts[0]
-    draw = random.Random(f"{fmt} {operation}")
-    outcomes = []
+    whole = original / path.relative_to(original).parts[0]
     limit_memory()
-    for i in range(count):
-        copy = folder / f"copy{i}"
-        copy.mkdir()
-        whole = original / inside
-        (shutil.copytree if whole.is_dir() else shutil.copy)(whole, copy / inside)
-        files = [p for p in sorted(copy.rglob("*")) if _matters(p, path)]
-        where = damage(draw.choice(files), operation, draw)
-        said = outcome(str(copy / path.relative_to(original)), pretrained.builder_for(fmt))
-        outcomes.append(f"{said} [{where}]")
-        shutil.rmtree(copy)
-        keras.backend.clear_session()
+    outcomes: dict[str, list[str]] = {}
+    for operation in ("cut", "flip"):
+        draw = random.Random(f"{fmt} {operation}")
+        for i in range(count):
+            copy = folder / f"{operation}{i}"
+            copy.mkdir()
+            (shutil.copytree if whole.is_dir() else shutil.copy)(whole, copy / whole.name)
+            files = [p for p in sorted(copy.rglob("*")) if _matters(p, path)]
+            turn, turns = i // len(files), -(-count // len(files))
+            part = turn / turns, (turn + 1) / turns
+            where = damage(files[i % len(files)], operation, draw, part)
+            said = outcome(str(copy / path.relative_to(original)), pretrained.builder_for(fmt))
+            outcomes.setdefault(operation, []).append(f"{said} [{where}]")
+            shutil.rmtree(copy)
+            keras.backend.clear_session()
     return outcomes
 
 
@@ -77,13 +85,17 @@ def _matters(file: pathlib.Path, path: pathlib.Path) -> bool:
     return path.parent.name != "checkpoint" or file.name.startswith(path.name + ".")
 
 
-def damage(file: pathlib.Path, operation: str, draw: random.Random) -> str:
+def damage(
+    file: pathlib.Path, operation: str, draw: random.Random, part: tuple[float, float]
+) -> str:
+    """Damages a file at a random place of a part of it, from 0 to 1; returns where."""
     data = bytearray(file.read_bytes())
-    place = draw.randrange(len(data))
+    place = min(int(draw.uniform(*part) * len(data)), len(data) - 1)
     if operation == "cut":
         del data[place:]
     else:
-        for _ in range(draw.choice([1, 1, 8])):
+        data[place] ^= draw.randrange(1, 256)
+        for _ in range(draw.choice([0, 0, 7])):
             data[draw.randrange(len(data))] ^= draw.randrange(1, 256)
     file.write_bytes(data)
     return f"{file.name} {operation} at {place}"

@@ -65,17 +65,15 @@ def test_a_file_that_harms_or_is_no_model_is_refused_with_its_cause(in_process, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fmt", FORMATS)
-def test_a_file_cut_at_any_of_50_places_is_an_error_that_names_it(in_process, tmp_path, fmt):
+@pytest.mark.parametrize("count", [10, pytest.param(50, marks=pytest.mark.long)])
+def test_a_damaged_file_ends_in_an_error_that_names_it_or_in_a_model(
+    in_process, tmp_path, fmt, count
+):
+    """What matters is which file is damaged, and in which part; 10 places reach all of them."""
     (tmp_path / "files").mkdir()
-    found = in_process(damage.damaged, fmt, "cut", 50, str(tmp_path / "files"), timeout=550)
-    assert not [said for said in found if not said.startswith("refused")]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("fmt", FORMATS)
-def test_flipped_bytes_end_in_an_error_that_names_the_file_or_in_a_model(in_process, tmp_path, fmt):
-    (tmp_path / "files").mkdir()
-    found = in_process(damage.damaged, fmt, "flip", 50, str(tmp_path / "files"), timeout=550)
-    assert not [said for said in found if not said.startswith(("refused", "loaded"))]
+    found = in_process(damage.damaged, fmt, count, str(tmp_path / "files"), timeout=550)
+    cut, flipped = found["cut"], found["flip"]
+    assert not [said for said in cut if not said.startswith("refused")]
+    assert not [said for said in flipped if not said.startswith(("refused", "loaded"))]
     if fmt in ("keras", "checkpoint"):  # which have checksums
-        assert sum(said.startswith("loaded") for said in found) <= 5
+        assert sum(said.startswith("loaded") for said in flipped) <= count / 10

@@ -35,8 +35,11 @@ def test_a_causal_lm_is_tuned_with_lora_on_two_replicas_as_on_one_device(in_proc
         assert told["class"] == f"{name}CausalLM"
 
 
+# GPT2 and ViT take the same way as BERT, with other features and heads: the long runs try them.
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["bert", "gpt2", "vit"])
+@pytest.mark.parametrize(
+    "name", ["bert", *(pytest.param(each, marks=pytest.mark.long) for each in ("gpt2", "vit"))]
+)
 def test_a_task_goes_from_pretraining_through_a_preset_to_an_export(in_process, tmp_path, name):
     (tmp_path / "files").mkdir()
     found = in_process(hub_runs.from_scratch_to_served, name, str(tmp_path / "files"), timeout=300)

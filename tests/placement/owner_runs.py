@@ -148,8 +148,10 @@ def train(name: str, replicas: int | None, jit: bool, model_dir: str | None = No
     )
 
 
-def train_all(folder: str, replicas: int | None, jit: bool, bucket: int | None = None) -> None:
-    """Leaves what each of BUILDS ends with in `<name>.npz`, as each task has it.
+def train_all(
+    folder: str, names: list[str], replicas: int | None, jit: bool, bucket: int | None = None
+) -> None:
+    """Leaves what some of BUILDS end with in `<name>.npz`, as each task has it.
 
     Args:
         bucket: bytes from which on variables are cut by rows, into pieces of that size.
@@ -158,7 +160,7 @@ def train_all(folder: str, replicas: int | None, jit: bool, bucket: int | None =
         owner_layout._LARGE = owner_layout._BUCKET = owner_layout._GATHER = bucket
     index = 0 if replicas else json.loads(os.environ["TF_CONFIG"])["task"]["index"]
     pathlib.Path(folder, str(index)).mkdir()
-    for name in BUILDS:
+    for name in names:
         state = _state(train(name, replicas, jit).model)
         np.savez(pathlib.Path(folder, str(index), f"{name}.npz"), **state)
 
