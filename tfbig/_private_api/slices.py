@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
@@ -281,7 +281,7 @@ def next_scale(optimizer: LossScaleOptimizer, finite: tf.Tensor, values: list) -
 
 
 class _NoOptimizer:
-    variables: tuple = ()
+    variables: ClassVar[list] = []  # Keras adds it to a list
 
     def stateless_apply(self, optimizer_variables, grads, trainable_variables):
         del optimizer_variables, grads
