@@ -17,7 +17,7 @@ import tfbig
 from tests.checkpoint_values import saved_values
 from tests.training import resumed_runs
 from tests.training.resumed_runs import KINDS, MAX_STEPS, newest
-from tfbig.training.loop.loop_function import LoopFunction
+from tfbig.placement.loop_function import LoopFunction
 
 STEPS = "steps are run up to"
 

@@ -8,7 +8,7 @@ import pytest
 from tests import harness, nursery
 from tests.cluster import bad_server_runs as runs
 from tfbig.errors import UserError
-from tfbig.placement.strategies import make_placement
+from tfbig.placement.strategies import find_role
 
 pytestmark = pytest.mark.slow  # processes take their time
 
@@ -21,7 +21,7 @@ def test_a_cluster_without_one_of_the_jobs(missing, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": jobs, "task": task}))
 
     with pytest.raises(UserError, match=f"has no {missing}") as caught:
-        make_placement("parameter_server", trains=True)
+        find_role("parameter_server")
     assert "tfbig launch --workers=2 --ps=1" in str(caught.value)
 
 

@@ -10,9 +10,9 @@ import tfbig
 from tests.harness import free_addresses
 from tfbig import _private_api
 from tfbig.errors import UserError
+from tfbig.layers import indexed_slices
 from tfbig.programs.model_fn.variable_store import VariableStore
 from tfbig.programs.row_updates import check_sparse_optimizer, table_of
-from tfbig.training.step import indexed_slices
 
 ROWS, WIDTH, LENGTH = 23, 4, 5
 

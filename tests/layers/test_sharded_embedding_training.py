@@ -12,8 +12,8 @@ import tfbig
 from tests import harness
 from tests.layers import embedding_runs as runs
 from tfbig.errors import CheckpointError, UserError
+from tfbig.placement.loop_function import LoopFunction
 from tfbig.programs.row_updates import check_sparse_optimizer
-from tfbig.training.loop.loop_function import LoopFunction
 
 ROUNDING = 5e-7
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tfbig.placement.placement import Placement
 from tfbig.programs.keras.keras_program import KerasProgram
 from tfbig.programs.program import Batch, Forward, Program, Term
-from tfbig.training.build import build_program
+from tfbig.training.model import build_program
 from tfbig.training.step import gradients
 
 N = 6

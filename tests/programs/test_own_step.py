@@ -15,7 +15,7 @@ from tfbig.programs.keras.keras_program import KerasProgram
 from tfbig.programs.keras.own_state import optimizers_of
 from tfbig.programs.keras.own_step_program import OwnStepProgram, has_own_step
 from tfbig.run_config import RunConfig
-from tfbig.training.build import build_program
+from tfbig.training.model import build_program
 from tfbig.training.step.own_train_step import (
     check_last_batch,
     check_own_step,

@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from tfbig.errors import CheckpointError
 from tfbig.layers.rows import Shard, mark
+from tfbig.placement.parameter_server.late_tables import LateTables
 from tfbig.training.checkpoints.checkpoints import Checkpoints
-from tfbig.training.checkpoints.late_tables import LateTables
 
 ROWS, WIDTH, SHARDS = 7, 3, 2
 

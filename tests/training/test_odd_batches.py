@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import tfbig
 from tests.training import small_runs
-from tfbig.training.loop.loop_function import LoopFunction
+from tfbig.placement.loop_function import LoopFunction
 
 v1 = tf.compat.v1
 

@@ -2,8 +2,8 @@
 
 import dataclasses
 import difflib
+import functools
 import inspect
-import logging
 import os
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -19,23 +19,20 @@ from tfbig.arguments import (
     checked_model_dir,
 )
 from tfbig.errors import UserError
-from tfbig.estimator.training import hooks_of_spec
+from tfbig.estimator.spec_options import options_of_spec
 from tfbig.finetuning.checks import check_names, checked_model_fn
 from tfbig.finetuning.loading import load_model
 from tfbig.finetuning.lora import save_adapters
 from tfbig.finetuning.recipe import Recipe
 from tfbig.finetuning.tune import tuning_builder
 from tfbig.placement.control.cluster_errors import cluster_error_scope
-from tfbig.placement.parameter_server.serving_task import ServingTask
-from tfbig.placement.strategies import make_placement
+from tfbig.placement.strategies import find_role
 from tfbig.programs.model_fn.spec import ModeKeys
 from tfbig.run_config import RunConfig
+from tfbig.training.request import TrainRequest
 from tfbig.training.result import TrainResult
+from tfbig.training.run import run_training
 from tfbig.training.run_length import RunLength
-from tfbig.training.session import TrainingSession
-from tfbig.training.task_roles import serve, train_or_follow
-
-log = logging.getLogger("tfbig")
 
 _FINE_TUNES_OWN = ("model_fn", "recipe", "base_model_fn", "remat")
 
@@ -115,35 +112,27 @@ def train_distributed(
             f"model_fn={model_fn!r}: expected a function that builds a compiled keras.Model, such "
             "a model, or an estimator-style model_fn(features, labels, mode)."
         )
-    placement = make_placement(strategy, devices, trains=True)
-    read = lambda: call_input_fn(input_fn, ModeKeys.TRAIN, params, config)  # noqa: E731
     read_eval = None
     if eval_input_fn is not None:
-        read_eval = lambda: call_input_fn(  # noqa: E731
-            eval_input_fn, ModeKeys.EVAL, params, config, "eval_input_fn"
+        read_eval = functools.partial(
+            call_input_fn, eval_input_fn, ModeKeys.EVAL, params, config, "eval_input_fn"
         )
-    if isinstance(placement, ServingTask):
-        return serve(placement, config, read, read_eval)
-    with cluster_error_scope(placement.peers, config):
-        session = TrainingSession(
-            config=config,
-            model_dir=checked_model_dir(model_dir),
-            placement=placement,
-            params=params,
-        )
-        with session.watching():
-            session.read_data(read, read_eval, max_steps=max_steps, epochs=epochs)
-            session.build_model(model_fn)
-            callbacks = keras.tree.flatten([] if callbacks is None else callbacks)
-            result = train_or_follow(session, placement, [*callbacks, *hooks_of_spec(session)])
-    if result.preempted and placement.peers.is_chief:
-        log.warning(
-            "%s ended the training at step %d; %s",
-            result.preempted,
-            result.global_step,
-            "train with the same model_dir again to go on" if model_dir else "nothing is saved",
-        )
-    return result
+    model_dir = checked_model_dir(model_dir)
+    request = TrainRequest(
+        model_fn=model_fn,
+        read=functools.partial(call_input_fn, input_fn, ModeKeys.TRAIN, params, config),
+        read_eval=read_eval,
+        config=config,
+        strategy=strategy,
+        devices=devices,
+        model_dir=model_dir,
+        params=params,
+        max_steps=max_steps,
+        epochs=epochs,
+        callbacks=keras.tree.flatten([] if callbacks is None else callbacks),
+        options_of_spec=functools.partial(options_of_spec, model_dir=model_dir),
+    )
+    return run_training(request)
 
 
 def fine_tune(
@@ -200,10 +189,8 @@ def fine_tune(
     _check_keywords(keywords)
     if remat is not None:
         keywords["config"] = _with_remat(checked_config(keywords.get("config")), remat)
-    # The placement settles TensorFlow's devices, which loading a model would do otherwise.
-    peers = make_placement(
-        keywords.get("strategy", "auto"), keywords.get("devices"), trains=True
-    ).peers
+    # This configures TensorFlow's devices, before loading a model would do it.
+    peers = find_role(keywords.get("strategy", "auto"), keywords.get("devices")).peers
     with cluster_error_scope(peers):
         base = load_model(pretrained, base_model_fn=base_model_fn, params=keywords.get("params"))
         length = RunLength(input_fn, keywords.get("max_steps"), keywords.get("epochs"))

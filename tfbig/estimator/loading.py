@@ -12,9 +12,9 @@ from tfbig.programs.model_fn.model_fn_program import ModelFnProgram
 from tfbig.programs.model_fn.spec import ModeKeys
 from tfbig.programs.model_fn.watched import Watched
 from tfbig.run_config import RunConfig
-from tfbig.training.build import build_for_prediction, build_program
 from tfbig.training.checkpoints.named_checkpoint import NamedCheckpoint
 from tfbig.training.checkpoints.resuming import broadcast_assign
+from tfbig.training.model import build_for_prediction, build_program
 
 log = logging.getLogger("tfbig")
 

@@ -1,21 +1,18 @@
-"""Estimator.train: one run of the training session, with what hooks and the spec ask of it."""
+"""Estimator.train: one training run, with what hooks and the EstimatorSpec ask of it."""
 
+import dataclasses
+import functools
 import signal
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from tfbig.arguments import call_input_fn
-from tfbig.errors import UserError
-from tfbig.estimator.hooks.checkpoint_saver import CheckpointSaverHook
 from tfbig.estimator.hooks.translation import ModeHooks, plan_hooks
-from tfbig.estimator.scaffold import plan_scaffold
-from tfbig.placement.control.cluster_errors import cluster_error_scope
-from tfbig.placement.parameter_server.serving_task import ServingTask
-from tfbig.placement.strategies import make_placement
+from tfbig.estimator.spec_options import options_of_spec, saves_of
 from tfbig.programs.model_fn.spec import ModeKeys
+from tfbig.training.request import RunOptions, TrainRequest, nearest
 from tfbig.training.result import TrainResult
-from tfbig.training.session import TrainingSession
-from tfbig.training.task_roles import serve, train_or_follow
+from tfbig.training.run import run_training
 
 
 class Evaluation(NamedTuple):
@@ -55,48 +52,40 @@ def fit(
         SystemExit, KeyboardInterrupt: SIGTERM or SIGINT has come; all was saved first.
     """
     config, params = config or estimator.config, estimator.params
-    given = plan_hooks(hooks, listeners=listeners or ())  # what is wrong with them is said at once
-    placement = make_placement(estimator.strategy, estimator.devices, trains=True)
-    read = lambda: call_input_fn(input_fn, ModeKeys.TRAIN, params, config)  # noqa: E731
-    read_eval = evaluation and (
-        lambda: call_input_fn(
-            evaluation.input_fn, ModeKeys.EVAL, params, config, "EvalSpec.input_fn"
-        )
+    given = plan_hooks(hooks, listeners=listeners or ())  # errors in hooks are raised at once
+    read_eval = evaluation and functools.partial(
+        call_input_fn, evaluation.input_fn, ModeKeys.EVAL, params, config, "EvalSpec.input_fn"
     )
-    if isinstance(placement, ServingTask):
-        return _unless_preempted(serve(placement, config, read, read_eval))
-    with cluster_error_scope(placement.peers, config):
-        session = TrainingSession(
-            config=config,
-            model_dir=estimator.model_dir,
-            placement=placement,
-            params=params,
-            limit=_nearest(steps, given.num_steps),
-            repeats=True,
-        )
-        with session.watching():
-            session.read_data(
-                read,
-                read_eval,
-                max_steps=_nearest(max_steps, given.last_step),
-                epochs=None,
-            )
-            session.build_model(estimator.model_fn)
-            if estimator.warm_start is not None:
-                session.initialize_by(estimator.warm_start.values_for)
-            callbacks = [*given.callbacks, *hooks_of_spec(session)]
-            for saver in given.savers:
-                save_by(session, saver, estimator.model_dir)
-            if evaluation is not None:
-                callbacks = [*evaluation.callbacks, *callbacks]
-                session.evaluate_with(
-                    evaluation.steps,
-                    lambda look: ModeHooks(
-                        evaluation.hooks, session.watched, "evaluation_hooks", ModeKeys.EVAL, look
-                    ),
-                )
-            result = train_or_follow(session, placement, callbacks)
-    return _unless_preempted(result)
+    options = RunOptions(
+        callbacks=tuple(given.callbacks),
+        num_steps=nearest(steps, given.num_steps),
+        last_step=nearest(max_steps, given.last_step),
+        saves=saves_of(given.savers, estimator.model_dir),
+        repeats=True,
+    )
+    if estimator.warm_start is not None:
+        options = dataclasses.replace(options, initializers=(estimator.warm_start.values_for,))
+    if evaluation is not None:
+        make_hooks = functools.partial(_hooks_of, evaluation.hooks)
+        options = dataclasses.replace(options, eval_steps=evaluation.steps, eval_hooks=make_hooks)
+    request = TrainRequest(
+        model_fn=estimator.model_fn,
+        read=functools.partial(call_input_fn, input_fn, ModeKeys.TRAIN, params, config),
+        read_eval=read_eval,
+        config=config,
+        strategy=estimator.strategy,
+        devices=estimator.devices,
+        model_dir=estimator.model_dir,
+        params=params,
+        callbacks=evaluation.callbacks if evaluation is not None else (),
+        options=options,
+        options_of_spec=functools.partial(options_of_spec, model_dir=estimator.model_dir),
+    )
+    return _unless_preempted(run_training(request))
+
+
+def _hooks_of(hooks: Sequence[Any] | None, watched: Any, fetcher: Any) -> ModeHooks:
+    return ModeHooks(hooks, watched, "evaluation_hooks", ModeKeys.EVAL, fetcher)
 
 
 def _unless_preempted(result: TrainResult) -> TrainResult:
@@ -106,42 +95,3 @@ def _unless_preempted(result: TrainResult) -> TrainResult:
     if result.preempted:
         raise SystemExit(128 + signal.Signals[result.preempted])
     return result
-
-
-def hooks_of_spec(session: TrainingSession) -> list[Any]:
-    """The callbacks of the spec's training hooks; other hooks and the scaffold set the session.
-
-    Args:
-        session: whose model_fn has been built.
-    """
-    if session.watched is None:
-        return []
-    spec = session.watched.first[ModeKeys.TRAIN]
-    callbacks = []
-    for field in ("training_hooks", "training_chief_hooks"):
-        plan = plan_hooks(getattr(spec, field, None), where=field, spec=spec)
-        callbacks += plan.callbacks
-        session.limit(plan.num_steps, plan.last_step)
-        for saver in plan.savers:
-            save_by(session, saver, session.model_dir)
-    scaffold = plan_scaffold(getattr(spec, "scaffold", None))
-    if scaffold.keep is not None:
-        session.keep_checkpoints(scaffold.keep)
-    if scaffold.initialize is not None:
-        initialize = scaffold.initialize
-        session.initialize_by(lambda program: initialize() or {})
-    return callbacks
-
-
-def save_by(session: TrainingSession, saver: CheckpointSaverHook, model_dir: str | None) -> None:
-    """Has a session write checkpoints when a CheckpointSaverHook says."""
-    if saver.checkpoint_dir is not None and str(saver.checkpoint_dir) != model_dir:
-        raise UserError(
-            f"CheckpointSaverHook(checkpoint_dir={saver.checkpoint_dir!r}): checkpoints are "
-            f"written to the model_dir, {model_dir!r}; give that."
-        )
-    session.save_every(saver.save_steps, saver.save_secs)
-
-
-def _nearest(*steps: int | None) -> int | None:
-    return min((step for step in steps if step is not None), default=None)

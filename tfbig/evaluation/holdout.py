@@ -21,10 +21,10 @@ from tfbig.programs.program import split_element
 from tfbig.programs.taken_features import taken_features
 from tfbig.programs.vector_metrics import as_fit_gives
 from tfbig.run_config import RunConfig
-from tfbig.training.build import build_program
 from tfbig.training.evaluation.checked_calls import refusal_of_batch
 from tfbig.training.evaluation.evaluator import Evaluator
 from tfbig.training.evaluation.predictor import Predictor
+from tfbig.training.model import build_program
 
 log = logging.getLogger("tfbig")
 

@@ -1,26 +1,43 @@
-"""Where work runs and where parameters live: the interface that the loop uses."""
+"""Where work runs and where parameters live: the interface that training uses."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import tensorflow as tf
 
+from tfbig.data.feeds.feed import Feed
+from tfbig.errors import UserError
 from tfbig.placement.control.peers import Peers
+from tfbig.placement.loop_function import LoopFunction
 from tfbig.programs.updates import Updates
+from tfbig.run_config import RunConfig
 
 
 class Placement:
     """One device; the base of all other placements.
 
+    Training asks a placement for what it needs, and never which placement it is. Another
+    placement overrides what differs; docs/architecture.md lists what that can be.
+
     Attributes:
-        name: the strategy's name in api.md.
+        name: the value of `strategy=` that asks for it.
         num_replicas: how many parts a global batch is split into, on all workers together.
         local_replicas: how many of them are in this process.
         first_replica: the number of the first one in this process.
         peers: the tasks that train together, as this one sees them.
         compiles_whole_loop: whether XLA can compile the loop with its variables; otherwise only
             a pure function of their values.
+        compiles_parts: whether XLA can compile the computation of one replica's part of a batch.
+        updates_asynchronously: whether several steps may run at the same time, on the same
+            variables.
+        runs_train_steps: whether a model's own train_step can run here.
+        runs_steps_again: whether a step can be run again by this task alone, to find an error.
+        has_evaluator: whether another task evaluates the checkpoints.
+        turns: in how many turns a Source in the order "block" is read, one for each reader of
+            whole batches.
+        owner_obstacle: why model_distribution="owner" is not possible here, and what to write
+            instead, or None.
         device: the device's name, or None for TensorFlow's choice.
     """
 
@@ -28,6 +45,13 @@ class Placement:
     num_replicas = 1
     first_replica = 0
     compiles_whole_loop = True
+    compiles_parts = True
+    updates_asynchronously = False
+    runs_train_steps = True
+    runs_steps_again = True
+    has_evaluator = False
+    turns = 1
+    owner_obstacle: str | None = None
 
     def __init__(self, device: str | None = None):
         self.device = device
@@ -35,7 +59,74 @@ class Placement:
 
     @property
     def local_replicas(self) -> int:
+        """How many replicas are in this process."""
         return self.num_replicas // self.peers.count
+
+    def check_config(self, config: RunConfig) -> None:
+        """Refuses fields of a RunConfig that mean nothing here.
+
+        Raises:
+            UserError: it names the field.
+        """
+        if config.max_staleness is not None:
+            raise UserError(
+                f"RunConfig.max_staleness={config.max_staleness} is for "
+                f'strategy="parameter_server", and this is "{self.name}"; leave it None.'
+            )
+
+    def begin_run(self, seed: int, config: RunConfig) -> None:
+        """Prepares for a run, before its model is built; called once for each run.
+
+        Args:
+            seed: of the run.
+            config: of the run.
+        """
+
+    def wrap_feed(self, feed: Feed, name: str, config: RunConfig) -> Feed:
+        """Returns what the loop reads instead of a feed of this task's share of the data.
+
+        Args:
+            feed: reads the share.
+            name: what the tasks call the data, "input_fn" or "eval_input_fn".
+            config: of the run.
+        """
+        return feed
+
+    def make_loop(self, feed: Feed, steps: Any, *, jit: bool, insist: bool = False) -> LoopFunction:
+        """Makes what runs stacks of batches.
+
+        Args:
+            feed: as `wrap_feed` returned it.
+            steps: makes the steps (`training.step.StepMaker`).
+            jit, insist: as for LoopFunction.
+        """
+        return LoopFunction(self, feed, steps, jit=jit, insist=insist)
+
+    def deferred_tables(self, config: RunConfig) -> Any:
+        """Returns what writes tables while training goes on; None: the checkpoint has them all.
+
+        Args:
+            config: of the run.
+        """
+        return None
+
+    def fetch_model(self, builder: Any, program: Any, element_spec: Any, step: int) -> Any:
+        """Returns the trained keras.Model with its variables in this process, or None.
+
+        Args:
+            builder: of the model, or None for a model_fn.
+            program: that was trained.
+            element_spec: of its batches.
+            step: the global step at which training ended.
+        """
+        return program.model
+
+    def finish_run(self, result: dict[str, Any]) -> None:
+        """Sends the result of a run to tasks that wait for its end.
+
+        Args:
+            result: fields of the TrainResult that JSON can hold.
+        """
 
     def scope(self) -> contextlib.AbstractContextManager:
         """The scope in which variables are made and models are built."""
@@ -79,75 +170,3 @@ class Placement:
     def describe(self) -> str:
         """The placement in a few words, for the log."""
         return f"one device ({self.device or 'default'})"
-
-
-def _as_mirrored(next_creator: Callable, **kwargs) -> tf.Variable:
-    """Makes variables whose replicas' values Keras would add up, those of metrics, as all others.
-
-    The step gives every replica the whole sum, so adding them up would count it several times.
-    """
-    if kwargs.get("aggregation") == tf.VariableAggregation.SUM:
-        kwargs["aggregation"] = tf.VariableAggregation.NONE
-        kwargs["synchronization"] = tf.VariableSynchronization.ON_WRITE
-    return next_creator(**kwargs)
-
-
-class Mirrored(Placement):
-    """Replicas on the devices of one machine, each with a copy of every variable.
-
-    Args:
-        strategy: a tf.distribute.MirroredStrategy.
-    """
-
-    name = "mirrored"
-    compiles_whole_loop = False
-
-    def __init__(self, strategy: tf.distribute.MirroredStrategy):
-        super().__init__()
-        self.strategy = strategy
-        self.num_replicas = strategy.num_replicas_in_sync
-
-    @contextlib.contextmanager
-    def scope(self) -> Iterator[None]:
-        with self.strategy.scope(), tf.variable_creator_scope(_as_mirrored):
-            yield
-
-    def owns(self, variable: tf.Variable) -> bool:
-        return self.strategy.extended.variable_created_in_scope(variable)
-
-    def replica(self) -> tf.Tensor:
-        return tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int32)
-
-    def run(self, fn: Callable, args: tuple) -> Any:
-        return self.run_each(fn, args)[0]
-
-    def run_each(self, fn: Callable, args: tuple) -> list:
-        results = self.strategy.run(fn, args)
-        return [
-            tf.nest.map_structure(
-                lambda value: self.strategy.experimental_local_results(value)[replica],  # noqa: B023
-                results,
-            )
-            for replica in range(self.local_replicas)
-        ]
-
-    def reduce_sum(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
-        context, sums = tf.distribute.get_replica_context(), list(tensors)
-        for dtype in dict.fromkeys(t.dtype for t in tensors):  # which are packed together
-            places = [i for i, t in enumerate(tensors) if t.dtype == dtype]
-            reduced = context.all_reduce(tf.distribute.ReduceOp.SUM, [tensors[i] for i in places])
-            for i, total in zip(places, reduced, strict=True):
-                sums[i] = total
-        return sums
-
-    def scatter_sum(self, rows: tf.Tensor) -> tf.Tensor:
-        sums = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, rows)
-        # A row shares its tensor's memory, which a slot that is computed in its place would keep.
-        return tf.raw_ops.DeepCopy(x=sums[int(tf.get_static_value(self.replica()))])
-
-    def gather_rows(self, tensor: tf.Tensor) -> tf.Tensor:
-        return tf.distribute.get_replica_context().all_gather(tensor, axis=0)
-
-    def describe(self) -> str:
-        devices = ", ".join(d.split("device:")[-1] for d in self.strategy.extended.worker_devices)
-        return f"mirrored over {self.num_replicas} replicas ({devices})"

@@ -3,7 +3,7 @@
 import functools
 import logging
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -15,9 +15,12 @@ from tfbig.placement.clusters.find import (
     find_cluster,
     is_cluster_of_one,
 )
-from tfbig.placement.parameter_server.evaluator_task import EvaluatorTask
+from tfbig.placement.control.peers import Peers
+from tfbig.placement.evaluator_task import EvaluatorTask
 from tfbig.placement.parameter_server.parameter_server import parameter_server
-from tfbig.placement.placement import Mirrored, Placement
+from tfbig.placement.parameter_server.serving_task import ServingTask, serving_task
+from tfbig.placement.placement import Placement
+from tfbig.placement.replicated.mirrored import Mirrored
 from tfbig.placement.replicated.multi_worker import multi_worker
 
 log = logging.getLogger("tfbig")
@@ -27,10 +30,60 @@ NOT_BUILT = ("tpu",)
 _OF_CLUSTERS = ("auto", "multi_worker", "parameter_server")
 
 
-def make_placement(
-    strategy: Any = "auto", devices: Any = None, *, trains: bool = False
-) -> Placement:
-    """Makes the placement that a user asks for.
+class Trainer(NamedTuple):
+    """The role of a task that trains.
+
+    Attributes:
+        placement: where it trains.
+    """
+
+    placement: Placement
+
+    @property
+    def peers(self) -> Peers:
+        """The tasks that train together."""
+        return self.placement.peers
+
+
+def find_role(strategy: Any = "auto", devices: Any = None) -> Trainer | ServingTask | EvaluatorTask:
+    """Finds what this task does in a training.
+
+    Where the environment describes no cluster, it trains. In a cluster with ps, the chief trains,
+    workers and ps serve it, and an evaluator evaluates its checkpoints.
+
+    Args:
+        strategy, devices: as for `make_placement`.
+
+    Raises:
+        UserError, NotBuiltError: as of `make_placement`.
+    """
+    strategy, cluster = _checked(strategy, devices, trains=True)
+    if strategy != "parameter_server":
+        return Trainer(_placement(strategy, devices, cluster))
+    if cluster is None:
+        raise UserError(
+            'strategy="parameter_server", but no cluster is described: set TF_CONFIG for each '
+            "task (chief, workers and ps), or try it on this machine: tfbig launch --workers=2 "
+            "--ps=1 -- python script.py."
+        )
+    check_parameter_server(cluster)
+    if devices is not None:
+        raise UserError(
+            f'devices={devices!r} with strategy="parameter_server": each worker uses what it '
+            "sees; leave devices out."
+        )
+    if cluster.task_type == "evaluator":
+        return EvaluatorTask(cluster, _device_names(None, most=1)[0])
+    if cluster.task_type == "chief":
+        return Trainer(parameter_server(cluster))
+    return serving_task(cluster)
+
+
+def make_placement(strategy: Any = "auto", devices: Any = None) -> Placement:
+    """Makes the placement that a user asks for, for all but training (see `find_role`).
+
+    Parameter servers are for training only. Where the environment describes such a cluster,
+    "auto" is the devices of this task.
 
     Example: `make_placement("mirrored", 2)`: two GPUs, or two logical CPU devices on a machine
     that has none.
@@ -40,15 +93,19 @@ def make_placement(
             "auto" is what the cluster's variables ask for, if there are any (TF_CONFIG, SLURM,
             Kubernetes), else mirrored where there are several devices.
         devices: None, a number of devices, or their names ("GPU:0", …).
-        trains: for training; parameter servers do nothing else, and what comes after it in the
-            same script is done by each task that comes to it, on its own devices.
 
     Raises:
         UserError: the strategy is unknown, or the devices do not exist.
         NotBuiltError: the strategy exists in the API and is not built yet.
     """
+    strategy, cluster = _checked(strategy, devices, trains=False)
+    return _placement(strategy, devices, cluster)
+
+
+def _checked(strategy: Any, devices: Any, *, trains: bool) -> tuple[Any, Cluster | None]:
+    """The strategy that is meant, and the cluster that the environment describes for it."""
     if isinstance(strategy, tf.distribute.Strategy):
-        return _adopt(strategy, devices)
+        return strategy, None
     if strategy in NOT_BUILT:
         raise _not_built(strategy)
     if strategy not in BUILT:
@@ -66,12 +123,16 @@ def make_placement(
     if chosen and (trains or cluster.strategy != "parameter_server"):
         strategy = cluster.strategy
         log.info("%s", cluster.explain())
-    if strategy == "multi_worker":
-        return _join(cluster, devices)
-    if strategy == "parameter_server":
-        return _serve_or_lead(cluster, devices)
     if strategy in NOT_BUILT:
         raise _not_built(strategy)
+    return strategy, cluster
+
+
+def _placement(strategy: Any, devices: Any, cluster: Cluster | None) -> Placement:
+    if isinstance(strategy, tf.distribute.Strategy):
+        return _adopt(strategy, devices)
+    if strategy == "multi_worker":
+        return _join(cluster, devices)
     names = _device_names(devices, most=1 if strategy == "one_device" else None)
     if strategy == "auto":
         strategy = "mirrored" if len(names) > 1 else "one_device"
@@ -111,25 +172,6 @@ def _join(cluster: Cluster | None, devices: Any) -> Placement:
             "eval_input_fn."
         )
     return multi_worker(cluster.workers, cluster.index)
-
-
-def _serve_or_lead(cluster: Cluster | None, devices: Any) -> Placement:
-    """The placement of one task of a cluster with parameter servers."""
-    if cluster is None:
-        raise UserError(
-            'strategy="parameter_server", but no cluster is described: set TF_CONFIG for each '
-            "task (chief, workers and ps), or try it on this machine: tfbig launch --workers=2 "
-            "--ps=1 -- python script.py."
-        )
-    check_parameter_server(cluster)
-    if devices is not None:
-        raise UserError(
-            f'devices={devices!r} with strategy="parameter_server": each worker uses what it '
-            "sees; leave devices out."
-        )
-    if cluster.task_type == "evaluator":
-        return EvaluatorTask(cluster, _device_names(None, most=1)[0])
-    return parameter_server(cluster)
 
 
 @functools.cache

@@ -33,6 +33,20 @@ class Stack(NamedTuple):
     missing: np.ndarray
 
 
+class Share(NamedTuple):
+    """What a stack has of one global batch: all of it, or one worker's share.
+
+    Attributes:
+        count: int32 scalar, how many of the batch's examples.
+        size: int32 scalar, how many the whole global batch has.
+        offset: int32 scalar, the index of the first one in the global batch.
+    """
+
+    count: Any
+    size: Any
+    offset: Any
+
+
 def cut_out(stack: Stack, rows: int, worker: int, workers: int) -> Stack:
     """One worker's share of a stack that holds whole batches.
 

@@ -28,10 +28,10 @@ def make_updates(model_distribution: str, placement: Placement) -> Updates:
     """From RunConfig.model_distribution to how updates are carried out."""
     if model_distribution == "replicated":
         return placement.updates()
-    if placement.name == "parameter_server":
+    if placement.owner_obstacle is not None:
         raise UserError(
-            'model_distribution="owner" with strategy="parameter_server": the state of the '
-            "optimizer is on the ps already, and none is on the workers; leave it out."
+            f'model_distribution="owner" with strategy="{placement.name}": '
+            f"{placement.owner_obstacle}."
         )
     if placement.num_replicas == 1:
         log.info(

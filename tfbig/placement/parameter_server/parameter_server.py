@@ -11,20 +11,29 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
+from typing_extensions import override
 
 from tfbig import _private_api
+from tfbig.data.feeds.feed import Feed
+from tfbig.data.feeds.numbered_feed import NumberedFeed
 from tfbig.errors import PeerLost, UserError
 from tfbig.layers.rows import for_servers
 from tfbig.placement.clusters.find import Cluster, cluster_timeout
 from tfbig.placement.control.addresses import check_port_is_free, parse_address
 from tfbig.placement.control.peers import Peers
+from tfbig.placement.evaluator_task import has_evaluator
 from tfbig.placement.parameter_server import remote
+from tfbig.placement.parameter_server.late_tables import LateTables
+from tfbig.placement.parameter_server.model_from_ps import fetch_model_from_ps
+from tfbig.placement.parameter_server.scheduled_loop import ScheduledLoop
 from tfbig.placement.parameter_server.server_updates import ServerUpdates
-from tfbig.placement.parameter_server.serving_task import ServingTask, threads_for, versions
+from tfbig.placement.parameter_server.serving_task import threads_for, versions
+from tfbig.placement.parameter_server.synchronous_loop import SynchronousLoop
 from tfbig.placement.parameter_server.tasks_watch import addresses, lost_among, named, wait_for
 from tfbig.placement.parameter_server.variable_devices import VariablePlaces
 from tfbig.placement.placement import Placement
 from tfbig.programs.updates import Updates
+from tfbig.run_config import RunConfig
 
 log = logging.getLogger("tfbig")
 
@@ -45,7 +54,7 @@ class ParameterServer(Placement):
 
     Attributes:
         workers, servers: how many of them and of ps there are.
-        order: what a worker has to know of the run before it reads for it, as JSON has it.
+        run_spec: what a worker has to know of the run before it reads data for it, as JSON.
 
     Raises:
         UserError: the tasks do not go together, or the chief's port is in use.
@@ -53,11 +62,15 @@ class ParameterServer(Placement):
     """
 
     name = "parameter_server"
-    compiles_whole_loop = False
+    compiles_whole_loop = compiles_parts = False
+    runs_train_steps = runs_steps_again = False
+    owner_obstacle = (
+        "the state of the optimizer is on the ps already, and none is on the workers; leave it out"
+    )
 
     def __init__(self, cluster: Cluster):
         super().__init__()
-        self.workers = len(cluster.jobs["worker"])
+        self.workers = self.turns = len(cluster.jobs["worker"])
         self._servers = addresses(cluster.jobs, "ps")
         self.servers = len(self._servers)
         self._workers = addresses(cluster.jobs, "worker")
@@ -67,7 +80,7 @@ class ParameterServer(Placement):
             for i in range(len(cluster.jobs[job]))
         }
         self.peers = _Servers(self)
-        self.order: dict = {}
+        self.run_spec: dict = {}
         self._number = 0  # of the run, from 1
         self._coordinator: tf.distribute.coordinator.ClusterCoordinator | None = None
         self._away: Callable | None = None
@@ -84,14 +97,20 @@ class ParameterServer(Placement):
         self._strategy = _strategy(cluster)
         self._compare_versions()
 
-    def begin(self, **order: Any) -> None:
-        """Begins a run; every `train_distributed` of a script is one.
+    @override
+    def check_config(self, config: RunConfig) -> None:
+        pass  # all fields have a meaning here
 
-        Args:
-            order: what a worker has to know before it reads, as JSON has it.
-        """
+    @override
+    def begin_run(self, seed: int, config: RunConfig) -> None:
         self._number += 1
-        self.order = {"run": uuid.uuid4().hex, "number": self._number, **order}
+        self.run_spec = {
+            "run": uuid.uuid4().hex,
+            "number": self._number,
+            "seed": seed,
+            "parts": self.workers if config.max_staleness == 0 else 1,
+            "blocks": self.workers,
+        }
         if self._away is not None:  # from the tasks, since the run before has ended
             wait_for({**self._servers, **self._workers}, cluster_timeout())
             self._away()
@@ -100,6 +119,37 @@ class ParameterServer(Placement):
         self._places = VariablePlaces(
             [f"{self._devices[name]}/device:CPU:0" for name in self._servers]
         )
+
+    @property
+    @override
+    def has_evaluator(self) -> bool:
+        return has_evaluator()
+
+    @override
+    def wrap_feed(self, feed: Feed, name: str, config: RunConfig) -> NumberedFeed:
+        return NumberedFeed(feed, name, self.workers, config.steps_per_loop)
+
+    @override
+    def make_loop(
+        self, feed: NumberedFeed, steps: Any, *, jit: bool, insist: bool = False
+    ) -> ScheduledLoop:
+        synchronous = steps.training and steps.config.max_staleness == 0
+        kind = SynchronousLoop if synchronous else ScheduledLoop
+        return kind(self, feed, steps, jit=jit, insist=insist)
+
+    @override
+    def deferred_tables(self, config: RunConfig) -> LateTables:
+        return LateTables(consistent=config.max_staleness == 0)
+
+    @override
+    def fetch_model(self, builder: Any, program: Any, element_spec: Any, step: int) -> Any:
+        if program.model is None:
+            return None
+        return fetch_model_from_ps(builder, program, element_spec, step, self.servers)
+
+    @override
+    def finish_run(self, result: dict[str, Any]) -> None:
+        self.finish({"result": result})
 
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:
@@ -217,23 +267,6 @@ class ParameterServer(Placement):
                 )
 
 
-class PartOfBatch(Placement):
-    """One of the parts, each a closure, that the workers cut a global batch into.
-
-    Args:
-        parts: how many there are.
-        part: which, int32 scalar.
-    """
-
-    def __init__(self, parts: int, part: tf.Tensor):
-        super().__init__()
-        self.num_replicas, self.first_replica = parts, part
-
-    @property
-    def local_replicas(self) -> int:
-        return 1
-
-
 class _Servers(Peers):
     """The chief is alone in what it decides; ps may be lost, and have to hear of its end."""
 
@@ -255,17 +288,14 @@ class _Servers(Peers):
         self._placement.finish({"error": reason or "it has left"})
 
 
-def parameter_server(cluster: Cluster) -> Placement:
-    """The placement of this task; TensorFlow's servers can be started once in a process."""
-    return _of_task(
-        cluster.kind, tuple(cluster.jobs.items()), cluster.task_type, cluster.task_index
-    )
+def parameter_server(cluster: Cluster) -> ParameterServer:
+    """The placement of a chief, the same for each call: a process can connect once."""
+    return _once(cluster.kind, tuple(cluster.jobs.items()), cluster.task_index)
 
 
 @functools.cache
-def _of_task(kind: str, jobs: tuple, task_type: str, task_index: int) -> Placement:
-    cluster = Cluster(kind, dict(jobs), task_type, task_index)
-    return ServingTask(cluster) if task_type in ("worker", "ps") else ParameterServer(cluster)
+def _once(kind: str, jobs: tuple, task_index: int) -> ParameterServer:
+    return ParameterServer(Cluster(kind, dict(jobs), "chief", task_index))
 
 
 def _strategy(cluster: Cluster) -> tf.distribute.ParameterServerStrategy:

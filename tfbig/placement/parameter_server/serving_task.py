@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -23,7 +24,6 @@ from tfbig.placement.control.addresses import check_port_is_free, parse_address
 from tfbig.placement.control.peers import Peers
 from tfbig.placement.parameter_server import remote
 from tfbig.placement.parameter_server.chief_watch import ChiefWatch
-from tfbig.placement.placement import Placement
 
 log = logging.getLogger("tfbig")
 
@@ -32,8 +32,8 @@ _LINGER = 2.0  # before this process ends, for the chief to take its leave of it
 _SAVING = 100.0  # for the chief to save what is here and leave, after SIGTERM to this task
 
 
-class ServingTask(Placement):
-    """This process, as a ps or worker. Nothing is trained here but what the chief sends.
+class ServingTask:
+    """This process, as a ps or worker: it runs what the chief sends.
 
     Args:
         cluster: with a chief; this task is a ps or a worker of it.
@@ -42,16 +42,13 @@ class ServingTask(Placement):
         UserError: its port is in use.
     """
 
-    name = "parameter_server"
-
     def __init__(self, cluster: Cluster):
-        super().__init__()
         self.cluster = cluster
         self.peers = _Served(cluster)
         self._changed = threading.Condition()
         self._number = 0  # of the run that is served, from 1
         self._told: dict[int, dict] = {}
-        self._order: bytes | None = None
+        self._run_spec: bytes | None = None
         self._read: Callable | None = None
         self._failed: BaseException | None = None
         self._signal: int | None = None
@@ -82,7 +79,7 @@ class ServingTask(Placement):
         nothing of earlier ones; it returns {} from them, and catches up.
 
         Args:
-            make_read: called in this thread, with the chief's order, when data are first asked
+            make_read: called in this thread, with the chief's run_spec, when data are first asked
                 for; returns what reads them, called in other threads.
 
         Raises:
@@ -96,37 +93,37 @@ class ServingTask(Placement):
             while True:
                 with self._changed:
                     self._changed.wait_for(self._has_news, _LOOK_EVERY)
-                    order = self._order and json.loads(self._order)
-                    last = max([*self._told, order["number"] - 1 if order else 0])
+                    run_spec = self._run_spec and json.loads(self._run_spec)
+                    last = max([*self._told, run_spec["number"] - 1 if run_spec else 0])
                 if last >= self._number:
                     return self._ended(self._told.get(self._number, {}))
-                if order is not None:
-                    self._make(make_read, order)
+                if run_spec is not None:
+                    self._make(make_read, run_spec)
                 watch.look()
                 self._leave_if_signalled(watch)
 
     def _has_news(self) -> bool:
-        asked = self._order is not None and self._read is None and self._failed is None
+        asked = self._run_spec is not None and self._read is None and self._failed is None
         return asked or max(self._told, default=0) >= self._number
 
-    def _make(self, make_read: Callable[[dict], Callable], order: dict) -> None:
-        if order["number"] < self._number:
+    def _make(self, make_read: Callable[[dict], Callable], run_spec: dict) -> None:
+        if run_spec["number"] < self._number:
             raise PeerLost("the chief was started again from the beginning, so this task has to be")
         if self._read is not None or self._failed is not None:
             return
         try:
-            read, failed = make_read(order), None
+            read, failed = make_read(run_spec), None
         except Exception as error:  # the chief hears of it, and then all tasks end
             read, failed = None, error
         with self._changed:
             self._read, self._failed = read, failed
             self._changed.notify_all()
 
-    def _read_when_ready(self, order: bytes, *arguments: np.ndarray) -> list:
+    def _read_when_ready(self, run_spec: bytes, *arguments: np.ndarray) -> list:
         """Called by the chief's closures."""
         with self._changed:
-            if self._order != bytes(order):  # another run, maybe of a chief that was started again
-                self._order, self._read = bytes(order), None
+            if self._run_spec != bytes(run_spec):  # another run, or a chief that started again
+                self._run_spec, self._read = bytes(run_spec), None
                 self._changed.notify_all()
             self._changed.wait_for(lambda: self._read or self._failed)
         failed = self._failed
@@ -149,8 +146,8 @@ class ServingTask(Placement):
         atexit.unregister(time.sleep)
         atexit.register(time.sleep, _LINGER)
         with self._changed:
-            if self._order and json.loads(self._order)["number"] <= self._number:
-                self._order = None
+            if self._run_spec and json.loads(self._run_spec)["number"] <= self._number:
+                self._run_spec = None
         if self._failed is not None:
             raise self._failed
         if told.get("error"):
@@ -183,6 +180,17 @@ class ServingTask(Placement):
         if watch.gone or time.monotonic() - self._signalled_at > _SAVING:
             signal.signal(self._signal, signal.SIG_DFL)
             os.kill(os.getpid(), self._signal)
+
+
+def serving_task(cluster: Cluster) -> ServingTask:
+    """The ps or worker that this process is, the same for each call: it can be started once."""
+    jobs = tuple(cluster.jobs.items())
+    return _once(cluster.kind, jobs, cluster.task_type, cluster.task_index)
+
+
+@functools.cache
+def _once(kind: str, jobs: tuple, task_type: str, task_index: int) -> ServingTask:
+    return ServingTask(Cluster(kind, dict(jobs), task_type, task_index))
 
 
 class _Served(Peers):

@@ -19,7 +19,7 @@ from tfbig.errors import PeerLost, UserError
 from tfbig.placement.clusters.find import cluster_timeout
 from tfbig.placement.control.channel import Channel
 from tfbig.placement.control.preflight import join
-from tfbig.placement.placement import Mirrored
+from tfbig.placement.replicated.mirrored import Mirrored
 
 log = logging.getLogger("tfbig")
 
@@ -38,6 +38,7 @@ class MultiWorker(Mirrored):
     """
 
     name = "multi_worker"
+    runs_steps_again = False
 
     def __init__(self, strategy: tf.distribute.MultiWorkerMirroredStrategy, peers: Channel):
         super().__init__(strategy)

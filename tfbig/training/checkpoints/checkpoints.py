@@ -20,9 +20,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfbig.errors import CheckpointError, UserError
+from tfbig.placement.parameter_server.late_tables import LateTables, copy_to_host
 from tfbig.programs.keras.renumbering import earlier_names
 from tfbig.training.checkpoints.folders import folder_of, steps_in
-from tfbig.training.checkpoints.late_tables import LateTables, copy_to_host
 from tfbig.training.checkpoints.state import (
     first_line,
     full_values,

@@ -13,8 +13,8 @@ from tfbig.training.callbacks.runner import CallbackRunner
 from tfbig.training.checkpoints.checkpoints import Checkpoints, Restored
 from tfbig.training.checkpoints.named_checkpoint import NamedCheckpoint, latest
 from tfbig.training.checkpoints.rates import kept_rates
+from tfbig.training.checkpoints.restore_everywhere import restore_on_all_workers
 from tfbig.training.loop.schedule import Schedule
-from tfbig.training.same_everywhere import restore_on_all_workers
 
 log = logging.getLogger("tfbig")
 
@@ -54,7 +54,7 @@ def resume(
         program, feed: built.
         checkpoints: of the model_dir.
         peers: all of them call this together.
-        repeats: as for TrainingSession.
+        repeats: as in RunOptions.
     """
     _check_settings(program, checkpoints, peers)
 

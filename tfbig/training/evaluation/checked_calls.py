@@ -4,10 +4,10 @@ import tensorflow as tf
 
 from tfbig.data.feeds.feed import Feed, Stack
 from tfbig.errors import UserError
+from tfbig.placement.loop_function import LoopFunction, LoopResult
 from tfbig.placement.placement import Placement
 from tfbig.programs.program import Program
 from tfbig.training.loop.diagnosis import Diagnosis
-from tfbig.training.loop.loop_function import LoopFunction, LoopResult
 
 
 class EvaluationValues:

@@ -9,11 +9,11 @@ from tfbig.errors import UserError
 from tfbig.placement.placement import Placement
 from tfbig.programs.program import Program
 from tfbig.run_config import RunConfig
-from tfbig.training.build import build_program
 from tfbig.training.evaluation.checked_calls import EvaluationValues
 from tfbig.training.loop.agreement import sync_batch_sizes
-from tfbig.training.loop.running import loop_function_for
+from tfbig.training.model import build_program
 from tfbig.training.step.own_train_step import check_last_batch
+from tfbig.training.step.step_maker import StepMaker
 
 
 class Evaluator:
@@ -67,14 +67,8 @@ class Evaluator:
         if self._calls is None:
             build_program(self._program, self._placement, self._feed, training=False)
             self._program.select(training=False)
-            self._calls = loop_function_for(self._placement, self._config, training=False)(
-                self._program,
-                self._placement,
-                self._feed,
-                training=False,
-                config=self._config,
-                jit=self._jit,
-            )
+            steps = StepMaker(self._program, self._config, training=False)
+            self._calls = self._placement.make_loop(self._feed, steps, jit=self._jit)
         program, feed = self._program, self._feed
         own = program.runs_itself(training=False)  # then the loss is among what it returns
         program.select(training=False)

@@ -11,7 +11,6 @@ from typing import Any
 
 from tfbig.errors import CheckpointError, UserError
 from tfbig.placement.parameter_server.chief_watch import ChiefWatch
-from tfbig.placement.parameter_server.evaluator_task import EvaluatorTask
 from tfbig.programs.program import Program
 from tfbig.programs.vector_metrics import as_numbers
 from tfbig.training.callbacks.progress import Progress
@@ -139,12 +138,12 @@ def _loss_in(best: str) -> float:
 
 
 def follow(
-    task: EvaluatorTask, program: Program, evaluator: Evaluator | None, checkpoints: Checkpoints
+    watch: ChiefWatch, program: Program, evaluator: Evaluator | None, checkpoints: Checkpoints
 ) -> TrainResult:
     """Evaluates the checkpoints of a run until it has ended.
 
     Args:
-        task: this one.
+        watch: raises an error when the chief is lost.
         program: built, on this task's device.
         evaluator: None: there is no eval_input_fn.
         checkpoints: of its model_dir.
@@ -160,4 +159,4 @@ def follow(
             "no evaluator."
         )
     variables = program.named_variables()
-    return Follower(checkpoints, variables, program.model, evaluator, task.watch).run()
+    return Follower(checkpoints, variables, program.model, evaluator, watch).run()

@@ -3,18 +3,6 @@
 import json
 import os
 
-from tfbig.placement.parameter_server.evaluator_task import VARIABLE
-from tfbig.placement.parameter_server.parameter_server import ParameterServer
-from tfbig.placement.placement import Placement
-
-
-def evaluations_elsewhere(placement: Placement, model_dir: str | None) -> "Evaluations | None":
-    """What an evaluator finds, where the cluster of a chief has one."""
-    there = os.environ.get(VARIABLE, "").strip() not in ("", "0")
-    if there and isinstance(placement, ParameterServer) and model_dir is not None:
-        return Evaluations(model_dir)
-    return None
-
 
 class Evaluations:
     """The evaluations of a run, one line of JSON for each: the step and the metrics.

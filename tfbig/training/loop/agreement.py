@@ -45,17 +45,18 @@ class Decision(NamedTuple):
     target: int
 
 
-class Plan(NamedTuple):
-    """What the chief's callbacks, which the other tasks do not run, make of the run.
+class CallbackNeeds(NamedTuple):
+    """What the chief's callbacks, which the other tasks do not run, need of the loop.
 
     Attributes:
-        need_epochs, may_stop: as of its CallbackRunner.
+        epochs: whether the loop stops at the end of each epoch.
+        may_stop: whether a callback may end the run.
         guarded: whether a loss that is NaN ends the run in an error.
-        jit: whether the step is compiled; the chief measures.
-        stops, frequencies, steps: `ends` of its CallbackRunner.
+        jit: whether the step is compiled; the chief measures that.
+        stops, frequencies, steps: where calls of the loop end, as in `CallbackRunner.ends`.
     """
 
-    need_epochs: bool
+    epochs: bool
     may_stop: bool
     guarded: bool
     jit: bool

@@ -7,10 +7,10 @@ import tensorflow as tf
 
 from tfbig.data.feeds.feed import Feed, Stack
 from tfbig.errors import UserError
+from tfbig.placement.loop_function import LoopFunction
 from tfbig.placement.placement import Placement
 from tfbig.programs.program import Program, split_element
 from tfbig.training.callbacks.nan_guard import locate_first_bad_op
-from tfbig.training.loop.loop_function import LoopFunction
 
 _EXAMPLE = re.compile(r"in example (\d+)(?= of the batch)")
 

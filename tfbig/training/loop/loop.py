@@ -3,18 +3,14 @@
 import logging
 import math
 import time
-from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
 from tfbig.data.feeds.feed import Feed, Stack
-from tfbig.placement.placement import Placement
-from tfbig.programs.program import Program
-from tfbig.run_config import RunConfig
-from tfbig.training.callbacks.callback import RunInfo
+from tfbig.placement.loop_function import LoopFunction
 from tfbig.training.callbacks.runner import CallbackRunner
-from tfbig.training.checkpoints.checkpoints import Checkpoints, Restored
+from tfbig.training.checkpoints.checkpoints import Checkpoints
 from tfbig.training.checkpoints.resuming import begin_epoch_again
 from tfbig.training.checkpoints.saving import Saving
 from tfbig.training.evaluation.evaluator import Evaluator
@@ -22,13 +18,13 @@ from tfbig.training.evaluation.found_elsewhere import Evaluations
 from tfbig.training.evaluation.points import EvaluationPoints
 from tfbig.training.loop.agreement import Agreement, Decision
 from tfbig.training.loop.diagnosis import Diagnosis
-from tfbig.training.loop.loop_function import LoopFunction
 from tfbig.training.loop.meters import DataWait, Meters, Stopwatch
 from tfbig.training.loop.preemption import Preemption
-from tfbig.training.loop.schedule import Schedule, power_of_two
+from tfbig.training.loop.schedule import power_of_two
 from tfbig.training.loop.skipped_steps import SkippedSteps
-from tfbig.training.loop.tensor_fetcher import TensorFetcher
+from tfbig.training.plan import RunPlan
 from tfbig.training.result import TrainResult, note
+from tfbig.training.step.step_maker import StepMaker
 
 log = logging.getLogger("tfbig")
 
@@ -39,89 +35,71 @@ class Loop:
     """One run of training, from a restored state to its end.
 
     Args:
-        program, placement, feed: built, and restored if there was a checkpoint.
-        make_calls: makes what runs stacks of batches, once for each phase of the program; called
-            with jit=.
-        look: what callbacks see of a step.
-        evaluator: or None.
-        elsewhere: what another task finds, which evaluates the checkpoints; this one evaluates
-            at the end alone.
-        checkpoints: where the run is kept.
+        plan: what is trained, on what, and until when.
+        checkpoints: where the run is saved.
         callbacks: all that take part.
-        schedule: when to stop for what; its `end` is the last step, None: the data's end.
-        passes: how often the data are read when that is what ends the run.
         agreement: with the other tasks of the run.
-        run: what callbacks are told.
-        config: steps_per_loop and save_checkpoints_secs.
-        keep: what every checkpoint's metadata hold besides the loop's own (seed, jit).
-        start: the step to go on from.
-        restored: what else the run goes on from; None: a run of its own begins here.
-        jit: whether the step is compiled.
+        evaluator: or None.
     """
 
     def __init__(
         self,
-        program: Program,
-        placement: Placement,
-        feed: Feed,
-        *,
-        make_calls: Callable[..., LoopFunction],
-        look: TensorFetcher,
-        evaluator: Evaluator | None,
-        elsewhere: Evaluations | None = None,
+        plan: RunPlan,
         checkpoints: Checkpoints,
         callbacks: CallbackRunner,
-        schedule: Schedule,
-        passes: int | None,
         agreement: Agreement,
-        run: RunInfo,
-        config: RunConfig,
-        keep: dict,
-        start: int,
-        restored: Restored | None,
-        jit: bool,
+        evaluator: Evaluator | None,
     ):
-        self._program, self._placement, self._feed = program, placement, feed
-        self._make_calls, self._calls, self._look = make_calls, make_calls(jit=jit), look
-        self._callbacks = callbacks
-        self._schedule, self._passes, self._run_info = schedule, passes, run
-        self._agreement = agreement
-        self._config = config
+        self._plan, self._schedule, self._config = plan, plan.schedule, plan.config
+        self._program, self._placement = plan.program, plan.placement
+        self._feed: Feed = plan.data.feed
+        self._callbacks, self._agreement = callbacks, agreement
+        # A run that goes on after a finished one starts with a state of its own.
+        restored = plan.start.last if plan.done else plan.start.restored
+        kept = restored.metadata["loop"] if restored else None
+        self._restored = restored
+        self._loop = self._make_loop(plan.jit)
         self._saving = Saving(
             checkpoints,
-            program,
-            feed,
+            self._program,
+            self._feed,
             callbacks,
-            keep=keep,
+            keep=plan.metadata,
             state=self._state,
             unsaved=restored is None,
         )
         listeners = callbacks.may_stop or callbacks.need_epochs or callbacks.need_batch_logs
-        self._meters = Meters(program, placement, epochs=listeners)
+        self._meters = Meters(self._program, self._placement, epochs=listeners)
         self._data_wait = DataWait()
-        self._diagnosis = Diagnosis(program, placement, feed)
-        self._skips = SkippedSteps(program, self._diagnosis)
-        self._restored = restored
-        self._step = start
+        self._diagnosis = Diagnosis(self._program, self._placement, self._feed)
+        self._skips = SkippedSteps(self._program, self._diagnosis)
+        self._step = plan.start.step
         self._first: Stack | None = None
         self._epoch_begun = False
         self._epoch_logs: dict[str, float] | None = None  # of the last epoch that has ended
         self._history: list[dict[str, float]] = []
-        self._loss: float | None = None
-        if restored:
-            kept = restored.metadata["loop"]
+        self._loss: float | None = kept["loss"] if kept else None
+        if kept:
             self._meters.load(kept["meters"])
-            self._loss = kept["loss"]
-        self._best = bool(restored and restored.metadata["loop"].get("best"))
+        self._best = bool(kept and kept.get("best"))
+        elsewhere = None
+        if self._placement.has_evaluator and checkpoints.model_dir is not None:
+            elsewhere = Evaluations(checkpoints.model_dir)
         self._evaluations = EvaluationPoints(
             evaluator,
             elsewhere,
-            placement=placement,
+            placement=self._placement,
             callbacks=callbacks,
             meters=self._meters,
             agreement=agreement,
-            kept=restored.metadata["loop"] if restored else None,
+            kept=kept,
         )
+
+    def _make_loop(self, jit: bool) -> LoopFunction:
+        """What runs stacks of batches with the variables that are trained now."""
+        steps = StepMaker(self._program, self._config, training=True)
+        insist = self._config.jit_compile is True
+        return self._placement.make_loop(self._feed, steps, jit=jit, insist=insist)
 
     def read_first(self) -> None:
         """Reads the first batch and traces its step; what cannot be used so leaves nothing behind.
@@ -136,7 +114,7 @@ class Loop:
         self._first = self._feed.pull(self._step, steps, self._steps_at(self._step + steps, 1))
         if self._first.steps:
             self._diagnosis.check(self._first, 0)
-            self._calls.trace(self._first)
+            self._loop.trace(self._first)
         elif not self._step:
             self._feed.next_pass()  # refuses data without a batch
 
@@ -149,7 +127,7 @@ class Loop:
             self._agreement.after_run()
             with self._placement.scope():
                 every = self._schedule.epoch
-                callbacks.begin(self._run_info, kept, arrays, every)
+                callbacks.begin(self._plan.info, kept, arrays, every)
                 if every and self._step % every:
                     begin_epoch_again(self._program, callbacks, self._step // every)
                     self._epoch_begun = True
@@ -192,7 +170,7 @@ class Loop:
     def _train(self, preemption: Preemption) -> Decision:
         """Trains until the end; returns what was decided last."""
         seconds_saved, first = time.monotonic(), True
-        passes_left = self._passes
+        passes_left = self._plan.passes
         if passes_left is not None:
             passes_left -= self._feed.position().get("passes", 0)
         target = 1
@@ -253,12 +231,12 @@ class Loop:
         )
 
     def _say_if_short(self) -> None:
-        if self._run_info.max_steps is not None:
+        if self._plan.info.max_steps is not None:
             log.warning(
                 "the data ended after step %d; max_steps=%d was not reached; return "
                 "dataset.repeat() from input_fn to go on until then",
                 self._step,
-                self._run_info.max_steps,
+                self._plan.info.max_steps,
             )
 
     def _call(self, stack: Stack, waited: float) -> tuple[Stack, float]:
@@ -270,11 +248,11 @@ class Loop:
             if self._schedule.epoch and not self._epoch_begun:
                 callbacks.epoch_begin(self._step // self._schedule.epoch)
                 self._epoch_begun = True
-            callbacks.call_begin(self._step, self._look.at(stack, 0, self._step))
+            callbacks.call_begin(self._step, self._plan.fetcher.at(stack, 0, self._step))
         stack = self._agreement.before_run(stack)
         with Stopwatch() as watch:
             try:
-                ran = self._calls.run(stack, self._step)
+                ran = self._loop.run(stack, self._step)
             except tf.errors.InvalidArgumentError as error:
                 for place in range(stack.steps):
                     self._diagnosis.check(stack, place, error)
@@ -285,7 +263,7 @@ class Loop:
         if diverged and not self._skips.goes_on(stack, ran):
             step = self._step
             guard.locate_op = lambda: self._diagnosis.locate(
-                self._calls, before, stack, ran.nonfinite, step
+                self._loop, before, stack, ran.nonfinite, step
             )
             guard.on_nonfinite(
                 self._step + ran.nonfinite + 1,
@@ -318,7 +296,7 @@ class Loop:
             self._saving.save_when_free(step)
         if step in schedule.phases and step != schedule.end:
             self._program.enter(step)
-            self._calls = self._make_calls(jit=self._calls.jit)
+            self._loop = self._make_loop(self._loop.jit)
             log.info(
                 "step %d: %d variables are trained from here on", step, len(self._program.trainable)
             )
@@ -372,7 +350,7 @@ class Loop:
             "meters": self._meters.state(),
             **self._evaluations.state(),
             "loss": self._loss,
-            "jit": self._calls.jit,
+            "jit": self._loop.jit,
             "best": self._best,
         }
 
@@ -396,7 +374,7 @@ class Loop:
             loss=loss,
             metrics=dict(metrics),
             history=history,
-            model_dir=self._run_info.model_dir,
+            model_dir=self._plan.info.model_dir,
             model=self._program.model,
             preempted=signal,
             data_wait=self._data_wait.share,

@@ -5,10 +5,10 @@ import time
 
 import numpy as np
 
+from tfbig.placement.parameter_server.staleness import StalenessStats
 from tfbig.placement.placement import Placement
 from tfbig.programs.metric_sums import NOTHING, PARTS, UNSEEN
 from tfbig.programs.program import Program
-from tfbig.training.step.staleness import StalenessStats
 
 log = logging.getLogger("tfbig")
 

@@ -1,9 +1,9 @@
 """Steps that a scaled loss skips because their gradients are not finite."""
 
 from tfbig.data.feeds.feed import Stack
+from tfbig.placement.loop_function import LoopResult
 from tfbig.programs.program import Program
 from tfbig.training.loop.diagnosis import Diagnosis
-from tfbig.training.loop.loop_function import LoopResult
 
 _MOST = 200  # steps in a row that train nothing: the scale has been halved as often by then
 

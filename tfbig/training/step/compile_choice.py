@@ -5,13 +5,12 @@ import time
 
 import tensorflow as tf
 
-from tfbig.data.feeds.feed import Feed
+from tfbig.data.feeds.feed import Feed, Share
 from tfbig.errors import UserError
 from tfbig.layers.rows import shard_of
 from tfbig.placement.placement import Placement
 from tfbig.programs.program import Program
 from tfbig.run_config import RunConfig
-from tfbig.training.step.parts import Share
 from tfbig.training.step.step import Step
 
 log = logging.getLogger("tfbig")
@@ -47,7 +46,7 @@ def choose_jit(program: Program, placement: Placement, feed: Feed, config: RunCo
 
 def _obstacle(program: Program, placement: Placement, feed: Feed, micro: int) -> str | None:
     """Why no batch could go through XLA, or None."""
-    if placement.name == "parameter_server":
+    if not placement.compiles_parts:
         return "a step that reads its variables from ps is not compiled"
     if not feed.static:
         return "the shapes of the batches are not known before they are read"

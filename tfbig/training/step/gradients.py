@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from tfbig.layers import indexed_slices
 from tfbig.programs import program
 from tfbig.programs.program import Term
-from tfbig.training.step import indexed_slices
 
 
 class Group(NamedTuple):

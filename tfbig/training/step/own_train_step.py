@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfbig.data.feeds.feed import Feed, Stack
+from tfbig.data.feeds.feed import Feed, Share, Stack
 from tfbig.errors import UserError
 from tfbig.layers.place import placed
 from tfbig.placement.placement import Placement
@@ -16,7 +16,7 @@ from tfbig.programs.keras.own_state import optimizers_of
 from tfbig.programs.keras.own_step_program import OwnStepProgram, has_own_step
 from tfbig.programs.program import Program
 from tfbig.run_config import RunConfig
-from tfbig.training.step.parts import Cut, Share, exact_part, padded_part
+from tfbig.training.step.parts import Cut, exact_part, padded_part
 
 log = logging.getLogger("tfbig")
 
@@ -155,7 +155,7 @@ def check_own_step(
     trains = program.runs_itself(training=True)
     kind = type(program.model).__name__
     has = f"{kind} has its own {'train_step' if trains else 'test_step'}"
-    if placement.name in ("parameter_server", "evaluator"):
+    if not placement.runs_train_steps:
         raise UserError(
             f'{has}, which updates variables itself, and strategy="parameter_server" updates them '
             'from its own queue of gradients; write strategy="one_device", "mirrored" or '

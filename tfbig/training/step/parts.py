@@ -4,21 +4,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tfbig.data.feeds.feed import Share
 from tfbig.programs.program import Batch, split_element
-
-
-class Share(NamedTuple):
-    """What a stack has of one global batch: all of it, or one worker's share.
-
-    Attributes:
-        count: int32 scalar, how many of the batch's examples.
-        size: int32 scalar, how many the whole global batch has.
-        offset: int32 scalar, the place of the first one in the global batch.
-    """
-
-    count: Any
-    size: Any
-    offset: Any
 
 
 class Cut(NamedTuple):

@@ -10,14 +10,16 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfbig.data.feeds.feed import Share
+from tfbig.layers import indexed_slices
 from tfbig.layers.place import placed
+from tfbig.placement.parameter_server.staleness import StalenessStats, Versions
 from tfbig.placement.placement import Placement
+from tfbig.placement.sums import Sums, flat_sums
 from tfbig.programs.metric_sums import NOTHING, UPDATES
 from tfbig.programs.program import Program, Values
-from tfbig.training.step import gradients, indexed_slices, whole_batches
-from tfbig.training.step.parts import Cut, Share, exact_part, padded_part
-from tfbig.training.step.staleness import StalenessStats, Versions
-from tfbig.training.step.sums import Sums, flat_sums, have_nan_gradient
+from tfbig.training.step import gradients, whole_batches
+from tfbig.training.step.parts import Cut, exact_part, padded_part
 
 
 class Step:
@@ -338,7 +340,7 @@ class Step:
         kept, own = sums._replace(other=[]), None
         if self._training and self._program.updates.reduces:
             if self._find_nan:  # the totals tell all replicas what one has found
-                poison = tf.where(have_nan_gradient(sums), float("nan"), 0.0)
+                poison = tf.where(gradients.have_nan(sums.all_gradients), float("nan"), 0.0)
                 kept = kept._replace(totals=[total + poison for total in sums.totals])
             kept, own = kept._replace(gradients=[]), sums.gradients
         # TensorFlow's collective operations want one shape in all steps, and slices have none.
@@ -359,7 +361,7 @@ class Step:
             # Of the sums, not of `total`: only the first replica's loss is reported, and where the
             # check reads what the optimizer multiplies next, TensorFlow optimizes that replica's
             # update in another way than the others', whose weights then differ in the last bit.
-            loss = tf.where(have_nan_gradient(sums), float("nan"), loss)
+            loss = tf.where(gradients.have_nan(sums.all_gradients), float("nan"), loss)
         self._program.updates.compiled = self._compiled
         self._program.apply(total)
         moving = self._moving(self._program.state)

@@ -8,19 +8,9 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from tfbig.layers.rows import shard_of
-from tfbig.placement.parameter_server.parameter_server import ParameterServer
 from tfbig.placement.parameter_server.remote import led_from_here
-from tfbig.placement.placement import Placement
-from tfbig.run_config import RunConfig
 
 _AT_ONCE = 8  # variables that are asked for: an answer takes long, and its bytes do not
-
-
-def late_tables(placement: Placement, config: RunConfig) -> "LateTables | None":
-    """What writes the tables of a run late; None where it has no parameter servers."""
-    if not isinstance(placement, ParameterServer):
-        return None
-    return LateTables(consistent=config.max_staleness == 0)
 
 
 def copy_to_host(variables: dict) -> dict[str, tf.Variable]:

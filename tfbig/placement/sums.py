@@ -5,8 +5,6 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfbig.training.step import gradients
-
 
 class Sums(NamedTuple):
     """What the parts of a global batch add up to.
@@ -34,13 +32,13 @@ class Sums(NamedTuple):
     carried: Sequence[tf.Tensor] = ()
     held: Sequence[tf.Tensor] = ()
 
+    @property
+    def all_gradients(self) -> list:
+        """The gradients of all groups, in one list."""
+        return [gradient for group in self.gradients for gradient in group]
+
 
 def flat_sums(sums: Sums) -> list[tf.Tensor]:
     """All tensors that are sums, in one list."""
     summed = sums._replace(carried=(), held=())
     return [t for t in tf.nest.flatten(summed) if t is not None]
-
-
-def have_nan_gradient(sums: Sums) -> tf.Tensor:
-    """Whether any gradient of any group has a NaN: a boolean scalar."""
-    return gradients.have_nan([g for group in sums.gradients for g in group])

@@ -1,26 +1,12 @@
-"""A run's model and state on every task of a cluster: compared, and restored from one place."""
+"""Restores a checkpoint on every task of a cluster."""
 
-import json
 import os
 import tempfile
 import zlib
 from collections.abc import Callable
 
 from tfbig.placement.control.peers import Peers
-from tfbig.programs.program import Program
 from tfbig.training.checkpoints.checkpoints import Checkpoints, Restored
-
-
-def described_program(program: Program) -> dict[str, str]:
-    """What the models of all tasks have to agree in, by field: their variables and optimizers."""
-    variables = {
-        name: f"{v.dtype.name}{list(v.shape)}" for name, v in program.named_variables().items()
-    }
-    return {
-        "model": ", ".join(f"{name} {kind}" for name, kind in variables.items()),
-        "optimizer": json.dumps(program.optimizer_config(), default=str, sort_keys=True),
-        "settings of the model": json.dumps(program.settings(), default=str, sort_keys=True),
-    }
 
 
 def restore_on_all_workers(
