@@ -6,9 +6,9 @@ import pathlib
 import keras
 import numpy as np
 import tensorflow as tf
-from tfbig.training import run
 
 import tfbig
+from tfbig.training import run
 from tfbig.training.checkpoints.state import key_of
 
 ROWS, WIDTH, EXAMPLES, BATCH = 200, 4, 320, 32
