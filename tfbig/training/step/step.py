@@ -1,8 +1,10 @@
-"""The step, written once: compute the sums of a global batch's parts, then update.
+"""The step, written once: compute the sums over a global batch's parts, then update.
 
-A global batch is worked through in parts: one for each replica and micro-batch. All that a part
-yields is a sum (gradients, loss totals, denominators, metrics, moving statistics weighted by
-examples), so it does not matter how the batch was cut or where its parts were computed.
+A global batch is cut into parts, one for each replica and micro-batch. Everything that a part
+yields is a sum: gradients, loss totals, denominators, metrics, moving statistics weighted by
+examples. So it does not matter how the batch is cut, or where its parts are computed.
+
+`Step.compute` and `Step.finish` are the two halves; a call runs both.
 """
 
 from collections.abc import Callable, Iterable
@@ -20,6 +22,7 @@ from tfbig.programs.metric_sums import NOTHING, UPDATES
 from tfbig.programs.program import Program, Values
 from tfbig.training.step import gradients, whole_batches
 from tfbig.training.step.parts import Cut, exact_part, padded_part
+from tfbig.training.step.state_kinds import StateKinds
 
 
 class Step:
@@ -28,17 +31,17 @@ class Step:
     Args:
         program: what to compute.
         placement: where.
-        training: whether variables are trained; otherwise metrics and loss only.
+        training: whether variables are trained; False: only loss and metrics are computed.
         aggregation: RunConfig.gradient_aggregation.
         micro_batches: RunConfig.accumulation_steps.
         rows: how many examples a full batch, or this worker's largest share of one, has.
-        exact: parts have their true size (and are not compiled); otherwise all parts are
-            equally large and padding weighs 0.
+        exact: parts have their true size, and are not compiled; False: all parts are equally
+            large, and padding weighs 0.
         compile_part: compile the pure computation of one replica's parts.
-        find_nan: return NaN as the loss if the gradient has one. A loss can stay finite for ever
+        find_nan: return NaN as the loss if the gradient has a NaN. A loss can stay finite forever
             when the weights are NaN: TensorFlow's relu(NaN) is 0 on CPUs. XLA's is NaN.
-        adds_metrics: what is new in the metrics is what the batch adds to them, and not their new
-            values, as where there is but one part.
+        adds_metrics: the step yields what the batch adds to the metrics, and not their new values.
+            With more than one part this is always so.
     """
 
     def __init__(
@@ -64,16 +67,12 @@ class Step:
         self._nominal = rows * placement.peers.count
         self._exact = exact
         self._adds_metrics = adds_metrics or self._parts > 1
-        # Loss scaling meets NaN as a matter of course, and skips the step.
+        # With loss scaling a NaN is nothing unusual, and the step is skipped.
         self._find_nan = find_nan and not program.scales_loss
         self._skips = training and program.scales_loss
         self._shape: gradients.Shape | None = None
         self._missing: list[set[int]] = []
-        kinds = [_VariableKind(v, program.in_sequence) for v in program.state]
-        self._floats = [k.dtype_is_float for k in kinds]
-        self._seeds = [k.is_seed for k in kinds]
-        self._in_sequence = [k.in_sequence for k in kinds]
-        self._kept = [False] * len(kinds)  # frozen weights: known once a part has been traced
+        self._kinds = StateKinds(program)
         self._holds = self._parts > 1 and program.needs_whole_batches
         if self._adds_metrics:
             whole_batches.check_parts(program, placement, self._parts, gathers=not adds_metrics)
@@ -85,11 +84,11 @@ class Step:
         )
 
     def __call__(self, stack: Any, share: Share, i: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
-        """Works on batch `i` of a stack, inside a replica.
+        """Runs the step on batch `i` of a stack, inside a replica.
 
         Args:
             stack: structure of tensors of shape [K, rows, …].
-            share: what batch i has in the stack.
+            share: the sizes of batch i.
             i: int32 scalar.
             number: int64 scalar, the global step, counted from 0.
 
@@ -114,9 +113,10 @@ class Step:
     def returning_metrics(
         self, stack: Any, share: Share, i: tf.Tensor, number: tf.Tensor
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """Like a call, but what is new in the metrics is returned, and their variables stay.
+        """Like a call, but returns what the batch adds to the metrics, and leaves their variables.
 
-        For a step that others run at the same time, on the same variables, with `adds_metrics`.
+        It is for steps with `adds_metrics`, of which several run at the same time, on the same
+        variables.
         """
         loss, sums, _ = self._work(stack, share, i, number)
         return loss, sums.metrics
@@ -124,14 +124,14 @@ class Step:
     def asynchronous(
         self, stack: Any, share: Share, i: tf.Tensor, number: tf.Tensor, versions: Versions
     ) -> tuple[tf.Tensor, list[tf.Tensor], StalenessStats]:
-        """Like `returning_metrics`, where others update the same variables meanwhile.
+        """Like `returning_metrics`, while other workers update the same variables.
 
         Args:
             stack, share, i, number: as for a call.
-            versions: tells how many updates came between; a gradient that is too old is dropped.
+            versions: counts the updates in between. A gradient that is too old is dropped.
 
         Returns:
-            The loss, what is new in the metrics, and the staleness: int64 scalars.
+            The loss, what the batch adds to the metrics, and the staleness, int64 scalars.
         """
         before = versions.now()
         with tf.control_dependencies([before] if versions.most is not None else []):
@@ -154,11 +154,11 @@ class Step:
         return [tf.identity(t) for t in (finished[0], *finished[1])]
 
     def loss_of(self, sums: Sums) -> tf.Tensor:
-        """The loss of a global batch, of the sums over all parts."""
+        """The loss of a global batch, from the sums over all parts."""
         return gradients.global_loss(sums.totals, sums.denominators, self._shape)
 
     def _work(self, stack, share, i, number) -> tuple[tf.Tensor, Sums, list]:
-        """Computes and updates; returns the loss, the sums, and the metrics' values before."""
+        """Computes and updates; returns the loss, the sums, and the metrics' old values."""
         values, sums = self.compute(stack, share, i, number, self._placement.replica())
         if self._placement.num_replicas > 1:
             sums = self._reduce(sums)
@@ -166,7 +166,7 @@ class Step:
         return loss, sums._replace(metrics=metrics), values.metrics
 
     def compute(self, stack: Any, share: Share, i, number, replica) -> tuple[Values, Sums]:
-        """The values that are read, and what one replica's parts of batch `i` add up to.
+        """Reads the variables, and sums over one replica's parts of batch `i`.
 
         Args:
             stack, share, i, number: as for a call.
@@ -181,12 +181,12 @@ class Step:
         return values, self._sums_of_replica(values, element, share, replica, scale, number)
 
     def finish(self, sums: Sums) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """Updates by the sums over all parts; returns the loss and what is new in the metrics."""
+        """Updates with the sums over all parts; returns the loss and the metrics."""
         loss = self.loss_of(sums)
         if self._training:
             loss = self._update(sums, loss)
         if sums.carried:  # in evaluation too, as Keras does
-            variables = self._carried(self._program.state)
+            variables = self._kinds.in_sequence(self._program.state)
             self._assign(variables, self._unless_skipped(loss, sums.carried, variables))
         metrics = self._metrics_of(sums)
         if self._adds_metrics:
@@ -199,14 +199,14 @@ class Step:
         return self._program.of_whole_batch(sums.metrics, sums.examples[0])
 
     def _unless_skipped(self, loss: tf.Tensor, values: list, otherwise: Iterable) -> list:
-        """Values that a step gives, or others if the step is skipped since its loss overflowed."""
+        """The values that a step yields, or others if it is skipped because its loss overflowed."""
         if not self._skips:
             return values
         kept = tf.math.is_finite(loss)
         return [tf.where(kept, a, b) for a, b in zip(values, otherwise, strict=True)]
 
     def replica_sums(self, values, element, share, replica, scale, number) -> Sums:
-        """Adds up the micro-batches of one replica."""
+        """Sums over the micro-batches of one replica."""
         if self._micro_batches == 1:
             return self._compute(values, element, share, replica, scale, number)
         first = replica * self._micro_batches
@@ -240,12 +240,12 @@ class Step:
             )
             if sliced or held_specs
             else None,
-            parallel_iterations=1,  # one micro-batch at a time: that is what saves memory
+            parallel_iterations=1,  # one micro-batch at a time, which is what saves memory
         )
         sums = self.unflatten(put_together(carried))._replace(held=held)
         other = [
             old + (total - old * self._micro_batches) // self._micro_batches  # all are equal
-            for total, old in zip(sums.other, self._others(values.state), strict=True)
+            for total, old in zip(sums.other, self._kinds.others(values.state), strict=True)
         ]
         return sums._replace(other=other)
 
@@ -279,71 +279,53 @@ class Step:
             sums = gradients.gradient_sums(tape, targets, sources)
             self._missing = [{i for i, g in enumerate(s) if g is None} for s in sums]
         del tape
-        self._kept = [new is old for new, old in zip(forward.state, start.state, strict=True)]
+        self._kinds.note_unchanged(forward.state, start.state)
         for new, old in zip(
             forward.state + forward.metrics, start.state + start.metrics, strict=True
         ):
-            if new is not old:  # which may be a table's variable
+            if new is not old:  # an unchanged one may be the variable of a table
                 new.set_shape(old.shape)
-        moving, other = self._moving(forward.state), self._others(forward.state)
+        moving = self._kinds.moving(forward.state)
+        other = self._kinds.others(forward.state)
         metrics = forward.metrics
         if many:
             weight = tf.math.divide_no_nan(batch.count, tf.cast(share.size, tf.float32))
-            # where, not *: the statistics of an empty part may be NaN
+            # tf.where and not a product: the statistics of an empty part may be NaN.
             moving = [
                 tf.where(batch.count > 0, v * tf.cast(weight, v.dtype), tf.zeros_like(v))
                 for v in moving
             ]
-            other = self._unshifted(other, part)
+            other = self._kinds.without_streams(other, part)
             metrics = whole_batches.metrics_of_part(program, metrics, batch.count, weight)
         denominators = [live * g.denominator for g in groups]
-        carried = self._carried(forward.state)
+        carried = self._kinds.in_sequence(forward.state)
         held = forward.held if self._holds else []
-        if self._exact:  # without the row that an empty part borrows
+        if self._exact:  # the row that an empty part borrows is left out
             held = [t[: tf.cast(batch.count, tf.int32)] for t in held]
         examples = [batch.count]
         return Sums(sums, totals, denominators, moving, metrics, examples, other, carried, held)
 
     def _started(self, values: Values, part) -> Values:
-        """The values a part starts from: metrics at 0, random streams apart from each other."""
+        """The values a part starts from: metrics at 0, and random streams of its own."""
         if self._adds_metrics:
             values = values._replace(metrics=[tf.zeros_like(v) for v in values.metrics])
         if self._parts == 1:
             return values
-        state = [
-            v + _stream(part, v) if seed else v
-            for v, seed in zip(values.state, self._seeds, strict=True)
-        ]
-        return values._replace(state=state)
-
-    def _unshifted(self, other: list, part) -> list:
-        seeds = self._others(self._seeds)
-        return [v - _stream(part, v) if seed else v for v, seed in zip(other, seeds, strict=True)]
-
-    def _moving(self, state: list) -> list:
-        flags = zip(state, self._floats, self._kept, self._in_sequence, strict=True)
-        return [v for v, is_float, kept, single in flags if is_float and not (kept or single)]
-
-    def _others(self, state: list) -> list:
-        flags = zip(state, self._floats, self._kept, self._in_sequence, strict=True)
-        return [v for v, is_float, kept, single in flags if not (is_float or kept or single)]
-
-    def _carried(self, state: list) -> list:
-        flags = zip(state, self._kept, self._in_sequence, strict=True)
-        return [v for v, kept, single in flags if single and not kept]
+        return values._replace(state=self._kinds.with_streams(values.state, part))
 
     def _reduce(self, sums: Sums) -> Sums:
-        """Sums over the replicas, gradients only if the update does not do it itself.
+        """Sums over the replicas; gradients only if the update does not sum them itself.
 
-        What is no float is equal on all of them.
+        State that is not float is equal on all replicas, and is not summed.
         """
         kept, own = sums._replace(other=[]), None
         if self._training and self._program.updates.reduces:
-            if self._find_nan:  # the totals tell all replicas what one has found
+            if self._find_nan:  # the totals carry what one replica has found to all
                 poison = tf.where(gradients.have_nan(sums.all_gradients), float("nan"), 0.0)
                 kept = kept._replace(totals=[total + poison for total in sums.totals])
             kept, own = kept._replace(gradients=[]), sums.gradients
-        # TensorFlow's collective operations want one shape in all steps, and slices have none.
+        # TensorFlow's collective operations need the same shape in all steps. IndexedSlices have
+        # another number of rows in each.
         whole = [tf.convert_to_tensor(t) for t in flat_sums(kept)]
         reduced = self._placement.reduce_sum(whole)
         held = sums.held
@@ -353,20 +335,20 @@ class Step:
         return self.unflatten(reduced, others=sums.other, own=own)._replace(held=held)
 
     def _update(self, sums: Sums, loss: tf.Tensor) -> tf.Tensor:
-        """The half of the step that changes the weights; returns the loss to be reported."""
+        """Changes the weights and the state; returns the loss to be reported."""
         total = gradients.aggregate(
             sums.gradients, sums.denominators, self._shape, whole=self._parts == 1
         )
         if self._find_nan and not self._program.updates.reduces:
-            # Of the sums, not of `total`: only the first replica's loss is reported, and where the
-            # check reads what the optimizer multiplies next, TensorFlow optimizes that replica's
-            # update in another way than the others', whose weights then differ in the last bit.
+            # The check reads the sums, not `total`. Only the first replica's loss is reported. If
+            # the check read what the optimizer multiplies next, TensorFlow would optimize that
+            # replica's update differently, and its weights would differ in the last bit.
             loss = tf.where(gradients.have_nan(sums.all_gradients), float("nan"), loss)
         self._program.updates.compiled = self._compiled
         self._program.apply(total)
-        moving = self._moving(self._program.state)
+        moving = self._kinds.moving(self._program.state)
         self._assign(moving, self._unless_skipped(loss, sums.moving, moving))
-        self._assign(self._others(self._program.state), sums.other)
+        self._assign(self._kinds.others(self._program.state), sums.other)
         return loss
 
     def _assign(self, variables, values) -> None:
@@ -374,7 +356,7 @@ class Step:
             variable.assign(value)
 
     def _probe(self, values, element, share, scale, number) -> tuple[list, list]:
-        """Traces one part to learn which sums there are, and what is held; for nothing else."""
+        """Traces one part to find the types of its sums, and of what is held."""
         specs: list = []
         held: list = []
 
@@ -387,9 +369,10 @@ class Step:
         return specs, held
 
     def unflatten(self, flat: list, others: list | None = None, own: list | None = None) -> Sums:
-        """The inverse of `flat_sums`, by what the trace of a part has shown.
+        """The inverse of `flat_sums`, with the structure that the trace of a part has shown.
 
         Args:
+            flat: what `flat_sums` returned, or sums of it.
             others, own: Sums.other and Sums.gradients, if they are not in `flat`.
         """
         left = iter(flat)
@@ -401,21 +384,9 @@ class Step:
         ]
         take = lambda n: [next(left) for _ in range(n)]  # noqa: E731
         totals, denominators = take(groups), take(groups)
-        moving = take(len(self._moving(self._program.state)))
+        moving = take(len(self._kinds.moving(self._program.state)))
         metrics, examples = take(len(self._program.metric_variables)), take(1)
-        other = take(len(self._others(self._program.state))) if others is None else others
+        other = others
+        if other is None:
+            other = take(len(self._kinds.others(self._program.state)))
         return Sums(sums, totals, denominators, moving, metrics, examples, other)
-
-
-class _VariableKind:
-    def __init__(self, variable, in_sequence):
-        self.in_sequence = id(variable) in in_sequence
-        self.dtype_is_float = tf.as_dtype(variable.dtype).is_floating
-        name = getattr(variable, "path", None) or variable.name
-        self.is_seed = "seed_generator_state" in name
-
-
-def _stream(part, seed: tf.Tensor) -> tf.Tensor:
-    """What keeps the random streams of a batch's parts apart: the part's number, far apart."""
-    shift = tf.cast(part, seed.dtype) * tf.constant(1000003, seed.dtype)
-    return tf.concat([[shift], tf.zeros_like(seed[1:])], axis=0)
