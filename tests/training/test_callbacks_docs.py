@@ -1,11 +1,12 @@
-"""docs/callbacks.md: what it shows runs, and the order it tells is the true one."""
+"""docs/callbacks.md: what it shows runs, and the order of hooks that it gives is the true one."""
 
-import pathlib
+import os
 import re
-import subprocess
-import sys
+import signal
 
-PAGE = pathlib.Path(__file__).parents[2] / "docs" / "callbacks.md"
+from tests import docs_blocks, nursery
+
+PAGE = "docs/callbacks.md"
 
 ORDER = """
 import keras
@@ -38,25 +39,39 @@ for line in told:
 """
 
 
-def run(code, folder):
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+def run(folder, function, *arguments) -> str:
+    """Calls a function in a forked process, in a folder; returns what it prints."""
+    here = folder / "here"
+    here.mkdir()
+    process = nursery.start(function, folder / "process", [str(here), *arguments])
+    try:
+        assert process.ended(300), process.out + process.err
+    finally:
+        process.send(signal.SIGKILL)
+    assert process.code == 0, process.out + process.err[-3000:]
+    return process.out
+
+
+def run_order(folder: str) -> None:
+    os.chdir(folder)
+    exec(compile(ORDER, "ORDER", "exec"), {"__name__": "__main__"})
 
 
 def test_the_pages_examples_run_one_after_the_other(tmp_path):
-    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 6
-    output = run("\n".join(blocks), tmp_path)
+    lines = [b.line for b in docs_blocks.blocks(PAGE) if b.language == "python"]
+    assert len(lines) == 6
+    output = run(tmp_path, docs_blocks.in_folder, PAGE, lines)
     assert re.search(r"^step \d+ of 200 was the best: loss 0\.\d+$", output, re.MULTILINE)
-    assert (tmp_path / "log.csv").read_text().startswith("epoch,accuracy,loss,val_accuracy,val_lo")
-    assert list((tmp_path / "runs" / "callbacks" / "summaries").iterdir())
+    assert (
+        (tmp_path / "here/log.csv")
+        .read_text()
+        .startswith("epoch,accuracy,loss,val_accuracy,val_lo")
+    )
+    assert list((tmp_path / "here/runs/callbacks/summaries").iterdir())
 
 
 def test_hooks_are_called_in_the_pages_order(tmp_path):
-    lines = run(ORDER, tmp_path).splitlines()
+    lines = run(tmp_path, run_order).splitlines()
     ours = [line for line in lines if re.match(r"(set_run|on_\w+|close)\b", line)]
     logs = "['accuracy', 'loss', 'val_accuracy', 'val_loss']"
 
