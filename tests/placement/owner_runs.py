@@ -1,4 +1,4 @@
-"""Small trainings, replicated and by owners, of every kind that the update of slices knows."""
+"""Small trainings, replicated and with owners, that cover all cases of the sliced update."""
 
 import functools
 import json
@@ -20,7 +20,7 @@ ROWS, STEPS = 100, 20
 
 
 class Signed(optimizers.Optimizer):
-    """An optimizer of a user's own, with a slot, a constant to begin with and a scalar."""
+    """A user-defined optimizer with a slot that starts at a constant, and a scalar."""
 
     elementwise = True
 
@@ -48,7 +48,7 @@ def _excluding(**names) -> optimizers.Optimizer:
 
 
 def _build(optimizer: Callable, *, unused: bool = False, tune: Callable | None = None):
-    """An MLP; with `unused`, one more head that no loss is about, so that it has no gradient."""
+    """Builds an MLP; with `unused`, it has a second head without a loss, so without a gradient."""
     layers = keras.layers
     inputs = keras.Input((8,))
     hidden = layers.Dense(13, "tanh", name="first", bias_constraint="non_neg")(inputs)
@@ -128,7 +128,7 @@ def arrays(unused: bool = False) -> tuple:
 
 
 def train(name: str, replicas: int | None, jit: bool, model_dir: str | None = None, **config):
-    """Trains one of BUILDS on one device, or by so many owners; None: those of the cluster."""
+    """Trains one of BUILDS on one device or with several owners; None: those of the cluster."""
     x, y = arrays(name.startswith("no_gradient"))
     return tfbig.train_distributed(
         BUILDS[name],
@@ -151,13 +151,14 @@ def train(name: str, replicas: int | None, jit: bool, model_dir: str | None = No
 def train_all(
     folder: str, names: list[str], replicas: int | None, jit: bool, bucket: int | None = None
 ) -> None:
-    """Leaves what some of BUILDS end with in `<name>.npz`, as each task has it.
+    """Trains some of BUILDS and writes their final variables to `<task>/<name>.npz`.
 
     Args:
-        bucket: bytes from which on variables are cut by rows, into pieces of that size.
+        bucket: the bytes of a bucket; variables of at least that size are cut by rows.
     """
     if bucket is not None:
-        owner_layout._LARGE = owner_layout._BUCKET = owner_layout._GATHER = bucket
+        owner_layout._LARGE_BYTES = bucket
+        owner_layout._BUCKET_BYTES = owner_layout._GATHER_BYTES = bucket
     index = 0 if replicas else json.loads(os.environ["TF_CONFIG"])["task"]["index"]
     pathlib.Path(folder, str(index)).mkdir()
     for name in names:
@@ -171,7 +172,7 @@ def _state(model: keras.Model) -> dict[str, np.ndarray]:
 
 
 def load(model_dir: str, replicas: int, distribution: str) -> dict[str, list]:
-    """What a run that goes on from a finished one's checkpoint has, by place: flat values."""
+    """Resumes from the checkpoint of a finished run; returns shapes and flat values by index."""
     config = {"model_distribution": distribution}
     model = train("loss_scaled_ema", replicas, False, model_dir, **config).model
     values = [np.asarray(v.numpy()) for v in model.optimizer.variables]
@@ -183,7 +184,7 @@ def load(model_dir: str, replicas: int, distribution: str) -> dict[str, list]:
 
 
 def save_whole_model(folder: str) -> bool:
-    """Whether a model that owners have trained is saved with its optimizer's whole state."""
+    """Whether a model trained by owners is saved with the complete state of its optimizer."""
     model = train("adam", 2, False).model
     model.save(f"{folder}/model.keras")
     loaded = keras.models.load_model(f"{folder}/model.keras")
@@ -192,7 +193,7 @@ def save_whole_model(folder: str) -> bool:
 
 
 def slot_bytes(replicas: int) -> dict[str, float]:
-    """What each replica holds of Adam's slots for the digits MLP, and what there is in all."""
+    """The bytes of Adam's slots for the digits MLP: on each replica, and of the complete slots."""
     result = tfbig.train_distributed(
         lambda: tfbig.models.mlp.build({"input_shape": (64,)}),
         lambda: tf.data.Dataset.from_tensors((np.zeros((8, 64), "f4"), np.zeros(8, "i4"))),

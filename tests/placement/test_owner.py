@@ -1,4 +1,4 @@
-"""Owners update slices by Keras's own rules, and keep what a replicated run would keep."""
+"""Owners update slices by Keras's own rules, and end with the state of a replicated run."""
 
 import functools
 import logging
@@ -15,20 +15,20 @@ from tests.placement import owner_runs
 from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.placement.owner.checks import check_optimizer, check_slots
-from tfbig.placement.owner.layout import lay_out, packed
+from tfbig.placement.owner.layout import group_for_gather, make_buckets
 from tfbig.placement.owner.owner_updates import make_updates
 from tfbig.placement.placement import Placement
 from tfbig.programs.updates import Updates
 
-# Every optimizer, on one device and by owners.
+# Every optimizer, on one device and with owners.
 
 
-# All variables in one bucket; or cut by rows, the larger kernels into two pieces.
+# All variables in one bucket; in "workers", cut by rows, the larger kernels into two buckets.
 _RUNS = {"one": (1, False), "2": (2, False), "4": (4, True), "workers": (None, False, 256)}
-# An optimizer's rule for one element is the same wherever a slice begins, so CI tries each of them
-# on two replicas alone. What depends on the slices themselves (state that is one number for all,
-# rates, decay and joining by variable, clipping, averages, what has no gradient) it tries as well
-# on four that are compiled, and on workers whose variables are cut.
+# An optimizer's rule for one element does not depend on where a slice begins, so CI runs each
+# optimizer only on two replicas. Features that depend on the slices (scalar state, rates, decay and
+# joining by variable, clipping, averages, missing gradients) also run on four compiled replicas,
+# and on workers with variables that are cut.
 _EVERYWHERE = (
     "adam",
     "adamw_by_name",
@@ -43,30 +43,30 @@ _EVERYWHERE = (
 
 @pytest.fixture(scope="module")
 def trained(request, tmp_path_factory):
-    """Gives the folder with what the runs at a place end with that this session's tests need."""
+    """Returns a function: the folder with the final variables of the runs that are selected."""
     items = [getattr(item, "callspec", None) for item in request.session.items]
-    params = [item.params for item in items if item and {"place", "name"} <= set(item.params)]
+    params = [item.params for item in items if item and {"devices", "name"} <= set(item.params)]
 
     @functools.cache
-    def folder(place):
+    def folder(devices):
         ended, files = tmp_path_factory.mktemp("trained"), tmp_path_factory.mktemp("files")
-        call = harness.call_workers if place == "workers" else harness.call
+        call = harness.call_workers if devices == "workers" else harness.call
         names = [
-            n for n in owner_runs.BUILDS if place == "one" or dict(place=place, name=n) in params
+            n for n in owner_runs.BUILDS if devices == "one" or dict(devices=devices, name=n) in params
         ]
-        call(owner_runs.train_all, files, str(ended), names, *_RUNS[place], timeout=400)
+        call(owner_runs.train_all, files, str(ended), names, *_RUNS[devices], timeout=400)
         return ended
 
     return folder
 
 
 def _differences(got, expected, allowed: float) -> list[str]:
-    """Lists the arrays of two files that differ by more than is allowed."""
+    """Lists the arrays of two files that differ by more than `allowed`, relative or absolute."""
     with np.load(got) as got, np.load(expected) as expected:
         if list(got) != list(expected):
-            return [f"{sorted(got)} are there, not {sorted(expected)}"]
+            return [f"found {sorted(got)}, expected {sorted(expected)}"]
         return [
-            f"{key}: {got[key]}, not {value}"
+            f"{key}: {got[key]}, expected {value}"
             for key, value in expected.items()
             if got[key].shape != value.shape
             or not np.allclose(got[key], value, rtol=allowed, atol=allowed)
@@ -75,31 +75,31 @@ def _differences(got, expected, allowed: float) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("place", "name"),
+    ("devices", "name"),
     [
         pytest.param(
-            place, name, marks=[] if place == "2" or name in _EVERYWHERE else pytest.mark.long
+            devices, name, marks=[] if devices == "2" or name in _EVERYWHERE else pytest.mark.long
         )
-        for place in ("2", "4", "workers")
+        for devices in ("2", "4", "workers")
         for name in owner_runs.BUILDS
     ],
 )
-def test_owners_end_with_the_weights_and_slots_of_one_device(trained, name, place):
-    expected, (got, *others) = trained("one") / "0", sorted(trained(place).iterdir())
-    assert len(others) == (place == "workers")
+def test_owners_end_with_the_weights_and_slots_of_one_device(trained, name, devices):
+    expected, (got, *others) = trained("one") / "0", sorted(trained(devices).iterdir())
+    assert len(others) == (devices == "workers")
     found = _differences(got / f"{name}.npz", expected / f"{name}.npz", 1e-5)
-    for other in others:  # the same bits in each process
+    for other in others:  # bitwise equal in each process
         found += _differences(other / f"{name}.npz", got / f"{name}.npz", 0)
     assert not found, "\n".join(found)
 
 
 @pytest.mark.slow
-def test_what_the_runs_are_about_happens_in_them(trained):
+def test_the_runs_cover_missing_gradients_and_loss_scaling(trained):
     def values(name):
         with np.load(trained("one") / "0" / f"{name}.npz") as file:
             return dict(file)
 
-    weights = values("no_gradient")  # those of the first two layers, then those of the heads
+    weights = values("no_gradient")  # of the first two layers, then of the heads
     assert [bool(np.any(weights[key])) for key in ("005", "007")].count(True) == 1  # their biases
     scale = [v for v in values("loss_scaled").values() if v.shape == () and v == 400.0]
     assert len(scale) == 1  # 100, doubled after 7 and 14 good steps
@@ -117,8 +117,8 @@ def test_what_the_runs_are_about_happens_in_them(trained):
     ],
     ids=["owner", "replicated"],
 )
-def test_a_checkpoint_is_loaded_whole_by_any_number_of_owners_or_none(first, others, tmp_path):
-    """All readers read what two owners have written; what one device has written, owners read."""
+def test_a_checkpoint_is_loaded_completely_with_any_number_of_owners_or_none(first, others, tmp_path):
+    """All runs read the checkpoint of two owners; owners read the checkpoint of one device."""
     runs = {}
     for run in (first, *others):
         files = tmp_path / f"{run[1]}{run[0]}"
@@ -128,7 +128,7 @@ def test_a_checkpoint_is_loaded_whole_by_any_number_of_owners_or_none(first, oth
     assert len(expected["values"]) > 15
     for (_, distribution), got in runs.items():
         assert got["shapes"] == expected["shapes"]
-        assert got["values"] == expected["values"]  # every bit
+        assert got["values"] == expected["values"]  # bit for bit
         assert (got["sliced"] > 0) == (distribution == "owner")
 
 
@@ -141,7 +141,7 @@ def test_a_model_trained_by_owners_is_saved_with_its_optimizer(in_process, tmp_p
 
 
 @pytest.mark.parametrize("replicas", [2, 4])
-def test_each_replica_holds_its_share_of_the_slots_within_a_hundredth(in_process, replicas):
+def test_each_replica_holds_its_share_of_the_slots_within_one_percent(in_process, replicas):
     found = in_process(owner_runs.slot_bytes, replicas)
     assert len(found["held"]) == replicas
     for held in found["held"]:
@@ -149,47 +149,47 @@ def test_each_replica_holds_its_share_of_the_slots_within_a_hundredth(in_process
 
 
 @pytest.mark.parametrize("replicas", [1, 2, 3, 4, 7])
-def test_the_slices_of_a_layout_are_every_element_once(replicas):
+def test_the_slices_of_all_buckets_contain_every_element_once(replicas):
     sizes = [3, 1 << 20, 5, 1, 6_000_000, 10, 700_000, 700_000, 7, 3_300_000]
     kinds = ["a", "a", "b", "a", "b", "a", "a", "a", "b", "a"]
     rows = [3, 1 << 10, 5, 1, 6_000, 10, 1, 7, 7, 11]
-    pieces = lay_out(sizes, rows, kinds, [4] * len(sizes), replicas)
-    assert [(p.offsets, p.sizes) for p in pieces if p.members == (4,)] == [
+    buckets = make_buckets(sizes, rows, kinds, [4] * len(sizes), replicas)
+    assert [(p.offsets, p.sizes) for p in buckets if p.members == (4,)] == [
         ((0,), (2_000_000,)), ((2_000_000,), (2_000_000,)), ((4_000_000,), (2_000_000,)),
     ]  # fmt: skip
-    assert [(p.offsets, p.sizes) for p in pieces if p.members == (9,)] == [
+    assert [(p.offsets, p.sizes) for p in buckets if p.members == (9,)] == [
         ((0,), (1_800_000,)), ((1_800_000,), (1_500_000,)),
     ]  # fmt: skip
     seen = [np.zeros(size, int) for size in sizes]
-    for piece in pieces:
-        assert len({kinds[i] for i in piece.members}) == 1
+    for bucket in buckets:
+        assert len({kinds[i] for i in bucket.members}) == 1
         for replica in range(replicas):
-            parts = list(piece.cut(replica))
-            assert sum(stop - start for _, start, stop in parts) <= piece.per
+            parts = list(bucket.ranges(replica))
+            assert sum(stop - start for _, start, stop in parts) <= bucket.slice_size
             for member, start, stop in parts:
                 seen[member][start:stop] += 1
     assert all(np.all(counts == 1) for counts in seen)
 
 
-def test_large_variables_are_alone_and_small_ones_share_a_piece():
+def test_large_variables_have_their_own_bucket_and_small_ones_share_one():
     sizes = [1 << 20, *[100] * 500, 1 << 21]
-    pieces = lay_out(sizes, [1] * len(sizes), ["k"] * len(sizes), [4] * len(sizes), 2)
-    assert [len(piece.members) for piece in pieces] == [1, 500, 1]
-    assert packed(pieces, ["f"] * 3, [4] * 3) == [[0, 1], [2]]  # of 8 MB at most
-    assert packed(pieces, ["f", "h", "f"], [4, 2, 4]) == [[0], [1], [2]]
+    buckets = make_buckets(sizes, [1] * len(sizes), ["k"] * len(sizes), [4] * len(sizes), 2)
+    assert [len(bucket.members) for bucket in buckets] == [1, 500, 1]
+    assert group_for_gather(buckets, ["f"] * 3, [4] * 3) == [[0, 1], [2]]  # at most 8 MB
+    assert group_for_gather(buckets, ["f", "h", "f"], [4, 2, 4]) == [[0], [1], [2]]
 
 
-def test_a_large_variable_that_cannot_be_cut_is_one_piece():
-    (piece,) = lay_out([1 << 24], [1], ["k"], [4], 2)  # of 64 MB
-    assert (piece.offsets, piece.sizes, piece.per) == ((0,), (1 << 24,), 1 << 23)
+def test_a_large_variable_that_cannot_be_cut_is_one_bucket():
+    (bucket,) = make_buckets([1 << 24], [1], ["k"], [4], 2)  # 64 MB
+    assert (bucket.offsets, bucket.sizes, bucket.slice_size) == ((0,), (1 << 24,), 1 << 23)
 
 
-def test_a_bucket_ends_before_it_is_too_large_to_be_copied():
-    pieces = lay_out([1 << 19] * 10, [1] * 10, ["k"] * 10, [4] * 10, 2)  # of 2 MB
-    assert [len(piece.members) for piece in pieces] == [4, 4, 2]
+def test_a_bucket_has_a_maximum_size():
+    buckets = make_buckets([1 << 19] * 10, [1] * 10, ["k"] * 10, [4] * 10, 2)  # 2 MB each
+    assert [len(bucket.members) for bucket in buckets] == [4, 4, 2]
 
 
-# What is refused, and what is not.
+# Optimizers that are rejected, and those that are not.
 
 
 class Mine(optimizers.Adam):
@@ -201,7 +201,7 @@ class Mine(optimizers.Adam):
     [optimizers.Lamb(), optimizers.Muon(), optimizers.Adafactor(), Mine(),
      optimizers.LossScaleOptimizer(optimizers.Lamb())],
 )  # fmt: skip
-def test_an_optimizer_that_is_not_known_to_be_elementwise_is_refused_by_name(optimizer):
+def test_an_optimizer_that_is_not_known_to_be_elementwise_is_rejected_by_name(optimizer):
     name = type(getattr(optimizer, "inner_optimizer", optimizer)).__name__
     with pytest.raises(UserError, match=f"{name} is not known to treat each element") as caught:
         check_optimizer(optimizer, [])
@@ -209,15 +209,15 @@ def test_an_optimizer_that_is_not_known_to_be_elementwise_is_refused_by_name(opt
     assert "elementwise = True" in str(caught.value)
 
 
-def test_a_class_that_says_that_it_is_elementwise_is_taken():
-    class Says(Mine):
+def test_a_class_that_declares_itself_elementwise_is_accepted():
+    class Elementwise(Mine):
         elementwise = True
 
-    check_optimizer(Says(), [])
-    check_optimizer(optimizers.LossScaleOptimizer(Says()), [])
+    check_optimizer(Elementwise(), [])
+    check_optimizer(optimizers.LossScaleOptimizer(Elementwise()), [])
 
 
-def test_what_cannot_be_sliced_is_refused():
+def test_optimizers_that_cannot_be_sliced_are_rejected():
     weight = keras.Variable(np.zeros([3], "float32"), name="w")
     built = optimizers.Adam()
     built.build([weight])
@@ -230,7 +230,7 @@ def test_what_cannot_be_sliced_is_refused():
         check_optimizer(optimizers.Adam(), [weight])
 
 
-def test_slots_that_are_made_in_another_way_are_refused():
+def test_slots_that_are_created_in_another_way_are_rejected():
     class Own(optimizers.SGD):
         elementwise = True
 
@@ -241,25 +241,25 @@ def test_slots_that_are_made_in_another_way_are_refused():
     weight, optimizer = keras.Variable(np.zeros([3], "float32")), Own()
     slots = _private_api.built_without_slots(optimizer, [weight])
     with pytest.raises(
-        UserError, match="makes the variable 'own(_\\d+)?/mine' of shape .3,. by itself"
+        UserError, match="creates the variable 'own(_\\d+)?/mine' of shape .3,. itself"
     ):
         check_slots(optimizer, slots)
 
 
-def test_owner_on_one_replica_is_replicated_and_says_so(caplog):
+def test_owner_on_one_replica_is_replicated_with_a_log_line(caplog):
     with caplog.at_level(logging.INFO, "tfbig"):
         assert type(make_updates("owner", Placement())) is Updates
     assert 'model_distribution="owner" on one replica' in caplog.text
 
 
-def test_gradients_that_are_missing_are_told_of_as_keras_does():
+def test_missing_gradients_are_reported_as_in_keras():
     weights = [keras.Variable(np.zeros([3], "float32"), name=name) for name in "ab"]
     optimizer = optimizers.Adam()
     optimizer.build(weights)
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         _private_api.check_gradients(optimizer, [np.zeros(3), None], weights)
-    assert "['b']" in str(told[0].message)
+    assert "['b']" in str(caught[0].message)
     with pytest.raises(ValueError, match="No gradients provided"):
         _private_api.check_gradients(optimizer, [None, None], weights)
 
@@ -272,7 +272,7 @@ def test_gradients_that_are_missing_are_told_of_as_keras_does():
         (dict(clipvalue=3.5), [[3.0, 3.5], [0.5]]),
     ],
 )
-def test_clipping_is_that_of_the_optimizer(limits, expected):
+def test_clipping_uses_the_limits_of_the_optimizer(limits, expected):
     gradients = [tf.constant([3.0, 4.0]), tf.constant([0.5])]
     optimizer = optimizers.LossScaleOptimizer(optimizers.SGD(**limits))
     assert _private_api.clips(optimizer)

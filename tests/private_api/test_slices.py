@@ -73,7 +73,7 @@ def test_slice_rule_is_kerass_own(i):
         scalars = [tf.convert_to_tensor(v) for v in rule.scalars]
         values, own, new = rule.update(values, tf.constant(gradient), own, scalars)
         if sliced.use_ema:
-            own[rule.place_of_average] = rule.average(values, own, scalars)[rule.place_of_average]
+            own[rule.average_index] = rule.average(values, own, scalars)[rule.average_index]
         for scalar, value in zip(rule.scalars, new, strict=True):
             _private_api.assign_in_replica(scalar, value)
     np.testing.assert_allclose(values, variables[0].numpy()[0], rtol=1e-6)

@@ -210,10 +210,10 @@ class SliceRule:
         own = {id(slot): shape_only_variable([size], slot.dtype) for slot in slots[member]}
         known = {id(slot) for group in slots for slot in group}
         self._slots = list(own.values())
-        self.place_of_average = None  # among the slots
+        self.average_index = None  # among the slots
         if inner.use_ema:
             average = inner._model_variables_moving_average[member]
-            self.place_of_average = list(own).index(id(average))
+            self.average_index = list(own).index(id(average))
         # Inside of a LossScaleOptimizer, Keras does not list all of them (Nadam's product).
         attributes = [v for v in inner.__dict__.values() if isinstance(v, keras.Variable)]
         scalars = {id(v): v for v in [*inner.variables, *attributes] if id(v) not in known}

@@ -1,1 +1,1 @@
-"""Optimizer state in slices, each at the replica that owns it (ZeRO stage 1)."""
+"""Optimizer state in slices, one for each replica, which owns it (ZeRO stage 1)."""

@@ -1,4 +1,4 @@
-"""Which optimizers an owner can update slices with; all others are refused by name."""
+"""Checks that an optimizer can update slices of variables; others are rejected by name."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.layers.rows import shard_of
 
-# What they do to an element of a variable depends on that element's gradient and slots alone.
+# Their update of an element depends only on the gradient and the slots of that element.
 ELEMENTWISE = (
     optimizers.SGD,
     optimizers.Adam,
@@ -24,10 +24,10 @@ ELEMENTWISE = (
 
 
 def check_optimizer(optimizer: Any, variables: list) -> None:
-    """Refuses what slices cannot be updated with, before anything is made.
+    """Checks that an optimizer can update slices, before any variable is created.
 
     Raises:
-        UserError: one line that says what to write instead.
+        UserError: it cannot; the message says what to write instead.
     """
     inner = _private_api.unwrapped(optimizer)
     name = type(inner).__name__
@@ -35,50 +35,49 @@ def check_optimizer(optimizer: Any, variables: list) -> None:
         listed = ", ".join(kind.__name__ for kind in ELEMENTWISE)
         raise UserError(
             f'model_distribution="owner" updates slices of variables, and {name} is not known to '
-            f"treat each element by itself; use one of {listed}, write "
-            'model_distribution="replicated", or declare `elementwise = True` in a class of your '
-            "own whose update_step does."
+            f"treat each element independently; use one of {listed}, write "
+            'model_distribution="replicated", or declare `elementwise = True` in your own class '
+            "if its update_step does."
         )
     if optimizer.built or inner.built:
         raise UserError(
-            f'model_distribution="owner": the optimizer {name} has been built already, with slots '
-            "that are whole on every replica; pass a function that builds and compiles the model, "
-            "and leave optimizer.build() and fit() out of it."
+            f'model_distribution="owner": the optimizer {name} has been built already, with '
+            "complete slots on every replica; pass a function that builds and compiles the model, "
+            "and do not call optimizer.build() or fit() in it."
         )
     if inner.gradient_accumulation_steps:
         steps = inner.gradient_accumulation_steps
         raise UserError(
             f"optimizer gradient_accumulation_steps={steps}: Keras's own accumulation fails under "
-            f"tf.distribute; leave it None and write RunConfig(accumulation_steps={steps})."
+            f"tf.distribute; keep it None and write RunConfig(accumulation_steps={steps})."
         )
     for variable in variables:
         if shard_of(variable):
             raise UserError(
-                f'model_distribution="owner" updates slices of whole gradients, and '
+                f'model_distribution="owner" updates slices of complete gradients, but '
                 f"{variable.path!r} is a table of a ShardedEmbedding, whose gradient is never "
-                "whole; write "
-                'model_distribution="replicated", or use keras.layers.Embedding.'
+                'complete; write model_distribution="replicated", or use keras.layers.Embedding.'
             )
         if _private_api.is_overwritten_by_gradient(inner, variable):
             raise UserError(
                 f'model_distribution="owner": the variable {variable.path!r} is overwritten with '
-                "its gradient (float8 training), which is no update of slices; write "
+                "its gradient (float8 training), which slices cannot be; write "
                 'model_distribution="replicated".'
             )
 
 
 def check_slots(optimizer: Any, slots: list[list]) -> None:
-    """Refuses an optimizer that keeps its slots in another way than Keras's own do.
+    """Checks that an optimizer creates its slots in the same way as Keras's own optimizers.
 
     Raises:
-        UserError: a variable that is no scalar was not made by `add_optimizer_variables`.
+        UserError: a variable that is not a scalar was not created by `add_optimizer_variables`.
     """
     known = {id(slot) for own in slots for slot in own}
     for variable in _private_api.unwrapped(optimizer).variables:
         if id(variable) not in known and variable.shape.rank:
             raise UserError(
-                f"{type(optimizer).__name__} makes the variable {variable.path!r} of shape "
-                f"{tuple(variable.shape)} by itself, which an owner cannot slice; make slots with "
+                f"{type(optimizer).__name__} creates the variable {variable.path!r} of shape "
+                f"{tuple(variable.shape)} itself, so it cannot be sliced; create slots with "
                 "self.add_optimizer_variables(variables, name) in build, one for each variable, "
                 "and keep them in a list."
             )

@@ -1,4 +1,4 @@
-"""One update by owners: sum into slices, update by Keras's rule, gather; traced in a replica."""
+"""One update by owners, traced in each replica: sum gradients into slices, update, gather."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,21 +7,22 @@ import keras
 import tensorflow as tf
 
 from tfbig import _private_api
-from tfbig.placement.owner.layout import Piece, packed
-from tfbig.placement.owner.slots import PieceSlot
+from tfbig.placement.owner.layout import Bucket, group_for_gather
+from tfbig.placement.owner.slots import BucketSlot
 from tfbig.placement.placement import Placement
 
 
 class OwnerStep:
-    """The trace of an update, which is thrown away with it.
+    """The update of all slices, for one trace of a replica.
 
     Args:
-        placement: where.
-        optimizer: built without slots.
-        variables: all that it was built for.
-        slots: what it would have; they give the rule its names.
-        pieces, stored: how the variables are cut, and each piece's slots.
-        compiled: compile the update of each slice with XLA.
+        placement: the placement of the replicas.
+        optimizer: a Keras optimizer that was built without slots.
+        variables: all variables that it was built for.
+        slots: the slots that Keras would create, by variable; the update rule needs their names.
+        buckets: how the variables are cut into slices.
+        stored: the slots of each bucket.
+        compiled: whether to compile the update of each slice with XLA.
     """
 
     def __init__(
@@ -30,8 +31,8 @@ class OwnerStep:
         optimizer: Any,
         variables: list,
         slots: list[list],
-        pieces: list[Piece],
-        stored: list[list[PieceSlot]],
+        buckets: list[Bucket],
+        stored: list[list[BucketSlot]],
         *,
         compiled: bool,
     ):
@@ -39,77 +40,85 @@ class OwnerStep:
         self._optimizer, self._inner = optimizer, _private_api.unwrapped(optimizer)
         self._variables, self._slots, self._stored = variables, slots, stored
         self._compiled = compiled
-        self._rules: dict = {}  # by what makes pieces' rules the same
+        self._rules: dict = {}  # by kind and slice size
         self._replica = int(tf.get_static_value(placement.replica()))
         self._replicas = placement.num_replicas
-        self._pieces = pieces
-        self._updated: Any = None  # None: always, or a bool scalar
-        self._scalars: list | None = None  # their new values, once a piece has been updated
-        self._due: Any = None  # whether averages overwrite the weights now; None: never
+        self._buckets = buckets
+        self._updated: Any = None  # a bool scalar: whether to update; None: always
+        self._scalars: list | None = None  # the new values, once a bucket has been updated
+        # A bool scalar: whether averages overwrite the weights in this update; None: never.
+        self._overwrites_now: Any = None
 
     def apply(self, gradients: list, variables: list) -> None:
-        """Updates variables by gradients that are what this replica adds to the sum of all."""
+        """Updates variables, given the gradients of this replica, which are summed over all.
+
+        Args:
+            gradients: the gradient of each variable, or None.
+            variables: the variables that are trained now.
+        """
         _private_api.check_gradients(self._optimizer, gradients, variables)
-        place = {id(variable): i for i, variable in enumerate(self._variables)}
-        whole: list = [None] * len(self._variables)
+        index = {id(variable): i for i, variable in enumerate(self._variables)}
+        complete: list = [None] * len(self._variables)
         for gradient, variable in zip(gradients, variables, strict=True):
-            whole[place[id(variable)]] = gradient
-        missing = {i for i, gradient in enumerate(whole) if gradient is None}
-        touched = [i for i, p in enumerate(self._pieces) if not missing.issuperset(p.members)]
+            complete[index[id(variable)]] = gradient
+        missing = {i for i, gradient in enumerate(complete) if gradient is None}
+        trained = [i for i, b in enumerate(self._buckets) if not missing.issuperset(b.members)]
         averaged = bool(self._inner.use_ema)
         overwrites = averaged and bool(self._inner.ema_overwrite_frequency)
-        # Those with a gradient first: they tell the scalars that the others may need.
-        order = list(touched)
+        # Buckets with a gradient first: their update yields the scalars that the others may need.
+        order = list(trained)
         if averaged:
-            order += [i for i in range(len(self._pieces)) if i not in set(touched)]
-        decide = self._optimizer is not self._inner or _private_api.clips(self._inner)
-        slices: list = [None] * len(self._pieces)
+            order += [i for i in range(len(self._buckets)) if i not in set(trained)]
+        # Clipping and the check for finite gradients need the sums of all buckets.
+        needs_all_sums = self._optimizer is not self._inner or _private_api.clips(self._inner)
+        slices: list = [None] * len(self._buckets)
         divisor = self._inner.loss_scale_factor
-        # Rows are changed in their place, which would take a copy of the whole variable while the
-        # backward pass still reads it.
-        done = [gradient for gradient in gradients if gradient is not None]
-        if decide:  # by the whole gradient, so no piece can be updated before all are there
-            for i in touched:
-                with tf.control_dependencies(done):
-                    slices[i] = self._sum(self._pieces[i], whole)
-                done = [slices[i]]
-            slices, divisor = self._prepared(slices, missing)
-        for pack in self._packs(order):
-            with tf.control_dependencies(done):  # one pack at a time: its temporaries are freed
-                if not decide:
-                    for i in pack:
-                        slices[i] = self._sum(self._pieces[i], whole)
-                done = self._update(pack, slices, missing, divisor, overwrites)
-        with tf.control_dependencies(done):
-            self._finish()
+        # Wait for the backward pass: rows are updated in place, and while the backward pass reads
+        # a variable, that would copy all of it.
+        previous = [gradient for gradient in gradients if gradient is not None]
+        if needs_all_sums:
+            for i in trained:
+                with tf.control_dependencies(previous):
+                    slices[i] = self._sum(self._buckets[i], complete)
+                previous = [slices[i]]
+            slices, divisor = self._check_and_clip(slices, missing)
+        for group in self._groups(order):
+            # One group after the other, so that the temporaries of each are freed.
+            with tf.control_dependencies(previous):
+                if not needs_all_sums:
+                    for i in group:
+                        slices[i] = self._sum(self._buckets[i], complete)
+                previous = self._update_group(group, slices, missing, divisor, overwrites)
+        with tf.control_dependencies(previous):
+            self._assign_scalars()
 
-    def _packs(self, order: list[int]) -> list[list[int]]:
-        pieces = [self._pieces[i] for i in order]
-        dtypes = [piece.kind[0] for piece in pieces]
+    def _groups(self, order: list[int]) -> list[list[int]]:
+        buckets = [self._buckets[i] for i in order]
+        dtypes = [bucket.kind[0] for bucket in buckets]
         sizes = [tf.as_dtype(dtype).size for dtype in dtypes]
-        return [[order[i] for i in pack] for pack in packed(pieces, dtypes, sizes)]
+        return [[order[i] for i in group] for group in group_for_gather(buckets, dtypes, sizes)]
 
-    def _sum(self, piece: Piece, gradients: list) -> tf.Tensor | None:
-        """This replica's slice of the gradients' sum; None if there is no gradient."""
-        if all(gradients[member] is None for member in piece.members):
+    def _sum(self, bucket: Bucket, gradients: list) -> tf.Tensor | None:
+        """This replica's slice of the sum of gradients; None if the bucket has no gradient."""
+        if all(gradients[member] is None for member in bucket.members):
             return None
-        dtype, parts = piece.kind[0], []
-        for member, offset, size in zip(piece.members, piece.offsets, piece.sizes, strict=True):
+        dtype, parts = bucket.kind[0], []
+        for member, offset, size in zip(bucket.members, bucket.offsets, bucket.sizes, strict=True):
             if gradients[member] is None:
                 parts.append(tf.zeros([size], dtype))
             else:
                 parts.append(tf.reshape(gradients[member], [-1])[offset : offset + size])
-        lacking = piece.per * self._replicas - sum(piece.sizes)
-        if lacking:
-            parts.append(tf.zeros([lacking], dtype))
+        padding = bucket.slice_size * self._replicas - sum(bucket.sizes)
+        if padding:
+            parts.append(tf.zeros([padding], dtype))
         rows = parts[0] if len(parts) == 1 else tf.concat(parts, 0)
-        return self._placement.scatter_sum(tf.reshape(rows, [self._replicas, piece.per]))
+        return self._placement.scatter_sum(tf.reshape(rows, [self._replicas, bucket.slice_size]))
 
-    def _prepared(self, slices: list, missing: set[int]) -> tuple[list, Any]:
-        """Decides whether to update, and clips.
+    def _check_and_clip(self, slices: list, missing: set[int]) -> tuple[list, Any]:
+        """Decides whether to update at all, and clips the gradients.
 
         Returns:
-            Slices of gradients, and what they are still to be divided by, or None.
+            Slices of gradients, and the divisor that still has to be applied to them, or None.
         """
         present = [i for i, gradient in enumerate(slices) if gradient is not None]
         divisor = self._inner.loss_scale_factor
@@ -127,25 +136,25 @@ class OwnerStep:
         if self._inner.clipvalue:
             clipped = _private_api.clipped(self._inner, [slices[i] for i in present])
         else:
-            factors = self._factors(slices, present, missing)
-            clipped = [slices[i] * self._spread(self._pieces[i], factors) for i in present]
+            factors = self._clip_factors(slices, present, missing)
+            clipped = [slices[i] * self._spread(self._buckets[i], factors) for i in present]
         for i, gradient in zip(present, clipped, strict=True):
             slices[i] = gradient
         return slices, None
 
-    def _factors(self, slices: list, present: list[int], missing: set[int]) -> dict:
-        """What clipping by norms multiplies each variable's gradient by.
+    def _clip_factors(self, slices: list, present: list[int], missing: set[int]) -> dict:
+        """The factor by which clipping by norm multiplies the gradient of each variable.
 
-        It depends on the gradients' norms alone, so Keras is asked what it would make of gradients
-        that are single numbers, those norms.
+        It depends only on the norms of the gradients, so Keras clips the norms, as if each were a
+        gradient with a single element.
         """
-        members = [m for i in present for m in self._pieces[i].members if m not in missing]
+        members = [m for i in present for m in self._buckets[i].members if m not in missing]
         squares = dict.fromkeys(members, tf.zeros([]))
         for i in present:
-            at = 0
-            for member, start, stop in self._pieces[i].cut(self._replica):
-                part = tf.cast(slices[i][at : at + stop - start], tf.float32)
-                at += stop - start
+            position = 0
+            for member, start, stop in self._buckets[i].ranges(self._replica):
+                part = tf.cast(slices[i][position : position + stop - start], tf.float32)
+                position += stop - start
                 if member not in missing:
                     squares[member] += tf.reduce_sum(tf.square(part))
         (total,) = self._placement.reduce_sum([tf.stack(list(squares.values()))])
@@ -154,86 +163,86 @@ class OwnerStep:
         factors = [tf.math.divide_no_nan(c, n) for c, n in zip(clipped, norms, strict=True)]
         return dict(zip(squares, factors, strict=True))
 
-    def _spread(self, piece: Piece, factors: dict) -> tf.Tensor:
-        """The factor of each element of this replica's slice of a piece, or of all of them."""
-        if len(piece.members) == 1:
-            return tf.cast(factors[piece.members[0]], piece.kind[0])
-        parts, left = [], piece.per
-        for member, start, stop in piece.cut(self._replica):
-            left -= stop - start
+    def _spread(self, bucket: Bucket, factors: dict) -> tf.Tensor:
+        """The factor of each element of this replica's slice, or one factor for all elements."""
+        if len(bucket.members) == 1:
+            return tf.cast(factors[bucket.members[0]], bucket.kind[0])
+        parts, padding = [], bucket.slice_size
+        for member, start, stop in bucket.ranges(self._replica):
+            padding -= stop - start
             parts.append(tf.fill([stop - start], factors.get(member, tf.zeros([]))))
-        return tf.cast(tf.concat([*parts, tf.zeros([left])], 0), piece.kind[0])
+        return tf.cast(tf.concat([*parts, tf.zeros([padding])], 0), bucket.kind[0])
 
-    def _update(self, pack: list[int], gradients, missing, divisor, overwrites) -> list:
-        """Updates the slices of a pack of pieces; returns what the next pack is to wait for."""
-        mine, writes = [], []
-        for i in pack:
-            weights = self._slice(self._pieces[i], self._variables)
+    def _update_group(self, group: list[int], gradients, missing, divisor, overwrites) -> list:
+        """Updates the buckets of a group; returns the operations that the next group waits for."""
+        new_slices, writes = [], []
+        for i in group:
+            weights = self._slice(self._buckets[i], self._variables)
             new, new_slots = self._update_slice(i, weights, gradients[i], missing, divisor)
             for stored, value in zip(self._stored[i], new_slots, strict=True):
                 writes.append(_private_api.assign_in_replica(stored.variable, value))
             if overwrites:
-                place = self._rule_of(self._pieces[i])[0].place_of_average
-                new = tf.where(self._is_due(), new_slots[place], new)
-            mine.append(new)
-        if not overwrites and all(gradients[i] is None for i in pack):
-            return writes  # averages of weights that stay as they are
-        together = mine[0] if len(mine) == 1 else tf.concat(mine, 0)
-        together = tf.ensure_shape(together, [sum(self._pieces[i].per for i in pack)])
-        gathered = self._placement.gather_rows(together)
+                average = self._rule_of(self._buckets[i])[0].average_index
+                new = tf.where(self._averages_overwrite(), new_slots[average], new)
+            new_slices.append(new)
+        if not overwrites and all(gradients[i] is None for i in group):
+            return writes  # only the averages have changed, not the weights
+        local = new_slices[0] if len(new_slices) == 1 else tf.concat(new_slices, 0)
+        local = tf.ensure_shape(local, [sum(self._buckets[i].slice_size for i in group)])
+        gathered = self._placement.gather_rows(local)
         gathered = tf.reshape(gathered, [self._replicas, -1])
         start = 0
-        for i in pack:
-            piece = self._pieces[i]
-            flat = tf.reshape(gathered[:, start : start + piece.per], [-1])
-            start += piece.per
+        for i in group:
+            bucket = self._buckets[i]
+            flat = tf.reshape(gathered[:, start : start + bucket.slice_size], [-1])
+            start += bucket.slice_size
             for member, offset, first, size in zip(
-                piece.members, piece.offsets, piece.starts, piece.sizes, strict=True
+                bucket.members, bucket.offsets, bucket.starts, bucket.sizes, strict=True
             ):
                 changed = member not in missing
                 if not (changed or overwrites):
                     continue
                 variable = self._variables[member]
-                value, whole = flat[first : first + size], variable.shape.num_elements()
-                if size == whole:
+                value, elements = flat[first : first + size], variable.shape.num_elements()
+                if size == elements:
                     value = tf.reshape(value, variable.shape)
                     value = self._constrained(variable, value, changed)
                     writes.append(_private_api.assign_in_replica(variable, value))
                 else:
-                    width = whole // variable.shape[0]
+                    width = elements // variable.shape[0]
                     value = tf.reshape(value, [size // width, *variable.shape[1:]])
                     row = offset // width
                     writes.append(_private_api.assign_rows_in_replica(variable, row, value))
         return writes
 
     def _update_slice(self, i: int, weights, gradient, missing, divisor) -> tuple[Any, list]:
-        piece, stored = self._pieces[i], self._stored[i]
-        rule, update = self._rule_of(piece)
+        bucket, stored = self._buckets[i], self._stored[i]
+        rule, update = self._rule_of(bucket)
         slots = [tf.convert_to_tensor(slot.variable) for slot in stored]
         scalars = [tf.convert_to_tensor(variable) for variable in rule.scalars]
         mask = None
         if gradient is not None:
             if divisor is not None:
                 gradient = _divided(gradient, divisor)
-            if not missing.isdisjoint(piece.members):
-                mask = self._mask(piece, missing)
+            if not missing.isdisjoint(bucket.members):
+                mask = self._mask(bucket, missing)
         new, new_slots, new_scalars = update(weights, gradient, slots, scalars, self._updated, mask)
         if gradient is not None and self._scalars is None:
             self._scalars = new_scalars
             self._rule = rule
         return new, new_slots
 
-    def _rule_of(self, piece: Piece) -> tuple[_private_api.SliceRule, Callable]:
-        """The rule of all pieces of the same kind and size, so that it is compiled once."""
-        key = (piece.kind, piece.per)
+    def _rule_of(self, bucket: Bucket) -> tuple[_private_api.SliceRule, Callable]:
+        """The update rule, shared by buckets of the same kind and size, so it is compiled once."""
+        key = (bucket.kind, bucket.slice_size)
         if key not in self._rules:
             rule = _private_api.SliceRule(
                 self._inner,
                 self._slots,
-                member=piece.members[0],
-                size=piece.per,
-                dtype=piece.kind[0],
-                decays=piece.kind[1],
+                member=bucket.members[0],
+                size=bucket.slice_size,
+                dtype=bucket.kind[0],
+                decays=bucket.kind[1],
             )
             function = lambda *arguments: _updated_slice(rule, *arguments)  # noqa: E731
             if self._compiled:
@@ -241,8 +250,8 @@ class OwnerStep:
             self._rules[key] = (rule, function)
         return self._rules[key]
 
-    def _finish(self) -> None:
-        """Assigns what is no slot: counters, and the loss scale."""
+    def _assign_scalars(self) -> None:
+        """Assigns the optimizer's variables that are not slots: counters and the loss scale."""
         for variable, value in zip(self._rule.scalars, self._scalars, strict=True):
             if value is not None:
                 _private_api.assign_in_replica(variable, value)
@@ -253,58 +262,64 @@ class OwnerStep:
             for variable, value in zip(variables, new, strict=True):
                 _private_api.assign_in_replica(variable, value)
 
-    def _slice(self, piece: Piece, tensors: list) -> tf.Tensor:
-        """This replica's slice of the piece of tensors; None is zeros."""
-        dtype, parts, size = piece.kind[0], [], 0
-        for member, start, stop in piece.cut(self._replica):
+    def _slice(self, bucket: Bucket, tensors: list) -> tf.Tensor:
+        """This replica's slice of a bucket of tensors, in which None stands for zeros."""
+        dtype, parts, size = bucket.kind[0], [], 0
+        for member, start, stop in bucket.ranges(self._replica):
             size += stop - start
             if tensors[member] is None:
                 parts.append(tf.zeros([stop - start], dtype))
             else:
                 flat = tf.reshape(tf.convert_to_tensor(tensors[member]), [-1])
                 parts.append(flat if stop - start == flat.shape[0] else flat[start:stop])
-        if size < piece.per:
-            parts.append(tf.zeros([piece.per - size], dtype))
+        if size < bucket.slice_size:
+            parts.append(tf.zeros([bucket.slice_size - size], dtype))
         return parts[0] if len(parts) == 1 else tf.concat(parts, 0)
 
-    def _mask(self, piece: Piece, missing: set[int]) -> tf.Tensor:
-        """Where this replica's slice has gradients."""
+    def _mask(self, bucket: Bucket, missing: set[int]) -> tf.Tensor:
+        """A bool tensor: whether each element of this replica's slice has a gradient."""
         parts = [
             tf.fill([stop - start], member not in missing)
-            for member, start, stop in piece.cut(self._replica)
+            for member, start, stop in bucket.ranges(self._replica)
         ]
-        left = piece.per - sum(stop - start for _, start, stop in piece.cut(self._replica))
-        return tf.concat([*parts, tf.fill([left], False)], 0)
+        padding = bucket.slice_size - sum(
+            stop - start for _, start, stop in bucket.ranges(self._replica)
+        )
+        return tf.concat([*parts, tf.fill([padding], False)], 0)
 
-    def _is_due(self) -> tf.Tensor:
-        if self._due is None:
-            place = next(k for k, v in enumerate(self._rule.scalars) if v is self._inner.iterations)
-            updates = self._scalars[place]
+    def _averages_overwrite(self) -> tf.Tensor:
+        """Whether the averages overwrite the weights in this update (ema_overwrite_frequency)."""
+        if self._overwrites_now is None:
+            index = next(k for k, v in enumerate(self._rule.scalars) if v is self._inner.iterations)
+            updates = self._scalars[index]
             every = self._inner.ema_overwrite_frequency
-            self._due = (updates > 0) & (updates % every == 0)
-        return self._due
+            self._overwrites_now = (updates > 0) & (updates % every == 0)
+        return self._overwrites_now
 
     def _constrained(self, variable: Any, value: tf.Tensor, changed: bool) -> tf.Tensor:
-        """A whole variable's constraint, where Keras applies it."""
+        """Applies the constraint of a complete variable in the same updates as Keras does."""
         constraint = getattr(variable, "constraint", None)
         if constraint is None:
             return value
         if changed and self._updated is None:
             return constraint(value)
         applies = self._updated if changed else tf.constant(False)
-        if self._due is not None:
-            applies |= self._due
+        if self._overwrites_now is not None:
+            applies |= self._overwrites_now
         return tf.where(applies, constraint(value), value)
 
 
 def _updated_slice(rule, weights, gradient, slots, scalars, updated, mask):
-    """A slice after an update: its weights, slots and the optimizer's scalars; pure.
+    """Returns a slice's new weights, new slots and the optimizer's new scalars; a pure function.
 
     Args:
         rule: a SliceRule.
-        gradient: None: the slice has none, and only its average is updated.
-        updated: a bool scalar; where it is false all stays as it was. None: true.
-        mask: bool, where the slice has a gradient; None: everywhere.
+        weights: the slice of the weights, [slice_size].
+        gradient: the slice of the gradient; None: only the slice's average is updated.
+        slots: the slices of the slots.
+        scalars: the optimizer's variables that are not slots.
+        updated: a bool scalar; if it is False, everything stays unchanged. None: True.
+        mask: whether each element has a gradient; None: all have one.
     """
 
     def update():
@@ -314,7 +329,7 @@ def _updated_slice(rule, weights, gradient, slots, scalars, updated, mask):
         if mask is not None:
             new = tf.where(mask, new, weights)
             new_slots = [tf.where(mask, n, s) for n, s in zip(new_slots, slots, strict=True)]
-        average = rule.place_of_average
+        average = rule.average_index
         if average is not None:
             averaged = rule.average(new, new_slots, scalars)
             new_slots[average] = averaged[average]

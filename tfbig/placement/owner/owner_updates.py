@@ -1,8 +1,8 @@
-"""Owner: each replica owns a slice of the optimizer's state and updates its slice of the weights.
+"""Owner: each replica owns a slice of the optimizer's state and updates that slice of the weights.
 
 ZeRO stage 1: Rajbhandari et al., "ZeRO: memory optimizations toward training trillion parameter
-models", 2020, https://arxiv.org/abs/1910.02054. A replica gets its slice of the summed gradients,
-updates the slices that are its own, and the new weights are gathered.
+models", 2020, https://arxiv.org/abs/1910.02054. Each replica receives its slice of the summed
+gradients and updates its slice of the weights; then all replicas gather the new weights.
 """
 
 import logging
@@ -11,13 +11,14 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from typing_extensions import override
 
 from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.placement.owner.checks import check_optimizer, check_slots
-from tfbig.placement.owner.layout import Piece, lay_out
+from tfbig.placement.owner.layout import Bucket, make_buckets
 from tfbig.placement.owner.owner_step import OwnerStep
-from tfbig.placement.owner.slots import Exchange, Part, PieceSlot, SlicedSlot
+from tfbig.placement.owner.slots import BucketSlot, Exchange, SlicedSlot, SlotRange
 from tfbig.placement.placement import Placement
 from tfbig.programs.updates import Updates
 
@@ -25,7 +26,15 @@ log = logging.getLogger("tfbig")
 
 
 def make_updates(model_distribution: str, placement: Placement) -> Updates:
-    """From RunConfig.model_distribution to how updates are carried out."""
+    """Returns how updates are carried out, given RunConfig.model_distribution.
+
+    Args:
+        model_distribution: "replicated" or "owner".
+        placement: the placement of the run.
+
+    Raises:
+        UserError: the placement cannot train with model_distribution="owner".
+    """
     if model_distribution == "replicated":
         return placement.updates()
     if placement.owner_obstacle is not None:
@@ -34,22 +43,20 @@ def make_updates(model_distribution: str, placement: Placement) -> Updates:
             f"{placement.owner_obstacle}."
         )
     if placement.num_replicas == 1:
-        log.info(
-            'model_distribution="owner" on one replica, which owns all: the same as "replicated"'
-        )
+        log.info('model_distribution="owner" on one replica has the same effect as "replicated"')
         return Updates()
     return OwnerUpdates(placement)
 
 
 class OwnerUpdates(Updates):
-    """Each replica holds, and updates by, a slice of the optimizer's state.
+    """Each replica holds a slice of the optimizer's state and updates that slice of the weights.
 
-    Works with optimizers whose update rule is elementwise, by their own rule: what they do to a
-    variable they do to its slices. What is not elementwise is decided by what all slices tell
-    together (clipping, the finite check) or done on whole variables (constraints).
+    This works for optimizers whose update rule is elementwise: their own rule is applied to slices
+    instead of variables. Steps that are not elementwise use sums over all slices (clipping, the
+    check for finite gradients) or complete variables (constraints).
 
     Args:
-        placement: of two or more replicas.
+        placement: a placement with two or more replicas.
     """
 
     reduces = True
@@ -57,14 +64,19 @@ class OwnerUpdates(Updates):
 
     def __init__(self, placement: Placement):
         self._placement, self._exchange = placement, Exchange(placement)
-        self._pieces: list[Piece] = []
-        self._stored: list[list[PieceSlot]] = []  # by piece, in the order in which Keras makes them
+        self._buckets: list[Bucket] = []
+        self._stored: list[list[BucketSlot]] = []  # by bucket, in Keras's order
         self._slots: dict[str, SlicedSlot] = {}
-        # A model_fn makes its optimizer anew in each trace; all of them share what is stored.
+        # A model_fn creates a new optimizer in each trace; all of them share the stored slots.
         self._built: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
+    @override
     def build(self, optimizer: Any, variables: list) -> None:
-        """Makes an optimizer's variables, its slots in slices.
+        """Creates an optimizer's variables, with its slots in slices.
+
+        Args:
+            optimizer: a Keras optimizer that has not been built.
+            variables: the variables that it will update.
 
         Raises:
             UserError: its update is not known to be elementwise.
@@ -77,87 +89,98 @@ class OwnerUpdates(Updates):
             for v, own in zip(variables, slots, strict=True)
             for decays in [_private_api.is_decayed(optimizer, v)]
         ]
-        if not self._pieces:
-            self._pieces = lay_out(
+        if not self._buckets:
+            self._buckets = make_buckets(
                 [v.shape.num_elements() for v in variables],
                 [_rows(v) for v in variables],
                 kinds,
                 [tf.as_dtype(dtype).size for dtype, _, _ in kinds],
                 self._placement.num_replicas,
             )
-            self._stored = [self._store(piece, slots[piece.members[0]]) for piece in self._pieces]
+            self._stored = [
+                self._store(bucket, slots[bucket.members[0]]) for bucket in self._buckets
+            ]
             self._report(slots, variables)
         self._attach(slots)
         self._built[optimizer] = (slots, list(variables))
 
+    @override
     def apply(self, optimizer: Any, gradients: list, variables: list) -> None:
-        slots, known = self._built[optimizer]
+        slots, built_for = self._built[optimizer]
         step = OwnerStep(
             self._placement,
             optimizer,
-            known,
+            built_for,
             slots,
-            self._pieces,
+            self._buckets,
             self._stored,
             compiled=self.compiled,
         )
         step.apply(gradients, variables)
 
+    @override
     def finalize(self, optimizer: Any, variables: list) -> None:
-        del variables  # the optimizer knows them, with their averages
+        del variables  # the optimizer has them, with their averages
         for variable, average in _private_api.averages(optimizer):
             variable.assign(average.numpy())
 
+    @override
     def slots(self) -> dict[str, SlicedSlot]:
         return dict(self._slots)
 
-    def _store(self, piece: Piece, slots: list) -> list[PieceSlot]:
+    def _store(self, bucket: Bucket, slots: list) -> list[BucketSlot]:
         return [
-            PieceSlot(
+            BucketSlot(
                 self._placement,
                 self._exchange,
-                piece,
-                lambda slot=slot: _private_api.initial_value(slot, [piece.per]),
+                bucket,
+                lambda slot=slot: _private_api.initial_value(slot, [bucket.slice_size]),
                 name=f"slice_of_{slot.name}",
             )
             for slot in slots
         ]
 
     def _attach(self, slots: list[list]) -> None:
-        """Gives an optimizer's slots what they read and assign."""
+        """Sets the values of an optimizer's slots to views of the stored slices."""
         by_variable: list[list] = [[] for _ in slots]
-        for piece, stored in zip(self._pieces, self._stored, strict=True):
-            for member, start, size in zip(piece.members, piece.starts, piece.sizes, strict=True):
+        for bucket, stored in zip(self._buckets, self._stored, strict=True):
+            for member, start, size in zip(
+                bucket.members, bucket.starts, bucket.sizes, strict=True
+            ):
                 by_variable[member].append((stored, start, size))
-        for own, places in zip(slots, by_variable, strict=True):
+        for own, ranges in zip(slots, by_variable, strict=True):
             for k, slot in enumerate(own):
-                parts = [Part(stored[k], start, size) for stored, start, size in places]
-                whole = self._slots.setdefault(slot.path, SlicedSlot(parts, slot.shape))
-                _private_api.set_value(slot, whole)
+                parts = [SlotRange(stored[k], start, size) for stored, start, size in ranges]
+                sliced = self._slots.setdefault(slot.path, SlicedSlot(parts, slot.shape))
+                _private_api.set_value(slot, sliced)
 
     def _report(self, slots: list[list], variables: list) -> None:
         replicas = self._placement.num_replicas
         parameters = sum(_bytes(v) for v in variables)
-        whole = sum(_bytes(slot) for own in slots for slot in own)
+        replicated = sum(_bytes(slot) for own in slots for slot in own)
         sliced = sum(slot.bytes for stored in self._stored for slot in stored)
         log.info(
             "owner: each of %d replicas holds %s of parameters, %s of gradients and %s of "
             "optimizer state (replicated: %s)",
-            replicas, _shown(parameters), _shown(parameters), _shown(sliced), _shown(whole),
-        )  # fmt: skip
+            replicas,
+            _readable(parameters),
+            _readable(parameters),
+            _readable(sliced),
+            _readable(replicated),
+        )
 
 
 def _rows(variable) -> int:
-    """Into how many parts a variable may be cut: one with a constraint is changed as a whole."""
-    whole = variable.constraint is not None or not variable.shape.rank
-    return 1 if whole else variable.shape[0]
+    """The most parts that a variable may be cut into; a constraint needs the complete variable."""
+    uncut = variable.constraint is not None or not variable.shape.rank
+    return 1 if uncut else variable.shape[0]
 
 
 def _bytes(variable) -> int:
     return variable.shape.num_elements() * tf.as_dtype(variable.dtype).size
 
 
-def _shown(size: int) -> str:
+def _readable(size: int) -> str:
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= factor:
             return f"{size / factor:.3g} {unit}"
