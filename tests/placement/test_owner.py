@@ -52,7 +52,9 @@ def trained(request, tmp_path_factory):
         ended, files = tmp_path_factory.mktemp("trained"), tmp_path_factory.mktemp("files")
         call = harness.call_workers if devices == "workers" else harness.call
         names = [
-            n for n in owner_runs.BUILDS if devices == "one" or dict(devices=devices, name=n) in params
+            n
+            for n in owner_runs.BUILDS
+            if devices == "one" or dict(devices=devices, name=n) in params
         ]
         call(owner_runs.train_all, files, str(ended), names, *_RUNS[devices], timeout=400)
         return ended
@@ -117,7 +119,9 @@ def test_the_runs_cover_missing_gradients_and_loss_scaling(trained):
     ],
     ids=["owner", "replicated"],
 )
-def test_a_checkpoint_is_loaded_completely_with_any_number_of_owners_or_none(first, others, tmp_path):
+def test_a_checkpoint_is_loaded_completely_with_any_number_of_owners_or_none(
+    first, others, tmp_path
+):
     """All runs read the checkpoint of two owners; owners read the checkpoint of one device."""
     runs = {}
     for run in (first, *others):
