@@ -9,7 +9,7 @@ help:
 	@echo 'make train   train a classifier on handwritten digits'
 	@echo 'make test    run the tests, 20 minutes on two cores'
 	@echo 'make test-slow   run those that take long; make test-long those that take longest'
-	@echo 'make lint    check style, formatting and types'
+	@echo 'make lint    check style, formatting, types and imports'
 	@echo 'make bench   compare the speed with Keras fit on one device'
 
 setup: .venv/.installed
@@ -40,6 +40,7 @@ lint: setup
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
 
 bench: setup
 	@$(BIN)/python benchmarks/one_device.py

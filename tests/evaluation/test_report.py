@@ -121,16 +121,16 @@ def test_all_plots_are_written_and_nothing_is_left_beside(tmp_path):
 
 def test_only_what_there_is_something_to_show_for_is_drawn(tmp_path):
     labels = RANDOM.normal(size=20)
-    assert list(plots.figures(report("regression", labels, labels))) == []
-    assert list(plots.figures(report(labels=LABELS[:0], predictions=LOGITS[:0]))) == []
+    assert list(report("regression", labels, labels).plots()) == []
+    assert list(report(labels=LABELS[:0], predictions=LOGITS[:0]).plots()) == []
     one_class = report("binary", np.ones(5), np.full(5, 0.7))
-    assert list(plots.figures(one_class)) == ["confusion_matrix", "reliability"]
-    assert list(plots.figures(Report({}, history=HISTORY))) == ["learning_curves"]
+    assert list(one_class.plots()) == ["confusion_matrix", "reliability"]
+    assert list(Report({}, history=HISTORY).plots()) == ["learning_curves"]
 
 
 def test_learning_curves_show_training_and_evaluation_by_step():
     assert plots.curve_names(HISTORY) == ["loss", "accuracy", "learning_rate"]
-    loss, accuracy, rate = plots.figures(Report({}, history=HISTORY))["learning_curves"].axes
+    loss, accuracy, rate = Report({}, history=HISTORY).plots()["learning_curves"].axes
     training, evaluation = loss.lines
     assert list(training.get_xdata()) == list(range(10, 101, 10))
     assert list(evaluation.get_ydata()) == [2 / step for step in range(20, 101, 20)]
@@ -141,13 +141,13 @@ def test_learning_curves_show_training_and_evaluation_by_step():
 
 def test_values_that_are_not_finite_leave_a_gap_not_an_error():
     history = [{"step": 1, "loss": math.nan}, {"step": 2, "loss": 3.0}]
-    (axes,) = plots.figures(Report({}, history=history))["learning_curves"].axes
+    (axes,) = Report({}, history=history).plots()["learning_curves"].axes
     assert list(axes.lines[0].get_ydata()) == [3.0]
-    assert plots.figures(Report({}, history=history[:1])) == {}
+    assert Report({}, history=history[:1]).plots() == {}
 
 
 def test_the_confusion_matrix_shows_the_counts_and_the_share_of_the_row():
-    drawn = plots.figures(report(labels=[0, 0, 0, 1], predictions=np.eye(3)[[0, 0, 1, 1]]))
+    drawn = report(labels=[0, 0, 0, 1], predictions=np.eye(3)[[0, 0, 1, 1]]).plots()
     axes = drawn["confusion_matrix"].axes[0]
     np.testing.assert_allclose(
         axes.images[0].get_array(), [[2 / 3, 1 / 3, 0], [0, 1, 0], [0, 0, 0]]
@@ -158,7 +158,7 @@ def test_the_confusion_matrix_shows_the_counts_and_the_share_of_the_row():
 
 def test_the_roc_curve_is_exact_and_says_its_area():
     labels, chances = [0, 1, 0, 1], [0.1, 0.2, 0.3, 0.4]
-    axes = plots.figures(report("binary", labels, chances))["roc"].axes[0]
+    axes = report("binary", labels, chances).plots()["roc"].axes[0]
     assert np.array(axes.lines[0].get_xydata()).tolist() == [
         [0, 0],
         [0, 0.5],
@@ -173,7 +173,7 @@ def test_of_many_classes_the_worst_curves_are_named():
     labels = RANDOM.integers(0, 12, 400)
     noise = np.arange(12) * 0.1
     chances = np.exp(np.eye(12)[labels] * 2 + RANDOM.normal(size=[400, 12]) * noise)
-    axes = plots.figures(report(labels=labels, predictions=np.log(chances)))["roc"].axes[0]
+    axes = report(labels=labels, predictions=np.log(chances)).plots()["roc"].axes[0]
     names = [line.get_label() for line in axes.lines if line.get_label()[0] != "_"]
     assert names[0] == "8 classes of larger area"
     assert len(names) == 1 + 4 + 1
@@ -182,7 +182,7 @@ def test_of_many_classes_the_worst_curves_are_named():
 def test_a_curve_of_many_points_is_thinned_and_keeps_its_area(tmp_path):
     labels = RANDOM.integers(0, 2, 50_000)
     made = report("binary", labels, labels + RANDOM.normal(size=50_000))
-    line = plots.figures(made)["roc"].axes[0].lines[0]
+    line = made.plots()["roc"].axes[0].lines[0]
     x, y = line.get_xydata().T
     assert len(x) <= 1002
     assert (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, 1)
@@ -191,7 +191,7 @@ def test_a_curve_of_many_points_is_thinned_and_keeps_its_area(tmp_path):
 
 def test_the_reliability_diagram_has_a_bar_for_each_confidence_that_occurs():
     made = report("binary", [1] * 12 + [0], [0.9] * 12 + [0.6])
-    above, below = plots.figures(made)["reliability"].axes
+    above, below = made.plots()["reliability"].axes
     assert [bar.get_height() for bar in above.patches] == [1.0, 0.0]
     heights = [bar.get_height() for bar in below.patches]
     assert len(heights) == 15

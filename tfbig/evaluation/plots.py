@@ -4,19 +4,16 @@ Colours are those of Okabe and Ito, "Color Universal Design", 2008, and differ i
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfbig._optional import load
-from tfbig.metrics.classification import CalibrationError, PrAuc, RocAuc
-from tfbig.programs.vector_metrics import as_numbers
+from tfbig.metrics.classification import CalibrationError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from tfbig.evaluation.report import Report
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _STYLES = ("-", "--", "-.", ":")
@@ -28,28 +25,6 @@ _MOST_POINTS = 1000  # of a curve
 _MOST_CELLS_WITH_NUMBERS = 20  # classes of a confusion matrix
 _FEW = 10  # examples in a bin, whose share says little
 _DPI = 150
-
-
-def figures(report: "Report") -> dict[str, "Figure"]:
-    """The plots that the report has something for, by the name of their file."""
-    drawn: dict[str, Figure] = {}
-    history = [as_numbers(point) for point in report.history]
-    names = curve_names(history)
-    if names:
-        drawn["learning_curves"] = learning_curves(history, names, report.title)
-    matrices = [v for v in report.figures.values() if np.ndim(v) == 2 and np.sum(v) > 0]
-    if matrices:
-        drawn["confusion_matrix"] = confusion_matrix(report, np.asarray(matrices[0]))
-    ranked = [m for m in report.metrics if isinstance(m, RocAuc)]
-    ranked += [m for m in report.metrics if isinstance(m, PrAuc)]
-    curves = ranked[0].curves() if ranked else {}
-    curves = {name: curve for name, curve in curves.items() if len(curve[0]) > 1}
-    if curves:
-        drawn["roc"] = roc(report, curves)
-    calibrations = [m for m in report.metrics if isinstance(m, CalibrationError)]
-    if calibrations and calibrations[0].bins().weight.sum() > 0:
-        drawn["reliability"] = reliability(report, calibrations[0])
-    return drawn
 
 
 def curve_names(history: Sequence[Mapping[str, float]]) -> list[str]:
@@ -92,7 +67,9 @@ def learning_curves(
     return figure
 
 
-def confusion_matrix(report: "Report", matrix: np.ndarray) -> "Figure":
+def confusion_matrix(
+    matrix: np.ndarray, title: str, name_of: Callable[[int | str], str]
+) -> "Figure":
     """Rows are labels; the colour is the share of the row, the numbers are examples."""
     size = len(matrix)
     side = float(np.clip(0.5 * size, 4, 10))
@@ -105,14 +82,14 @@ def confusion_matrix(report: "Report", matrix: np.ndarray) -> "Figure":
     right = np.trace(matrix) / matrix.sum()
     _finish(
         axes,
-        f"Confusion matrix: {report.title}\n{right:.1%} of {matrix.sum():,.6g} examples right",
+        f"Confusion matrix: {title}\n{right:.1%} of {matrix.sum():,.6g} examples right",
         "predicted class",
         "true class",
     )
     axes.grid(False)
     step = -(-size // 30)
     ticks = range(0, size, step)
-    names = [_literal(report.name_of(number)) for number in ticks]
+    names = [_literal(name_of(number)) for number in ticks]
     turned = 90 if size * max(map(len, names)) > 60 else 0
     axes.set_xticks(ticks, names, rotation=turned)
     axes.set_yticks(ticks, names)
@@ -132,32 +109,45 @@ def confusion_matrix(report: "Report", matrix: np.ndarray) -> "Figure":
     return figure
 
 
-def roc(report: "Report", curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> "Figure":
-    """True over false positive rate; of many classes those of the smallest area are named."""
+def roc(
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    title: str,
+    name_of: Callable[[int | str], str],
+    *,
+    named: bool,
+) -> "Figure":
+    """Draws the true over the false positive rate.
+
+    Args:
+        curves: by class number the rates; of many classes those of the smallest area have names.
+        title: what was evaluated.
+        name_of: the name of a class by its number.
+        named: whether the classes have names other than their numbers.
+    """
     figure = _figure(width=5.6, height=5.4)
     axes = figure.subplots()
     areas = {name: float(np.trapezoid(y, x)) for name, (x, y) in curves.items()}
     most = len(curves) if len(curves) <= len(_COLOURS) else _WORST_CURVES
-    named = sorted(curves, key=areas.__getitem__)[:most]
-    rest = [name for name in curves if name not in named]
+    worst = sorted(curves, key=areas.__getitem__)[:most]
+    rest = [name for name in curves if name not in worst]
     for place, name in enumerate(rest):
         label = f"{len(rest)} classes of larger area" if place == 0 else None
         axes.plot(*_thinned(*curves[name]), color="#BBBBBB", linewidth=1, label=label)
-    for place, name in enumerate(sorted(named, key=int)):
-        label = f"{_literal(report.name_of(name))} (area {areas[name]:.3f})"
+    for place, name in enumerate(sorted(worst, key=int)):
+        label = f"{_literal(name_of(name))} (area {areas[name]:.3f})"
         axes.plot(
             *_thinned(*curves[name]),
             color=_COLOURS[place],
             linestyle=_STYLES[place % len(_STYLES)],
             linewidth=1.8,
-            label=f"class {label}" if report.class_names is None else label,
+            label=f"class {label}" if not named else label,
         )
     axes.plot([0, 1], [0, 1], color=_GREY, linewidth=1, linestyle=(0, (1, 2)), label="chance")
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     several = "each class against the rest" if len(curves) > 1 else "two classes"
     _finish(
         axes,
-        f"ROC: {report.title}\n{several}",
+        f"ROC: {title}\n{several}",
         "false positive rate (share of the negatives)",
         "true positive rate (share of the positives)",
     )
@@ -165,7 +155,7 @@ def roc(report: "Report", curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -
     return figure
 
 
-def reliability(report: "Report", calibration: CalibrationError) -> "Figure":
+def reliability(calibration: CalibrationError, title: str) -> "Figure":
     """How often a confidence was right, and how many examples have it."""
     bins = calibration.bins()
     centres, width = (bins.edges[1:] + bins.edges[:-1]) / 2, np.diff(bins.edges)
@@ -192,7 +182,7 @@ def reliability(report: "Report", calibration: CalibrationError) -> "Figure":
     above.plot([0, 1], [0, 1], color="black", linestyle="--", linewidth=1, label="calibrated")
     above.set(xlim=(0, 1), ylim=(0, 1.02))
     error = f"expected calibration error {calibration.result():.3f}"
-    _finish(above, f"Reliability: {report.title}\n{error}", "", "accuracy (share right)")
+    _finish(above, f"Reliability: {title}\n{error}", "", "accuracy (share right)")
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     share = bins.weight / bins.weight.sum()
     below.bar(centres, share, width * 0.92, color=_GREY)

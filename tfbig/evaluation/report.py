@@ -4,16 +4,20 @@ import dataclasses
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from tfbig.evaluation import tables
+from tfbig.evaluation import plots, tables
 from tfbig.evaluation.json_files import write_json, write_renamed
 from tfbig.evaluation.statistics import Interval
 from tfbig.evaluation.tables import number
+from tfbig.metrics.classification import CalibrationError, PrAuc, RocAuc
 from tfbig.metrics.metric import Metric, Value
 from tfbig.programs.vector_metrics import as_numbers
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _MOST_ROWS = 50  # classes in the table
 
@@ -74,16 +78,41 @@ class Report:
         Raises:
             UserError: if a file cannot be written.
         """
-        from tfbig.evaluation import plots
-
         path = os.path.join(directory, "metrics.json")
         write_json(path, self._told())
         paths = [path]
-        for name, figure in plots.figures(self).items():
+        for name, figure in self.plots().items():
             path = os.path.join(directory, f"{name}.png")
             write_renamed(path, lambda beside, figure=figure: figure.savefig(beside, format="png"))
             paths.append(path)
         return paths
+
+    def plots(self) -> dict[str, "Figure"]:
+        """Draws what there is something to show for.
+
+        Returns:
+            By the name of its file a matplotlib Figure.
+        """
+        drawn: dict[str, Figure] = {}
+        history = [as_numbers(point) for point in self.history]
+        names = plots.curve_names(history)
+        if names:
+            drawn["learning_curves"] = plots.learning_curves(history, names, self.title)
+        matrices = [v for v in self.figures.values() if np.ndim(v) == 2 and np.sum(v) > 0]
+        if matrices:
+            matrix = np.asarray(matrices[0])
+            drawn["confusion_matrix"] = plots.confusion_matrix(matrix, self.title, self.name_of)
+        ranked: list[RocAuc | PrAuc] = [m for m in self.metrics if isinstance(m, RocAuc)]
+        ranked += [m for m in self.metrics if isinstance(m, PrAuc)]
+        curves = ranked[0].curves() if ranked else {}
+        curves = {name: curve for name, curve in curves.items() if len(curve[0]) > 1}
+        if curves:
+            named = self.class_names is not None
+            drawn["roc"] = plots.roc(curves, self.title, self.name_of, named=named)
+        calibrations = [m for m in self.metrics if isinstance(m, CalibrationError)]
+        if calibrations and calibrations[0].bins().weight.sum() > 0:
+            drawn["reliability"] = plots.reliability(calibrations[0], self.title)
+        return drawn
 
     def name_of(self, number: int | str) -> str:
         """The name of a class by its number."""

@@ -15,10 +15,11 @@ import h5py
 import keras
 import tensorflow as tf
 
-# Imported for what they register: Keras finds the classes of a file only where that has been done.
-import tfbig.evaluation.metrics
 import tfbig.layers.dropout
 import tfbig.layers.sharded_embedding
+
+# Imported for what they register: Keras finds the classes of a file only where that has been done.
+import tfbig.metrics.bits_per_byte
 import tfbig.models.transformer_lm
 import tfbig.training.step.optimizers  # noqa: F401
 from tfbig import _private_api

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from tfbig.errors import UserError
-from tfbig.evaluation.metrics import BitsPerByte
+from tfbig.metrics.bits_per_byte import BitsPerByte
 from tfbig.params import read_params
 
 _DEFAULTS = {

@@ -175,7 +175,7 @@ class LoopFunction:
             return None
         return self._feed.odd if self._steps.config.accumulation_steps == 1 else None
 
-    def _concrete(self, *, exact: bool, jit: bool) -> Callable:
+    def _concrete(self, *, exact: bool, jit: bool) -> Any:
         """A function of one signature, which is called in a third of the time."""
         return self._traced(exact=exact, jit=jit).get_concrete_function()
 
@@ -199,7 +199,7 @@ class LoopFunction:
         self._even = self._concrete(exact=False, jit=False)
         return _numbers(self._even(*arguments))
 
-    def _traced(self, *, exact: bool, jit: bool) -> Callable:
+    def _traced(self, *, exact: bool, jit: bool) -> Any:
         """The tf.function of the loop: (values, shares, start, stop, first step) → sums."""
         whole = jit and self._placement.compiles_whole_loop
         scalar = tf.TensorSpec([], tf.int32)
