@@ -90,7 +90,7 @@ def test_the_command_ends_with_1_and_one_line(gone, cluster):
     assert "Traceback" not in cluster.tasks[1 - gone].err + cluster.tasks[1 - gone].out
 
 
-@pytest.mark.slow
+@pytest.mark.long  # the same with a patience of 3 s is above; tests/placement has the usual value
 def test_with_the_usual_patience_a_task_that_stands_still_ends_the_other_within_a_minute(
     cluster, second_cluster
 ):
@@ -109,7 +109,6 @@ def test_with_the_usual_patience_a_task_that_stands_still_ends_the_other_within_
         assert last == f"error: {each.name(gone)} has not answered for 20 s"
 
 
-@pytest.mark.slow
 def test_a_task_that_stands_still_for_a_while_is_waited_for(cluster):
     cluster.start(lost_runs.trained, None, 400, TFBIG_PEER_PATIENCE="60")
     cluster.wait_for(lost_runs.READING, 1)
@@ -130,7 +129,6 @@ def test_a_task_that_does_not_come_is_named(cluster):
         assert "did not join within 9 s" in last
 
 
-@pytest.mark.slow
 def test_while_a_task_does_not_come_a_line_says_so(cluster, second_cluster):
     clusters = {0: cluster, 1: second_cluster}
     for there, each in clusters.items():

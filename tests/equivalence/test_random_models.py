@@ -24,6 +24,7 @@ SEED = int(os.environ.get("TFBIG_RANDOM_SEED", "1"))
 FOUND = json.loads(pathlib.Path(__file__).with_name("random_found.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replicas", [2, 3])
 def test_random_models_train_as_a_loop_written_by_hand_does(in_process, replicas):
     fitting = {2: (1, 2), 3: (3,)}[replicas]

@@ -40,10 +40,14 @@ def finished(tmp_path, kind, *arguments) -> dict:
     )
 
 
-@pytest.mark.slow
+# What a second kill can break is how a resumed run counts: its position in the data and the state
+# of callbacks. The other kinds read their data in one of these ways, and are killed once.
+KILLED_TWICE = ("source", "dataset", "passes", "tf1_repeated", "callbacks")
+
+
 @pytest.mark.parametrize("kind", resumed_runs.KINDS)
-def test_two_kills_leave_no_trace_in_weights_optimizer_and_metrics(kind, tmp_path, uninterrupted):
-    for at in (23, 41):
+def test_kills_leave_no_trace_in_weights_optimizer_and_metrics(kind, tmp_path, uninterrupted):
+    for at in (23, 41) if kind in KILLED_TWICE else (41,):
         assert "exit code -9" in killed(tmp_path, kind, at)
     resumed = finished(tmp_path, kind)
     straight = uninterrupted[kind]
