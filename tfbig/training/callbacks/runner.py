@@ -97,7 +97,7 @@ class CallbackRunner:
             )
 
     @property
-    def brought_best_back(self) -> bool:
+    def restored_best(self) -> bool:
         """Whether an EarlyStopping has put its best weights in place, once training has ended."""
         kind = keras.callbacks.EarlyStopping
         return any(

@@ -102,11 +102,11 @@ class Loop:
         return self._placement.make_loop(self._feed, steps, jit=jit, insist=insist)
 
     def read_first(self) -> None:
-        """Reads the first batch and traces its step; what cannot be used so leaves nothing behind.
+        """Reads the first batch and traces its step, before anything is written.
 
         Raises:
-            UserError: there is no batch, its values can be seen to be wrong, or the model cannot
-                be called with it.
+            UserError: there is no batch, its values are wrong, or the model cannot be called
+                with it.
         """
         steps = self._steps_at(self._step, 1)
         if not steps:
@@ -116,10 +116,14 @@ class Loop:
             self._diagnosis.check(self._first, 0)
             self._loop.trace(self._first)
         elif not self._step:
-            self._feed.next_pass()  # refuses data without a batch
+            self._feed.next_pass()  # raises an error, since there is no batch
 
     def run(self, preemption: Preemption) -> TrainResult:
-        """Trains until the end, a callback's or a signal's stop."""
+        """Trains until the last step, or until a callback or a signal stops the run.
+
+        Args:
+            preemption: has the signal, if one was received.
+        """
         callbacks, kept, arrays = self._callbacks, None, {}
         if self._restored:
             kept, arrays = self._restored.metadata["loop"]["callbacks"], self._restored.arrays
@@ -131,21 +135,23 @@ class Loop:
                 if every and self._step % every:
                     begin_epoch_again(self._program, callbacks, self._step // every)
                     self._epoch_begun = True
-            signal = self._train(preemption).signal  # a later one finds a run that has ended
+            signal = self._train(preemption).signal  # the run has ended before a later one
             if signal is None:
                 self._finish()
             else:
                 self._saving.save(self._step)
-            self._agreement.before_run(None)  # the last epoch's end may have changed something
+            self._agreement.before_run(
+                None
+            )  # callbacks may have changed variables at the epoch's end
             self._agreement.after_run(weights=callbacks.may_stop)
-            self._saving.tell(wait=True)  # before their end, which may change the weights
+            self._saving.tell(wait=True)  # before `callbacks.end`, which may change the weights
             with self._placement.scope():
                 ended = None if self._epoch_begun else self._epoch_logs
                 callbacks.end(self._last_logs() if ended is None else ended)
-            self._best = self._agreement.share(callbacks.brought_best_back)
+            self._best = self._agreement.share(callbacks.restored_best)
             self._agreement.before_run(None, weights=callbacks.may_stop)
             if signal is None:
-                # After the callbacks' end, where EarlyStopping brings the best weights back.
+                # After `callbacks.end`, in which EarlyStopping restores the best weights.
                 self._saving.unsaved = True
                 stopped = self._agreement.share(callbacks.stop_training)
                 self._saving.save(self._step, ended="callback" if stopped else "finished")
@@ -162,13 +168,13 @@ class Loop:
         return self._result(signal)
 
     def already_done(self) -> TrainResult:
-        """The result of a run that an earlier process has brought to its end."""
+        """The result of a run that an earlier process has ended."""
         self._feed.close()
         self._finalize_weights()
         return self._result(None)
 
     def _train(self, preemption: Preemption) -> Decision:
-        """Trains until the end; returns what was decided last."""
+        """Calls the loop function until the end; returns the last decision."""
         seconds_saved, first = time.monotonic(), True
         passes_left = self._plan.passes
         if passes_left is not None:
@@ -176,33 +182,33 @@ class Loop:
         target = 1
         decided = self._decide(preemption, target, seconds_saved)
         steps = self._steps_at(self._step, target)
-        # A batch that has been read is trained on, or the data's position would be ahead.
+        # A batch that has been read is trained on. Otherwise the data's position would be ahead.
         while steps and (self._first or not (decided.stop or decided.signal)):
-            # The next call's size is settled now, so that its batches can be read meanwhile.
+            # The next call's size is fixed now, so that its batches can be read during this call.
             upcoming = self._steps_at(self._step + steps, target)
             stack, self._first = self._first, None
             with Stopwatch() as waiting:
                 if stack is None:
                     stack = self._feed.pull(self._step, steps, then=upcoming)
             if stack.steps == 0:
-                self._agreement.before_run(stack)  # the others' data have to end here too
+                self._agreement.before_run(stack)  # checks that the other tasks' data end here too
                 passes_left = None if passes_left is None else passes_left - 1
                 if passes_left == 0:
-                    self._say_if_short()
+                    self._warn_if_short()
                     break
                 self._feed.next_pass()
                 continue
             stack, seconds = self._call(stack, waiting.seconds)
             if not stack.steps:
-                continue  # the data had ended, which was not known
+                continue  # the pass had ended, which was not known before
             self._boundary()
             self._saving.look(self._step)
-            if not first:  # the first call's time is the compiler's
+            if not first:  # the first call includes tracing and compilation
                 self._data_wait.add(waiting.seconds, seconds)
                 target = power_of_two(min(_CALL_SECONDS / seconds, 8) * stack.steps)
             decided = self._decide(preemption, target, seconds_saved)
             target = decided.target
-            if decided.save:  # at this step, if a callback asks for it
+            if decided.save:  # at exactly this step, if a callback asks for it
                 now = self._callbacks.save_now
                 (self._saving.save if now else self._saving.save_when_free)(self._step)
             if not self._saving.unsaved:
@@ -217,7 +223,7 @@ class Loop:
         return self._agreement.decide(Decision(stop, preemption.signal, save, target))
 
     def _steps_at(self, step: int, target: int) -> int:
-        """How many steps a call takes from `step` on: never past a stop; 0 at the end."""
+        """How many steps a call runs from `step` on: never past a stop; 0 at the end."""
         wanted = self._config.steps_per_loop
         steps = max(target if wanted == "auto" else wanted, self._feed.least)
         steps = min(steps, self._feed.capacity)
@@ -230,7 +236,7 @@ class Loop:
             every is not None and time.monotonic() - seconds_saved >= every
         )
 
-    def _say_if_short(self) -> None:
+    def _warn_if_short(self) -> None:
         if self._plan.info.max_steps is not None:
             log.warning(
                 "the data ended after step %d; max_steps=%d was not reached; return "
@@ -240,7 +246,15 @@ class Loop:
             )
 
     def _call(self, stack: Stack, waited: float) -> tuple[Stack, float]:
-        """Runs a stack that was waited for; returns what was run, and the seconds it took."""
+        """Runs a stack.
+
+        Args:
+            stack: what the feed returned.
+            waited: the seconds that it took to read it.
+
+        Returns:
+            The stack with the number of steps that were run, and the seconds they took.
+        """
         callbacks = self._callbacks
         guard = callbacks.guard
         before = self._diagnosis.snapshot() if guard is not None and guard.find_op else []
@@ -254,8 +268,8 @@ class Loop:
             try:
                 ran = self._loop.run(stack, self._step)
             except tf.errors.InvalidArgumentError as error:
-                for place in range(stack.steps):
-                    self._diagnosis.check(stack, place, error)
+                for index in range(stack.steps):
+                    self._diagnosis.check(stack, index, error)
                 raise
         self._agreement.after_run()
         stack = stack._replace(steps=ran.steps)
@@ -274,14 +288,14 @@ class Loop:
         self._step += stack.steps
         self._saving.unsaved = True
         loss = ran.loss_sum / ran.examples if ran.examples else math.nan
-        if self._program.runs_itself(training=True):  # a mean since the epoch began, mostly
+        if self._program.runs_itself(training=True):  # usually a mean since the epoch began
             loss = self._program.metric_results().get("loss", loss)
         with self._placement.scope():
             callbacks.call_end(self._step, loss, self._meters.epoch)
         return stack, watch.seconds
 
     def _boundary(self) -> None:
-        """What is due at this step, in its order: log, evaluate, end of epoch, save."""
+        """Does what is due at this step, in this order: log, evaluate, end the epoch, save."""
         schedule, step = self._schedule, self._step
         if schedule.due("log", step) or schedule.due("summary", step):
             self._report()
@@ -290,7 +304,7 @@ class Loop:
             self._evaluate()
         if schedule.due("epoch", step):
             self._end_epoch()
-        # After the epoch's end, which a run that goes on from here does not come to again.
+        # Saved after the epoch's end, which a resumed run does not repeat.
         saves = evaluated and self._evaluations.need_checkpoints
         if (saves or schedule.due("checkpoint", step)) and step != schedule.end:
             self._saving.save_when_free(step)
@@ -302,7 +316,7 @@ class Loop:
             )
 
     def _finish(self) -> None:
-        """The last log point, evaluation and end of epoch, unless they have just been."""
+        """Logs, evaluates and ends the epoch, unless this step has done so already."""
         if self._meters.pending:
             self._report()
         self._evaluate(last=True)
@@ -310,7 +324,7 @@ class Loop:
             self._end_epoch()
 
     def _report(self) -> None:
-        """A log point, a summary or both; the last step of all is both."""
+        """Writes a log point, a summary or both; at the last step of the run, both."""
         step, schedule = self._step, self._schedule
         logged, summarized = schedule.due("log", step), schedule.due("summary", step)
         if not (logged or summarized):
@@ -355,9 +369,9 @@ class Loop:
         }
 
     def _finalize_weights(self) -> None:
-        """Puts the averaged weights in place where the optimizer keeps such; after saving.
+        """Replaces the weights by their averages, if the optimizer keeps averages; after saving.
 
-        Not over the best weights, which a callback has put in place: `fit` averages before that.
+        Best weights that a callback has restored stay: `fit` takes the averages before that.
         """
         if self._best:
             return
@@ -367,8 +381,8 @@ class Loop:
                 self._program.updates.finalize(optimizer, self._program.trainable)
 
     def _result(self, signal: str | None) -> TrainResult:
-        told = [self._loss, self._evaluations.metrics, self._history]
-        loss, metrics, history = self._agreement.share(told)  # rates are measured by each task
+        mine = [self._loss, self._evaluations.metrics, self._history]
+        loss, metrics, history = self._agreement.share(mine)  # each task measures its own rates
         return TrainResult(
             global_step=self._step,
             loss=loss,
