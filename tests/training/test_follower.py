@@ -23,7 +23,7 @@ class Chief:
         self.checkpoints = Checkpoints(str(model_dir), keep=keep)
         self.checkpoints.make_writable()
 
-    def look(self):
+    def check(self):
         if not self._left:
             raise PeerLost("the chief is gone")
         step, loss = self._left.pop(0)

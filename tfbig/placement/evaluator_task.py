@@ -6,7 +6,7 @@ from typing_extensions import override
 
 from tfbig.placement.clusters.cluster import Cluster
 from tfbig.placement.control.peers import Peers
-from tfbig.placement.parameter_server.chief_watch import ChiefWatch
+from tfbig.placement.parameter_server.liveness import ChiefWatch
 from tfbig.placement.placement import Placement
 from tfbig.run_config import RunConfig
 

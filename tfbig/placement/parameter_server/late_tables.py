@@ -8,13 +8,17 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from tfbig.layers.rows import shard_of
-from tfbig.placement.parameter_server.remote import led_from_here
+from tfbig.placement.parameter_server.remote import run_remotely
 
-_AT_ONCE = 8  # variables that are asked for: an answer takes long, and its bytes do not
+_AT_ONCE = 8  # variables that are read at the same time: latency is the cost, not bytes
 
 
 def copy_to_host(variables: dict) -> dict[str, tf.Variable]:
-    """Copies of variables, by name, in this process."""
+    """Copies variables to this process.
+
+    Args:
+        variables: name to variable.
+    """
     with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as threads:
         values = list(threads.map(lambda variable: variable.numpy(), variables.values()))
     with tf.device("CPU:0"):
@@ -26,10 +30,10 @@ class LateTables:
     """Has the ps write the shards of ShardedEmbeddings and their slots, in a thread of the chief.
 
     Args:
-        consistent: they are copied before training goes on, so that what is written is of one
-            step. Otherwise a ps copies a shard when its turn comes, while workers go on updating
-            it, so that nobody waits and at most one copy is in memory: a row is then of the
-            checkpoint's step or of a later one, as are those that asynchronous workers read.
+        consistent: the tables are copied before training continues, so that all of them are of
+            one step. False: a ps copies a shard when it writes it, while workers update it. Then
+            nobody waits, and at most one copy is in memory, but a row may be of a later step than
+            the checkpoint's, like the rows that asynchronous workers read.
     """
 
     def __init__(self, consistent: bool):
@@ -39,19 +43,19 @@ class LateTables:
         self._error: BaseException | None = None
 
     def deferred_variables(self, variables: dict) -> dict:
-        """Those variables that are written late, or copies of them, by name."""
+        """The variables that are written while training continues, or copies of them, by name."""
         late = {n: v for n, v in variables.items() if shard_of(v)}
         if not self._consistent:
             return late
         copies = {}
         for name, variable in late.items():
             with tf.device(variable.device):
-                copies[name] = variable.read_value()  # what is assigned later does not change it
-                copies[name][:1].numpy()  # waits until it is there
+                copies[name] = variable.read_value()  # later assignments do not change it
+                copies[name][:1].numpy()  # waits for the copy
         return copies
 
     def start(self, complete: Callable[[], None]) -> None:
-        """Begins the work of `complete`, which calls `write`; `wait` says how it ended."""
+        """Starts `complete`, which calls `write`, in a thread; `wait` raises its errors."""
 
         def run() -> None:
             try:
@@ -64,11 +68,15 @@ class LateTables:
 
     @property
     def busy(self) -> bool:
-        """Whether something is being written now."""
+        """Whether tables are being written now."""
         return self._thread is not None and self._thread.is_alive()
 
     def wait(self, timeout: float | None = None) -> None:
-        """Waits until what was started has ended, and raises what it has raised."""
+        """Waits for the thread that `start` has started, and raises its error if there was one.
+
+        Args:
+            timeout: seconds; None: no limit.
+        """
         if self._thread is None:
             return
         self._thread.join(timeout)
@@ -82,7 +90,8 @@ class LateTables:
         """Writes tensors, by their names in the checkpoint; returns the prefixes of their files.
 
         Args:
-            folder: that this task and the ps share.
+            folder: on a file system that this task and the ps share.
+            tensors: name to variable or tensor.
         """
         prefixes = []
         for name, tensor in tensors.items():
@@ -91,7 +100,7 @@ class LateTables:
         return prefixes
 
     def _write(self, prefix: str, name: str, tensor: tf.Variable | tf.Tensor) -> None:
-        # What is kept for the next time must not keep a copy of a table.
+        # The traced function is kept, so it must not refer to a copy of a table.
         variable = tensor if isinstance(tensor, tf.Variable) else None
 
         def write(prefix, *copy):
@@ -103,5 +112,5 @@ class LateTables:
             ]
 
         if name not in self._writers:
-            self._writers[name] = led_from_here(tensor.device, write)
+            self._writers[name] = run_remotely(tensor.device, write)
         self._writers[name](tf.constant(prefix), *([tensor] if variable is None else []))

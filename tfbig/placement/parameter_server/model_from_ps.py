@@ -1,4 +1,4 @@
-"""The end of a run with parameter servers: the chief takes the model from the ps."""
+"""At the end of a run with parameter servers, the chief reads the model from the ps."""
 
 import logging
 from typing import Any
@@ -18,23 +18,23 @@ _MOST_BYTES = 4 * 2**30  # with the optimizer's state; a model that needs ps may
 def fetch_model_from_ps(
     builder: KerasBuilder, program: Program, element_spec: Any, step: int, servers: int
 ) -> keras.Model | None:
-    """Builds a model again in this process, with the values of the one that is on ps.
+    """Builds the model again in this process, with the values of the variables on ps.
 
     Args:
         builder: of the model.
-        program: of the one on ps.
+        program: whose variables are on ps.
         element_spec: of its batches.
-        step: at which training has ended.
+        step: the global step at which training ended.
         servers: how many ps there are.
 
     Returns:
-        The model with its optimizer's state; None if they are too large to have them here.
+        The model with its optimizer's state; None if they are too large for this process.
     """
     there = program.named_variables()
     size = sum(v.shape.num_elements() * v.dtype.size for v in there.values())
     if size > _MOST_BYTES:
         log.info(
-            "the model and its optimizer have %.3g GB, and stay on the ps; use what was saved in "
+            "the model and its optimizer have %.3g GB, too large to return; use the checkpoints in "
             "model_dir",
             size / 1e9,
         )
@@ -44,7 +44,7 @@ def fetch_model_from_ps(
         here = KerasProgram(model)
         here.build(element_spec, None)
     here.enter(step)
-    # In their order: the names of a subclass's variables tell how many were made before.
+    # By order and not by name: names of a subclass's variables have a counter in them.
     for mine, theirs in zip(here.named_variables().values(), there.values(), strict=True):
         mine.assign(theirs.numpy())
     here.settle()

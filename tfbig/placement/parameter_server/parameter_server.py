@@ -1,4 +1,4 @@
-"""Parameter servers: the chief hands out the work, workers do it, ps hold the variables."""
+"""Parameter servers: the chief schedules the work, workers run it, ps hold the variables."""
 
 import contextlib
 import faulthandler
@@ -24,13 +24,13 @@ from tfbig.placement.control.peers import Peers
 from tfbig.placement.evaluator_task import has_evaluator
 from tfbig.placement.parameter_server import remote
 from tfbig.placement.parameter_server.late_tables import LateTables
+from tfbig.placement.parameter_server.liveness import addresses, lost_among, named, wait_for
 from tfbig.placement.parameter_server.model_from_ps import fetch_model_from_ps
 from tfbig.placement.parameter_server.scheduled_loop import ScheduledLoop
 from tfbig.placement.parameter_server.server_updates import ServerUpdates
 from tfbig.placement.parameter_server.serving_task import threads_for, versions
 from tfbig.placement.parameter_server.synchronous_loop import SynchronousLoop
-from tfbig.placement.parameter_server.tasks_watch import addresses, lost_among, named, wait_for
-from tfbig.placement.parameter_server.variable_devices import VariablePlaces
+from tfbig.placement.parameter_server.variable_devices import VariableDevices
 from tfbig.placement.placement import Placement
 from tfbig.programs.updates import Updates
 from tfbig.run_config import RunConfig
@@ -38,16 +38,16 @@ from tfbig.run_config import RunConfig
 log = logging.getLogger("tfbig")
 
 _CONNECT_SECONDS = 120  # once all tasks listen; it takes one or two
-_LOOK_EVERY = 2.0  # seconds, at the workers, while closures run
+_CHECK_EVERY = 2.0  # seconds between two checks of the workers, while closures run
 
 
 class ParameterServer(Placement):
     """The chief of a cluster with ps: its variables are on ps, its steps run on workers.
 
-    The strategy gives no more than the connection to the tasks, and the coordinator that sends a
-    closure to a worker, and to another one if the first is lost. Nothing is mirrored or reduced,
-    so a step is traced as on one device: TensorFlow runs it on the worker, reads variables from
-    the ps that has them, and updates them there.
+    The tf.distribute strategy only connects to the tasks, and its coordinator sends a closure to
+    a worker, and to another one if the first is lost. Nothing is mirrored or reduced. So a step is
+    traced as on one device: TensorFlow runs it on the worker, reads the variables from their ps,
+    and updates them there.
 
     Args:
         cluster: with ps; this task is its chief.
@@ -57,8 +57,8 @@ class ParameterServer(Placement):
         run_spec: what a worker has to know of the run before it reads data for it, as JSON.
 
     Raises:
-        UserError: the tasks do not go together, or the chief's port is in use.
-        PeerLost: a task has not come in time.
+        UserError: the tasks have different versions, or the chief's port is in use.
+        PeerLost: a task has not started in time.
     """
 
     name = "parameter_server"
@@ -83,7 +83,7 @@ class ParameterServer(Placement):
         self.run_spec: dict = {}
         self._number = 0  # of the run, from 1
         self._coordinator: tf.distribute.coordinator.ClusterCoordinator | None = None
-        self._away: Callable | None = None
+        self._reconnect: Callable | None = None  # set while this process is disconnected
         if _private_api.has_started():
             raise UserError(
                 "TensorFlow has started before the cluster was joined, and what was made before, a "
@@ -92,7 +92,7 @@ class ParameterServer(Placement):
             )
         check_port_is_free(parse_address(cluster.address))
         wait_for({**self._servers, **self._workers}, cluster_timeout())
-        # What works on several tasks at once holds a thread here for each of them.
+        # An operation that runs on several tasks blocks a thread here for each of them.
         tf.config.threading.set_inter_op_parallelism_threads(threads_for(cluster.jobs))
         self._strategy = _strategy(cluster)
         self._compare_versions()
@@ -111,12 +111,12 @@ class ParameterServer(Placement):
             "parts": self.workers if config.max_staleness == 0 else 1,
             "blocks": self.workers,
         }
-        if self._away is not None:  # from the tasks, since the run before has ended
+        if self._reconnect is not None:  # after an earlier run
             wait_for({**self._servers, **self._workers}, cluster_timeout())
-            self._away()
-            self._away = None
+            self._reconnect()
+            self._reconnect = None
         self._coordinator = tf.distribute.coordinator.ClusterCoordinator(self._strategy)
-        self._places = VariablePlaces(
+        self._places = VariableDevices(
             [f"{self._devices[name]}/device:CPU:0" for name in self._servers]
         )
 
@@ -160,15 +160,15 @@ class ParameterServer(Placement):
         return "/job:ps/" in variable.device
 
     def check_owned(self, variables: Iterable[tf.Variable]) -> None:
-        """Checks that variables are on ps, and says how they are spread.
+        """Checks that variables are on ps, and logs how many bytes each ps holds.
 
         Raises:
             UserError: some are not.
         """
-        astray = [v.name for v in variables if not self.owns(v)]
-        if astray:
+        elsewhere = [v.name for v in variables if not self.owns(v)]
+        if elsewhere:
             raise UserError(
-                f"the variables {', '.join(astray[:5])} are not on a ps; make them in model_fn, "
+                f"the variables {', '.join(elsewhere[:5])} are not on a ps; make them in model_fn, "
                 "and not before it is called."
             )
         held = ", ".join(
@@ -178,16 +178,21 @@ class ParameterServer(Placement):
         log.info("variables: %s", held)
 
     def made_beside(self, variable: tf.Variable | None, make: Callable) -> tf.Variable:
-        """Calls what makes a variable, which is put on the ps of another one, or on any."""
+        """Calls `make`, and places the variable that it makes on the ps of another one, or on any.
+
+        Args:
+            variable: whose ps; None: the one with the fewest bytes.
+            make: makes the variable and returns it.
+        """
         where = contextlib.nullcontext() if variable is None else self._places.beside(variable)
         with self.scope(), where:
             return make()
 
     def on_servers(self) -> contextlib.AbstractContextManager:
-        """Has what is traced inside, for the chief, work on large tensors where they are, on ps.
+        """Places operations on large tensors on the ps that holds them; for traces of the chief.
 
-        The ps do not know each other, so what needs several of them is led by the chief; it gets
-        numbers from them, and no gradients.
+        The ps do not know each other, so the chief runs what needs several of them. They send it
+        scalars, and no gradients.
         """
 
         def device(operation: tf.Operation) -> str:
@@ -200,19 +205,19 @@ class ParameterServer(Placement):
         return tf.compat.v1.device(device)
 
     def schedule(self, function: Callable, arguments: Sequence[tf.Tensor]) -> Any:
-        """Has a concrete function run on some worker; its results can be fetched after `join`."""
+        """Schedules a concrete function on some worker; its results can be fetched after `join`."""
         return self._coordinator.schedule(function, args=tuple(arguments))
 
     def join(self) -> None:
         """Waits until all that is scheduled has run.
 
         Raises:
-            tf.errors.OpError: what a closure has failed with.
-            PeerLost: no worker was there to run it, for a long time.
+            tf.errors.OpError: a closure has failed.
+            PeerLost: no worker could be reached for the cluster's timeout.
         """
         alone_since, timeout = None, cluster_timeout()
-        while not _private_api.wait_for_closures(self._coordinator, _LOOK_EVERY):
-            began = time.monotonic()  # looking takes its time where a machine is gone
+        while not _private_api.wait_for_closures(self._coordinator, _CHECK_EVERY):
+            began = time.monotonic()  # `lost_among` is slow where a machine is lost
             gone = lost_among(self._workers)
             if len(gone) < self.workers:
                 alone_since = None
@@ -225,15 +230,15 @@ class ParameterServer(Placement):
         """The ps that cannot be reached now, by name."""
         return lost_among(self._servers)
 
-    def finish(self, told: dict) -> None:
-        """Tells all tasks that the job is done, and takes leave of them.
+    def finish(self, message: dict) -> None:
+        """Sends all tasks the end of the run, and disconnects from them.
 
-        What is on ps and workers cannot be used from then on.
+        The variables on ps cannot be used from then on.
 
         Args:
-            told: what JSON can hold; every task's `serve` returns it.
+            message: what JSON can hold; every task's `serve` returns it.
         """
-        if self._coordinator is None:  # the run has failed before it began
+        if self._coordinator is None:  # the run has failed before it started
             self._number += 1
         else:
             _private_api.stop_coordinator(self._coordinator)
@@ -241,12 +246,12 @@ class ParameterServer(Placement):
         there = {**self._servers, **self._workers}
         for name in lost_among(there):
             del there[name]
-        if self._away is not None:  # as the run before has ended, and this has not begun
-            self._away()
+        if self._reconnect is not None:  # an earlier run has ended, and this one has not started
+            self._reconnect()
         for name in there:
-            with contextlib.suppress(tf.errors.OpError):  # it has gone in this moment
-                remote.tell(self._devices[name], remote.END, {**told, "number": self._number})
-        self._away = _private_api.disconnect()
+            with contextlib.suppress(tf.errors.OpError):  # it was lost at this moment
+                remote.send(self._devices[name], remote.END, {**message, "number": self._number})
+        self._reconnect = _private_api.disconnect()
 
     def updates(self) -> Updates:
         return ServerUpdates(self._places.beside)
@@ -257,7 +262,7 @@ class ParameterServer(Placement):
     def _compare_versions(self) -> None:
         mine = versions()
         for name, device in self._devices.items():
-            theirs = remote.tell(device, remote.HELLO, None)
+            theirs = remote.send(device, remote.HELLO, None)
             differ = [f"{n}: {theirs.get(n)}, the chief has {v}" for n, v in mine.items()
                       if theirs.get(n) != v]  # fmt: skip
             if differ:
@@ -268,7 +273,7 @@ class ParameterServer(Placement):
 
 
 class _Servers(Peers):
-    """The chief is alone in what it decides; ps may be lost, and have to hear of its end."""
+    """The chief decides by itself. A ps may be lost, and must be told when the chief ends."""
 
     def __init__(self, placement: ParameterServer):
         self._placement = placement
@@ -285,7 +290,7 @@ class _Servers(Peers):
         return PeerLost(reason)
 
     def disconnect(self, reason: str | None = None) -> None:
-        self._placement.finish({"error": reason or "it has left"})
+        self._placement.finish({"error": reason or "it has exited"})
 
 
 def parameter_server(cluster: Cluster) -> ParameterServer:
@@ -304,7 +309,7 @@ def _strategy(cluster: Cluster) -> tf.distribute.ParameterServerStrategy:
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec(jobs), task_type="chief", task_id=0, rpc_layer="grpc"
     )
-    # TensorFlow waits for ever for a task that listens and does not answer.
+    # TensorFlow waits forever for a task that listens and does not answer.
     faulthandler.dump_traceback_later(_CONNECT_SECONDS, exit=True, file=2)
     try:
         return tf.distribute.ParameterServerStrategy(resolver)

@@ -1,4 +1,4 @@
-"""Updates of variables that are on parameter servers, by steps that know nothing of each other."""
+"""Updates of variables on parameter servers, by steps that run independently."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -12,14 +12,14 @@ from tfbig.programs.updates import Updates
 
 
 class ServerUpdates(Updates):
-    """An optimizer's slots are beside their weights, and its rule runs there, for each variable.
+    """Keeps an optimizer's slot variables beside their weights, and runs its rule there.
 
-    So a gradient is all that a worker sends, and neither slots nor new weights travel. Keras
-    counts its updates by reading and then writing; here it is one operation, so that workers
-    which count at the same time count all.
+    So a worker sends gradients only; slots and new weights stay on the ps. Keras counts updates
+    by a read and a write. Here the count is one operation, so that workers which count at the same
+    time lose no update.
 
     Args:
-        beside: places what is made inside on the ps of a variable.
+        beside: a context that places new variables on the ps of a variable.
     """
 
     concurrent = True
@@ -55,7 +55,7 @@ class ServerUpdates(Updates):
 
 @contextlib.contextmanager
 def _replaced(owner: Any, name: str, function: Callable) -> Iterator[None]:
-    """Gives one object another method inside the block."""
+    """Replaces a method of one object inside the block."""
     before = vars(owner).get(name)
     setattr(owner, name, function)
     try:

@@ -1,4 +1,4 @@
-"""A ps or a worker: it serves the chief, which hands out the work, until the job ends."""
+"""A ps or a worker: it serves the chief, which schedules the work, until the run ends."""
 
 import atexit
 import contextlib
@@ -23,13 +23,13 @@ from tfbig.placement.clusters.find import Cluster
 from tfbig.placement.control.addresses import check_port_is_free, parse_address
 from tfbig.placement.control.peers import Peers
 from tfbig.placement.parameter_server import remote
-from tfbig.placement.parameter_server.chief_watch import ChiefWatch
+from tfbig.placement.parameter_server.liveness import ChiefWatch
 
 log = logging.getLogger("tfbig")
 
-_LOOK_EVERY = 2.0  # seconds, at the chief
-_LINGER = 2.0  # before this process ends, for the chief to take its leave of its server
-_SAVING = 100.0  # for the chief to save what is here and leave, after SIGTERM to this task
+_CHECK_EVERY = 2.0  # seconds between two checks of the chief
+_LINGER = 2.0  # seconds before this process exits, for the chief to disconnect from its server
+_SAVE_SECONDS = 100.0  # after SIGTERM to this task, for the chief to save the variables here
 
 
 class ServingTask:
@@ -47,13 +47,13 @@ class ServingTask:
         self.peers = _Served(cluster)
         self._changed = threading.Condition()
         self._number = 0  # of the run that is served, from 1
-        self._told: dict[int, dict] = {}
+        self._ended_runs: dict[int, dict] = {}  # by number, what the chief sent at the end
         self._run_spec: bytes | None = None
         self._read: Callable | None = None
         self._failed: BaseException | None = None
         self._signal: int | None = None
         check_port_is_free(parse_address(cluster.address))
-        os.environ.setdefault("GRPC_FAIL_FAST", "use_caller")  # or a lost task is waited for
+        os.environ.setdefault("GRPC_FAIL_FAST", "use_caller")  # else calls wait for a lost task
         remote.offer(remote.HELLO, lambda value: _answer(versions()))
         remote.offer(remote.END, self._end)
         remote.offer(remote.READ, self._read_when_ready)
@@ -68,22 +68,22 @@ class ServingTask:
 
     @property
     def trains(self) -> bool:
-        """Whether it is a worker, which reads data, and no ps."""
+        """Whether this task is a worker, which reads data; False: a ps."""
         return self.cluster.task_type == "worker"
 
     def serve(self, make_read: Callable[[dict], Callable]) -> dict:
-        """Returns what the chief tells when the run is done.
+        """Serves one run, and returns what the chief sends at its end.
 
-        Where a script trains several times, the runs are counted, here and by the chief: this
-        call serves the run of its number. A task that was started again meanwhile has been told
-        nothing of earlier ones; it returns {} from them, and catches up.
+        A script may train several times. The runs are numbered, here and by the chief, and a call
+        serves the run of its number. A task that was restarted has received nothing about earlier
+        runs: for these it returns {} at once.
 
         Args:
-            make_read: called in this thread, with the chief's run_spec, when data are first asked
-                for; returns what reads them, called in other threads.
+            make_read: called in this thread, with the chief's run_spec, when the chief first
+                needs data. It returns a function that reads them, which other threads call.
 
         Raises:
-            PeerLost: the chief is gone, or did not come, or has failed.
+            PeerLost: the chief is lost, did not start, or has failed.
         """
         self._number += 1
         with self._changed:
@@ -92,35 +92,35 @@ class ServingTask:
         with self._signals():
             while True:
                 with self._changed:
-                    self._changed.wait_for(self._has_news, _LOOK_EVERY)
+                    self._changed.wait_for(self._has_changed, _CHECK_EVERY)
                     run_spec = self._run_spec and json.loads(self._run_spec)
-                    last = max([*self._told, run_spec["number"] - 1 if run_spec else 0])
+                    last = max([*self._ended_runs, run_spec["number"] - 1 if run_spec else 0])
                 if last >= self._number:
-                    return self._ended(self._told.get(self._number, {}))
+                    return self._ended(self._ended_runs.get(self._number, {}))
                 if run_spec is not None:
                     self._make(make_read, run_spec)
-                watch.look()
-                self._leave_if_signalled(watch)
+                watch.check()
+                self._exit_if_signalled(watch)
 
-    def _has_news(self) -> bool:
+    def _has_changed(self) -> bool:
         asked = self._run_spec is not None and self._read is None and self._failed is None
-        return asked or max(self._told, default=0) >= self._number
+        return asked or max(self._ended_runs, default=0) >= self._number
 
     def _make(self, make_read: Callable[[dict], Callable], run_spec: dict) -> None:
         if run_spec["number"] < self._number:
-            raise PeerLost("the chief was started again from the beginning, so this task has to be")
+            raise PeerLost("the chief was restarted from the beginning, so this task must be too")
         if self._read is not None or self._failed is not None:
             return
         try:
             read, failed = make_read(run_spec), None
-        except Exception as error:  # the chief hears of it, and then all tasks end
+        except Exception as error:  # is raised in the chief, and then all tasks end
             read, failed = None, error
         with self._changed:
             self._read, self._failed = read, failed
             self._changed.notify_all()
 
     def _read_when_ready(self, run_spec: bytes, *arguments: np.ndarray) -> list:
-        """Called by the chief's closures."""
+        """Reads batches; the closures of the chief call it."""
         with self._changed:
             if self._run_spec != bytes(run_spec):  # another run, or a chief that started again
                 self._run_spec, self._read = bytes(run_spec), None
@@ -132,17 +132,17 @@ class ServingTask:
                 return self._read(*arguments)
             except Exception as error:
                 failed = error
-        # In this form the chief finds it in what TensorFlow makes of it.
+        # The chief finds this text in the error that TensorFlow raises there.
         raise RuntimeError(f"{self.cluster.task}: {failed}") from failed
 
-    def _end(self, told: bytes) -> list:
-        value = json.loads(told)
+    def _end(self, message: bytes) -> list:
+        value = json.loads(message)
         with self._changed:
-            self._told[value["number"]] = value
+            self._ended_runs[value["number"]] = value
             self._changed.notify_all()
         return _answer({})
 
-    def _ended(self, told: dict) -> dict:
+    def _ended(self, message: dict) -> dict:
         atexit.unregister(time.sleep)
         atexit.register(time.sleep, _LINGER)
         with self._changed:
@@ -150,13 +150,13 @@ class ServingTask:
                 self._run_spec = None
         if self._failed is not None:
             raise self._failed
-        if told.get("error"):
-            raise PeerLost(f"the chief has failed: {told['error']}")
-        return told
+        if message.get("error"):
+            raise PeerLost(f"the chief has failed: {message['error']}")
+        return message
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """Keeps SIGTERM from ending this task while the chief saves what is here."""
+        """Delays the end by SIGTERM until the chief has saved the variables of this task."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -174,10 +174,10 @@ class ServingTask:
         self._signal = number
         self._signalled_at = time.monotonic()
 
-    def _leave_if_signalled(self, watch: "ChiefWatch") -> None:
+    def _exit_if_signalled(self, watch: "ChiefWatch") -> None:
         if self._signal is None:
             return
-        if watch.gone or time.monotonic() - self._signalled_at > _SAVING:
+        if watch.is_unreachable or time.monotonic() - self._signalled_at > _SAVE_SECONDS:
             signal.signal(self._signal, signal.SIG_DFL)
             os.kill(os.getpid(), self._signal)
 
@@ -194,7 +194,7 @@ def _once(kind: str, jobs: tuple, task_type: str, task_index: int) -> ServingTas
 
 
 class _Served(Peers):
-    """The cluster as a ps or worker sees it: it has no say in anything."""
+    """The cluster as a ps or worker sees it: it decides nothing."""
 
     is_chief = False
 
@@ -206,12 +206,12 @@ class _Served(Peers):
 
 
 def threads_for(jobs: Mapping[str, Sequence[str]]) -> int:
-    """How many parts of closures and calls a task can have at once; each holds a thread."""
+    """How many closures and calls a task can run at once; each of them blocks a thread."""
     return 4 + 2 * sum(map(len, jobs.values()))
 
 
 def versions() -> dict[str, str]:
-    """What has to be the same for all tasks."""
+    """The versions that must be the same for all tasks, by package."""
     return {
         "tfbig": tfbig.__version__,
         "tensorflow": tf.__version__,

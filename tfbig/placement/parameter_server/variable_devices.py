@@ -1,4 +1,4 @@
-"""Which parameter server a variable is on."""
+"""The parameter server of each variable."""
 
 import contextlib
 import threading
@@ -9,12 +9,12 @@ import tensorflow as tf
 
 
 def tensorflow_variable(variable: Any) -> tf.Variable:
-    """A variable of TensorFlow, or that of one of Keras."""
+    """The tf.Variable of a Keras variable, or the tf.Variable itself."""
     return variable if isinstance(variable, tf.Variable) else variable.value
 
 
-class VariablePlaces:
-    """Puts each variable on the server that holds the fewest bytes, or beside another one.
+class VariableDevices:
+    """Places each variable on the server with the fewest bytes, or beside another variable.
 
     Args:
         devices: of the servers.
@@ -32,7 +32,7 @@ class VariablePlaces:
 
     @contextlib.contextmanager
     def placing(self) -> Iterator[None]:
-        """Places the variables that are made inside the block; it may be entered within itself."""
+        """Places the variables that are made inside the block; blocks may be nested."""
         before = getattr(self._entered, "times", 0)
         self._entered.times = before + 1
         scope = contextlib.nullcontext() if before else tf.variable_creator_scope(self._create)
@@ -44,7 +44,7 @@ class VariablePlaces:
 
     @contextlib.contextmanager
     def beside(self, variable: tf.Variable) -> Iterator[None]:
-        """Places what is made inside the block on the server of a variable."""
+        """Places new variables inside the block on the server of a variable."""
         before, self._beside = self._beside, variable.device
         try:
             yield
@@ -54,7 +54,7 @@ class VariablePlaces:
     def _create(self, next_creator: Callable, **kwargs) -> tf.Variable:
         name = kwargs.get("name") or ""
         least = self.devices[self.bytes.index(min(self.bytes))]
-        # A slot of TensorFlow 1 has the name of its weight before its own: w/Adam.
+        # A slot of TensorFlow 1 is named after its weight: w/Adam.
         device = self._beside or self._by_name.get(name.rpartition("/")[0], least)
         with tf.device(device):
             variable = next_creator(**kwargs)

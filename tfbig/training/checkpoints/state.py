@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfbig.placement.parameter_server.remote import led_from_here
+from tfbig.placement.parameter_server.remote import run_remotely
 from tfbig.training.checkpoints.tables import names_to_cut, values_for
 
 WriteLate = Callable[[str, dict], list[str]]
@@ -180,7 +180,7 @@ def _read_there(prefix: str, there: str, variables: dict[str, tf.Variable]) -> N
             for variable, value in zip(variables.values(), values, strict=True)
         ]
 
-    led_from_here(there, read)(tf.constant(prefix))
+    run_remotely(there, read)(tf.constant(prefix))
 
 
 def is_named(folder: str) -> bool:

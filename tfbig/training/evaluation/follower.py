@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tfbig.errors import CheckpointError, UserError
-from tfbig.placement.parameter_server.chief_watch import ChiefWatch
+from tfbig.placement.parameter_server.liveness import ChiefWatch
 from tfbig.programs.program import Program
 from tfbig.programs.vector_metrics import as_numbers
 from tfbig.training.callbacks.progress import Progress
@@ -80,7 +80,7 @@ class Follower:
                     history=history,
                     model_dir=self._checkpoints.model_dir,
                 )
-            self._watch.look()
+            self._watch.check()
             time.sleep(_LOOK_EVERY)
 
     def _evaluated(self, newest: int) -> tuple[int, dict[str, float], str] | None:

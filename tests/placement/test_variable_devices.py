@@ -2,12 +2,12 @@
 
 import tensorflow as tf
 
-from tfbig.placement.parameter_server.variable_devices import VariablePlaces
+from tfbig.placement.parameter_server.variable_devices import VariableDevices
 
 DEVICES = [f"/job:localhost/replica:0/task:0/device:CPU:{i}" for i in range(2)]
 
 
-class Places(VariablePlaces):
+class Places(VariableDevices):
     """Notes the places; this process has one device."""
 
     def __init__(self):
