@@ -5,14 +5,14 @@ from tfbig.training.evaluation.found_elsewhere import Evaluations
 
 def test_each_evaluation_is_news_once(tmp_path):
     written, read = Evaluations(str(tmp_path)), Evaluations(str(tmp_path))
-    assert read.news() == []
+    assert read.read_new() == []
     written.add(10, {"loss": 0.5})
     written.add(20, {"loss": 0.25, "accuracy": 1.0})
     both = [(10, {"loss": 0.5}), (20, {"loss": 0.25, "accuracy": 1.0})]
-    assert (read.news(), read.told) == (both, 2)
-    assert read.news() == []
+    assert (read.read_new(), read.returned) == (both, 2)
+    assert read.read_new() == []
     written.add(30, {"loss": 0.125})
-    assert read.news() == [(30, {"loss": 0.125})]
+    assert read.read_new() == [(30, {"loss": 0.125})]
     assert read.read()[:2] == both
 
 

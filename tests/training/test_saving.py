@@ -11,15 +11,15 @@ class Slow:
     directory = "somewhere"
 
     def __init__(self):
-        self.busy, self.steps, self.told = False, [], []
+        self.busy, self.steps, self.reported = False, [], []
 
     def save(self, step, *arguments, named):
         self.steps.append(step)
         self.busy = True
 
     def completed_saves(self, wait=False):
-        new = [] if self.busy else [(s, f"ckpt-{s}") for s in self.steps if s not in self.told]
-        self.told += [step for step, _ in new]
+        new = [] if self.busy else [(s, f"ckpt-{s}") for s in self.steps if s not in self.reported]
+        self.reported += [step for step, _ in new]
         return new
 
 
@@ -45,7 +45,7 @@ def test_what_is_due_while_another_is_written_is_saved_once_that_is_there():
     assert checkpoints.steps == [10]
     checkpoints.busy = False
     saving.look(12)
-    assert (checkpoints.steps, checkpoints.told) == ([10, 12], [10])
+    assert (checkpoints.steps, checkpoints.reported) == ([10, 12], [10])
 
 
 def test_a_step_that_is_being_written_is_not_due_once_more():

@@ -1,4 +1,4 @@
-"""Whether the values of evaluation batches are to blame for a loss that is not finite."""
+"""Checks the values of evaluation batches when their loss is not finite."""
 
 import tensorflow as tf
 
@@ -10,8 +10,8 @@ from tfbig.programs.program import Program
 from tfbig.training.loop.diagnosis import Diagnosis
 
 
-class EvaluationValues:
-    """Runs stacks of an evaluation and refuses batches whose values cannot be evaluated.
+class CheckedCalls:
+    """Runs stacks of an evaluation and refuses batches with wrong values.
 
     Args:
         program, placement, feed: of the evaluation.
@@ -22,24 +22,24 @@ class EvaluationValues:
         self._program, self._reads = program, reads
         self._diagnosis = Diagnosis(program, placement, feed)
 
-    def run(self, calls: LoopFunction, stack: Stack, step: int) -> LoopResult:
+    def run(self, loop: LoopFunction, stack: Stack, step: int) -> LoopResult:
         """Runs a stack.
 
         Args:
-            calls: what runs it.
+            loop: runs it.
             stack: of the evaluation's feed.
             step: the number of its first batch in the pass, counted from 0.
 
         Raises:
-            UserError: the values of a batch can be seen to be wrong; it names the batch.
+            UserError: the values of a batch are wrong; it names the batch.
         """
         try:
-            ran = calls.run(stack, step)
+            ran = loop.run(stack, step)
         except tf.errors.InvalidArgumentError as error:
-            for place in range(stack.steps):
-                self._refuse(self._diagnosis.explain(stack, place), step + place, error)
+            for index in range(stack.steps):
+                self._refuse(self._diagnosis.explain(stack, index), step + index, error)
             raise
-        if ran.nonfinite >= 0:  # of the global batch, so that all tasks ask
+        if ran.nonfinite >= 0:  # a loss of the global batch, so all tasks come here
             number = step + ran.nonfinite
             self._refuse(self._diagnosis.explain_all(stack, ran.nonfinite), number)
             self._program.warn_once(

@@ -9,7 +9,7 @@ from tfbig.errors import UserError
 from tfbig.placement.placement import Placement
 from tfbig.programs.program import Program
 from tfbig.run_config import RunConfig
-from tfbig.training.evaluation.checked_calls import EvaluationValues
+from tfbig.training.evaluation.checked_calls import CheckedCalls
 from tfbig.training.loop.agreement import sync_batch_sizes
 from tfbig.training.model import build_program
 from tfbig.training.step.own_train_step import check_last_batch
@@ -17,7 +17,7 @@ from tfbig.training.step.step_maker import StepMaker
 
 
 class Evaluator:
-    """One pass over a feed in EVAL mode, as often as it is asked.
+    """Runs one pass over a feed in EVAL mode, each time it is called.
 
     Args:
         program, placement: as in training.
@@ -25,7 +25,7 @@ class Evaluator:
         config: as in training.
         jit: compile with XLA where possible.
         steps: how many batches one evaluation reads at most; None: all.
-        hooks: told of the batches, one by one, by `begin() -> whether any listens`,
+        hooks: called for each batch, by `begin() -> whether any listens`,
             `before(stack, step)`, `after(step, logs)` and `finish()`; or None.
         reads: the name of the user's argument that gives the data, for messages.
     """
@@ -49,8 +49,8 @@ class Evaluator:
         check_last_batch(program, placement, feed, training=False)
         self._program, self._placement, self._feed = program, placement, feed
         self._config, self._jit, self._steps, self._hooks = config, jit, steps, hooks
-        self._calls: Any = None
-        self._values = EvaluationValues(program, placement, feed, reads)
+        self._loop: Any = None
+        self._checked = CheckedCalls(program, placement, feed, reads)
 
     def __call__(
         self, on_call: Callable[[int, int, dict[str, float]], None] | None = None
@@ -58,17 +58,17 @@ class Evaluator:
         """Returns the loss and the metrics over the whole pass, weighted by examples.
 
         Args:
-            on_call: told after each call of the loop of its first and last batch, counted from
-                0, and of the loss so far.
+            on_call: called after each call of the loop with its first and last batch, counted
+                from 0, and the loss and metrics so far.
 
         Raises:
-            UserError: the loss is not finite because of the values of a batch, which it names.
+            UserError: the loss is not finite because of the values of a batch; it names that.
         """
-        if self._calls is None:
+        if self._loop is None:
             build_program(self._program, self._placement, self._feed, training=False)
             self._program.select(training=False)
             steps = StepMaker(self._program, self._config, training=False)
-            self._calls = self._placement.make_loop(self._feed, steps, jit=self._jit)
+            self._loop = self._placement.make_loop(self._feed, steps, jit=self._jit)
         program, feed = self._program, self._feed
         own = program.runs_itself(training=False)  # then the loss is among what it returns
         program.select(training=False)
@@ -89,7 +89,7 @@ class Evaluator:
             stack = sync_batch_sizes(stack, self._placement.peers)
             if listen:
                 self._hooks.before(stack, step)
-            ran = self._values.run(self._calls, stack, step)
+            ran = self._checked.run(self._loop, stack, step)
             if not ran.steps:
                 break
             loss, examples = loss + ran.loss_sum, examples + ran.examples

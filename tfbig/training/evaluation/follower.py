@@ -1,4 +1,4 @@
-"""The evaluator's work: it evaluates every checkpoint that the chief saves, and keeps the best."""
+"""An evaluator task: it evaluates the checkpoints that the chief saves, and keeps the best."""
 
 import json
 import logging
@@ -21,7 +21,7 @@ from tfbig.training.result import TrainResult, note, validation
 
 log = logging.getLogger("tfbig")
 
-_LOOK_EVERY = 1.0  # seconds
+_CHECK_EVERY = 1.0  # seconds between two looks at the model_dir
 
 
 class Follower:
@@ -61,7 +61,9 @@ class Follower:
             step = newest[0] if newest else None
             if step is not None and step not in done and step not in damaged:
                 found = self._evaluated(step)
-                if found is not None and found[0] != step:  # an older one, as this cannot be read
+                if (
+                    found is not None and found[0] != step
+                ):  # an older one, since this one cannot be read
                     damaged.add(step)
                 if found is not None and found[0] not in done:
                     step, metrics, path = found
@@ -72,7 +74,7 @@ class Follower:
                     self._progress.on_evaluate(step, as_numbers(metrics))
                 continue
             ended = step in done and newest[1]["loop"]["ended"] is not None
-            # It may be of an earlier run, which the chief is about to continue.
+            # The checkpoint may be of an earlier run, which the chief is about to resume.
             if ended and (self._checkpoints.saved_at(step) >= began or self._watch.has_left):
                 return TrainResult(
                     global_step=step,
@@ -81,13 +83,16 @@ class Follower:
                     model_dir=self._checkpoints.model_dir,
                 )
             self._watch.check()
-            time.sleep(_LOOK_EVERY)
+            time.sleep(_CHECK_EVERY)
 
     def _evaluated(self, newest: int) -> tuple[int, dict[str, float], str] | None:
-        """Evaluates the newest checkpoint; None: the chief has removed it meanwhile.
+        """Evaluates the newest checkpoint.
 
         Args:
-            newest: the step that it had a moment ago.
+            newest: its step, as it was read just before.
+
+        Returns:
+            Its step, metrics and path; None: the chief has removed it.
         """
         try:
             restored = self._checkpoints.restore(self._variables, lambda metadata: {})
@@ -104,17 +109,17 @@ class Follower:
         """Keeps the checkpoint, and the model, with the smallest loss in model_dir/best."""
         best = os.path.join(self._checkpoints.model_dir, "best")
         before = f"{best}.before"
-        if os.path.isdir(before):  # left by a process that was killed between the renames below
+        if os.path.isdir(before):  # a process was killed between the renames below
             if not os.path.isdir(best):
                 os.rename(before, best)
             shutil.rmtree(before, ignore_errors=True)
-        if not metrics["loss"] < _loss_in(best):  # which NaN is not
+        if not metrics["loss"] < _loss_in(best):  # NaN is never smaller
             return
         temporary = f"{best}.tmp-{os.getpid()}"
         shutil.rmtree(temporary, ignore_errors=True)
         try:
             shutil.copytree(path, os.path.join(temporary, "checkpoints", os.path.basename(path)))
-        except OSError as error:  # the chief has removed it meanwhile; the next may be better
+        except OSError as error:  # the chief has removed it
             log.warning("the best checkpoint, of step %d, cannot be kept: %s", step, error)
             shutil.rmtree(temporary, ignore_errors=True)
             return

@@ -1,4 +1,4 @@
-"""The evaluations of a run on its way, made here or by the evaluator of a cluster."""
+"""The evaluations during a run, made here or by the evaluator of a cluster."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,17 +13,17 @@ from tfbig.training.result import note, validation
 
 
 class EvaluationPoints:
-    """Evaluates where the loop asks for it, and lets the callbacks know.
+    """Evaluates when the loop asks for it, and notifies the callbacks.
 
     Args:
         evaluator: or None.
-        elsewhere: what another task finds, which evaluates the checkpoints; this one evaluates
-            at the end alone.
+        elsewhere: the results of an evaluator task, which evaluates the checkpoints; then this
+            task evaluates at the end only. None: there is no such task.
         placement: where.
-        callbacks: are told.
-        meters: of training, which an evaluation leaves as they are.
+        callbacks: get the results.
+        meters: of training; an evaluation does not change them.
         agreement: with the other tasks of the run.
-        kept: what `state` has returned in an earlier process, or None.
+        kept: what `state` returned in an earlier process, or None.
 
     Attributes:
         metrics: of the last evaluation; {} before the first.
@@ -45,37 +45,41 @@ class EvaluationPoints:
         self._meters, self._agreement = meters, agreement
         self.metrics: dict[str, float] = kept["metrics"] if kept else {}
         self._at: int | None = kept["evaluated_at"] if kept else None
-        self._has_news = False  # of `elsewhere`, in this epoch
+        self._is_new = False  # whether `metrics` were found in this epoch
         if self.need_checkpoints:
             callbacks.check_evaluated_elsewhere()
-        if elsewhere is not None:  # those of an earlier run are none of this one
-            told = kept.get("evaluations_told") if kept else None
-            elsewhere.told = len(elsewhere.read()) if told is None else told
+        if elsewhere is not None:  # the results of an earlier run do not belong to this one
+            returned = kept.get("evaluations_told") if kept else None
+            elsewhere.returned = len(elsewhere.read()) if returned is None else returned
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps, as JSON can hold it."""
-        told = None if self._elsewhere is None else self._elsewhere.told
-        return {"metrics": self.metrics, "evaluated_at": self._at, "evaluations_told": told}
+        returned = None if self._elsewhere is None else self._elsewhere.returned
+        return {"metrics": self.metrics, "evaluated_at": self._at, "evaluations_told": returned}
 
     @property
     def need_checkpoints(self) -> bool:
-        """Whether what is to be evaluated has to be saved, for another task."""
+        """Whether another task evaluates, so that what it evaluates must be saved."""
         return self._evaluator is not None and self._elsewhere is not None
 
     def run(self, step: int, history: list[dict[str, float]], last: bool = False) -> bool:
-        """Evaluates, or hears of what was evaluated elsewhere; returns whether there is news.
+        """Evaluates, or reads what another task has evaluated.
 
         Args:
             step: the global step.
-            history: has what is found added.
-            last: the run has come to its end: this task evaluates, unless it just has.
+            history: the results are added to it.
+            last: whether the run has ended; then this task evaluates, unless it has done so at
+                this step.
+
+        Returns:
+            Whether there are new results.
         """
         if self._evaluator is None:
             return False
         if self._elsewhere is not None:
-            news = self._take_news(self._elsewhere, history)
+            has_new = self._read_new(self._elsewhere, history)
             if not last:
-                return news
+                return has_new
         elif last and self._at == step:
             return False
         with self._placement.scope():
@@ -83,33 +87,34 @@ class EvaluationPoints:
             self.metrics = self._callbacks.evaluate(step, self._evaluated)
             self._meters.put_back(kept)
         note(history, step, validation(self.metrics))
-        self._at, self._has_news = step, True
+        self._at, self._is_new = step, True
         return True
 
     def end_epoch(self) -> None:
-        """What is found from now on is of the next epoch."""
-        self._has_news = False
+        """Starts the next epoch: results from now on belong to it."""
+        self._is_new = False
 
     def logs(self) -> dict[str, float]:
         """The metrics of the latest evaluation as val_…
 
-        Of an evaluator none are told twice: no news is not that nothing has become better.
+        Results of an evaluator task are given in one epoch only. An epoch without new results does
+        not mean that nothing has improved.
         """
-        known = self._elsewhere is None or self._has_news
+        known = self._elsewhere is None or self._is_new
         return validation(self.metrics) if known else {}
 
-    def _take_news(self, elsewhere: Evaluations, history: list[dict[str, float]]) -> bool:
-        """Lets callbacks know of the evaluations that another task has made meanwhile.
+    def _read_new(self, elsewhere: Evaluations, history: list[dict[str, float]]) -> bool:
+        """Gives callbacks the new results of another task.
 
-        They are of earlier steps, whose checkpoints were evaluated while training went on.
+        They are of earlier steps, whose checkpoints were evaluated while training continued.
         """
-        news = elsewhere.news()
-        for step, metrics in news:
+        new = elsewhere.read_new()
+        for step, metrics in new:
             with self._placement.scope():
                 self.metrics = self._callbacks.evaluate(step, lambda on_call=None: metrics)  # noqa: B023
             note(history, step, validation(metrics))
-            self._has_news = True
-        return bool(news)
+            self._is_new = True
+        return bool(new)
 
     def _evaluated(self, on_call: Callable | None = None) -> dict[str, float]:
         self._agreement.before_run(None)  # on_test_begin may have changed the weights

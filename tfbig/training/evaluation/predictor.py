@@ -21,7 +21,7 @@ from tfbig.training.step.whole_batches import gathered
 class Predictor:
     """Runs one pass over a feed; batches are cut over the replicas in their true size.
 
-    Every task of a cluster reads whole batches, predicts its part, and gets all predictions.
+    Every task of a cluster reads whole batches, predicts its part, and receives all predictions.
 
     Args:
         model: a keras.Model, built or not, which is made again in the placement's scope unless it
@@ -61,7 +61,7 @@ class Predictor:
         """Yields for each batch (features, labels, weight, outputs): NumPy arrays, [n, …] each.
 
         Args:
-            hooks: told of the batches, as `Evaluator`'s; or None.
+            hooks: called for each batch, as those of `Evaluator`; or None.
         """
         listen = hooks is not None and hooks.begin()
         feed, step = self._feed, 0
@@ -92,7 +92,7 @@ class Predictor:
                 lambda *arrays: np.concatenate([np.asarray(a) for a in arrays]), *parts
             )
             numbers = tf.nest.map_structure(np.asarray, batch)
-            # A part of no example has borrowed one, which is behind those that are there.
+            # An empty part has predicted another example, whose row is after the real ones.
             outputs = tf.nest.map_structure(lambda a: a[:count], outputs)  # noqa: B023
             yield (*split_element(numbers), outputs)
 

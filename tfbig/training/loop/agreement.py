@@ -1,4 +1,4 @@
-"""What the tasks of a run must do alike, though only one of them decides it or sees it."""
+"""What all tasks of a run must do in the same way, although only one of them decides it."""
 
 import zlib
 from collections.abc import Iterable
@@ -30,13 +30,13 @@ _LEAVE_WEIGHTS = (
 
 
 class Decision(NamedTuple):
-    """What all tasks do after a call of the loop.
+    """What all tasks do after a call of the loop function.
 
     Attributes:
         stop: a callback has asked the run to end.
         signal: "SIGTERM" or "SIGINT" if any task was sent one, else None.
         save: a checkpoint is due by the clock.
-        target: how many steps the next call but one should have.
+        target: how many steps the call after the next one should have.
     """
 
     stop: bool
@@ -66,10 +66,10 @@ class CallbackNeeds(NamedTuple):
 
 
 class Agreement:
-    """Keeps the tasks of a run in step; of a task alone it asks nothing.
+    """Keeps the tasks of a run in agreement; for a single task it does nothing.
 
-    Callbacks run on the chief alone. What they change there (the learning rate, the weights) is
-    sent to the others before the next step is run.
+    Callbacks run on the chief only. What they change there (the learning rate, the weights) is
+    sent to the other tasks before the next step.
 
     Args:
         program, placement: of this task.
@@ -87,33 +87,33 @@ class Agreement:
         self._known: dict[str, Any] = {}
 
     @property
-    def alone(self) -> bool:
-        """Whether there is nobody to agree with."""
+    def is_single(self) -> bool:
+        """Whether this task is the only one."""
         return self._peers.count == 1
 
     def decide(self, mine: Decision) -> Decision:
         """The decision of all tasks: the chief's, and a signal that any of them was sent."""
-        if self.alone:
+        if self.is_single:
             return mine
         every = [Decision(*values) for values in self._peers.all_gather(mine)]
         signals = [decision.signal for decision in every if decision.signal]
         return every[0]._replace(signal=signals[0] if signals else None)
 
     def before_run(self, stack: Stack | None, weights: bool | None = None) -> Stack | None:
-        """Called before steps are run: everyone has the chief's variables, and as many batches.
+        """Called before steps: sends the chief's variables, and compares the numbers of batches.
 
         Args:
-            stack: what is to be run; None: nothing.
-            weights: whether callbacks may have changed the weights; None: as their kinds tell.
+            stack: what will be run; None: nothing.
+            weights: whether callbacks may have changed the weights; None: as their classes imply.
 
         Returns:
             The stack, with the true sizes of its global batches where a worker has left out bad
             records.
 
         Raises:
-            UserError: the tasks' data do not end at the same place.
+            UserError: the tasks' data end at different steps.
         """
-        if self.alone:
+        if self.is_single:
             return stack
         changed = self._changed(self._may_change_weights if weights is None else weights)
         steps, missing = (stack.steps, _missing(stack)) if stack is not None else (0, {})
@@ -124,14 +124,14 @@ class Agreement:
         return stack and _sync_batch_sizes(stack, [missing for _, missing, _ in every], self._peers)
 
     def after_run(self, weights: bool | None = None) -> None:
-        """Called after steps were run: what is different from here on, a callback has changed."""
-        if not self.alone and self._peers.is_chief:
+        """Called after steps: a variable that changes from now on was changed by a callback."""
+        if not self.is_single and self._peers.is_chief:
             weights = self._may_change_weights if weights is None else weights
             self._known = self._fingerprints(weights) if self._may_change_rates else {}
 
     def share(self, value: Any) -> Any:
         """The chief's value, on every task."""
-        return value if self.alone else self._peers.broadcast(value)
+        return value if self.is_single else self._peers.broadcast(value)
 
     def _changed(self, weights: bool) -> list[str]:
         """The names of the variables that callbacks have changed on the chief."""
@@ -153,7 +153,7 @@ class Agreement:
                     variables[name].assign(value)
 
     def _fingerprints(self, weights: bool) -> dict[str, Any]:
-        """A number for each variable that callbacks may change, cheap to compare."""
+        """A number for each variable that callbacks may change, which is cheap to compare."""
         found: dict[str, Any] = {}
         for name, variable in _plain_variables(self._program).items():
             if name.endswith("learning_rate"):
@@ -164,16 +164,16 @@ class Agreement:
 
     def _check_steps(self, steps: list[int]) -> None:
         if len(set(steps)) > 1:
-            told = ", ".join(f"{n} for {self._peers.describe(i)}" for i, n in enumerate(steps))
+            counts = ", ".join(f"{n} for {self._peers.describe(i)}" for i, n in enumerate(steps))
             raise UserError(
                 f"the tasks' data do not end at the same place: of the next batches there are "
-                f"{told}. Every task has to return the same data from input_fn; tfbig gives each "
+                f"{counts}. Every task has to return the same data from input_fn; tfbig gives each "
                 "its part."
             )
 
 
 def broadcast_variables(program: Program, placement: Placement) -> None:
-    """Gives all variables the values that they have on the chief; sends only those that differ."""
+    """Gives all variables the chief's values; sends only those that differ."""
     peers, variables = placement.peers, _plain_variables(program)
     if peers.count == 1:
         return
@@ -191,9 +191,9 @@ def broadcast_variables(program: Program, placement: Placement) -> None:
 
 
 def sync_batch_sizes(stack: Stack, peers: Peers) -> Stack:
-    """A stack with the true sizes of its global batches, of which workers may have left out some.
+    """A stack with the true sizes of its global batches, without records that workers left out.
 
-    All tasks call it with the stack of the same step.
+    All tasks call it together, with the stacks of the same steps.
     """
     return (
         stack
@@ -203,8 +203,8 @@ def sync_batch_sizes(stack: Stack, peers: Peers) -> Stack:
 
 
 def _missing(stack: Stack) -> dict[str, int]:
-    """By place in the stack: how many examples of its batch this worker has left out."""
-    return {str(place): int(stack.missing[place]) for place in np.flatnonzero(stack.missing)}
+    """By index in the stack: how many examples of the batch this worker has left out."""
+    return {str(index): int(stack.missing[index]) for index in np.flatnonzero(stack.missing)}
 
 
 def _sync_batch_sizes(stack: Stack, missing: list[dict[str, int]], peers: Peers) -> Stack:
@@ -212,9 +212,9 @@ def _sync_batch_sizes(stack: Stack, missing: list[dict[str, int]], peers: Peers)
         return stack
     sizes, offsets = stack.sizes.copy(), stack.offsets.copy()
     for worker, of_worker in enumerate(missing):
-        for place, count in of_worker.items():
-            sizes[int(place)] -= count
-            offsets[int(place)] -= count if worker < peers.index else 0
+        for index, count in of_worker.items():
+            sizes[int(index)] -= count
+            offsets[int(index)] -= count if worker < peers.index else 0
     return stack._replace(sizes=sizes, offsets=offsets)
 
 
@@ -223,7 +223,7 @@ def _is_ours(kind: type) -> bool:
 
 
 def _plain_variables(program: Program) -> dict[str, tf.Variable]:
-    """Those of a program's variables that every replica holds as a whole, by name."""
+    """The variables that every replica holds as a whole, by name."""
     return {n: v for n, v in program.named_variables().items() if isinstance(v, tf.Variable)}
 
 

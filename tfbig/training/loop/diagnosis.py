@@ -1,4 +1,4 @@
-"""What is wrong with a batch, or which operation made a NaN: asked when a step fails."""
+"""Finds what is wrong with a batch, or which operation made a NaN, when a step fails."""
 
 import re
 
@@ -16,7 +16,7 @@ _EXAMPLE = re.compile(r"in example (\d+)(?= of the batch)")
 
 
 class Diagnosis:
-    """Looks at batches that a program has been given, or is to be given.
+    """Examines batches that a program is run on.
 
     Args:
         program, placement, feed: of the run.
@@ -25,30 +25,34 @@ class Diagnosis:
     def __init__(self, program: Program, placement: Placement, feed: Feed):
         self._program, self._placement, self._feed = program, placement, feed
 
-    def check(self, stack: Stack, place: int, cause: Exception | None = None) -> None:
-        """Raises an error if the values of a batch can be seen to be wrong.
+    def check(self, stack: Stack, index: int, cause: Exception | None = None) -> None:
+        """Checks the values of a batch.
+
+        Args:
+            stack, index: the batch.
+            cause: the error that the step raised, or None.
 
         Raises:
-            UserError: they can; it says what to do.
+            UserError: they are wrong; it says what to do.
         """
-        found = self.explain(stack, place)
+        found = self.explain(stack, index)
         if found:
             raise UserError(f"{found}; repair or leave out such examples in input_fn.") from cause
 
-    def explain(self, stack: Stack, place: int) -> str | None:
-        """What is wrong with the batch at a place in the stack, or None."""
-        batch = self._feed.examples(stack, place)
+    def explain(self, stack: Stack, index: int) -> str | None:
+        """What is wrong with the batch at an index of the stack, or None."""
+        batch = self._feed.examples(stack, index)
         if batch is None:
             return None
         features, labels, _ = split_element(batch)
         found = self._program.explain_batch(features, labels)
-        # In the global batch, of which a worker has a share; a chief's stack is of numbers alone.
-        first = int(stack.offsets[place]) if len(stack.offsets) else 0
+        # A worker has a share of the global batch. A chief of ps has numbers of batches only.
+        first = int(stack.offsets[index]) if len(stack.offsets) else 0
         return found and _EXAMPLE.sub(lambda number: f"in example {int(number[1]) + first}", found)
 
-    def explain_all(self, stack: Stack, place: int) -> str | None:
-        """The same, by the first task whose share shows it; all tasks ask."""
-        found = self._placement.peers.all_gather(self.explain(stack, place))
+    def explain_all(self, stack: Stack, index: int) -> str | None:
+        """The same, by the first task in whose share it is found; all tasks call this together."""
+        found = self._placement.peers.all_gather(self.explain(stack, index))
         return next(filter(None, found), None)
 
     def snapshot(self) -> list[tuple[tf.Variable, np.ndarray]]:
@@ -56,14 +60,14 @@ class Diagnosis:
         return [(v, v.numpy()) for v in self._program.named_variables().values()]
 
     def locate(
-        self, calls: LoopFunction, before: list, stack: Stack, place: int, step: int
+        self, loop: LoopFunction, before: list, stack: Stack, index: int, step: int
     ) -> str | None:
-        """Goes back to where a call began, and runs up to and through its first bad step.
+        """Restores the variables from before a call, and runs up to its first bad step.
 
         Args:
-            calls: what ran the stack.
-            before: the snapshot of that time.
-            stack, place: of the first bad step.
+            loop: what ran the stack.
+            before: the snapshot from before the call.
+            stack, index: of the first bad step.
             step: the global step of the stack's first batch.
 
         Returns:
@@ -72,6 +76,6 @@ class Diagnosis:
         with self._placement.scope():
             for variable, value in before:
                 variable.assign(value)
-        if place:
-            calls.run(stack._replace(steps=place), step)
-        return locate_first_bad_op(lambda: calls.run_untraced(stack, place, step))
+        if index:
+            loop.run(stack._replace(steps=index), step)
+        return locate_first_bad_op(lambda: loop.run_untraced(stack, index, step))

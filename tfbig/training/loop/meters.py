@@ -12,26 +12,25 @@ from tfbig.programs.program import Program
 
 log = logging.getLogger("tfbig")
 
-_MUCH = 0.1  # of the time waited for data: worth a warning
-_ENOUGH_SECONDS = 1.0  # less says more about the start than about the reading
+_MUCH = 0.1  # a larger share of the time spent waiting for data is worth a warning
+_ENOUGH_SECONDS = 1.0  # shorter runs mostly measure the start
 
 
 class Meters:
     """Loss, metrics and rates of training.
 
-    The metrics' variables hold the span since the last log point. At each log point what the
-    span has added to their start is added to the epoch's, and they are reset. A metric whose
-    values of two spans do not add up (a maximum) is reset at an epoch's begin only, and is
-    reported since then.
+    The metrics' variables hold the span since the last log point. At each log point the span's
+    sums are added to the epoch's, and the variables are reset. A metric whose values of two spans
+    do not add up (a maximum) is reset at the start of an epoch only, and covers the epoch so far.
 
     Args:
         program, placement: whose metrics.
-        epochs: keep the epoch's metrics too; that costs as much as a few steps at each log point.
+        epochs: keep the epoch's metrics too, which costs as much as a few steps a log point.
     """
 
     def __init__(self, program: Program, placement: Placement, epochs: bool):
         self._program, self._placement, self._epochs = program, placement, epochs
-        self._own = program.runs_itself(training=True)  # then the loss is among what it returned
+        self._own = program.runs_itself(training=True)  # then the loss is among its metrics
         self._span = [0.0, 0.0]  # sum of loss times examples, examples
         self._epoch = [0.0, 0.0]
         self._epoch_metrics: list[np.ndarray] | None = None
@@ -48,7 +47,7 @@ class Meters:
         seconds: float,
         staleness: StalenessStats | None = None,
     ) -> None:
-        """Adds what a call of the loop reported."""
+        """Adds the result of a call of the loop function."""
         if staleness is not None:
             self._staleness = (
                 staleness if self._staleness is None else self._staleness.with_(staleness)
@@ -93,16 +92,16 @@ class Meters:
         return logs
 
     def put_aside(self) -> list[np.ndarray]:
-        """The metrics' values, for the time in which an evaluation uses their variables."""
+        """Returns the metrics' values, while an evaluation uses their variables."""
         return [v.numpy() for v in self._program.metric_variables]
 
     def put_back(self, values: list[np.ndarray]) -> None:
-        """Gives the metrics what `put_aside` returned."""
+        """Restores the values that `put_aside` returned."""
         for variable, value in zip(self._program.metric_variables, values, strict=True):
             variable.assign(value)
 
     def epoch(self) -> dict[str, float]:
-        """Loss and metrics since the epoch began; the span goes on. {} unless they are kept."""
+        """Loss and metrics since the start of the epoch; {} unless they are kept."""
         if not self._epochs:
             return {}
         logs = {}
@@ -119,7 +118,7 @@ class Meters:
         return logs
 
     def start_epoch(self) -> None:
-        """Starts the epoch's sums anew; the span's go on, without what the epoch had of them."""
+        """Resets the epoch's sums; the span continues, and its past belongs to the last epoch."""
         self._epoch = [0.0, 0.0]
         if self._program.has_running_metrics:
             self._ended = self.put_aside()
@@ -129,9 +128,10 @@ class Meters:
         self._epoch_metrics = [-v for v in gained] or None
 
     def _results(self, loss: float | None) -> dict[str, float]:
-        """The metrics as they are; those that run, before an epoch's first step, as it found them.
+        """The metrics' results.
 
-        A run may end with an epoch, and what it logs last is logged after that.
+        A run may end with an epoch, and its last log point comes after the end of that. So metrics
+        that run through an epoch have its last values until the next epoch's first step.
         """
         if self._ended is None or self._epoch[1]:
             return self._program.metric_results(loss)
@@ -178,7 +178,7 @@ class Meters:
         }
 
     def load(self, state: dict) -> None:
-        """Takes up what `state` returned."""
+        """Restores what `state` returned."""
         self._span, self._epoch = list(state["span"]), list(state["epoch"])
         self._epoch_metrics = self._as_arrays(state["epoch_metrics"])
         self._ended = self._as_arrays(state.get("ended"))
@@ -193,7 +193,7 @@ class Meters:
 
 
 class DataWait:
-    """The share of the time in which the step waited for data, over a run."""
+    """The share of a run's time in which the step waited for data."""
 
     def __init__(self):
         self._waited = self._worked = 0.0
@@ -210,7 +210,7 @@ class DataWait:
         return self._waited / total if total else None
 
     def report(self, remedy: str) -> None:
-        """Logs the share, and what can be done where it is a tenth or more."""
+        """Logs the share, and a remedy if it is a tenth or more."""
         share = self.share
         if share is None:
             return
@@ -220,7 +220,7 @@ class DataWait:
 
 
 class Stopwatch:
-    """Measures the time of calls of the loop alone."""
+    """Measures the seconds inside a block."""
 
     def __enter__(self):
         self._start = time.perf_counter()
