@@ -1,4 +1,4 @@
-"""Checkpoints: what is kept, what is passed over when it is damaged, and what is refused."""
+"""Checkpoints: what is kept, what is skipped when it is damaged, and what is refused."""
 
 import json
 import logging
@@ -162,7 +162,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning(checkpoints, 
     assert restored.arrays["EarlyStopping#0.best_weights.0"][0, 0] == 10
     warnings = [r.getMessage() for r in caplog.records]
     assert len(warnings) == 1
-    assert warnings[0].startswith(f"{newest} is damaged and is passed over: ")
+    assert warnings[0].startswith(f"{newest} is damaged and is skipped: ")
     assert "\n" not in warnings[0]
 
 

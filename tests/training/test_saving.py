@@ -41,10 +41,10 @@ def test_what_is_due_while_another_is_written_is_saved_once_that_is_there():
     saving.save_when_free(10)
     saving.unsaved = True  # a step
     saving.save_when_free(11)
-    saving.look(11)
+    saving.poll(11)
     assert checkpoints.steps == [10]
     checkpoints.busy = False
-    saving.look(12)
+    saving.poll(12)
     assert (checkpoints.steps, checkpoints.reported) == ([10, 12], [10])
 
 
@@ -54,5 +54,5 @@ def test_a_step_that_is_being_written_is_not_due_once_more():
     saving.save_when_free(10)  # as an evaluation is due
     saving.save_when_free(10)  # and a checkpoint
     saving.unsaved, checkpoints.busy = True, False  # a step, and it is there
-    saving.look(11)
+    saving.poll(11)
     assert checkpoints.steps == [10]

@@ -1,11 +1,11 @@
-"""Checkpoints: everything that a run needs to go on as if nothing had happened.
+"""Checkpoints: everything that a run needs to resume bit for bit.
 
 A checkpoint is a directory, written under a temporary name and renamed when it is whole:
 
     <model_dir>/checkpoints/ckpt-00000400/state.index, state.data-…, arrays.npz, metadata.json
 
-That of an estimator-style model_fn holds its variables under their own names, and
-<model_dir>/checkpoint points at it, as TensorFlow's tools expect.
+A checkpoint of an estimator-style model_fn has its variables under their own names, and
+<model_dir>/checkpoint refers to it, as TensorFlow's tools expect.
 """
 
 import json
@@ -35,12 +35,12 @@ from tfbig.training.checkpoints.tables import as_wholes, tables_of
 
 log = logging.getLogger("tfbig")
 
-_FIRST_FORMAT = 1  # all numbers in names counted anew, those that users chose too
+_FIRST_FORMAT = 1  # all numbers in names were counted anew, even those that users chose
 _NAMED_FORMAT = 2  # variables under their own names
 _FORMAT = 3  # of Keras models
 _REPLACED = ".replaced"
-# What TensorFlow's and NumPy's readers raise for files that are cut, changed or missing. The
-# former answers a cut file with an IndexError.
+# The errors of TensorFlow's and NumPy's readers for files that are cut, changed or missing.
+# TensorFlow's raises an IndexError for a file that is cut.
 _DAMAGED = (
     tf.errors.OpError,
     OSError,
@@ -53,9 +53,13 @@ _DAMAGED = (
 
 
 class Restored(NamedTuple):
-    """What `Checkpoints.restore` found: the step, what else was saved, and where.
+    """What `Checkpoints.restore` has restored.
 
-    `lost` says why the trackables are not restored, although the checkpoint is whole; or None.
+    Attributes:
+        step: the global step.
+        metadata, arrays: what was saved besides the variables.
+        path: of the checkpoint.
+        lost: why the trackables are not restored, although the checkpoint is complete; or None.
     """
 
     step: int
@@ -70,13 +74,13 @@ class Checkpoints:
 
     Args:
         model_dir: None keeps nothing.
-        keep: how many checkpoints stay.
-        writes: whether this task of a cluster writes; the others only take part.
-        late: writes tables while training goes on; None: all is written in `save`.
+        keep: how many checkpoints are kept.
+        writes: whether this task of a cluster writes; the others only take part in gathering.
+        late: writes tables while training continues; None: `save` writes everything.
 
     Attributes:
         model_dir, directory: None keeps nothing.
-        keep: how many stay.
+        keep: how many are kept.
     """
 
     def __init__(
@@ -87,11 +91,11 @@ class Checkpoints:
         late: LateTables | None = None,
     ):
         self.model_dir, self.keep, self._writes, self._late = model_dir, keep, writes, late
-        self._landed: list[tuple[int, str]] = []
+        self._completed: list[tuple[int, str]] = []
         self.directory = os.path.join(model_dir, "checkpoints") if model_dir else None
 
     def clear_up(self) -> None:
-        """Removes what a process that was killed while it saved has left."""
+        """Removes what a process that was killed while saving has left behind."""
         if not self._writes or not self.directory or not os.path.isdir(self.directory):
             return
         for name in os.listdir(self.directory):
@@ -103,7 +107,7 @@ class Checkpoints:
                 shutil.rmtree(path, ignore_errors=True)
 
     def make_writable(self) -> None:
-        """Makes the directories, and tries to write there before any work is done.
+        """Makes the directories, and checks that they are writable, before any work is done.
 
         Raises:
             UserError: they cannot be written.
@@ -112,15 +116,15 @@ class Checkpoints:
             _make_writable(self.model_dir, self.directory)
 
     def steps(self) -> list[int]:
-        """The steps of the checkpoints that are there, oldest first."""
+        """The steps of the existing checkpoints, oldest first."""
         return steps_in(self.model_dir) if self.model_dir else []
 
     def saved_at(self, step: int) -> float:
-        """When a checkpoint was written, in seconds as `time.time` has them."""
+        """When a checkpoint was written, in seconds as of `time.time`."""
         return os.path.getmtime(os.path.join(self._path(step), "metadata.json"))
 
     def metadata(self) -> tuple[int, dict] | None:
-        """The step and metadata of the newest checkpoint that can be read, or None."""
+        """The step and metadata of the newest readable checkpoint, or None."""
         for step in reversed(self.steps()):
             try:
                 return step, self._read_metadata(step)
@@ -142,24 +146,23 @@ class Checkpoints:
 
         Args:
             step: the global step.
-            variables: name to tf.Variable, or to what holds one in slices.
+            variables: name to tf.Variable, or to an object that has its value in slices.
             trackables: name to any other object that tf.train.Checkpoint can save.
             metadata: anything JSON can hold.
-            arrays: name to NumPy array, of no object dtype.
-            named: the variables are kept under their own names, without their group.
+            arrays: name to NumPy array; object dtypes are not allowed.
+            named: save the variables under their own names, without their group.
 
         Raises:
-            CheckpointError: it cannot be written, or the one before could not be; those that
-                `completed_saves` has told are untouched.
+            CheckpointError: it or the one before cannot be written; completed ones stay.
         """
         if not self._writes:
-            for _ in full_values(sliced(variables)):  # gathered by all tasks together
+            for _ in full_values(sliced(variables)):  # all tasks gather together
                 pass
             return
         self._wait()
         late = self._late.deferred_variables(variables) if self._late else {}
         whole = {n: v for n, v in variables.items() if n not in late}
-        if late:  # what is written below is as it is now
+        if late:  # `write` runs later, and must write the present values
             whole, arrays = copy_to_host(whole), {n: np.array(array) for n, array in arrays.items()}
         temporary = os.path.join(self.directory, f".tmp-{os.getpid()}-{step}")
         metadata = {
@@ -195,32 +198,35 @@ class Checkpoints:
             write()
 
     def completed_saves(self, wait: bool = False) -> list[tuple[int, str]]:
-        """The step and path of each checkpoint that has become whole since the last call.
+        """The step and path of each checkpoint that was completed since the last call.
 
         Args:
-            wait: for one that is being written.
+            wait: for a checkpoint that is being written.
 
         Raises:
-            CheckpointError: it could not be written.
+            CheckpointError: a checkpoint could not be written.
         """
         if wait or not self.busy:
             self._wait()
-        new = list(self._landed)
-        del self._landed[: len(new)]
-        if new:  # in this thread, so that nobody loses what is being looked at
-            told = [step for step, _ in new]
+        new = list(self._completed)
+        del self._completed[: len(new)]
+        if new:  # old ones are removed in this thread, which is the one that reads them
+            completed = [step for step, _ in new]
             for old in self.steps()[: -self.keep]:
-                if old not in told:
+                if old not in completed:
                     shutil.rmtree(self._path(old), ignore_errors=True)
         return new
 
     @property
     def busy(self) -> bool:
-        """Whether a checkpoint is being written, which `save` would wait for."""
+        """Whether a checkpoint is being written, for which `save` would wait."""
         return self._late is not None and self._late.busy
 
     def abandon(self, seconds: float) -> None:
-        """Gives what is being written some time, and says if it fails: the run has failed."""
+        """Waits some seconds for a checkpoint that is being written; logs its error.
+
+        It is called when the run has failed.
+        """
         try:
             if self._late:
                 self._late.wait(seconds)
@@ -232,29 +238,31 @@ class Checkpoints:
             self._late.wait()
 
     def _put_in_place(self, step: int, temporary: str, named: bool) -> None:
-        """Gives a whole checkpoint its name."""
+        """Renames a complete checkpoint to its final name."""
         path = self._path(step)
         for name in os.listdir(temporary):
             _flush(os.path.join(temporary, name))
-        if os.path.isdir(path):  # the same step again, after a fall back or at the end
+        if os.path.isdir(
+            path
+        ):  # the same step again, at the end or after an older one was restored
             os.rename(path, path + _REPLACED)
         os.rename(temporary, path)
         _flush(self.directory)
         shutil.rmtree(path + _REPLACED, ignore_errors=True)
         if named:
             self._point_at_newest()
-        self._landed.append((step, path))
+        self._completed.append((step, path))
 
     def restore(self, variables: dict, trackables: Callable[[dict], dict]) -> Restored | None:
-        """Restores the newest checkpoint that is whole, or the one before it, and so on.
+        """Restores the newest checkpoint that is complete.
 
         Args:
             variables: as in `save`.
-            trackables: from a checkpoint's metadata to the other objects to restore.
+            trackables: returns the other objects to restore, given the checkpoint's metadata.
 
         Raises:
-            CheckpointError: the newest is another model's (the message lists the variables that
-                differ), or all are damaged.
+            CheckpointError: the newest belongs to another model (the message lists the variables
+                that differ), or all are damaged.
         """
         damaged = []
         for step in reversed(self.steps()):
@@ -279,14 +287,16 @@ class Checkpoints:
         return None
 
     def restore_from(self, path: str, variables: dict, trackables: Callable) -> Restored:
-        """Restores the checkpoint that the chief has restored, from here or a copy elsewhere."""
+        """Restores the checkpoint that the chief has restored, from its path or a copy."""
         metadata = _metadata_in(path)
         return _read(path, metadata, _as_written(metadata, variables), trackables(metadata))
 
     def _point_at_newest(self) -> None:
-        """Has tf.train.latest_checkpoint(model_dir) find what is there."""
+        """Writes the file by which tf.train.latest_checkpoint(model_dir) finds the newest one."""
         names = [os.path.basename(self._path(step)) for step in self.steps()[-self.keep :]]
-        paths = [os.path.join("checkpoints", name, "state") for name in names]  # so it can be moved
+        paths = [
+            os.path.join("checkpoints", name, "state") for name in names
+        ]  # relative, so that model_dir can be moved
         folder = os.path.abspath(self.model_dir)
         state = tf.compat.v1.train.generate_checkpoint_state_proto(folder, paths[-1], paths)
         temporary = os.path.join(folder, f".tmp-{os.getpid()}-checkpoint")
@@ -301,10 +311,10 @@ class Checkpoints:
         return _metadata_in(self._path(step))
 
     def _compare(self, path: str, metadata: dict, variables: dict) -> None:
-        there, here = metadata.get("tables", {}), tables_of(variables)
-        both = there.keys() & here.keys()
-        saved = as_wholes(metadata["variables"], {first: there[first] for first in both})
-        present = as_wholes(_kinds(variables), {first: here[first] for first in both})
+        saved_tables, tables = metadata.get("tables", {}), tables_of(variables)
+        both = saved_tables.keys() & tables.keys()
+        saved = as_wholes(metadata["variables"], {first: saved_tables[first] for first in both})
+        present = as_wholes(_kinds(variables), {first: tables[first] for first in both})
         differences = [
             f"{name} is {_shown(saved.get(name))} there and {_shown(present.get(name))} here"
             for name in sorted({*saved, *present})
@@ -331,7 +341,7 @@ class Checkpoints:
 
 
 def _as_written(metadata: dict, variables: dict) -> dict:
-    """Variables by the names that a checkpoint has for them."""
+    """Variables by the names that they have in a checkpoint."""
     if metadata["format"] != _FIRST_FORMAT:
         return variables
     return dict(zip(earlier_names(variables), variables.values(), strict=True))
@@ -386,12 +396,12 @@ def _shown(kind: Any) -> str:
 
 
 def _warn_damaged(path: str, error: Exception) -> str:
-    log.warning("%s is damaged and is passed over: %s", path, first_line(error))
+    log.warning("%s is damaged and is skipped: %s", path, first_line(error))
     return os.path.basename(path)
 
 
 def _flush(path: str) -> None:
-    """Waits until a file or directory is on the disk."""
+    """Waits until a file or directory is on disk (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

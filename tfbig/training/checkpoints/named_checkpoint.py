@@ -1,4 +1,4 @@
-"""Checkpoints read variable by variable: tfbig's of a model_fn, and those of tf.estimator."""
+"""Checkpoints that are read by variable: tfbig's of a model_fn, and those of tf.estimator."""
 
 import os
 import re
@@ -16,7 +16,7 @@ _OBJECT = re.compile(r"variables/(.+)/\.ATTRIBUTES/VARIABLE_VALUE")
 
 
 class NamedCheckpoint:
-    """The variables of a checkpoint by the names that model_fn knows them by.
+    """The variables of a checkpoint, by their names in model_fn.
 
     Example: `NamedCheckpoint("runs/iris").value("dense/kernel")`
 
@@ -53,6 +53,7 @@ class NamedCheckpoint:
 
     @property
     def step(self) -> int:
+        """The global step of the checkpoint."""
         if "global_step" in self.shapes:
             return int(self.value("global_step"))
         found = re.search(r"ckpt-(\d+)", self.path)
@@ -62,7 +63,7 @@ class NamedCheckpoint:
         """The value of a variable.
 
         Raises:
-            UserError: there is none of that name.
+            UserError: the checkpoint has no variable of that name.
         """
         if name not in self._keys:
             raise UserError(
@@ -78,7 +79,7 @@ class NamedCheckpoint:
             variables: as `Program.named_variables` returns them.
 
         Raises:
-            CheckpointError: some are not there, or have another shape.
+            CheckpointError: some are missing, or have another shape.
         """
         wanted = {own_name(name): name for name in variables}
         by_own = {own: variables[name] for own, name in wanted.items()}

@@ -1,6 +1,11 @@
-"""Where a run goes on: from its own checkpoint, from one of tf.estimator's, or from the start."""
+"""Where a run resumes: at its own checkpoint, at one of tf.estimator, or at the start."""
 
+import contextlib
 import logging
+import os
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -12,19 +17,17 @@ from tfbig.programs.program import Program
 from tfbig.training.callbacks.runner import CallbackRunner
 from tfbig.training.checkpoints.checkpoints import Checkpoints, Restored
 from tfbig.training.checkpoints.named_checkpoint import NamedCheckpoint, latest
-from tfbig.training.checkpoints.rates import kept_rates
-from tfbig.training.checkpoints.restore_everywhere import restore_on_all_workers
 from tfbig.training.loop.schedule import Schedule
 
 log = logging.getLogger("tfbig")
 
 
 class Start(NamedTuple):
-    """Where a run goes on.
+    """Where a run resumes.
 
     Attributes:
         step: the global step.
-        began: the step at which the run began, in this process or an earlier one.
+        began: the step at which the run started, in this process or an earlier one.
         last: the checkpoint that was restored, or None.
         ended: `last` was written at the end of its run, and a new run begins here.
     """
@@ -36,7 +39,7 @@ class Start(NamedTuple):
 
     @property
     def restored(self) -> Restored | None:
-        """What the run itself goes on from."""
+        """The checkpoint that the run continues, or None for a new run."""
         return None if self.ended else self.last
 
     @property
@@ -89,12 +92,12 @@ def broadcast_assign(program: Program, values: dict[str, np.ndarray] | None, pee
 
 
 def is_done(start: Start, schedule: Schedule, may_stop: bool, model_dir: str | None) -> bool:
-    """Whether the run that a checkpoint was restored from has ended, and says so.
+    """Whether the run of the restored checkpoint has ended; logs why nothing is trained.
 
     Args:
         start: with a checkpoint.
         schedule: of this run.
-        may_stop: whether there are callbacks that may have ended it.
+        may_stop: whether there are callbacks that may have ended that run.
         model_dir: for the message.
     """
     restored = start.last
@@ -118,13 +121,68 @@ def is_done(start: Start, schedule: Schedule, may_stop: bool, model_dir: str | N
 
 
 def begin_epoch_again(program: Program, callbacks: CallbackRunner, epoch: int) -> None:
-    """Tells callbacks of an epoch that an earlier process began.
+    """Calls on_epoch_begin for an epoch that an earlier process started.
 
-    They set themselves up for it; what one of them does to the learning rate at an epoch's
-    begin is in the checkpoint already, and is not done twice.
+    Callbacks prepare for the epoch. A learning rate that one of them sets then is in the
+    checkpoint already, so the rates are restored afterwards.
     """
-    with kept_rates(program):
+    with _kept_rates(program):
         callbacks.epoch_begin(epoch)
+
+
+@contextlib.contextmanager
+def _kept_rates(program: Program) -> Iterator[None]:
+    """Restores the learning rates at the end of the block."""
+    rates = [
+        (variable, variable.numpy())
+        for name, variable in program.named_variables().items()
+        if name.endswith("learning_rate")
+    ]
+    yield
+    for variable, value in rates:
+        variable.assign(value)
+
+
+def restore_on_all_workers(
+    checkpoints: Checkpoints, peers: Peers, variables: dict, trackables: Callable[[dict], dict]
+) -> Restored | None:
+    """Restores the chief's newest checkpoint on every task.
+
+    A task that sees the chief's folder reads it there. The others receive the files.
+
+    Args:
+        checkpoints, variables, trackables: as for Checkpoints.restore.
+        peers: the tasks.
+    """
+    restored = checkpoints.restore(variables, trackables) if peers.is_chief else None
+    if peers.count == 1:
+        return restored
+    found = peers.broadcast([restored.path, _contents(restored.path)] if restored else None)
+    if found is None:
+        return None
+    path, contents = found
+    wanted = not peers.is_chief and _contents(path) != contents
+    with tempfile.TemporaryDirectory(prefix="tfbig-checkpoint-") as folder:
+        copy = os.path.join(folder, os.path.basename(path))
+        if any(peers.all_gather(wanted)):
+            peers.broadcast_files(path if peers.is_chief else None, wanted, copy)
+        if not peers.is_chief:
+            restored = checkpoints.restore_from(copy if wanted else path, variables, trackables)
+    return restored._replace(path=path)
+
+
+def _contents(path: str) -> dict[str, list[int]] | None:
+    """The size of each file in a folder, and a checksum of the small ones; None: no folder."""
+    try:
+        return {name: _of_file(os.path.join(path, name)) for name in sorted(os.listdir(path))}
+    except OSError:
+        return None
+
+
+def _of_file(path: str) -> list[int]:
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        return [size, zlib.crc32(file.read()) if size < 2**20 else 0]
 
 
 def _of_estimator(program: Program, checkpoints: Checkpoints, peers: Peers) -> Start:
@@ -135,12 +193,12 @@ def _of_estimator(program: Program, checkpoints: Checkpoints, peers: Peers) -> S
         found = latest(folder)
         if found is not None:
             values = NamedCheckpoint(found).values_for(program.named_variables())
-    told = peers.broadcast([found, found and NamedCheckpoint(found).step])
-    if told[0] is None:
+    path, step = peers.broadcast([found, found and NamedCheckpoint(found).step])
+    if path is None:
         return Start()
     broadcast_assign(program, values, peers)
-    log.info("going on from %s, a checkpoint of tf.estimator, on data from their start", told[0])
-    return Start(told[1], told[1])
+    log.info("going on from %s, a checkpoint of tf.estimator, on data from their start", path)
+    return Start(step, step)
 
 
 def _check_settings(program: Program, checkpoints: Checkpoints, peers: Peers) -> None:

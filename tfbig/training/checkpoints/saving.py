@@ -1,4 +1,4 @@
-"""When a run's checkpoints are written, and who is told of them."""
+"""When the checkpoints of a run are written, and how callbacks are notified."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,19 +8,19 @@ from tfbig.programs.program import Program
 from tfbig.training.callbacks.runner import CallbackRunner
 from tfbig.training.checkpoints.checkpoints import Checkpoints
 
-_LATE_SECONDS = 1.0  # for a checkpoint that is being written when the run fails
+_ABANDON_SECONDS = 1.0  # for a checkpoint that is being written when the run fails
 
 
 class Saving:
-    """Writes the checkpoints of a run, and lets callbacks know of them.
+    """Writes the checkpoints of a run, and notifies callbacks of them.
 
     Args:
         checkpoints: where.
-        program, feed: what is kept, besides the loop's state.
-        callbacks: are told, and have state of their own.
-        keep: what every checkpoint's metadata hold (seed, settings).
-        state: returns what the loop keeps, as JSON can hold it.
-        unsaved: whether there is anything to be saved yet.
+        program, feed: what is saved, besides the loop's state.
+        callbacks: are notified, and have state that is saved.
+        keep: what every checkpoint has in its metadata (seed, settings).
+        state: returns the loop's state, which JSON can hold.
+        unsaved: whether there is anything to save yet.
 
     Attributes:
         unsaved: whether anything has happened since the last checkpoint.
@@ -42,11 +42,12 @@ class Saving:
         self.unsaved, self._due = unsaved, False
 
     def save(self, step: int, ended: str | None = None) -> None:
-        """Writes a checkpoint, unless nothing has happened since the last one.
+        """Writes a checkpoint, unless nothing has changed since the last one.
 
         Args:
             step: the global step.
-            ended: "finished" or "callback" if the run is over, and by whom.
+            ended: what ended the run: "finished" for its last step, or "callback"; None: it has
+                not ended.
         """
         if self._checkpoints.directory is None or not self.unsaved:
             return
@@ -66,29 +67,29 @@ class Saving:
         )
         self.unsaved = self._due = False
         self._callbacks.saved()
-        self.tell()
+        self.notify()
 
     def save_when_free(self, step: int) -> None:
-        """Saves; while an earlier checkpoint is being written, in the first `look` after that."""
+        """Saves now; or in a later `poll`, if an earlier checkpoint is still being written."""
         self._due = self.unsaved and self._checkpoints.busy
         if not self._due:
             self.save(step)
 
-    def look(self, step: int) -> None:
-        """Tells of what has been written meanwhile, and saves if that was waited for."""
-        self.tell()
+    def poll(self, step: int) -> None:
+        """Notifies callbacks of completed checkpoints, and saves if a checkpoint is pending."""
+        self.notify()
         if self._due:
             self.save_when_free(step)
 
-    def tell(self, wait: bool = False) -> None:
-        """Lets callbacks know of the checkpoints that are whole now.
+    def notify(self, wait: bool = False) -> None:
+        """Notifies callbacks of the checkpoints that have been completed.
 
         Args:
-            wait: for one that is being written.
+            wait: for a checkpoint that is being written.
         """
         for step, path in self._checkpoints.completed_saves(wait):
             self._callbacks.checkpoint(step, path)
 
     def abandon(self) -> None:
-        """The run has failed: what is being written gets a moment more."""
-        self._checkpoints.abandon(_LATE_SECONDS)
+        """Gives a checkpoint that is being written a moment; called when the run has failed."""
+        self._checkpoints.abandon(_ABANDON_SECONDS)

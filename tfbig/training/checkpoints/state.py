@@ -1,6 +1,6 @@
-"""The tensors of a checkpoint; sliced ones are written one by one.
+"""The tensors of a checkpoint; variables in slices are written one by one.
 
-They have the names that tf.train.Checkpoint gives them, or their own, as tf.estimator's had.
+Tensors have the names that tf.train.Checkpoint gives them, or their own, as in tf.estimator.
 """
 
 import os
@@ -28,11 +28,13 @@ def write_state(
     """Writes `<folder>/state.index` and its data, with tf.train.Checkpoint's names.
 
     Args:
-        folder: that is there.
-        variables: name to tf.Variable, or to what has its value in slices (shape, dtype, numpy).
+        folder: an existing one.
+        variables: name to tf.Variable, or to an object with its value in slices (which has shape,
+            dtype and numpy()).
         trackables: name to any other object that tf.train.Checkpoint can save.
-        late: name to what `write_late` writes, which is given a folder and tensors by their names
-            in the checkpoint, and returns the prefixes of the files.
+        late: name to the variables that `write_late` writes.
+        write_late: from a folder and tensors by their names in the checkpoint to the prefixes of
+            the files that it has written.
     """
     in_slices = sliced(variables)
     whole = {n: v for n, v in variables.items() if n not in in_slices}
@@ -48,10 +50,10 @@ def write_named_state(
     late: dict | None = None,
     write_late: WriteLate | None = None,
 ) -> None:
-    """The same with the variables' own names, and nothing else, as tf.estimator's checkpoints.
+    """The same with the variables' own names, in the form of tf.estimator's checkpoints.
 
-    `<folder>/state.index` has the variables and `global_step`; the trackables, if there are such,
-    are beside it, in `<folder>/data.index`.
+    `<folder>/state.index` has the variables and `global_step`. The trackables, if there are any,
+    are in `<folder>/data.index`.
     """
     in_slices = sliced(variables)
     whole = {own_name(n): v for n, v in variables.items() if n not in in_slices}
@@ -75,7 +77,7 @@ def _write(
     write_late: WriteLate | None,
     key: Callable[[str], str],
 ) -> None:
-    """Writes what is whole, then the sliced variables one by one, then what is late, as one."""
+    """Writes whole variables, then sliced ones one by one, then late ones; merges the files."""
     prefix = os.path.join(folder, "state")
     if not in_slices and not late:
         write_whole(prefix)
@@ -105,7 +107,7 @@ def _save(prefix: str, tensors: dict) -> None:
 def full_values(sliced: dict) -> Iterator[tuple[str, np.ndarray]]:
     """The whole values of variables in slices, one after the other, so that one is in memory.
 
-    Where replicas are in several processes, all of them go through this together.
+    Where replicas are in several processes, all processes iterate together.
     """
     for name, variable in sliced.items():
         yield name, variable.numpy()
@@ -119,7 +121,7 @@ def read_state(
     Args:
         folder: written by `write_state` or `write_named_state`.
         variables, trackables: as for these.
-        tables: the shards that it has, as tables.tables_of returned them.
+        tables: the checkpoint's shards, as tables.tables_of returned them.
 
     Returns:
         Why the other objects cannot be restored, or None.
@@ -143,7 +145,7 @@ def read_state(
     root.read(prefix).expect_partial()
     try:
         for name, trackable in trackables.items():
-            setattr(root, name, trackable)  # what is attached now is restored now
+            setattr(root, name, trackable)  # an object is restored when it is attached
     except tf.errors.DataLossError:
         raise
     except tf.errors.OpError as error:
@@ -152,7 +154,7 @@ def read_state(
 
 
 def _on_other_tasks(variables: dict, tables: dict[str, list[str]]) -> dict[str, list[str]]:
-    """The names of variables that are on ps, by device, but for tables that have to be cut."""
+    """The names of variables on ps, by device, except tables that must be cut again."""
     mine, there = tf.constant(0).device.rpartition("/device:")[0], {}
     cut = names_to_cut(variables, tables)
     for name, variable in variables.items():
@@ -163,9 +165,9 @@ def _on_other_tasks(variables: dict, tables: dict[str, list[str]]) -> dict[str, 
 
 
 def _read_there(prefix: str, there: str, variables: dict[str, tf.Variable]) -> None:
-    """Has a ps read its variables itself, by their names in a checkpoint in a shared folder.
+    """Has a ps read its variables itself from a checkpoint in a shared folder.
 
-    None goes through this process, nor through a message, which has 2 GB at most.
+    So they need not pass through this process, nor through a message, which has 2 GB at most.
     """
 
     def read(prefix):
@@ -192,12 +194,12 @@ def is_named(folder: str) -> bool:
 
 
 def own_name(name: str) -> str:
-    """A variable's own name, of its name in `Program.named_variables` (with its group)."""
+    """A variable's own name, from its name in `Program.named_variables`, which has a group."""
     return name.split("/", 1)[1]
 
 
 def sliced(variables: dict) -> dict:
-    """Those variables that have their values in slices."""
+    """The variables that have their values in slices."""
     return {n: v for n, v in variables.items() if not isinstance(v, tf.Variable)}
 
 
@@ -207,6 +209,6 @@ def key_of(name: str) -> str:
 
 
 def first_line(error: Any) -> str:
-    """What an error says, in one line and without its place in a graph."""
+    """The text of an error, in one line and without its node in a graph."""
     lines = str(getattr(error, "message", None) or error).split("\n")
     return re.sub(r"\{\{.*?\}\} ?", "", lines[0])[:200]

@@ -1,8 +1,9 @@
-"""The tables of ShardedEmbeddings in a checkpoint, which may lie in other shards than here.
+"""The tables of ShardedEmbeddings in a checkpoint, which may be in another number of shards.
 
-A checkpoint holds each shard, and each shard's slots, as a variable of its own: so a parameter
-server can write its own, and no task has to hold a whole table. Its metadata say which belong
-together; what is restored in another number of shards is cut again, shard by shard.
+A checkpoint has each shard, and each shard's slot variables, as variables of their own. So a
+parameter server can write its own shards, and no task has to hold a whole table. The metadata list
+the shards of each table. A table that is restored in another number of shards is cut again, shard
+by shard.
 """
 
 import json
@@ -27,7 +28,7 @@ def tables_of(variables: dict[str, Any]) -> dict[str, list[str]]:
 
 
 def as_wholes(kinds: dict[str, list], tables: dict[str, list[str]]) -> dict[str, list]:
-    """Shapes and types of variables, with each table as one, under its first shard's name.
+    """Shapes and dtypes of variables, with each table as one, under its first shard's name.
 
     Args:
         kinds: name to [shape, dtype], as a checkpoint's metadata have them.
@@ -43,7 +44,7 @@ def as_wholes(kinds: dict[str, list], tables: dict[str, list[str]]) -> dict[str,
 
 
 def names_to_cut(variables: dict[str, Any], tables: dict[str, list[str]]) -> set[str]:
-    """The names of shards of tables that a checkpoint has in another number of shards.
+    """The names of the shards of tables that a checkpoint has in another number of shards.
 
     Args: those of `values_for`.
     """
@@ -78,9 +79,9 @@ def values_for(
         if name not in left:
             yield name, read(name)
     for first, names in cut.items():
-        there = tables[first]
+        saved = tables[first]
         rows = shard_of(variables[first]).rows
-        shards = recut(lambda i: read(there[i]), len(there), rows, len(names))  # noqa: B023
+        shards = recut(lambda i: read(saved[i]), len(saved), rows, len(names))  # noqa: B023
         yield from zip(names, shards, strict=True)
 
 

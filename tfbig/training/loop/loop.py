@@ -144,7 +144,7 @@ class Loop:
                 None
             )  # callbacks may have changed variables at the epoch's end
             self._agreement.after_run(weights=callbacks.may_stop)
-            self._saving.tell(wait=True)  # before `callbacks.end`, which may change the weights
+            self._saving.notify(wait=True)  # before `callbacks.end`, which may change the weights
             with self._placement.scope():
                 ended = None if self._epoch_begun else self._epoch_logs
                 callbacks.end(self._last_logs() if ended is None else ended)
@@ -155,7 +155,7 @@ class Loop:
                 self._saving.unsaved = True
                 stopped = self._agreement.share(callbacks.stop_training)
                 self._saving.save(self._step, ended="callback" if stopped else "finished")
-            self._saving.tell(wait=True)
+            self._saving.notify(wait=True)
         except BaseException:
             self._saving.abandon()
             raise
@@ -202,7 +202,7 @@ class Loop:
             if not stack.steps:
                 continue  # the pass had ended, which was not known before
             self._boundary()
-            self._saving.look(self._step)
+            self._saving.poll(self._step)
             if not first:  # the first call includes tracing and compilation
                 self._data_wait.add(waiting.seconds, seconds)
                 target = power_of_two(min(_CALL_SECONDS / seconds, 8) * stack.steps)
