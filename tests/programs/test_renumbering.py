@@ -53,7 +53,7 @@ VALUES = {"tower_1": 1.0, "tower_2": 2.0, "tower_3": 3.0}
 def as_earlier_code(monkeypatch) -> None:
     """Checkpoints are written as before names that users chose were told from Keras's."""
     monkeypatch.setattr(programs, "automatic_names", lambda model: None)
-    monkeypatch.setattr(checkpoints, "_FORMAT", 1)
+    monkeypatch.setattr(checkpoints, "FORMAT", 1)
 
 
 def test_a_resumed_run_gives_each_weight_to_the_layer_of_its_name(tmp_path):

@@ -13,7 +13,7 @@ from tfbig.errors import UserError
 from tfbig.finetuning.weights import Saved, fill, newest_checkpoint, read_saved
 from tfbig.programs.keras.preprocessing import settle
 from tfbig.programs.keras.renumbering import Renumbering, automatic_names
-from tfbig.training.checkpoints.checkpoints import counts_all_numbers
+from tfbig.training.checkpoints.metadata import counts_all_numbers
 
 _WAYS = ("name", "shape", "exact")
 

@@ -18,8 +18,8 @@ from tfbig.finetuning.keras_files import WEIGHTS, check_keras, named, opened_hdf
 from tfbig.programs.keras.preprocessing import STATE, described_state, settle
 from tfbig.programs.keras.renumbering import Renumbering, automatic_names
 from tfbig.programs.row_updates import mark_slots
-from tfbig.training.checkpoints.checkpoints import counts_all_numbers
 from tfbig.training.checkpoints.folders import folder_of, steps_in
+from tfbig.training.checkpoints.metadata import counts_all_numbers
 from tfbig.training.checkpoints.state import is_named, key_of, own_name
 from tfbig.training.checkpoints.tables import misfits, saved_tables, values_for
 

@@ -152,10 +152,12 @@ class ParameterServer(Placement):
         self.finish({"result": result})
 
     @contextlib.contextmanager
+    @override
     def scope(self) -> Iterator[None]:
         with self._places.placing(), for_servers(self.servers):
             yield
 
+    @override
     def owns(self, variable: tf.Variable) -> bool:
         return "/job:ps/" in variable.device
 
@@ -253,9 +255,11 @@ class ParameterServer(Placement):
                 remote.send(self._devices[name], remote.END, {**message, "number": self._number})
         self._reconnect = _private_api.disconnect()
 
+    @override
     def updates(self) -> Updates:
         return ServerUpdates(self._places.beside)
 
+    @override
     def describe(self) -> str:
         return f"{self.workers} workers and {len(self._servers)} ps"
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
+from typing_extensions import override
 
 from tfbig.placement.parameter_server.variable_devices import tensorflow_variable
 from tfbig.programs.row_updates import check_sparse_optimizer
@@ -27,6 +28,7 @@ class ServerUpdates(Updates):
     def __init__(self, beside: Callable[[tf.Variable], contextlib.AbstractContextManager]):
         self._beside = beside
 
+    @override
     def build(self, optimizer: Any, variables: list) -> None:
         check_sparse_optimizer(optimizer, variables)
         inner = getattr(optimizer, "inner_optimizer", optimizer)
@@ -41,6 +43,7 @@ class ServerUpdates(Updates):
         count = inner.iterations
         count.assign_add = lambda n: count.value.assign_add(tf.cast(n, count.value.dtype))
 
+    @override
     def apply(self, optimizer: Any, gradients: list, variables: list) -> None:
         inner = getattr(optimizer, "inner_optimizer", optimizer)
         update = inner.update_step

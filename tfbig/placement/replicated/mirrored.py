@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
+from typing_extensions import override
 
 from tfbig.placement.placement import Placement
 
@@ -36,19 +37,24 @@ class Mirrored(Placement):
         self.num_replicas = strategy.num_replicas_in_sync
 
     @contextlib.contextmanager
+    @override
     def scope(self) -> Iterator[None]:
         with self.strategy.scope(), tf.variable_creator_scope(_as_mirrored):
             yield
 
+    @override
     def owns(self, variable: tf.Variable) -> bool:
         return self.strategy.extended.variable_created_in_scope(variable)
 
+    @override
     def replica(self) -> tf.Tensor:
         return tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int32)
 
+    @override
     def run(self, fn: Callable, args: tuple) -> Any:
         return self.run_each(fn, args)[0]
 
+    @override
     def run_each(self, fn: Callable, args: tuple) -> list:
         results = self.strategy.run(fn, args)
         return [
@@ -59,6 +65,7 @@ class Mirrored(Placement):
             for replica in range(self.local_replicas)
         ]
 
+    @override
     def reduce_sum(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
         context, sums = tf.distribute.get_replica_context(), list(tensors)
         for dtype in dict.fromkeys(t.dtype for t in tensors):  # which are packed together
@@ -68,14 +75,17 @@ class Mirrored(Placement):
                 sums[i] = total
         return sums
 
+    @override
     def scatter_sum(self, rows: tf.Tensor) -> tf.Tensor:
         sums = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, rows)
         # A row shares its tensor's memory, which a slot that is computed in its place would keep.
         return tf.raw_ops.DeepCopy(x=sums[int(tf.get_static_value(self.replica()))])
 
+    @override
     def gather_rows(self, tensor: tf.Tensor) -> tf.Tensor:
         return tf.distribute.get_replica_context().all_gather(tensor, axis=0)
 
+    @override
     def describe(self) -> str:
         devices = ", ".join(d.split("device:")[-1] for d in self.strategy.extended.worker_devices)
         return f"mirrored over {self.num_replicas} replicas ({devices})"

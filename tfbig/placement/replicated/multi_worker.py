@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from typing_extensions import override
 
 import tfbig
 from tfbig import _private_api
@@ -69,6 +70,7 @@ class MultiWorker(Mirrored):
         received = tf.raw_ops.CollectiveAllToAllV2(input=rows, **self._collective())
         return tf.reduce_sum(tf.ensure_shape(received, rows.shape), axis=0)
 
+    @override
     def gather_rows(self, tensor: tf.Tensor) -> tf.Tensor:
         if tensor.dtype == tf.bfloat16:  # only moved
             return tf.bitcast(self.gather_rows(tf.bitcast(tensor, tf.float16)), tf.bfloat16)
@@ -89,6 +91,7 @@ class MultiWorker(Mirrored):
             "ordering_token": [],
         }
 
+    @override
     def describe(self) -> str:
         each = "" if self.local_replicas == 1 else f", {self.local_replicas} replicas each"
         return f"{self.peers.count} workers{each}; this is {self.peers.describe(self.peers.index)}"

@@ -21,8 +21,14 @@ import tensorflow as tf
 
 from tfbig.errors import CheckpointError, UserError
 from tfbig.placement.parameter_server.late_tables import LateTables, copy_to_host
-from tfbig.programs.keras.renumbering import earlier_names
 from tfbig.training.checkpoints.folders import folder_of, steps_in
+from tfbig.training.checkpoints.metadata import (
+    FORMAT,
+    NAMED_FORMAT,
+    as_written,
+    kinds_of,
+    read_metadata,
+)
 from tfbig.training.checkpoints.state import (
     first_line,
     full_values,
@@ -35,9 +41,6 @@ from tfbig.training.checkpoints.tables import as_wholes, tables_of
 
 log = logging.getLogger("tfbig")
 
-_FIRST_FORMAT = 1  # all numbers in names were counted anew, even those that users chose
-_NAMED_FORMAT = 2  # variables under their own names
-_FORMAT = 3  # of Keras models
 _REPLACED = ".replaced"
 # The errors of TensorFlow's and NumPy's readers for files that are cut, changed or missing.
 # TensorFlow's raises an IndexError for a file that is cut.
@@ -166,9 +169,9 @@ class Checkpoints:
             whole, arrays = copy_to_host(whole), {n: np.array(array) for n, array in arrays.items()}
         temporary = os.path.join(self.directory, f".tmp-{os.getpid()}-{step}")
         metadata = {
-            "format": _NAMED_FORMAT if named else _FORMAT,
+            "format": NAMED_FORMAT if named else FORMAT,
             "step": step,
-            "variables": _kinds(variables),
+            "variables": kinds_of(variables),
             "tables": tables_of(variables),
             **metadata,
         }
@@ -272,7 +275,7 @@ class Checkpoints:
             except (OSError, ValueError) as error:
                 damaged.append(_warn_damaged(path, error))
                 continue
-            named = _as_written(metadata, variables)
+            named = as_written(metadata, variables)
             self._compare(path, metadata, named)
             others = trackables(metadata)
             try:
@@ -288,8 +291,8 @@ class Checkpoints:
 
     def restore_from(self, path: str, variables: dict, trackables: Callable) -> Restored:
         """Restores the checkpoint that the chief has restored, from its path or a copy."""
-        metadata = _metadata_in(path)
-        return _read(path, metadata, _as_written(metadata, variables), trackables(metadata))
+        metadata = read_metadata(path)
+        return _read(path, metadata, as_written(metadata, variables), trackables(metadata))
 
     def _point_at_newest(self) -> None:
         """Writes the file by which tf.train.latest_checkpoint(model_dir) finds the newest one."""
@@ -308,13 +311,13 @@ class Checkpoints:
         return folder_of(self.model_dir, step)
 
     def _read_metadata(self, step: int) -> dict:
-        return _metadata_in(self._path(step))
+        return read_metadata(self._path(step))
 
     def _compare(self, path: str, metadata: dict, variables: dict) -> None:
         saved_tables, tables = metadata.get("tables", {}), tables_of(variables)
         both = saved_tables.keys() & tables.keys()
         saved = as_wholes(metadata["variables"], {first: saved_tables[first] for first in both})
-        present = as_wholes(_kinds(variables), {first: tables[first] for first in both})
+        present = as_wholes(kinds_of(variables), {first: tables[first] for first in both})
         differences = [
             f"{name} is {_shown(saved.get(name))} there and {_shown(present.get(name))} here"
             for name in sorted({*saved, *present})
@@ -338,35 +341,6 @@ class Checkpoints:
             f"the checkpoint of step {step} cannot be written to {self.directory}: {reason}; "
             f"{previous}. Free space there, or give another model_dir, and start again."
         )
-
-
-def _as_written(metadata: dict, variables: dict) -> dict:
-    """Variables by the names that they have in a checkpoint."""
-    if metadata["format"] != _FIRST_FORMAT:
-        return variables
-    return dict(zip(earlier_names(variables), variables.values(), strict=True))
-
-
-def counts_all_numbers(folder: str) -> bool:
-    """Whether a checkpoint's names are of format 1; see `programs.renumbering`."""
-    return _metadata_in(folder)["format"] == _FIRST_FORMAT
-
-
-def _kinds(variables: dict) -> dict[str, list]:
-    return {n: [list(v.shape), v.dtype.name] for n, v in variables.items()}
-
-
-def _metadata_in(path: str) -> dict:
-    with open(os.path.join(path, "metadata.json")) as file:
-        metadata = json.load(file)
-    if not isinstance(metadata, dict) or "variables" not in metadata:
-        raise ValueError("metadata.json is not a tfbig checkpoint's")
-    if metadata["format"] > _FORMAT:
-        raise CheckpointError(
-            f"{path} was written by a newer tfbig (format {metadata['format']}, "
-            f"this one reads {_FORMAT}); install that, or give another model_dir."
-        )
-    return metadata
 
 
 def _read(path: str, metadata: dict, variables: dict, trackables: dict) -> Restored:

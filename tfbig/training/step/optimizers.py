@@ -9,6 +9,7 @@ from typing import Any
 import keras
 from keras.optimizers import schedules
 from keras.optimizers.schedules import LearningRateSchedule
+from typing_extensions import override
 
 from tfbig.errors import UserError
 
@@ -134,16 +135,19 @@ class WarmUp(LearningRateSchedule):
         self.schedule = schedule
         self.warmup_steps = warmup_steps
 
+    @override
     def __call__(self, step):
         step = keras.ops.cast(step, "float32")
         risen = keras.ops.minimum(step / self.warmup_steps, 1.0)
         return risen * self.schedule(keras.ops.maximum(step - self.warmup_steps, 0.0))
 
+    @override
     def get_config(self) -> dict:
         schedule = schedules.serialize(self.schedule)
         return {"schedule": schedule, "warmup_steps": self.warmup_steps}
 
     @classmethod
+    @override
     def from_config(cls, config: dict) -> "WarmUp":
         schedule = schedules.deserialize(config["schedule"])
         return cls(schedule, config["warmup_steps"])

@@ -16,6 +16,7 @@ class Cut(NamedTuple):
 
     @property
     def rows_per_part(self) -> int:
+        """How many rows the largest part of a full batch has."""
         return -(-self.rows // self.parts)
 
 
