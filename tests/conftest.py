@@ -4,6 +4,8 @@ import pytest
 
 from tests import harness
 
+harness.keep_to_own_ports()
+
 
 @pytest.fixture
 def in_process(tmp_path):

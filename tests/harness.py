@@ -1,9 +1,8 @@
-"""Runs Python functions in processes of their own: one tf.distribute strategy for each process.
+"""Runs Python functions in processes of their own: one tf.distribute strategy for each process."""
 
-As a program it is such a process: `python -m tests.harness <module:function> <folder>` calls
-the function with the arguments in `<folder>/arguments.json` and leaves `<folder>/result.json`.
-"""
-
+import contextlib
+import fcntl
+import functools
 import importlib
 import json
 import os
@@ -11,14 +10,16 @@ import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tests import nursery
-from tfbig.launch.ports import free_ports
+from tfbig.launch import ports
 
+_clusters = 0  # that this process has
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
@@ -67,21 +68,42 @@ def run_python(*words: str, timeout: float, **environment: str) -> str:
 def call(
     function: Callable, folder: pathlib.Path, *arguments: Any, timeout: float, **environment: str
 ) -> Any:
-    """Calls a module's function in a process of its own and returns its result.
+    """Calls a module's function in a process of its own, with two threads; returns its result.
 
     Args:
         function: importable by its module and name.
-        folder: for the process's files; an empty one.
+        folder: for the process's files, in a new folder there.
         arguments: what JSON can hold, as is the result.
-        timeout, environment: as in run_python.
+        timeout: seconds; after them the process and its children are killed.
+        environment: variables that are set besides the present ones.
 
     Raises:
         ProcessFailed: it raised an error, crashed, or ran into its deadline.
     """
-    (folder / "arguments.json").write_text(json.dumps(arguments))
-    name = f"{function.__module__}:{function.__qualname__}"
-    run_python("-m", "tests.harness", name, str(folder), timeout=timeout, **environment)
-    return json.loads((folder / "result.json").read_text())
+    files = pathlib.Path(tempfile.mkdtemp(prefix="call-", dir=folder)) / "process"
+    environment = {"TF_NUM_INTRAOP_THREADS": "2", **environment}
+    process = nursery.start(function, files, arguments, one_thread=False, **environment)
+    return finished(process, timeout).result()
+
+
+def finished(process: nursery.Process, timeout: float) -> nursery.Process:
+    """Waits for the end of a process of the nursery.
+
+    Args:
+        process: a process.
+        timeout: seconds; after them the process and its children are killed.
+
+    Raises:
+        ProcessFailed: its exit code is not 0, or the time was up.
+    """
+    try:
+        ended = process.ended(timeout)
+    finally:
+        process.send(signal.SIGKILL)
+    if not ended or process.code:
+        what = f"exit code {process.code}" if ended else f"killed after {timeout:g} s"
+        raise ProcessFailed(f"{what}; it printed:\n{process.out}{process.err}")
+    return process
 
 
 def call_workers(
@@ -148,6 +170,18 @@ def _call_tasks(
     environment: dict[str, str],
 ) -> dict[str, Any]:
     """Calls a function in tasks, of which each has its name and TF_CONFIG; returns the results."""
+    with cores_for_a_cluster():
+        return _in_tasks(function, folder, arguments, tasks, timeout, environment)
+
+
+def _in_tasks(
+    function: Callable,
+    folder: pathlib.Path,
+    arguments: Sequence[Any],
+    tasks: dict[str, str],
+    timeout: float,
+    environment: dict[str, str],
+) -> dict[str, Any]:
     processes = {
         name: nursery.start(
             function, folder / name.replace(" ", ""), arguments, **environment, TF_CONFIG=text
@@ -177,9 +211,40 @@ def _call_tasks(
     return {name: process.result() for name, process in processes.items()}
 
 
+@functools.cache
+def _lock_file() -> int:
+    path = pathlib.Path(tempfile.gettempdir(), f"tfbig-tests-of-clusters-{os.getuid()}.lock")
+    return os.open(path, os.O_RDWR | os.O_CREAT)
+
+
+@contextlib.contextmanager
+def cores_for_a_cluster() -> Iterator[None]:
+    """Waits until no other worker of pytest-xdist has a cluster; until the end none gets one."""
+    global _clusters
+    if _clusters == 0:
+        fcntl.flock(_lock_file(), fcntl.LOCK_EX)
+    _clusters += 1
+    try:
+        yield
+    finally:
+        _clusters -= 1
+        if _clusters == 0:
+            fcntl.flock(_lock_file(), fcntl.LOCK_UN)
+
+
+def keep_to_own_ports() -> None:
+    """Lets `free_ports` give each worker of pytest-xdist ports of a range of its own."""
+    if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+        count = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+        width = (ports._first_given_by_the_system() - ports._LOWEST) // count
+        ports._LOWEST += int(worker.removeprefix("gw")) * width
+        end = ports._LOWEST + width
+        ports._first_given_by_the_system = lambda: end
+
+
 def free_addresses(count: int) -> list[str]:
     """Addresses on loopback at which nobody listens."""
-    return [f"127.0.0.1:{port}" for port in free_ports(count, set())]
+    return [f"127.0.0.1:{port}" for port in ports.free_ports(count, set())]
 
 
 def tf_configs(addresses: Sequence[str]) -> list[str]:
@@ -193,7 +258,13 @@ def tf_configs(addresses: Sequence[str]) -> list[str]:
 
 
 def main(name: str, folder: str) -> int:
-    """Calls a function as the process of its own that this is; returns the exit code."""
+    """Calls a function, "module:name", in the process of its own that this is.
+
+    Its arguments are in `<folder>/arguments.json`; its result is left in `<folder>/result.json`.
+
+    Returns:
+        The exit code: 1 after an error, which is printed.
+    """
     module, _, function = name.partition(":")
     arguments = json.loads(pathlib.Path(folder, "arguments.json").read_text())
     try:
@@ -203,7 +274,3 @@ def main(name: str, folder: str) -> int:
         return 1
     pathlib.Path(folder, "result.json").write_text(json.dumps(result))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))

@@ -5,12 +5,11 @@ import os
 import pathlib
 import re
 import signal
-import subprocess
-import sys
 
 import pytest
 
 import tfbig
+from tests import harness, nursery
 from tests.training.small_runs import assert_same_variables, saved_variables
 
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
@@ -71,15 +70,9 @@ RUNS = [
 @pytest.mark.parametrize(("command", "last_line"), RUNS, ids=[run[0] for run in RUNS])
 def test_the_example_ends_with_the_number_it_should_reach(command, last_line, tmp_path):
     script, *arguments = command.format(tmp=tmp_path).split()
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / script), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=180,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert re.fullmatch(last_line, done.stdout.splitlines()[-1]), done.stdout[-500:]
+    process = nursery.python([str(EXAMPLES / script), *arguments], tmp_path / ".process", tmp_path)
+    done = harness.finished(process, timeout=180)
+    assert re.fullmatch(last_line, done.out.splitlines()[-1]), done.out[-500:]
 
 
 @pytest.mark.parametrize("kind", ["vae", "gan", "distillation"])

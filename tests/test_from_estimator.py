@@ -1,23 +1,22 @@
 """What docs/from_estimator.md shows is true: its code runs, and its tables are complete."""
 
 import difflib
-import os
 import pathlib
 import re
-import signal
+import tempfile
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests import nursery
+from tests import harness, nursery
 from tests.compat.test_names import NAMES
 from tfbig.compat.names import LAYERS
 from tfbig.migration.migrate import migrate
 from tfbig.migration.source import Source
 
 PAGE = (pathlib.Path(__file__).parent.parent / "docs/from_estimator.md").read_text()
-BLOCKS = re.findall(r"```python[^\n]*\n# (TF 1.15|tfbig)\n(.*?)```", PAGE, re.S)
+BLOCKS = re.findall(r"```python\n# (TF 1.15|tfbig)\n(.*?)```", PAGE, re.S)
 BEFORE = dict(zip(("iris", "mnist", "bert"), (c for k, c in BLOCKS if k != "tfbig"), strict=True))
 AFTER = dict(zip(("iris", "mnist", "bert"), (c for k, c in BLOCKS if k == "tfbig"), strict=True))
 
@@ -39,21 +38,9 @@ def pretrained(folder: pathlib.Path) -> np.ndarray:
 
 
 def run(code: str, folder: pathlib.Path) -> list[str]:
-    """Runs a script in a folder, in a forked process; returns the words that it prints."""
-    process = nursery.start(
-        run_script, folder / f"process{len(list(folder.iterdir()))}", [code, str(folder)]
-    )
-    try:
-        assert process.ended(240), process.out + process.err
-    finally:
-        process.send(signal.SIGKILL)
-    assert process.code == 0, process.out + process.err
-    return process.out.split()
-
-
-def run_script(code: str, folder: str) -> None:
-    os.chdir(folder)
-    exec(compile(code, "page", "exec"), {"__name__": "__main__"})
+    files = pathlib.Path(tempfile.mkdtemp(dir=folder), "process")
+    process = nursery.python(["-c", code], files, folder)
+    return harness.finished(process, timeout=240).out.split()
 
 
 @pytest.mark.parametrize(("name", "least"), [("iris", 0.93), ("mnist", 0.9), ("bert", 0.95)])

@@ -2,50 +2,48 @@
 
 import os
 import pathlib
-import subprocess
+import signal
 import sysconfig
-import threading
+import tempfile
+import time
 
 import pytest
 
+from tests import nursery
+
+_PROGRAM = os.path.join(sysconfig.get_path("scripts"), "tfbig")
+
 
 class Command:
-    """The command `tfbig`, run in a folder."""
+    """The command `tfbig`, run in a folder.
+
+    Its script runs in a process that has imported TensorFlow already, or where `cold` is true in
+    one that is started as a shell starts it.
+    """
 
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
 
-    def start(self, *words: str) -> subprocess.Popen:
-        program = os.path.join(sysconfig.get_path("scripts"), "tfbig")
-        return subprocess.Popen(
-            [program, *words],
-            cwd=self.folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )
+    def start(self, *words: str, cold: bool = False) -> nursery.Process:
+        files = pathlib.Path(tempfile.mkdtemp(prefix=".process-", dir=self.folder), "files")
+        begin = nursery.cold_python if cold else nursery.python
+        return begin([_PROGRAM, *words], files, self.folder)
 
-    def __call__(self, *words: str, timeout: float = 120) -> "Outcome":
-        return self.finish(self.start(*words), timeout)
+    def __call__(self, *words: str, timeout: float = 120, cold: bool = False) -> "Outcome":
+        return self.finish(self.start(*words, cold=cold), timeout)
 
-    def wait_for(self, process: subprocess.Popen, beginning: str, timeout: float = 120) -> None:
-        """Reads standard output to a line with this beginning."""
-        killer = threading.Timer(timeout, process.kill)
-        killer.start()
-        try:
-            assert any(line.startswith(beginning) for line in process.stdout), beginning
-        finally:
-            killer.cancel()
+    def wait_for(self, process: nursery.Process, beginning: str, timeout: float = 120) -> None:
+        """Waits for a line on standard output with this beginning."""
+        until = time.monotonic() + timeout
+        while not any(line.startswith(beginning) for line in process.out.splitlines()):
+            assert process.code is None and time.monotonic() < until, process.out + process.err
+            time.sleep(0.02)
 
-    def finish(self, process: subprocess.Popen, timeout: float = 120) -> "Outcome":
-        try:
-            out, err = process.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            raise
-        return Outcome(process.returncode, out, err)
+    def finish(self, process: nursery.Process, timeout: float = 120) -> "Outcome":
+        ended = process.ended(timeout)
+        process.send(signal.SIGKILL)
+        assert ended, f"killed after {timeout:g} s; it printed:\n{process.out}{process.err}"
+        return Outcome(process.code, process.out, process.err)
 
 
 class Outcome:

@@ -85,7 +85,7 @@ def folder(tmp_path):
 
 
 def test_a_recipe_is_carried_out_reported_and_exported(folder, command):
-    result = command("finetune", "--config=recipe.py", "--model_dir=run")
+    result = command("finetune", "--config=recipe.py", "--model_dir=run", cold=True)
     assert result.code == 0, result
     assert 0 < value_of(result.out, "held-out loss") < 1.3
     table = [line.split() for line in result.err if line.startswith(("body ", "head "))]

@@ -11,7 +11,7 @@ VERBS = "train, finetune, evaluate, launch, migrate"
 
 
 def test_help_lists_the_verbs(command):
-    result = command("--help")
+    result = command("--help", cold=True)
     assert result.code == 0
     assert result.out[0] == "usage: tfbig <verb> [flags]"
     listed = [line.split()[1] for line in result.out if line.startswith("  tfbig ")]
@@ -20,19 +20,19 @@ def test_help_lists_the_verbs(command):
 
 
 def test_version_is_the_packages(command):
-    result = command("--version")
+    result = command("--version", cold=True)
     assert (result.code, result.out, result.err) == (0, [f"tfbig {tfbig.__version__}"], [])
 
 
 def test_no_verb_shows_the_usage_and_is_a_usage_error(command):
-    result = command()
+    result = command(cold=True)
     assert result.code == 2
     assert result.out == []
     assert result.err[0] == "usage: tfbig <verb> [flags]"
 
 
 def test_an_unknown_verb_lists_the_verbs_in_one_line(command):
-    result = command("trian", "--config=x.py")
+    result = command("trian", "--config=x.py", cold=True)
     assert result.code == 2
     assert len(result.err) == 1
     assert result.err[0].startswith("error: unknown verb 'trian'; the verbs are: train, ")
@@ -40,7 +40,7 @@ def test_an_unknown_verb_lists_the_verbs_in_one_line(command):
 
 @pytest.mark.parametrize("verb", ["predict", "export", "plan"])
 def test_a_verb_that_is_not_built_says_so(command, verb):
-    result = command(verb)
+    result = command(verb, cold=True)
     assert result.code == 2
     assert len(result.err) == 1
     assert result.err[0].startswith(f"error: tfbig {verb} is not built yet; the verbs are: train, ")

@@ -1,5 +1,6 @@
 """`tfbig train` as a user runs it: what it trains, what it says, how it ends."""
 
+import os
 import pathlib
 import re
 import signal
@@ -90,7 +91,7 @@ def trained(tmp_path_factory, command_in):
     folder = tmp_path_factory.mktemp("trained")
     write_files(folder)
     command = command_in(folder)
-    return command, command("train", "--config=digits.py", "--model_dir=run")
+    return command, command("train", "--config=digits.py", "--model_dir=run", cold=True)
 
 
 def test_a_run_reports_the_held_out_metrics_and_where_things_are(trained):
@@ -149,9 +150,10 @@ def test_a_flag_overrides_the_config_under_mirrored_too(command):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_stopped_run_saves_and_goes_on_when_it_is_started_again(command, number, code):
     words = ("train", "--config=digits.py", "--model_dir=run", "--config.run.eval_every_steps=500")
-    process = command.start(*words, "--max_steps=10000000")
+    cold = number == signal.SIGTERM
+    process = command.start(*words, "--max_steps=10000000", cold=cold)
     command.wait_for(process, "step 100/")
-    process.send_signal(number)
+    os.kill(process.pid, number)
     stopped = command.finish(process)
     assert stopped.code == code, stopped
     said = re.fullmatch(

@@ -1,11 +1,8 @@
 """Clusters of real processes on this machine, whose tasks a test can stop and kill."""
 
 import contextlib
-import os
 import pathlib
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,42 +13,6 @@ from tests import harness, nursery
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 CPP_LINE = r"[IWEF]\d{4} |\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"  # how TensorFlow's own lines begin
-
-
-class Command(nursery.Process):
-    """A command as a task's process."""
-
-    def __init__(self, words: Sequence[str], folder: pathlib.Path, **environment: str):
-        folder.mkdir(parents=True)
-        with open(folder / "out", "w") as out, open(folder / "err", "w") as err:
-            self._process = subprocess.Popen(
-                [sys.executable, *words],
-                cwd=_ROOT,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                start_new_session=True,
-                env={
-                    **os.environ,
-                    "CUDA_VISIBLE_DEVICES": "-1",
-                    "TF_NUM_INTRAOP_THREADS": "1",
-                    "OMP_NUM_THREADS": "1",
-                    "PYTHONUNBUFFERED": "1",
-                    **environment,
-                },
-            )
-        super().__init__(folder, self._process.pid)
-
-    @property
-    def code(self) -> int | None:
-        return self._process.poll()
-
-    def ended(self, timeout: float) -> bool:
-        try:
-            self._process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            return False
-        return True
 
 
 class Cluster:
@@ -104,7 +65,8 @@ class Cluster:
         """Starts one more task."""
         folder = self._folder / f"process{len(self._started)}"
         if function is None:
-            process = Command(given, folder, **environment)
+            one_thread = {"TF_NUM_INTRAOP_THREADS": "1", "OMP_NUM_THREADS": "1"}
+            process = nursery.cold_python(given, folder, _ROOT, **one_thread | environment)
         else:
             process = nursery.start(function, folder, given, **environment)
         self._started.append(process)
@@ -178,7 +140,13 @@ def second_cluster(tmp_path) -> Iterator[Cluster]:
 
 
 @pytest.fixture(autouse=True)
-def deadline(request):
+def cores() -> Iterator[None]:
+    with harness.cores_for_a_cluster():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def deadline(request, cores):
     """No test waits for more than three minutes, a slow one for ten."""
 
     def late(number, frame):

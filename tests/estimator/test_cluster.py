@@ -9,7 +9,8 @@ import tensorflow as tf
 
 import tfbig
 from tests.estimator import iris, runs
-from tests.placement.tasks import free_addresses, tasks
+from tests.harness import free_addresses
+from tests.placement.tasks import tasks
 
 RECEIVER = tfbig.estimator.export.build_raw_serving_input_receiver_fn(
     {"x": tf.TensorSpec([None, 4], tf.float32)}

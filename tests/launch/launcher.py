@@ -3,9 +3,11 @@
 import json
 import sys
 
+from tests import harness
 from tfbig.launch.local import launch
 from tfbig.launch.supervisor import Waits
 
 if __name__ == "__main__":
+    harness.keep_to_own_ports()
     arguments = json.loads(sys.argv[1])
     sys.exit(launch(**arguments | {"waits": Waits(**arguments["waits"])}))

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.placement.tasks import free_addresses, tasks
+from tests.harness import free_addresses
+from tests.placement.tasks import tasks
 
 
 @pytest.fixture

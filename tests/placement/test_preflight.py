@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tests.placement.tasks import free_addresses
+from tests.harness import free_addresses
 from tfbig.errors import PeerLost, UserError
 from tfbig.placement.control import addresses as addresses_module, preflight, rendezvous
 from tfbig.placement.control.addresses import (
@@ -116,7 +116,7 @@ def test_all_tasks_name_both_tasks_with_the_same_index(start, addresses):
     started.append(start(join_and_gather, addresses, 1))
     found = [task.result() for task in started]
     host = socket.gethostname()
-    first, second = (f"pid {task.process.pid} on host {host}" for task in started[1:])
+    first, second = (f"pid {task.pid} on host {host}" for task in started[1:])
     assert found[0] == found[1] == found[2]
     assert found[0] == {
         "warnings": [],
@@ -130,7 +130,7 @@ def test_different_clusters_are_named_on_both_sides(start, addresses):
     other = [*addresses[:2], free_addresses(1)[0]]
     started = [start(join_and_gather, addresses, 0), start(join_and_gather, other, 1)]
     host = socket.gethostname()
-    chief, worker = (f"pid {task.process.pid} on host {host}" for task in started)
+    chief, worker = (f"pid {task.pid} on host {host}" for task in started)
     for task in started:
         found = task.result()
         assert found["error"] == "UserError"
