@@ -106,6 +106,24 @@ def finished(process: nursery.Process, timeout: float) -> nursery.Process:
     return process
 
 
+def run_forked(
+    *words: str, folder: pathlib.Path, timeout: float = 120, **environment: str
+) -> nursery.Process:
+    """Runs what `python <words>` would in a folder, forked from a process with TensorFlow.
+
+    Args:
+        words: the command line: a script, `-m <module>` or `-c <code>`.
+        folder: where it runs; its own files are in a new folder there, whose name has a dot.
+        timeout: seconds; after them the process and its children are killed.
+        environment: variables that are set besides the present ones.
+
+    Raises:
+        ProcessFailed: the exit code is not 0, or the time was up.
+    """
+    files = pathlib.Path(tempfile.mkdtemp(prefix=".process-", dir=folder)) / "files"
+    return finished(nursery.python(words, files, folder, **environment), timeout)
+
+
 def call_workers(
     function: Callable,
     folder: pathlib.Path,

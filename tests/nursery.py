@@ -197,7 +197,7 @@ def _serve() -> int:
         The exit code: of the process that has been started, in which this returns too.
     """
     first = dict(os.environ)
-    import tfbig  # noqa: F401, I001  before the others, which it makes quiet
+    import tfbig  # noqa: I001  before the others, which it makes quiet
     import keras  # noqa: F401
     import tensorflow as tf  # noqa: F401
 

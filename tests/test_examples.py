@@ -9,7 +9,7 @@ import signal
 import pytest
 
 import tfbig
-from tests import harness, nursery
+from tests import harness
 from tests.training.small_runs import assert_same_variables, saved_variables
 
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
@@ -70,8 +70,7 @@ RUNS = [
 @pytest.mark.parametrize(("command", "last_line"), RUNS, ids=[run[0] for run in RUNS])
 def test_the_example_ends_with_the_number_it_should_reach(command, last_line, tmp_path):
     script, *arguments = command.format(tmp=tmp_path).split()
-    process = nursery.python([str(EXAMPLES / script), *arguments], tmp_path / ".process", tmp_path)
-    done = harness.finished(process, timeout=180)
+    done = harness.run_forked(str(EXAMPLES / script), *arguments, folder=tmp_path, timeout=180)
     assert re.fullmatch(last_line, done.out.splitlines()[-1]), done.out[-500:]
 
 

@@ -3,20 +3,19 @@
 import difflib
 import pathlib
 import re
-import tempfile
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests import harness, nursery
+from tests import harness
 from tests.compat.test_names import NAMES
 from tfbig.compat.names import LAYERS
 from tfbig.migration.migrate import migrate
 from tfbig.migration.source import Source
 
 PAGE = (pathlib.Path(__file__).parent.parent / "docs/from_estimator.md").read_text()
-BLOCKS = re.findall(r"```python\n# (TF 1.15|tfbig)\n(.*?)```", PAGE, re.S)
+BLOCKS = re.findall(r"```python[^\n]*\n# (TF 1.15|tfbig)\n(.*?)```", PAGE, re.S)
 BEFORE = dict(zip(("iris", "mnist", "bert"), (c for k, c in BLOCKS if k != "tfbig"), strict=True))
 AFTER = dict(zip(("iris", "mnist", "bert"), (c for k, c in BLOCKS if k == "tfbig"), strict=True))
 
@@ -38,9 +37,7 @@ def pretrained(folder: pathlib.Path) -> np.ndarray:
 
 
 def run(code: str, folder: pathlib.Path) -> list[str]:
-    files = pathlib.Path(tempfile.mkdtemp(dir=folder), "process")
-    process = nursery.python(["-c", code], files, folder)
-    return harness.finished(process, timeout=240).out.split()
+    return harness.run_forked("-c", code, folder=folder, timeout=240).out.split()
 
 
 @pytest.mark.parametrize(("name", "least"), [("iris", 0.93), ("mnist", 0.9), ("bert", 0.95)])

@@ -36,7 +36,8 @@ class Command:
         """Waits for a line on standard output with this beginning."""
         until = time.monotonic() + timeout
         while not any(line.startswith(beginning) for line in process.out.splitlines()):
-            assert process.code is None and time.monotonic() < until, process.out + process.err
+            running = process.code is None and time.monotonic() < until
+            assert running, process.out + process.err
             time.sleep(0.02)
 
     def finish(self, process: nursery.Process, timeout: float = 120) -> "Outcome":

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,7 +11,6 @@ import tensorflow as tf
 
 import tfbig
 from tests.estimator import iris
-from tests.harness import run_python
 from tfbig.errors import UserError
 from tfbig.estimator import export
 
@@ -21,22 +22,23 @@ PARSED = export.build_parsing_serving_input_receiver_fn(
 SERVE = """
 import json, sys
 import tensorflow as tf
-folder, rows = sys.argv[1], json.loads(sys.argv[2])
-model = tf.saved_model.load(folder)
-examples = [
-    tf.train.Example(features=tf.train.Features(feature={
-        "x": tf.train.Feature(float_list=tf.train.FloatList(value=row))
-    })).SerializeToString()
-    for row in rows
-]
-told = {}
-for name, signature in model.signatures.items():
-    ((argument, spec),) = signature.structured_input_signature[1].items()
-    given = examples if spec.dtype == tf.string else rows
-    outputs = signature(**{argument: tf.constant(given)})
-    told[name] = [argument, {k: v.numpy().astype(str).tolist() for k, v in outputs.items()}]
-assert not any(m.split(".")[0] in ("tfbig", "keras") for m in sys.modules if m == "tfbig")
-print(json.dumps(told))
+for line in sys.stdin:
+    folder, rows = json.loads(line)
+    model = tf.saved_model.load(folder)
+    examples = [
+        tf.train.Example(features=tf.train.Features(feature={
+            "x": tf.train.Feature(float_list=tf.train.FloatList(value=row))
+        })).SerializeToString()
+        for row in rows
+    ]
+    told = {}
+    for name, signature in model.signatures.items():
+        ((argument, spec),) = signature.structured_input_signature[1].items()
+        given = examples if spec.dtype == tf.string else rows
+        outputs = signature(**{argument: tf.constant(given)})
+        told[name] = [argument, {k: v.numpy().astype(str).tolist() for k, v in outputs.items()}]
+    assert "tfbig" not in sys.modules
+    print(json.dumps(told), flush=True)
 """
 
 
@@ -63,9 +65,19 @@ def trained(tmp_path_factory):
     return estimator, p
 
 
-def served(folder, rows):
-    out = run_python("-c", SERVE, folder, json.dumps(rows.tolist()), timeout=100)
-    return json.loads(out.splitlines()[-1])
+@pytest.fixture(scope="module")
+def served():
+    """Asks a process without tfbig for the signatures of a folder, their inputs and outputs."""
+    words = [sys.executable, "-c", SERVE]
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(folder, rows):
+        print(json.dumps([folder, rows.tolist()]), file=process.stdin, flush=True)
+        return json.loads(process.stdout.readline())
+
+    with process:
+        yield ask
+        process.stdin.close()
 
 
 def methods(folder):
@@ -76,7 +88,7 @@ def methods(folder):
     return {n: s.method_name.rsplit("/", 1)[1] for n, s in names.items() if not n.startswith("__")}
 
 
-def test_parsed_examples_are_classified_regressed_and_predicted(trained, tmp_path):
+def test_parsed_examples_are_classified_regressed_and_predicted(trained, served, tmp_path):
     estimator, p = trained
     extra = tmp_path / "words.txt"
     extra.write_text("setosa")
@@ -102,7 +114,9 @@ def test_parsed_examples_are_classified_regressed_and_predicted(trained, tmp_pat
     assert methods(folder) == kinds
 
 
-def test_raw_features_keep_their_names_and_a_second_export_another_folder(trained, tmp_path):
+def test_raw_features_keep_their_names_and_a_second_export_another_folder(
+    trained, served, tmp_path
+):
     estimator, p = trained
     one, two = (estimator.export_saved_model(tmp_path, RAW) for _ in range(2))
     assert one != two
@@ -131,7 +145,7 @@ def test_a_function_of_ones_own_may_compute_features_and_offer_alternatives(trai
     np.testing.assert_allclose(out, p, atol=1e-6)
 
 
-def test_a_mirrored_run_is_exported_with_plain_variables(tmp_path, in_process):
+def test_a_mirrored_run_is_exported_with_plain_variables(served, tmp_path, in_process):
     told = in_process(export_mirrored, str(tmp_path))
     got = served(told["folder"], iris.X[:4])["serving_default"][1]["probabilities"]
     np.testing.assert_allclose(np.array(got, float), told["p"], atol=1e-6)

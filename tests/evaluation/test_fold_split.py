@@ -181,7 +181,7 @@ def test_a_script_that_is_read_by_its_own_folds_is_told_what_to_write(refused, m
     assert 'write the call below if __name__ == "__main__":' in refused()
 
 
-def test_functions_of_an_interactive_session_are_refused():
+def test_functions_of_an_interactive_session_are_refused(tmp_path):
     code = (
         "import numpy, tfbig\n"
         "def build(): pass\n"
@@ -190,4 +190,4 @@ def test_functions_of_an_interactive_session_are_refused():
     with pytest.raises(
         harness.ProcessFailed, match="model_fn is defined in an interactive session"
     ):
-        harness.run_python("-c", code, timeout=60)
+        harness.run_forked("-c", code, folder=tmp_path)

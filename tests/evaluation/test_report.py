@@ -4,13 +4,12 @@ import io
 import json
 import math
 import os
-import subprocess
-import sys
 
 import numpy as np
 import PIL.Image
 import pytest
 
+from tests import harness
 from tfbig.errors import UserError
 from tfbig.evaluation import plots
 from tfbig.evaluation.report import Report
@@ -207,13 +206,13 @@ def test_the_backend_of_the_caller_is_left_alone(tmp_path):
         "assert 'matplotlib.pyplot' not in sys.modules\n"
         "assert matplotlib.get_backend().lower() == 'svg'\n"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=120)
+    harness.run_forked("-c", code, str(tmp_path), folder=tmp_path)
     assert (tmp_path / "learning_curves.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_matplotlib_is_imported_only_to_draw():
+def test_matplotlib_is_imported_only_to_draw(tmp_path):
     code = "import sys, tfbig.evaluation.report as r; assert 'matplotlib' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    harness.run_forked("-c", code, folder=tmp_path)
 
 
 def test_a_directory_that_cannot_be_written_is_told(tmp_path):

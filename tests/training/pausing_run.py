@@ -1,9 +1,5 @@
-"""A run that saves after each call of the loop and pauses there, to be killed from outside.
+"""A run that saves after each call of the loop and pauses there, to be killed from outside."""
 
-`python -m tests.training.pausing_run <model_dir> <seconds>`
-"""
-
-import sys
 import time
 
 import keras
@@ -13,13 +9,13 @@ from tests.training.small_runs import build, config, source, train
 END = 200
 
 
-def run(model_dir: str, seconds: float = 0.0):
+def run(model_dir: str, seconds: float = 0.0) -> None:
     """Trains to END; the pauses change no number."""
 
     def pause(batch, logs):
         time.sleep(seconds)
 
-    return train(
+    train(
         lambda: build(dropout=0.3),
         source,
         max_steps=END,
@@ -27,7 +23,3 @@ def run(model_dir: str, seconds: float = 0.0):
         callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=pause)] if seconds else [],
         config=config(steps_per_loop=2, save_checkpoints_steps=2, keep_checkpoint_max=2),
     )
-
-
-if __name__ == "__main__":
-    run(sys.argv[1], float(sys.argv[2]))

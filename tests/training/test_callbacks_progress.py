@@ -7,14 +7,13 @@ import os
 import pty
 import re
 import select
-import subprocess
-import sys
+import signal
 import textwrap
-import time
 
 import pytest
 from rich.console import Console
 
+from tests import nursery
 from tests.training.callback_helpers import LOGS, Clock, begin
 from tfbig.training.callbacks.progress import Progress
 
@@ -199,7 +198,12 @@ def test_log_handlers_of_the_terminal_write_above_the_line_and_are_given_back():
 
 
 TERMINAL_PROGRAM = """
-    import logging, sys
+    import logging, os, sys
+
+    terminal = os.open(sys.argv[2], os.O_RDWR)
+    for number in range(3):
+        os.dup2(terminal, number)
+    os.close(terminal)
     from tfbig.training.callbacks.callback import RunInfo
     from tfbig.training.callbacks.progress import Progress
 
@@ -247,42 +251,31 @@ def screen_of(output):
     return [line.rstrip() for line in rows if line.strip()]
 
 
-def in_terminal(how):
+@pytest.fixture
+def in_terminal(tmp_path, monkeypatch):
     """Runs TERMINAL_PROGRAM with a pseudo-terminal for its standard streams."""
-    ours, theirs = pty.openpty()
-    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100", "PYTHONIOENCODING": "utf-8"}
-    environment.pop("NO_COLOR", None)
-    child = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(TERMINAL_PROGRAM), how],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env=environment,
-    )
-    os.close(theirs)
-    output, deadline = b"", time.monotonic() + 120
-    try:
-        while time.monotonic() < deadline:
-            if not select.select([ours], [], [], 1.0)[0]:
-                continue
-            try:
-                data = os.read(ours, 65536)
-            except OSError:  # Linux says EIO when the other end is closed
-                break
-            if not data:
-                break
-            output += data
-        child.wait(timeout=30)
-    finally:
-        child.kill()
-        child.wait()
-        os.close(ours)
-    text = output.decode()
-    # TensorFlow's C++ runtime may write lines of its own before the line is there.
-    return text[text.index("\x1b[?25l") :], child.returncode
+
+    def run(how):
+        ours, theirs = pty.openpty()
+        words = ["-c", textwrap.dedent(TERMINAL_PROGRAM), how, os.ttyname(theirs)]
+        child = nursery.python(words, tmp_path / "process", tmp_path, TERM="xterm", COLUMNS="100")
+        output = b""
+        try:
+            while not child.ended(0) or select.select([ours], [], [], 0)[0]:
+                if select.select([ours], [], [], 0.1)[0]:
+                    output += os.read(ours, 65536)
+        finally:
+            child.send(signal.SIGKILL)
+            os.close(ours)
+            os.close(theirs)
+        text = output.decode()
+        return text[text.index("\x1b[?25l") :], child.code
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    return run
 
 
-def test_on_a_real_terminal_only_one_line_is_live():
+def test_on_a_real_terminal_only_one_line_is_live(in_terminal):
     output, code = in_terminal("ends")
     assert code == 0
     assert output.count("step ") > 50  # it was drawn many times
@@ -296,7 +289,7 @@ def test_on_a_real_terminal_only_one_line_is_live():
     ]
 
 
-def test_on_a_real_terminal_an_error_leaves_the_last_state_and_a_usable_terminal():
+def test_on_a_real_terminal_an_error_leaves_the_last_state_and_a_usable_terminal(in_terminal):
     output, code = in_terminal("error")
     assert code == 1
     screen = screen_of(output)

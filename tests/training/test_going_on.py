@@ -6,8 +6,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import keras
@@ -16,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 import tfbig
+from tests import nursery
 from tests.training import pausing_run
 from tests.training.small_runs import (
     BATCH,
@@ -280,7 +279,7 @@ def wait_for(condition, process, seconds: float = 60) -> None:
     """Waits until a condition holds, while a process runs."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert process.poll() is None, process.communicate()
+        assert process.code is None, process.out + process.err
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -289,21 +288,17 @@ def test_kills_from_outside_at_any_moment_leave_no_trace(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     pausing_run.run(whole)
     moments = random.Random(11)
-    for _ in range(2):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.training.pausing_run", str(killed), "0.02"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+    for number in range(2):
+        folder, arguments = tmp_path / f"process{number}", [str(killed), 0.02]
+        process = nursery.start(pausing_run.run, folder, arguments, one_thread=False)
         try:
             already = checkpoint_steps(killed)
             wait_for(lambda before=already: checkpoint_steps(killed) != before, process)
             time.sleep(moments.uniform(0, 0.5))  # in a call, in a pause or while it saves
         finally:
-            process.kill()
-            process.communicate(timeout=10)
-        assert process.returncode == -signal.SIGKILL
+            process.send(signal.SIGKILL)
+        assert process.ended(10)
+        assert process.code == -signal.SIGKILL
     pausing_run.run(killed)
     assert_same_end(whole, killed)
     assert sorted(files_below(killed / "checkpoints")) == sorted(files_below(whole / "checkpoints"))

@@ -1,11 +1,9 @@
 """How long a run will be, where a Dataset may be shorter than max_steps."""
 
-import subprocess
-import sys
-
 import pytest
 
 import tfbig
+from tests import harness
 from tests.training import small_runs
 from tests.training.callback_helpers import run_info
 from tfbig.training.run_length import RunLength
@@ -53,14 +51,13 @@ def test_callbacks_and_schedules_know_where_a_short_dataset_ends(tmp_path, capsy
 
 
 SCRIPT = """
+from tests import harness
 from tests.training import small_runs
 small_runs.train(input_fn=small_runs.dataset, max_steps=16)
 """
 
 
-def test_a_plain_script_shows_once_that_max_steps_was_not_reached():
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=120, check=True
-    )
+def test_a_plain_script_shows_once_that_max_steps_was_not_reached(tmp_path):
+    done = harness.run_forked("-c", SCRIPT, folder=tmp_path)
     line = "the data ended after step 10; max_steps=16 was not reached; return dataset.repeat() "
-    assert done.stderr.count(line) == 1
+    assert done.err.count(line) == 1

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 import time
 import tracemalloc
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests import harness
 from tfbig.data import TextFolderSource
 from tfbig.data.sources import text_folder_source
 from tfbig.data.text import documents as text_documents
@@ -180,16 +180,16 @@ def test_the_text_is_not_held_in_memory(tmp_path):
     assert peaks[1] < 2e6
 
 
-def test_nothing_is_written_to_a_standard_error_that_is_no_terminal(folder):
+def test_nothing_is_written_to_a_standard_error_that_is_no_terminal(folder, tmp_path):
     code = (
         "from tfbig.data import TextFolderSource\n"
         f"TextFolderSource({str(folder)!r}, sequence_length=3)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    done = harness.run_forked("-c", code, folder=tmp_path)
+    assert (done.out, done.err) == ("", "")
 
 
-def test_a_terminal_shows_one_line_while_tokens_are_made(folder):
+def test_a_terminal_shows_one_line_while_tokens_are_made(folder, tmp_path):
     code = (
         "import os, pty, sys\n"
         "from tfbig.data import TextFolderSource\n"
@@ -198,12 +198,9 @@ def test_a_terminal_shows_one_line_while_tokens_are_made(folder):
         f"TextFolderSource({str(folder)!r}, sequence_length=3)\n"
         "os.write(1, os.read(main, 100_000))\n"
     )
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, timeout=120, env=environment
-    )
-    shown = done.stdout.decode()
-    assert "making tokens" in shown, done.stderr
+    done = harness.run_forked("-c", code, folder=tmp_path, TERM="xterm", COLUMNS="100")
+    assert "making tokens" in done.out, done.err
+    shown = done.out
     assert shown.rstrip().endswith("\x1b[2K")  # and takes it away
 
 
