@@ -70,7 +70,7 @@ RUNS = [
 @pytest.mark.parametrize(("command", "last_line"), RUNS, ids=[run[0] for run in RUNS])
 def test_the_example_ends_with_the_number_it_should_reach(command, last_line, tmp_path):
     script, *arguments = command.format(tmp=tmp_path).split()
-    done = harness.run_forked(str(EXAMPLES / script), *arguments, folder=tmp_path, timeout=180)
+    done = harness.run_forked(str(EXAMPLES / script), *arguments, folder=tmp_path, timeout=400)
     assert re.fullmatch(last_line, done.out.splitlines()[-1]), done.out[-500:]
 
 
