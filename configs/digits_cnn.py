@@ -10,7 +10,7 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     # Builds the compiled model; called with params.
     config.model_fn = "tfbig.models.cnn.build"
-    # The training data: 1438 images as a Source, hence in a new random order each pass.
+    # The training data: 1438 images as a Source, so in a new random order each pass.
     config.input_fn = "tfbig.datasets.digits.input_fn"
     # The held-out data: a stratified fifth, 359 images.
     config.eval_input_fn = "tfbig.datasets.digits.input_fn"
@@ -34,7 +34,7 @@ def get_config() -> ConfigDict:
     config.optimizer = ConfigDict()
     # Any optimizer of Keras, by its name.
     config.optimizer.name = "adamw"
-    # Share of a weight, times the learning rate, that is taken off in each step.
+    # Weight decay: each step subtracts this share of a weight, times the learning rate.
     config.optimizer.weight_decay = 0.1
     # A number, or a schedule: here from 0 up to the peak, then down to 0 at the last step.
     config.optimizer.learning_rate = ConfigDict()

@@ -10,7 +10,7 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     # Builds the compiled model; called with params.
     config.model_fn = "tfbig.models.mlp.build"
-    # The training data: 1438 images as a Source, hence in a new random order each pass.
+    # The training data: 1438 images as a Source, so in a new random order each pass.
     config.input_fn = "tfbig.datasets.digits.input_fn"
     # The held-out data: a stratified fifth, 359 images.
     config.eval_input_fn = "tfbig.datasets.digits.input_fn"
@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
     config.params.hidden_units = (256, 128)
     # Rate of dropout after each hidden layer.
     config.params.dropout = 0.0
-    # Shape of one example; (64,) goes with data.flat = True.
+    # Shape of one example: (64,) if data.flat = True.
     config.params.input_shape = (8, 8, 1)
     # Number of logits.
     config.params.num_classes = 10
@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
     config.params.data = ConfigDict()
     # Examples in a global batch, all devices together.
     config.params.data.batch_size = 64
-    # Whether an image is given as 64 numbers instead of 8 x 8 x 1.
+    # Whether an image is 64 numbers instead of 8 x 8 x 1.
     config.params.data.flat = False
 
     config.optimizer = ConfigDict()

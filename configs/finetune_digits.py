@@ -1,4 +1,4 @@
-"""A network that knows the digits 0 to 4 learns 5 to 9 from 20 examples of each, in seconds.
+"""Fine-tunes a network that knows the digits 0 to 4 on 20 examples each of 5 to 9, in seconds.
 
 Run it with `tfbig finetune --config=configs/finetune_digits.py --model_dir=runs/finetune_digits`.
 """
@@ -11,7 +11,7 @@ def get_config() -> ConfigDict:
     # The saved model to start from: a .keras or .h5 file, a SavedModel's folder, or weights with
     # config.base_model_fn, the dotted name of what builds their architecture.
     config.pretrained = "runs/digits_0_to_4.h5"
-    # The dotted name of a function of a path that makes it where it is missing: in seconds, here.
+    # The dotted name of a function that makes it at a path if it is missing; here in seconds.
     config.pretrained_made_by = "examples.fine_tune_h5.pretrain"
     # The training data: the digits that config.params.data names, as a Source.
     config.input_fn = "tfbig.datasets.digits.input_fn"
@@ -21,11 +21,11 @@ def get_config() -> ConfigDict:
     # Fields of tfbig.Recipe; those left out have its defaults. Or leave it out, and give
     # config.model_fn, the dotted name of a function of the loaded model, and config.optimizer.
     config.recipe = ConfigDict()
-    # A new head for so many classes; "regression" for a number; None keeps the model's own.
+    # A new head: the number of classes, or "regression"; None keeps the model's own.
     config.recipe.head = 5
-    # None trains all; "backbone" all but the head is frozen; or a number of layers, or patterns.
+    # None: nothing; "backbone": all but the head; or a number of first layers, or name patterns.
     config.recipe.freeze = None
-    # Frozen layers that join from a global step on: {"50": "dense", "80": "*"}.
+    # Frozen layers that are trained from a global step on: {"50": "dense", "80": "*"}.
     config.recipe.unfreeze = ConfigDict()
     # A number, or a schedule: here from the peak down to 0 at the last step.
     config.recipe.learning_rate = ConfigDict()
@@ -33,7 +33,7 @@ def get_config() -> ConfigDict:
     config.recipe.learning_rate.schedule = "cosine"
     # The highest rate.
     config.recipe.learning_rate.peak = 3e-3
-    # What the rate is multiplied by for each layer further from the output; 1: all alike.
+    # The factor of the rate for each layer further from the output; 1: the same for all.
     config.recipe.rate_decay = 1.0
     # Any optimizer of Keras, by its name; or a ConfigDict of its name and arguments.
     config.recipe.optimizer = "adam"

@@ -13,7 +13,7 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     # Builds the compiled model; called with params.
     config.model_fn = "tfbig.models.transformer_lm.build"
-    # The training data: windows of bytes as a Source, hence in a new random order each pass.
+    # The training data: windows of bytes as a Source, so in a new random order each pass.
     config.input_fn = "tfbig.datasets.text.input_fn"
     # The held-out data: windows of other files.
     config.eval_input_fn = "tfbig.datasets.text.input_fn"
@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
     config.params.width = 256
     # Attention heads, a divisor of the width.
     config.params.heads = 4
-    # The MLP's width over the stream's.
+    # The MLP's width, divided by the stream's.
     config.params.mlp_ratio = 4
     # Rate of dropout after the embedding, each attention and each MLP.
     config.params.dropout = 0.0
@@ -43,19 +43,19 @@ def get_config() -> ConfigDict:
     config.params.data.sequence_length = 128
     # Read recursively; None: the running Python's standard library.
     config.params.data.folder = None
-    # The ends of the names of the files to read.
+    # Suffixes of the files to read.
     config.params.data.patterns = (".py", ".txt")
     # The share of the files that is held out.
     config.params.data.holdout = 0.05
     # Bytes to train on; None: all.
     config.params.data.max_bytes = None
-    # Bytes of the held-out text to evaluate on; None: as many as max_bytes.
+    # Bytes of the held-out text to evaluate on; None: max_bytes.
     config.params.data.eval_max_bytes = 131_072
 
     config.optimizer = ConfigDict()
     # Any optimizer of Keras, by its name.
     config.optimizer.name = "adamw"
-    # Share of a weight, times the learning rate, that is taken off in each step.
+    # Weight decay: each step subtracts this share of a weight, times the learning rate.
     config.optimizer.weight_decay = 0.1
     # Decay of the mean of squared gradients: shorter than usual, for a short run.
     config.optimizer.beta_2 = 0.98

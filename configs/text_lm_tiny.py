@@ -10,7 +10,7 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     # Builds the compiled model; called with params.
     config.model_fn = "tfbig.models.transformer_lm.build"
-    # The training data: windows of bytes as a Source, hence in a new random order each pass.
+    # The training data: windows of bytes as a Source, so in a new random order each pass.
     config.input_fn = "tfbig.datasets.text.input_fn"
     # The held-out data: windows of other files.
     config.eval_input_fn = "tfbig.datasets.text.input_fn"
@@ -32,11 +32,11 @@ def get_config() -> ConfigDict:
     config.params.data.sequence_length = 64
     # Read recursively; None: the running Python's standard library.
     config.params.data.folder = None
-    # The ends of the names of the files to read.
+    # Suffixes of the files to read.
     config.params.data.patterns = (".py", ".txt")
     # Bytes to train on; None: all.
     config.params.data.max_bytes = 2_000_000
-    # Bytes of the held-out text to evaluate on; None: as many as max_bytes.
+    # Bytes of the held-out text to evaluate on; None: max_bytes.
     config.params.data.eval_max_bytes = 65_536
 
     config.optimizer = ConfigDict()

@@ -1,7 +1,6 @@
-"""What you have already: a compiled keras.Model and a batched tf.data.Dataset.
+"""Training what you already have: a compiled keras.Model and a batched tf.data.Dataset.
 
-The last batch is smaller than the others, and smaller than the number of replicas; the numbers
-are those of one device all the same.
+The last batch is smaller than the others. The numbers are those of one device nevertheless.
 
 $ python examples/compiled_model_and_dataset.py --devices=4
 """

@@ -1,6 +1,6 @@
 """How good a model is, by cross-validation: five models, each tested on a fifth of the digits.
 
-With --model_dir the folds are kept: what is stopped goes on when it is started again.
+With --model_dir the folds are kept, and a call that was stopped is resumed.
 
 $ python examples/cross_validate.py
 $ python examples/cross_validate.py --parallel_folds=2 --model_dir=/tmp/digits_folds
@@ -19,7 +19,7 @@ _UNITS = flags.DEFINE_integer("units", 64, "Width of the hidden layer.")
 
 
 def make_source() -> tfbig.data.Source:
-    """Called in the process of every fold, so that no data are sent there."""
+    """Called in the process of each fold, so no data are sent between processes."""
     images, labels = load_digits(return_X_y=True)
     return tfbig.data.ArraySource((images / 16, labels)).batch(64)
 
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
         build_model,
         make_source,
         folds=_FOLDS.value,
-        stratify=True,  # as many of each digit in every fold
+        stratify=True,  # the same share of each digit in every fold
         metrics=["f1_macro", "log_loss"],
         parallel_folds=_PARALLEL_FOLDS.value,
         model_dir=_MODEL_DIR.value,
@@ -50,6 +50,6 @@ def main(argv: list[str]) -> None:
     print(f"accuracy {accuracy.value:.4f}, 95 % from {accuracy.low:.4f} to {accuracy.high:.4f}")
 
 
-# Every process reads this file, so nothing may begin unless it is the program.
+# The process of each fold imports this file, so training may start only in the main program.
 if __name__ == "__main__":
     app.run(main)

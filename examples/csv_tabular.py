@@ -1,8 +1,8 @@
-"""A table in CSV files: split by class, cleaned by what the training part teaches, trained on.
+"""A table in CSV files: split by class, cleaned by statistics of the training part, trained on.
 
 Scikit-learn's breast-cancer data are written to several files first, with one cell in fifty
-left empty, as tables come. The files are converted once, beside them; any row is then read by its
-number, so that neither the shuffle nor the split copies data.
+left empty, as in real tables. The files are converted once, and any row is then read by its index.
+So neither the shuffle nor the split copies data.
 
 $ python examples/csv_tabular.py
 $ python examples/csv_tabular.py --folder=/tmp/cancer_csv
@@ -24,7 +24,7 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of weights and shuffles.")
 
 
 def write_files(folder: str) -> None:
-    """Writes four files, sorted by class: an order that only a global shuffle mends."""
+    """Writes four files, sorted by class, so that only a global shuffle mixes the classes."""
     os.makedirs(folder, exist_ok=True)
     table = load_breast_cancer(as_frame=True).frame.sort_values("target")
     measured = table.drop(columns="target")

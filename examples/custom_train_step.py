@@ -1,7 +1,7 @@
 """Models with a train_step of their own: a VAE, a GAN and distillation, on the digits.
 
-tfbig runs the steps as Keras does, inside its own loop: a run with --model_dir that is stopped and
-started again goes on as if nothing had happened.
+tfbig runs the steps as Keras does, inside its own loop. A run with --model_dir that is stopped and
+started again ends as if it had not been stopped.
 
 $ python examples/custom_train_step.py --kind=vae
 $ python examples/custom_train_step.py --kind=gan --model_dir=/tmp/gan
@@ -185,14 +185,14 @@ def main(argv: list[str]) -> None:
     kind, folder, steps = _KIND.value, _MODEL_DIR.value, _MAX_STEPS.value
     run = {"max_steps": steps, "config": tfbig.RunConfig(tf_random_seed=0)}
     teacher_weights = None
-    if kind == "distillation":  # of a teacher that has learnt before
+    if kind == "distillation":  # from a teacher that is trained first
         teacher = tfbig.train_distributed(
             lambda: classifier(128),
             lambda: source(kind, "train"),
             model_dir=folder and os.path.join(folder, "teacher"),
             **run,
         )
-        if teacher.preempted:  # by a signal; the next run goes on with the teacher
+        if teacher.preempted:  # by a signal; the next run resumes with the teacher
             return
         teacher_weights = teacher.model.get_weights()
     result = tfbig.train_distributed(

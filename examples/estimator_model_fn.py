@@ -14,7 +14,7 @@ _MAX_STEPS = flags.DEFINE_integer("max_steps", 500, "The step at which to stop."
 
 
 def model_fn(features, labels, mode, params):
-    # Called anew in every mode: layers find their variables by name.
+    # Called once in every mode: layers find their variables by name.
     x = keras.layers.Flatten()(features)
     x = keras.layers.Dense(params["hidden_units"], activation="relu", name="hidden")(x)
     logits = keras.layers.Dense(10, name="logits")(x)

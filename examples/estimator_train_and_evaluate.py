@@ -1,4 +1,4 @@
-"""tf.estimator's way: an Estimator, train_and_evaluate, the best model exported and served.
+"""As with tf.estimator: an Estimator, train_and_evaluate, the best model exported and served.
 
 $ python examples/estimator_train_and_evaluate.py --devices=2
 $ tfbig launch --workers=2 --ps=1 --evaluator -- \
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> None:
             ],
         ),
     )
-    if not exported:  # that is the chief's work in a cluster
+    if not exported:  # in a cluster only the chief exports
         return
     predicted = [one["class_ids"] for one in estimator.predict(digits.input_fn)]
     print(f"predicted {len(predicted)} held-out digits, the first as {predicted[0]}")

@@ -1,8 +1,8 @@
 """How good a model is on a held-out fifth: figures with intervals, a report, a paired test.
 
-A perceptron is trained briefly, or a saved one is taken. Its figures come with the interval that
-other test sets of this size would give. A linear model, on the same images, shows
-whether the difference of the two is more than chance.
+A perceptron is trained briefly, or a saved one is loaded. Each figure has an interval: how much it
+would vary over other test sets of this size. A paired test with a linear model on the same images
+shows whether the difference between the two is more than chance.
 
 $ python examples/evaluate_holdout.py
 $ python examples/evaluate_holdout.py --model=pretrained.keras --report=/tmp/digits_report
@@ -39,7 +39,7 @@ def train(*hidden_units: int) -> keras.Model:
 def main(argv: list[str]) -> None:
     del argv
     model = _MODEL.value or train(128)
-    # Called with mode="eval", digits.input_fn gives the fifth that no model is trained on.
+    # Called with mode="eval", digits.input_fn returns the fifth that no model is trained on.
     figures = tfbig.evaluate(model, digits.input_fn, intervals=True, model_dir=_REPORT.value)
     for name, interval in figures["intervals"].items():
         print(f"{name:<28}{interval.value:.4f}  ({interval.low:.4f} to {interval.high:.4f})")

@@ -1,7 +1,7 @@
-"""A network that has learned the digits 0 to 4, saved as .h5, learns 5 to 9 from 20 of each.
+"""Fine-tunes a saved .h5 network, which knows the digits 0 to 4, on 20 examples each of 5 to 9.
 
-What it has learned about strokes is kept, its head is new. A network of the same shape that
-starts from nothing is trained on the same few examples, for as many steps.
+Its layers are kept, and its head is new. For comparison, a new network of the same shape is trained
+on the same few examples, for the same number of steps.
 
 $ python examples/fine_tune_h5.py
 $ python examples/fine_tune_h5.py --examples_per_class=5 --max_steps=50 --freeze=backbone
@@ -17,7 +17,7 @@ from tfbig.datasets import digits
 from tfbig.models import cnn
 
 _PRETRAINED = flags.DEFINE_string(
-    "pretrained", "runs/digits_0_to_4.h5", "The saved model; made unless it is there."
+    "pretrained", "runs/digits_0_to_4.h5", "The saved model; made if it is missing."
 )
 _EXAMPLES = flags.DEFINE_integer("examples_per_class", 20, "Examples of each new class.")
 _MAX_STEPS = flags.DEFINE_integer("max_steps", 100, "Steps on the new classes.")
@@ -29,7 +29,7 @@ SEEDED = tfbig.RunConfig(tf_random_seed=0, eval_every_steps=20)
 
 
 def pretrain(path: str) -> None:
-    """Trains on the digits 0 to 4, with dropout for features of more use, and saves the model."""
+    """Trains on the digits 0 to 4, with dropout for more general features, and saves the model."""
     data = {"classes": range(5)}
     result = tfbig.train_distributed(
         cnn.build,
@@ -38,14 +38,14 @@ def pretrain(path: str) -> None:
         max_steps=400,
         config=SEEDED,
     )
-    plain = cnn.build({"num_classes": 5})  # dropout is no part of what has been learned
+    plain = cnn.build({"num_classes": 5})  # the saved model has no dropout
     plain.set_weights(result.model.get_weights())
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     plain.save(path)
 
 
 def show_what_is_trained() -> None:
-    """Prints what tfbig logs, the table of layers among it."""
+    """Prints what tfbig logs, including the table of layers."""
     log = logging.getLogger("tfbig")
     log.addHandler(logging.StreamHandler(sys.stdout))
     log.setLevel(logging.INFO)
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> None:
         pretrain(_PRETRAINED.value)
     data = {"classes": range(5, 10), "examples_per_class": _EXAMPLES.value, "batch_size": 25}
     run = {
-        "eval_input_fn": digits.input_fn,  # held-out examples of the new classes, all there are
+        "eval_input_fn": digits.input_fn,  # all held-out examples of the new classes
         "params": {"num_classes": 5, "data": data},
         "max_steps": _MAX_STEPS.value,
         "strategy": _STRATEGY.value,

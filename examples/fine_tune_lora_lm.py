@@ -1,8 +1,9 @@
-"""A byte language model, trained on Python source, adapted to prose: as a whole and by LoRA.
+"""A byte language model, trained on Python source, tuned to prose: as a whole and by LoRA.
 
 The source is the standard library's; the prose is the language reference that Python's help()
-shows, whole topics of it held out. Training from scratch on the same prose, for as many steps, is
-what both are compared with. The adapters are then put on the model again from their file.
+shows, with whole topics held out. Both are compared with training from scratch on the same
+prose, for the same number of steps. At the end the adapters are loaded from their file into
+the base model.
 
 $ python examples/fine_tune_lora_lm.py
 $ python examples/fine_tune_lora_lm.py --pretrain_steps=4000 --steps=400

@@ -1,7 +1,7 @@
-"""A folder of images with a sub-folder for each class: split, augmented and learned.
+"""A folder of images with a sub-folder for each class: split, augmented and trained on.
 
 Without --folder it is scikit-learn's handwritten digits, written as PNG files first. The held-out
-fifth has the classes in the same shares, and is never augmented.
+fifth has the same shares of the classes, and is never augmented.
 
 $ python examples/image_folder.py
 $ python examples/image_folder.py --folder=flowers --image_size=64 --max_steps=3000

@@ -1,7 +1,7 @@
-"""Your own data with random access: a Source that makes its examples from their numbers.
+"""Your own data with random access: a Source that computes its examples from their indices.
 
-The library chooses the numbers: a fresh permutation of all of them in every pass, with no
-shuffle buffer, and a run that is started again goes on with the very next batch.
+The library chooses the indices: a new permutation of all of them in every pass, with no shuffle
+buffer. A run that is started again continues with the next batch.
 
 $ python examples/own_source.py
 """
@@ -15,7 +15,7 @@ _MAX_STEPS = flags.DEFINE_integer("max_steps", 1000, "The step at which to stop.
 
 
 class Spirals(tfbig.data.Source):
-    """Points of two spirals and the number of their spiral."""
+    """Points of two spirals, labelled with their spiral."""
 
     def __len__(self) -> int:
         return 1_000_000

@@ -1,7 +1,7 @@
-"""Wide & deep (https://arxiv.org/abs/1606.07792) on a log of clicks that is generated, not real.
+"""Wide & deep (https://arxiv.org/abs/1606.07792) on a generated log of clicks.
 
-Because the log is drawn from a known model, the best AUC that any model can reach on it is known
-too, and is printed beside what this one reaches. Alone; and as a cluster on this machine, whose two
+The log is drawn from a known model, so the best AUC that any model can reach on it is known too.
+It is printed beside the AUC of this one. On one device; and as a cluster on this machine, whose two
 parameter servers hold the tables of a million users and a million items:
 
 $ python examples/recommender.py --model_dir=runs/alone
@@ -20,11 +20,11 @@ _MODEL_DIR = flags.DEFINE_string("model_dir", "runs/recommender", "Checkpoints, 
 _STRATEGY = flags.DEFINE_string("strategy", "auto", "auto: the cluster's, or one device.")
 
 USERS, ITEMS, CATEGORIES, TIMES = 1_000_000, 1_000_000, 1000, 24 * 7
-SEEN = 5  # so many categories, or fewer, has the user looked at before
+SEEN = 5  # the user has looked at this many categories before, or fewer
 
 
 def click_log(rows: int) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """Its fields, who clicked, and the true probabilities of that; the same in every task."""
+    """Returns the fields, the clicks and their true probabilities; the same in every task."""
     random = np.random.default_rng(20)
 
     def ids(count: int, *shape: int) -> np.ndarray:  # a power law: i has probability ~ 1 / (i + 1)
@@ -100,7 +100,7 @@ def main(argv: list[str]) -> None:
         ),
     )
     if result.model is None:
-        return  # a worker, ps or evaluator: the chief tells the result
+        return  # a worker, ps or evaluator: the chief prints the result
     best = keras.metrics.AUC()
     best.update_state(clicked[held_out], probabilities[held_out])
     print(f"The log is generated: {_ROWS.value} rows, {clicked.mean():.0%} of them clicks.")

@@ -1,4 +1,4 @@
-"""A folder of text files as windows of tokens, and a small Transformer that learns to go on.
+"""A folder of text files as windows of tokens, and a small Transformer that predicts the next one.
 
 Without --folder it is the Python source of the running Python's standard library. Whole documents
 are held out. A token is a byte, unless --tokenizer names a file of the `tokenizers` library.

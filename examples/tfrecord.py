@@ -1,7 +1,7 @@
-"""Training from TFRecord files: a shuffle over all examples of all files, with no buffer.
+"""Training from TFRecord files: a shuffle of all examples of all files, with no buffer.
 
-The handwritten digits are written to several files first, as other tools would leave them. The
-first run finds where the records begin and keeps that beside each file.
+The handwritten digits are written to several files first, as other tools write them. The first run
+builds an index of the records and keeps it beside each file.
 
 $ python examples/tfrecord.py
 $ python examples/tfrecord.py --folder=/tmp/digits_tfrecord
@@ -37,7 +37,7 @@ def serialized(image: np.ndarray, label: int) -> bytes:
 
 
 def write_files(folder: str) -> None:
-    """Writes the digits, sorted by class: an order that only a global shuffle mends."""
+    """Writes the digits, sorted by class, so that only a global shuffle mixes the classes."""
     os.makedirs(folder, exist_ok=True)
     arrays = digits.digits_arrays()
     for split, count in (("train", _FILES.value), ("test", 1)):
