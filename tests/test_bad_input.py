@@ -268,7 +268,7 @@ MODELS = {
     ),
     "no loss": (
         dict(model_fn=lambda: compiled(loss=None)),
-        ["nothing to minimise: compile(loss=…) was not given", "Pass a loss to compile()"],
+        ["nothing to minimize: compile(loss=…) was not given", "Pass a loss to compile()"],
     ),
     "a train_step that returns no names": (
         dict(model_fn=lambda: compiled(OwnTrainStep)),

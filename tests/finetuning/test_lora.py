@@ -16,7 +16,7 @@ from tests.finetuning.lora_runs import RECIPE, base, tokens, tune
 from tests.training.small_runs import assert_same_variables, saved_variables
 from tfbig.errors import CheckpointError, UserError
 from tfbig.finetuning import load_adapters, load_model, save_adapters
-from tfbig.programs.keras.adapters import adapted_layers, adapters_of
+from tfbig.programs.keras.adapters import adapted_layers, adapter_factors
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_adapters_are_trained_and_all_else_stays_bit_for_bit(tuned):
 
 def test_the_adapters_product_is_scaled_by_alpha_over_rank(tuned):
     layer = tuned.model.get_layer("block_0_mlp_in")
-    (a, b), kernel = adapters_of(layer), base().get_layer("block_0_mlp_in").kernel
+    (a, b), kernel = adapter_factors(layer), base().get_layer("block_0_mlp_in").kernel
     assert (a.shape, b.shape) == ((24, 3), (3, 96))
     expected = kernel.numpy() + 6 / 3 * (a.numpy() @ b.numpy())
     np.testing.assert_allclose(layer.kernel.numpy(), expected, atol=1e-6)

@@ -12,7 +12,7 @@ from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.layers import indexed_slices
 from tfbig.programs.model_fn.variable_store import VariableStore
-from tfbig.programs.row_updates import check_sparse_optimizer, table_of
+from tfbig.programs.updates import check_sparse_optimizer, table_of
 
 ROWS, WIDTH, LENGTH = 23, 4, 5
 

@@ -13,7 +13,7 @@ from tests import harness
 from tests.layers import embedding_runs as runs
 from tfbig.errors import CheckpointError, UserError
 from tfbig.placement.loop_function import LoopFunction
-from tfbig.programs.row_updates import check_sparse_optimizer
+from tfbig.programs.updates import check_sparse_optimizer
 
 ROUNDING = 5e-7
 

@@ -14,7 +14,7 @@ from keras import optimizers
 import tfbig
 from tfbig.placement.owner import layout as owner_layout
 from tfbig.placement.owner.slots import SlicedSlot
-from tfbig.programs.keras.tuning import Tuning, attach
+from tfbig.programs.keras.trainable_layers import Tuning, attach
 
 ROWS, STEPS = 100, 20
 

@@ -53,7 +53,7 @@ def build(program: Program, *element, training: bool = True) -> None:
     )
     feed = types.SimpleNamespace(element_spec=spec, rows=len(tf.nest.flatten(element)[0]))
     build_program(program, Placement(), feed, training=training)
-    program.select(training)
+    program.select_mode(training)
 
 
 def keras_program(model: keras.Model, *element) -> KerasProgram:

@@ -7,9 +7,7 @@ from keras import layers
 import tfbig
 from tests.programs.batches import build, forward, loss_of, x
 from tfbig.programs import program as kinds
-from tfbig.programs.model_fn.model_fn_program import (
-    ModelFnProgram,
-)
+from tfbig.programs.model_fn.model_fn_program import ModelFnProgram
 
 
 def regression(features, labels, mode):
@@ -38,7 +36,7 @@ def built(model_fn=regression, element=None, *, evaluation=False, **arguments) -
 
 def run(program: ModelFnProgram, given, *, training: bool) -> float:
     """Runs the forward pass in a trace of its own, as the loop does; returns the loss."""
-    program.select(training)
+    program.select_mode(training)
 
     @tf.function(autograph=False)
     def trace():
@@ -52,7 +50,7 @@ def run(program: ModelFnProgram, given, *, training: bool) -> float:
 
 
 def train_step(program: ModelFnProgram, given) -> None:
-    program.select(True)
+    program.select_mode(True)
 
     @tf.function(autograph=False)
     def trace():

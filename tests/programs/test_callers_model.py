@@ -10,7 +10,7 @@ from keras import layers
 
 import tfbig
 from tfbig.errors import UserError
-from tfbig.programs.keras.held_models import held_layers, layers_among
+from tfbig.programs.keras.builder import referenced_layers, uses_any_layer
 from tfbig.programs.keras.rebuilding import CANNOT_BE_REBUILT, rebuilt
 
 X, Y = np.random.RandomState(0).rand(8, 4).astype("f4"), np.arange(8) % 3
@@ -81,7 +81,7 @@ def test_fine_tune_leaves_the_callers_model_as_it_is(what):
     before = state(model)
     tuned = tfbig.fine_tune(model, input_fn, max_steps=3, config=CONFIG, **RECIPES[what]).model
     assert state(model) == before
-    assert not layers_among(tuned, held_layers(lambda: model))
+    assert not uses_any_layer(tuned, referenced_layers(lambda: model))
 
 
 def test_train_distributed_leaves_the_callers_model_as_it_is_also_in_a_function():
@@ -124,5 +124,5 @@ def test_train_distributed_says_that_it_trains_such_a_model_itself(caplog):
 
 def test_a_config_that_hands_over_a_layer_itself_is_refused():
     model = classifier(Handing(layers.Dense(4, name="inner")))
-    with pytest.raises(CANNOT_BE_REBUILT, match="a config holds the layer 'inner' itself; write"):
+    with pytest.raises(CANNOT_BE_REBUILT, match="a config contains the layer 'inner' itself"):
         rebuilt(model)

@@ -88,7 +88,7 @@ REFUSED = {
         dict,
         dict(loss={"a": "mse", "c": "mae"}),
         {"a": A, "b": B},
-        "does not go with the outputs",
+        "does not match the outputs",
     ),
 }
 

@@ -12,7 +12,7 @@ import tfbig
 from tests.programs.batches import keras_program, x
 from tfbig import _private_api
 from tfbig.errors import UserError
-from tfbig.programs.metric_sums import MEANS, NUMBERS, PARTS, is_sum
+from tfbig.programs.metric_aggregation import BATCH_MEANS, BATCH_SCALARS, PARTS, is_sum
 
 random = np.random.default_rng(0)
 FEATURES = random.normal(size=(11, 4)).astype("float32")  # batches of 4, 4 and 3
@@ -120,10 +120,10 @@ def test_one_number_for_a_batch_is_refused_in_parts_if_no_mean_says_what_it_is(m
 
 
 @pytest.mark.parametrize(
-    ("give", "kind"), [(number, MEANS), (by_example, PARTS), (lambda s, m: None, PARTS)]
+    ("give", "kind"), [(number, BATCH_MEANS), (by_example, PARTS), (lambda s, m: None, PARTS)]
 )
 def test_what_a_metric_is_given_is_seen_in_a_trace(give, kind):
-    assert keras_program(built(mean, give), x(4), x(2)).metric_sums == [kind, kind]
+    assert keras_program(built(mean, give), x(4), x(2)).metric_kinds == [kind, kind]
 
 
 def test_a_number_that_a_model_gives_in_evaluation_alone_is_seen():
@@ -139,7 +139,7 @@ def test_a_number_that_a_model_gives_in_evaluation_alone_is_seen():
 
     model = keras.Sequential([keras.Input((4,)), Layer(), layers.Dense(2)])
     model.compile("sgd", "mse")
-    assert keras_program(model, x(4), x(2)).metric_sums == [NUMBERS]
+    assert keras_program(model, x(4), x(2)).metric_kinds == [BATCH_SCALARS]
 
 
 class Seen(keras.metrics.Metric):

@@ -7,14 +7,8 @@ import tensorflow as tf
 from keras import layers
 
 from tests.programs.batches import x
-from tests.programs.test_rebuilding import (
-    NOT_REBUILT,
-    Opaque,
-    assert_same,
-    called,
-    compiled,
-    nested,
-)
+from tests.programs.rebuilt_models import called, compiled, nested
+from tests.programs.test_rebuilding import NOT_REBUILT, Opaque, assert_same
 from tfbig.errors import UserError
 from tfbig.programs.keras.builder import KerasBuilder
 
@@ -100,7 +94,7 @@ def test_a_model_that_cannot_be_rebuilt_is_used_where_it_is_or_refused(name):
     with pytest.raises(UserError) as raised:
         build(model, owned=False)
     message = str(raised.value)
-    assert message.startswith(f"{type(model).__name__} cannot be made again on the replicas' dev")
+    assert message.startswith(f"{type(model).__name__} cannot be rebuilt on the replicas' dev")
     assert message.endswith("; pass a function that builds and compiles it.")
     assert reason in message
     assert "\n" not in message
@@ -130,4 +124,4 @@ def rebuild_mirrored() -> dict:
 def test_under_a_strategy_a_model_is_rebuilt_from_mirrored_variables(in_process):
     found = in_process(rebuild_mirrored)
     assert found["owned"]
-    assert found["message"].startswith("Opaque cannot be made again on the replicas' devices")
+    assert found["message"].startswith("Opaque cannot be rebuilt on the replicas' devices")

@@ -84,20 +84,20 @@ LOSSES = {
         kinds.UNDIVIDED,
     ),
     "the mean by weights": (
-        dense, loss("MeanSquaredError", reduction=WEIGHTED), x(4), x(1), WEIGHTS, kinds.OWN
+        dense, loss("MeanSquaredError", reduction=WEIGHTED), x(4), x(1), WEIGHTS, kinds.EXPLICIT
     ),
     "the mean by weights, without any": (
         dense, loss("MeanSquaredError", reduction=WEIGHTED), x(4), x(1), None, kinds.EXAMPLES
     ),
-    "a mask": (masked, "mse", sequences(), x(5, 3), None, kinds.OWN),
-    "a mask and weights": (masked, "mse", sequences(), x(5, 3), WEIGHTS[:, None], kinds.OWN),
+    "a mask": (masked, "mse", sequences(), x(5, 3), None, kinds.EXPLICIT),
+    "a mask and weights": (masked, "mse", sequences(), x(5, 3), WEIGHTS[:, None], kinds.EXPLICIT),
     "a mask and the mean by weights": (
         masked,
         loss("MeanSquaredError", reduction=WEIGHTED),
         sequences(),
         x(5, 3),
         np.abs(x(5)),
-        kinds.OWN,
+        kinds.EXPLICIT,
     ),
     "an ignored class": (
         lambda **k: dense(units=3, shape=(5, 4), **k),
@@ -105,7 +105,7 @@ LOSSES = {
         x(5, 4),
         classes(5),
         None,
-        kinds.OWN,
+        kinds.EXPLICIT,
     ),
 }  # fmt: skip
 
@@ -196,7 +196,7 @@ def test_a_model_of_added_losses_alone_needs_no_labels():
 
 def test_a_model_without_any_loss_is_an_error():
     program = keras_program(dense(loss=None), x(4), x(1))
-    with pytest.raises(UserError, match=r"nothing to minimise: compile\(loss=…\) was not given"):
+    with pytest.raises(UserError, match=r"nothing to minimize: compile\(loss=…\) was not given"):
         forward(program, batch(x(4), x(1)))
 
 

@@ -11,7 +11,7 @@ from keras import layers, ops
 import tfbig
 from tests.programs.batches import batch, forward, keras_program, x
 from tfbig import _private_api
-from tfbig.programs.metric_sums import NOTHING, PARTS, UNSEEN, UPDATES
+from tfbig.programs.metric_aggregation import NOT_ADDITIVE, PARTS, UNKNOWN_KIND, WHOLE_BATCHES
 
 
 class Largest(keras.metrics.Metric):
@@ -77,18 +77,18 @@ def compiled(*metrics, **arguments) -> keras.Model:
 @pytest.mark.parametrize(
     ("metric", "kinds"),
     [
-        (lambda: Largest(), [NOTHING]),
-        (lambda: Last(), [NOTHING]),
-        (lambda: Running(), [NOTHING, NOTHING]),
+        (lambda: Largest(), [NOT_ADDITIVE]),
+        (lambda: Last(), [NOT_ADDITIVE]),
+        (lambda: Running(), [NOT_ADDITIVE, NOT_ADDITIVE]),
         (lambda: OwnTotal(), [PARTS, PARTS]),
-        (lambda: batch_mean, [UPDATES, UPDATES]),
+        (lambda: batch_mean, [WHOLE_BATCHES, WHOLE_BATCHES]),
         (lambda: "mae", [PARTS, PARTS]),
         (lambda: keras.metrics.RootMeanSquaredError(), [PARTS, PARTS]),
     ],
 )
 def test_what_a_metric_adds_up_over_is_found_by_trying(metric, kinds):
     program = keras_program(compiled(metric()), x(4), x(1))
-    assert list(program.metric_sums) == kinds
+    assert list(program.metric_kinds) == kinds
 
 
 class OwnMetrics(keras.Model):
@@ -105,7 +105,7 @@ def test_keras_metrics_stay_sums_where_compute_metrics_is_the_models_own(classes
 
     program = keras_program(model, x(4), x(classes))
 
-    assert list(program.metric_sums) == [PARTS, PARTS]
+    assert list(program.metric_kinds) == [PARTS, PARTS]
 
 
 ONE_BY_ONE = {
@@ -177,7 +177,7 @@ def test_a_metric_that_call_updates_is_refused_by_name_in_parts():
         return model
 
     program = keras_program(build(), x(4), x(1))
-    assert list(program.metric_sums) == [UNSEEN]
+    assert list(program.metric_kinds) == [UNKNOWN_KIND]
     with pytest.raises(tfbig.errors.UserError, match=r"metric watched \(Largest\) is no sum"):
         tfbig.train_distributed(
             build,

@@ -109,7 +109,7 @@ def terms_of_parts(program, features, labels, weight, sizes) -> list[list]:
     for size in sizes:
         taken = slice(start, start + size)
         given = batch(features[taken], labels[taken], None if weight is None else weight[taken])
-        parts.append(forward(program, given._replace(whole=len(sizes) == 1)).terms)
+        parts.append(forward(program, given._replace(is_whole=len(sizes) == 1)).terms)
         start += size
     return parts
 
@@ -126,9 +126,9 @@ def loss_of_parts(parts: list[list], sizes) -> float:
 
 
 CASES = {
-    "tokens in one dimension": (lambda: tagger(flattened), x(5, 4), classes(5), kinds.OWN),
-    "tokens that are picked": (lambda: tagger(picked), x(5, 4), classes(5), kinds.OWN),
-    "steps before examples": (lambda: tagger(transposed), x(5, 4), classes(5), kinds.OWN),
+    "tokens in one dimension": (lambda: tagger(flattened), x(5, 4), classes(5), kinds.EXPLICIT),
+    "tokens that are picked": (lambda: tagger(picked), x(5, 4), classes(5), kinds.EXPLICIT),
+    "steps before examples": (lambda: tagger(transposed), x(5, 4), classes(5), kinds.EXPLICIT),
     "a mean over the examples": (
         lambda: dense(loss=of_features, units=3), x(4), x(3, seed=1), kinds.SCALAR
     ),
@@ -153,9 +153,9 @@ def test_the_parts_of_a_loss_of_any_shape_add_up_to_keras_s_value(case, sizes):
     assert {term.kind for terms in parts for term in terms} == {kind}
     expected = np.sum(model.compute_loss(features, labels, model(features)))
     np.testing.assert_allclose(loss_of_parts(parts, sizes), expected, **CLOSE)
-    doubt = "the loss of_features gives (3,) values, not one for each example"
-    expected = doubt if case == "a mean over the examples" else ""
-    assert {term.doubt for terms in parts for term in terms} == {expected}
+    caveat = "the loss of_features gives (3,) values, not one for each example"
+    expected = caveat if case == "a mean over the examples" else ""
+    assert {term.caveat for terms in parts for term in terms} == {expected}
 
 
 @pytest.mark.parametrize("sizes", [(6,), (2, 2, 2), (4, 2)])
@@ -176,7 +176,7 @@ def test_a_loss_of_pairs_is_keras_s_on_one_device_and_warned_of_in_parts():
     np.testing.assert_allclose(
         loss_of_parts(parts, (6,)), model.compute_loss(x(4), x(1), model(x(4))), **CLOSE
     )
-    assert term.doubt == "the loss of_pairs gives (6, 6) values, not one for each example"
+    assert term.caveat == "the loss of_pairs gives (6, 6) values, not one for each example"
 
 
 @pytest.mark.parametrize("reduction", ["sum", "sum_over_batch_size"])
@@ -187,7 +187,7 @@ def test_a_loss_that_compares_examples_is_found_out_whatever_its_shape_is(reduct
 
     program = keras_program(dense(loss=Centred(reduction=reduction), units=3), x(4), classes(3))
     (term,) = forward(program, batch(x(4), classes(3))).terms
-    assert term.doubt == "the loss Centred compares the examples of a batch with each other"
+    assert term.caveat == "the loss Centred compares the examples of a batch with each other"
 
 
 def test_weights_of_examples_go_with_the_last_dimension_where_keras_has_them():
@@ -202,14 +202,14 @@ def test_weights_of_examples_go_with_the_last_dimension_where_keras_has_them():
 @pytest.mark.parametrize("loss", [scalar, of_features])
 def test_weights_of_a_loss_without_a_value_for_each_example_are_refused_in_parts(loss):
     program = keras_program(dense(loss=loss, units=3), x(4), x(3, seed=1), WEIGHTS)
-    given = batch(x(4)[:3], x(3, seed=1)[:3], WEIGHTS[:3])._replace(whole=False)
+    given = batch(x(4)[:3], x(3, seed=1)[:3], WEIGHTS[:3])._replace(is_whole=False)
     with pytest.raises(UserError) as raised:
         forward(program, given)
     assert str(raised.value) == (
         f"the loss {loss.__name__} does not give one value for each example, and Keras multiplies "
-        "what it gives by the sample weights; of several parts of a batch that does not add up to "
-        "the same as of the whole. Let it return a value for each example (no mean over axis 0), "
-        'or train with strategy="one_device" and accumulation_steps=1.'
+        "its result by the sample weights; the sum over several parts of a batch then differs from "
+        "the result for the whole batch. Let it return a value for each example (no mean over axis "
+        '0), or train with strategy="one_device" and accumulation_steps=1.'
     )
 
 
@@ -223,7 +223,7 @@ def test_a_loss_for_batches_of_one_size_is_keras_s_on_one_device_and_refused_in_
     expected = model.compute_loss(x(4), x(3), model(x(4)))
     np.testing.assert_allclose(loss_of_parts(parts, (6,)), expected, **CLOSE)
     with pytest.raises(UserError, match="the loss fixed cannot be called with batches of another"):
-        forward(program, batch(x(4), x(3))._replace(whole=False))
+        forward(program, batch(x(4), x(3))._replace(is_whole=False))
 
 
 def compare_with_fit(build, arrays, atol=1e-6, **keywords) -> None:

@@ -77,7 +77,7 @@ def test_a_loss_that_changes_something_is_never_run_to_try_it():
     assert float(made[-1].beta) == 0.0
     (term,) = forward(program, batch(x(4), x(2))).terms
     assert float(made[-1].beta) == pytest.approx(0.1)
-    assert term.doubt == ""
+    assert term.caveat == ""
 
 
 def test_an_object_that_a_loss_function_belongs_to_may_have_the_variable():
@@ -90,7 +90,7 @@ def test_an_object_that_a_loss_function_belongs_to_may_have_the_variable():
             return ops.mean(ops.square(labels - outputs), axis=-1) * self.calls[1]
 
     program = keras_program(dense(loss=Counts().loss, units=2), x(4), x(2))
-    assert list(program.in_sequence.values()) == ["loss/0/calls/1"]
+    assert list(program.sequential_state.values()) == ["loss/0/calls/1"]
 
 
 def test_a_variable_that_no_loss_holds_is_refused():
@@ -121,5 +121,5 @@ def test_random_numbers_in_a_loss_differ_from_step_to_step(loss):
         variable.assign(value)
     second = forward(program, batch(x(4), x(2)))
     assert float(first.terms[0].total) != float(second.terms[0].total)
-    assert not program.in_sequence
-    assert not first.terms[0].doubt
+    assert not program.sequential_state
+    assert not first.terms[0].caveat

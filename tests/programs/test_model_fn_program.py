@@ -11,10 +11,8 @@ from tests.programs.batches import WEIGHTS, N, batch, build, classes, forward, l
 from tests.programs.model_fn_runs import built, regression, run, train_step
 from tfbig.errors import UserError
 from tfbig.programs import program as kinds
-from tfbig.programs.model_fn.model_fn_program import (
-    ModelStandIn,
-    is_estimator_style,
-)
+from tfbig.programs.model_fn.call import is_estimator_style
+from tfbig.programs.model_fn.train_op import CallbackModel
 
 EVAL, TRAIN = tfbig.ModeKeys.EVAL, tfbig.ModeKeys.TRAIN
 
@@ -130,7 +128,7 @@ def test_a_weight_that_evaluation_alone_has_is_an_error_that_names_it():
     with pytest.raises(UserError) as raised:
         build(program, x(4), x(1), training=False)
     assert str(raised.value) == (
-        "model_fn made variables in EVAL mode that TRAIN mode does not have: extra/bias, "
+        "model_fn created variables in EVAL mode that TRAIN mode does not have: extra/bias, "
         "extra/kernel; build the same layers in every mode, and give a layer whose automatic name "
         "differs between modes a name."
     )
@@ -150,7 +148,7 @@ def test_a_weight_that_a_later_trace_makes_is_an_error():
         loss = keras.losses.mean_squared_error(labels, layers.Dense(1, name=name)(features))
         return tfbig.EstimatorSpec(mode, loss=loss, optimizer=keras.optimizers.SGD(0.1))
 
-    with pytest.raises(UserError, match="^model_fn made the variable 'later/kernel' that it had"):
+    with pytest.raises(UserError, match="^model_fn created the variable 'later/kernel', which it"):
         program = built(model_fn)
         run(program, batch(x(4), x(1)), training=True)
 
@@ -219,7 +217,7 @@ def test_metrics_are_evaluation_s_and_add_up_over_batches():
     assert program.metric_results() == {"mean": pytest.approx(np.mean(outputs), rel=1e-5)}
     program.reset_metrics()
     assert program.metric_results() == {"mean": 0.0}
-    program.select(True)
+    program.select_mode(True)
     assert program.metric_results() == {}
     assert not any("mean" in name for name in program.named_variables())
 
@@ -347,7 +345,7 @@ def test_an_estimator_style_function_has_features():
 def test_callbacks_see_the_optimizer_and_are_told_that_there_is_no_model():
     program = built()
     stand_in = program.callback_model()
-    assert isinstance(stand_in, ModelStandIn)
+    assert isinstance(stand_in, CallbackModel)
     assert stand_in.stop_training is False
     assert stand_in.optimizer is program.optimizer
     with pytest.raises(AttributeError, match=r"asked for model\.save, but an estimator-style mod"):

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tests.programs.batches import batch, forward, keras_program, loss_of
 from tfbig.errors import UserError
-from tfbig.programs.keras.loss import loss_term
+from tfbig.programs.keras.loss_terms import loss_term
 
 RNG = np.random.RandomState(0)
 X = RNG.randn(4, 6).astype("f4")

@@ -11,9 +11,8 @@ from tests.training.own_step_runs import adversaries, classifier
 from tfbig.errors import UserError
 from tfbig.placement.placement import Placement
 from tfbig.programs.keras.checks import check_model
+from tfbig.programs.keras.custom_train_step import CustomStepProgram, has_custom_step, optimizers_of
 from tfbig.programs.keras.keras_program import KerasProgram
-from tfbig.programs.keras.own_state import optimizers_of
-from tfbig.programs.keras.own_step_program import OwnStepProgram, has_own_step
 from tfbig.run_config import RunConfig
 from tfbig.training.model import build_program
 from tfbig.training.step.own_train_step import (
@@ -25,8 +24,8 @@ from tfbig.training.step.own_train_step import (
 )
 
 
-def built(model: keras.Model, *parts) -> OwnStepProgram:
-    program = OwnStepProgram(model)
+def built(model: keras.Model, *parts) -> CustomStepProgram:
+    program = CustomStepProgram(model)
     specs = tuple(tf.TensorSpec([None, *p.shape[1:]], p.dtype) for p in parts)
     feed = types.SimpleNamespace(
         rows=6, batch_size=6, element_spec=specs if len(specs) > 1 else specs[0]
@@ -42,18 +41,18 @@ def chosen(model: keras.Model) -> KerasProgram:
 def test_the_kind_of_program_follows_from_the_methods_that_a_class_overrides():
     plain = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
     plain.compile("sgd", "mse")
-    assert not has_own_step(plain)
+    assert not has_custom_step(plain)
     assert type(chosen(plain)) is KerasProgram
     program = chosen(adversaries())
-    assert type(program) is OwnStepProgram
-    assert program.runs_itself(training=True)
-    assert program.runs_itself(training=False)
+    assert type(program) is CustomStepProgram
+    assert program.runs_custom_step(training=True)
+    assert program.runs_custom_step(training=False)
     tested = type("Tested", (keras.Sequential,), {"test_step": lambda self, data: {}})
     model = tested([keras.Input((4,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     program = chosen(model)
-    assert not program.runs_itself(training=True)
-    assert program.runs_itself(training=False)
+    assert not program.runs_custom_step(training=True)
+    assert program.runs_custom_step(training=False)
     assert program.pure
 
 
@@ -95,14 +94,14 @@ def test_optimizers_are_found_in_attributes_lists_and_dicts():
 def test_a_model_without_an_optimizer_is_taken_only_with_its_own_train_step():
     model = type("Own", (keras.Sequential,), {"train_step": lambda self, data: {}})()
     model.compile(optimizer=None)
-    check_model(model, own_steps=True)
+    check_model(model, custom_steps=True)
     with pytest.raises(UserError, match="^Own has its own train_step, which tfbig's loop would no"):
         model.optimizer = keras.optimizers.SGD()
         check_model(model)
     with pytest.raises(UserError, match="is not compiled"):
         plain = keras.Sequential()
         plain.compile(optimizer=None)
-        check_model(plain, own_steps=True)
+        check_model(plain, custom_steps=True)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +116,7 @@ def test_a_model_without_an_optimizer_is_taken_only_with_its_own_train_step():
 def test_placements_that_update_variables_themselves_are_refused(name, distribution, said):
     placement = Placement()
     placement.name = name
-    program = OwnStepProgram(adversaries())
+    program = CustomStepProgram(adversaries())
     config = RunConfig(model_distribution=distribution)
     with pytest.raises(UserError, match="^Adversaries has its own train_step, which .*") as raised:
         check_own_step(program, placement, config, types.SimpleNamespace(odd=None))
@@ -136,10 +135,10 @@ def test_optimizers_that_keras_breaks_on_several_replicas_are_refused_there(opti
     model, placement = adversaries(), Placement()
     model.optimizers["g"] = optimizer
     feed = types.SimpleNamespace(odd=None)
-    check_own_step(OwnStepProgram(model), placement, RunConfig(), feed)
+    check_own_step(CustomStepProgram(model), placement, RunConfig(), feed)
     placement.name, placement.num_replicas = "mirrored", 2
     with pytest.raises(UserError, match=said):
-        check_own_step(OwnStepProgram(model), placement, RunConfig(), feed)
+        check_own_step(CustomStepProgram(model), placement, RunConfig(), feed)
 
 
 def test_a_batch_with_fewer_examples_than_replicas_is_refused_before_it_is_met():
@@ -147,9 +146,9 @@ def test_a_batch_with_fewer_examples_than_replicas_is_refused_before_it_is_met()
     placement.name, placement.num_replicas = "mirrored", 4
     feed = types.SimpleNamespace(odd=3)
     with pytest.raises(UserError, match=r"^a batch of eval_input_fn has 3 example\(s\) for 4 repl"):
-        check_last_batch(OwnStepProgram(adversaries()), placement, feed, training=False)
+        check_last_batch(CustomStepProgram(adversaries()), placement, feed, training=False)
     with pytest.raises(UserError, match=r"^a batch of input_fn has 3 example\(s\) for 4 replicas"):
-        check_own_step(OwnStepProgram(adversaries()), placement, RunConfig(), feed)
+        check_own_step(CustomStepProgram(adversaries()), placement, RunConfig(), feed)
     stack = types.SimpleNamespace(steps=2, sizes=[8, 2, 1], counts=[8, 2, 1])
     with pytest.raises(UserError, match="has 2 example.* write drop_remainder=True"):
         check_parts(stack, placement, training=True)

@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import metrics
 
 from tfbig import _private_api
-from tfbig.programs.keras.padding import exact_with_padding
+from tfbig.programs.keras.layer_traits import exact_with_padding
 
 ROWS, PADDING, CLASSES = 5, 3, 4
 _RANDOM = np.random.RandomState(0)

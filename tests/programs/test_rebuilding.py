@@ -247,23 +247,23 @@ def excluding():
 
 
 NOT_REBUILT = {
-    "no config": (lambda: called(Opaque(layers.Dense(2))), "get_config that tells inner"),
+    "no config": (lambda: called(Opaque(layers.Dense(2))), "get_config that includes inner"),
     "a metric's argument": (lambda: compiled(metrics=[Threshold(0.3)]), "Threshold"),
     "a metric's default": (
         lambda: compiled(metrics=[Silent(0.3)]),
         "Silent needs a get_config that",
     ),
-    "a model's default": (lambda: called(Defaults(0.5)), "get_config that tells rate"),
-    "an inner model's default": (lambda: around(Defaults(0.5)), "get_config that tells rate"),
-    "an optimizer's default": (lambda: compiled(optimizer=FasterSGD(3)), "that tells times"),
-    "other layers each time": (changing, "that are not the same as its own"),
+    "a model's default": (lambda: called(Defaults(0.5)), "get_config that includes rate"),
+    "an inner model's default": (lambda: around(Defaults(0.5)), "get_config that includes rate"),
+    "an optimizer's default": (lambda: compiled(optimizer=FasterSGD(3)), "that includes times"),
+    "other layers each time": (changing, "that differ from its own"),
     "a functional class": (
         lambda: called(FunctionalWithArguments(2)),
-        "get_config that tells width",
+        "get_config that includes width",
     ),
     "an argument besides those told": (
         lambda: called(ToldInPart(2, 0.5)),
-        "ToldInPart needs a get_config that tells rate",
+        "ToldInPart needs a get_config that includes rate",
     ),
     "a schedule": (lambda: compiled(optimizer=SGD(NoConfig())), "'NoConfig' must override `get_co"),
     "a Lambda": (lambda: compiled(layers.Lambda(lambda t: t), layers.Dense(2)), "Lambda"),

@@ -329,7 +329,7 @@ def test_a_block_that_uses_what_it_was_not_given_is_refused():
 
     model = compiled(Peeks())
     _, program = programs(model, x(4), x(4))
-    with pytest.raises(UserError, match="sees uses .* hand it over as an argument"):
+    with pytest.raises(UserError, match="sees uses .* pass it as an argument"):
         computed(program, batch(x(4), x(4)))
 
 

@@ -10,7 +10,7 @@ from tests.programs.batches import keras_program, x
 from tfbig.errors import CheckpointError, UserError
 from tfbig.finetuning.partial import load_weights
 from tfbig.programs.keras import keras_program as programs
-from tfbig.programs.keras.renumbering import Renumbering, automatic_names, earlier_names
+from tfbig.programs.keras.renumbering import Renumbering, automatic_names, format_1_names
 from tfbig.training.checkpoints import checkpoints
 
 
@@ -130,13 +130,13 @@ def test_automatic_names_are_the_same_for_a_second_model_and_others_are_kept():
 
 
 def test_earlier_names_are_those_that_were_given_before(monkeypatch):
-    found = earlier_names(named())
+    found = format_1_names(named())
     as_earlier_code(monkeypatch)
     assert found == named()
     assert "model/block_1/kernel" in found  # of block_0
     assert "model/block/kernel" in found  # of block_1
     copies = ["metrics/mean_1/total", "metrics/mean_1/total@replica_1", "metrics/mean_1/total#1"]
-    assert earlier_names(copies) == [name.replace("mean_1", "mean") for name in copies]
+    assert format_1_names(copies) == [name.replace("mean_1", "mean") for name in copies]
 
 
 def test_a_name_that_a_layer_makes_from_its_own_is_automatic_too():

@@ -10,7 +10,7 @@ from keras import layers
 
 import tfbig
 from tfbig.errors import UserError
-from tfbig.programs.taken_features import taken_features
+from tfbig.programs.feature_matching import match_features
 
 B, C = np.full((8, 1), 3.0, "float32"), np.full((8, 1), 1.0, "float32")
 SURPLUS = {"a_id": np.full((8, 1), 100.0, "float32"), "z": np.array(["u1"] * 8)}
@@ -117,8 +117,8 @@ def test_each_structure_of_inputs_is_paired_by_name(structure):
     model = keras.Model(given, layers.Concatenate()([*keras.tree.flatten(given)] * 2))
     features = {"a": 0, "b": 1, "c": 2, "first": 2, "rest": {"a": 7, "b": 1}}
     wanted = keras.tree.map_structure(lambda tensor: {"b": 1, "c": 2}[tensor.name], given)
-    assert taken_features(model, features) == wanted
-    assert taken_features(model, "no dict") == "no dict"
+    assert match_features(model, features) == wanted
+    assert match_features(model, "no dict") == "no dict"
 
 
 def optional() -> keras.Model:
@@ -129,7 +129,7 @@ def optional() -> keras.Model:
 
 
 def test_optional_inputs_may_be_missing_and_others_may_not():
-    assert taken_features(optional(), {"c": 2}) == {"b": None, "c": 2}
+    assert match_features(optional(), {"c": 2}) == {"b": None, "c": 2}
     assert train(optional, data(c=B - C)).loss == 0.0
     said = (
         "features of input_fn lack 'c', which the model 'named' takes; they have 'b', 'cc', and "
@@ -150,7 +150,7 @@ def test_optional_inputs_may_be_missing_and_others_may_not():
 
 def test_a_model_with_a_call_of_its_own_takes_the_dict_as_it_is():
     features = {"a": 0, "b": 1}
-    assert taken_features(Subclassed(), features) is features
+    assert match_features(Subclassed(), features) is features
 
 
 @pytest.mark.parametrize("build", [own_step, subclassed, model_fn])

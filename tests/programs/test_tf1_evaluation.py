@@ -12,7 +12,7 @@ from tests.programs.test_tf1_training import OPTIMIZERS, minimize, new, step
 from tests.programs.tf1 import Session1, dense, v1
 from tfbig.errors import UserError
 from tfbig.placement.placement import Placement
-from tfbig.programs.metric_sums import PARTS, UNSEEN
+from tfbig.programs.metric_aggregation import PARTS, UNKNOWN_KIND
 from tfbig.programs.model_fn.model_fn_program import ModelFnProgram
 from tfbig.serving import export_outputs
 from tfbig.training.step.whole_batches import check_parts
@@ -53,7 +53,7 @@ def classifier(features, labels, mode):
 
 def evaluated(program: ModelFnProgram, batches, parts: int = 1) -> dict[str, float]:
     """The metrics of batches, each worked through in parts that start from 0, as replicas do."""
-    program.select(False)
+    program.select_mode(False)
     program.reset_metrics()
     for features, labels in batches:
         _evaluate(program, features, labels, parts)
@@ -91,7 +91,7 @@ def test_metrics_add_up_over_batches_and_parts_as_in_one_session(parts):
         session.run([update for _, update in metrics.values()], features, labels)
     expected = session.session.run({name: value for name, (value, _) in metrics.items()})
     found = evaluated(program, BATCHES, parts)
-    assert set(program.metric_sums) == {PARTS}
+    assert set(program.metric_kinds) == {PARTS}
     for name in expected:
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, err_msg=name)
 
@@ -123,7 +123,7 @@ def test_metrics_that_are_no_sums_are_refused_by_name_in_parts(kind):
 
     program = new(model_fn)
     build(program, x(4), classes(), training=False)
-    assert program.metric_sums.count(UNSEEN) == 1
+    assert program.metric_kinds.count(UNKNOWN_KIND) == 1
     with pytest.raises(UserError, match="metric .*largest/value is no sum over examples.*2 parts"):
         check_parts(program, Placement(), 2, gathers=True)
 
@@ -134,7 +134,7 @@ def test_metrics_begin_anew_and_are_never_saved():
     first = evaluated(program, BATCHES)
     assert evaluated(program, BATCHES) == first != evaluated(program, BATCHES[:1])
     assert not any("accuracy" in name or "@" in name for name in program.named_variables())
-    program.select(True)
+    program.select_mode(True)
     assert program.metric_results() == {}
     assert program.metric_variables == []
 
@@ -263,7 +263,7 @@ def test_a_variable_that_training_never_made_is_an_error_that_names_it(where):
             build_prediction(program, x(4))
     name = "EVAL" if where == EVAL else "PREDICT"
     assert str(raised.value).startswith(
-        f"model_fn made variables in {name} mode that TRAIN mode does not have: extra/bias, "
+        f"model_fn created variables in {name} mode that TRAIN mode does not have: extra/bias, "
         "extra/kernel; build the same layers in every mode"
     )
 
@@ -304,7 +304,7 @@ def test_any_tensor_of_a_trace_can_be_computed_and_changes_nothing():
     def look():
         given = batch(x(4), classes())
         find = lambda spec, graph: [spec.loss, graph.get_tensor_by_name("logits:0")]  # noqa: E731
-        return program.tensors_of(TRAIN, given, find)
+        return program.compute_graph_tensors(TRAIN, given, find)
 
     loss, logits = look()
     np.testing.assert_allclose(logits, x(4) @ before, rtol=1e-5, atol=1e-6)

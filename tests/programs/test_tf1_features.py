@@ -89,7 +89,7 @@ def test_lookup_layers_and_layers_adapted_outside_work(by_keras):
 
 
 def forward_loss(program, features):
-    program.select(True)
+    program.select_mode(True)
 
     @tf.function(autograph=False)
     def trace():

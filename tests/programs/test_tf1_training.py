@@ -199,7 +199,7 @@ def test_regularization_is_a_term_of_its_own_where_gradients_are_summed():
 
     program = new(model_fn, config=tfbig.RunConfig(gradient_aggregation="sum"))
     kernel = program.named_variables()["model/out/kernel"].numpy()
-    program.select(True)
+    program.select_mode(True)
     kinds_of_terms = []
 
     @tf.function(autograph=False)
@@ -225,7 +225,7 @@ def test_a_train_op_that_reads_the_batch_is_refused_and_names_the_tensor():
 REFUSED = {
     "no gradient": (
         lambda loss: v1.assign_add(v1.train.get_global_step(), 1),
-        r"^EstimatorSpec\(train_op=…\) uses no gradient; make it with the minimize",
+        r"^EstimatorSpec\(train_op=…\) uses no gradient; create it with the minimize",
     ),
     "two losses for one variable": (
         lambda loss: tf.group(
@@ -274,7 +274,9 @@ def test_partitioners_are_refused():
 
 def test_float16_and_owner_need_a_keras_optimizer():
     model_fn = trained_by(minimize(OPTIMIZERS["adam"]))
-    with pytest.raises(UserError, match=r'^RunConfig\(precision="mixed_float16"\) needs a scaled'):
+    with pytest.raises(
+        UserError, match=r'^RunConfig\(precision="mixed_float16"\) needs loss scaling'
+    ):
         new(model_fn, precision="mixed_float16")
     with pytest.raises(UserError, match=r"^RunConfig\(precision='mixed_bfloat16'\) is a policy of"):
         new(model_fn, precision="mixed_bfloat16")
@@ -360,7 +362,7 @@ def test_a_variable_of_another_dtype_is_an_error_that_names_it():
 def test_the_loss_of_a_batch_is_what_model_fn_says():
     model_fn = trained_by(minimize(OPTIMIZERS["adam"]))
     program, session = new(model_fn), Session1(model_fn, x(4), classes())
-    program.select(True)
+    program.select_mode(True)
 
     @tf.function(autograph=False)
     def trace():

@@ -180,7 +180,7 @@ def changed(layer):
 
 
 FORGETTING = {
-    "an argument": (lambda: Scale(3.0), "Scale needs a get_config that tells factor"),
+    "an argument": (lambda: Scale(3.0), "Scale needs a get_config that includes factor"),
     "one that was set later": (lambda: changed(Scale()), "Scale needs .* factor"),
     "one of **keywords": (lambda: Popping(factor=3.0), "Popping needs .* factor"),
     "one that is nowhere kept": (lambda: Hidden(3.0), "Hidden needs .* factor"),

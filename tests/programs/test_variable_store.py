@@ -165,8 +165,8 @@ def test_a_name_used_with_another_shape_is_an_error():
     with pytest.raises(UserError) as raised:
         traced(store, lambda features: layers.Dense(5, name="a")(features))
     assert str(raised.value) == (
-        "model_fn made the variable 'a/kernel' with shape (4, 3) before and now asks for (4, 5); "
-        "give the layers names of their own."
+        "model_fn created the variable 'a/kernel' with shape (4, 3) before and now requests "
+        "(4, 5); give the layers distinct names."
     )
 
 
@@ -175,7 +175,7 @@ def test_a_tensorflow_variable_of_another_shape_is_an_error(again):
     store = new_store()
     with store.scope():
         tf.Variable([1.0, 2.0, 3.0], name="v")
-    with pytest.raises(UserError, match=r"'v' with shape \(3,\) before and now asks for"):
+    with pytest.raises(UserError, match=r"'v' with shape \(3,\) before and now requests"):
         with store.scope():
             tf.Variable(again, name="v")
 
@@ -185,7 +185,7 @@ def test_a_new_name_is_an_error_once_the_store_is_closed():
     traced(store, lambda features: layers.Dense(3, name="a")(features))
     store.closed = True
     traced(store, lambda features: layers.Dense(3, name="a")(features))
-    with pytest.raises(UserError, match="^model_fn made the variable 'b/kernel' that it had not"):
+    with pytest.raises(UserError, match="^model_fn created the variable 'b/kernel', which it"):
         traced(store, lambda features: layers.Dense(3, name="b")(features))
 
 

@@ -35,7 +35,7 @@ def new(model_fn, element=None, **keywords) -> ModelFnProgram:
 
 def step(program: ModelFnProgram, features, labels, parts: int = 1) -> float:
     """One update from a batch worked through in parts, as the loop does it; returns the loss."""
-    program.select(True)
+    program.select_mode(True)
     size = N // parts
 
     @tf.function(autograph=False)

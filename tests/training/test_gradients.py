@@ -20,7 +20,9 @@ def terms_of(examples: np.ndarray, weights: np.ndarray, w: tf.Tensor) -> list[Te
     weighed = tf.reduce_sum(losses**2 * weights)
     return [
         Term(program.EXAMPLES, tf.reduce_sum(losses)),
-        Term(program.OWN, weighed, tf.reduce_sum(tf.constant(weights, tf.float32)), nominal=0.5),
+        Term(
+            program.EXPLICIT, weighed, tf.reduce_sum(tf.constant(weights, tf.float32)), nominal=0.5
+        ),
         Term(program.SCALAR, tf.reduce_mean(losses**3)),
         Term(program.ONCE, 0.1 * w**2),
         Term(program.UNDIVIDED, tf.reduce_sum(losses) * 0.01),

@@ -9,7 +9,7 @@ from keras import ops
 import tfbig
 from tests.programs.batches import batch, keras_program, update_metrics, x
 from tfbig.errors import UserError
-from tfbig.programs.observing import assigned_handles
+from tfbig.programs.tracing import assigned_handles
 
 random = np.random.default_rng(0)
 FEATURES = random.normal(size=(14, 4)).astype("float32")

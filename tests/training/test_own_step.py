@@ -166,7 +166,7 @@ def test_random_numbers_whose_state_no_checkpoint_holds_are_warned_of(caplog):
 
     with caplog.at_level(logging.WARNING, logger="tfbig"):
         train(build, dataset, max_steps=1)
-    assert "Noisy.train_step draws random numbers by RandomStandardNormal" in caplog.text
+    assert "Noisy.train_step draws random numbers with RandomStandardNormal" in caplog.text
 
 
 def test_a_loss_that_is_nan_ends_the_run_by_its_names(tmp_path):
@@ -228,7 +228,7 @@ def test_two_replicas_follow_keras_and_go_on_bit_for_bit(two_replicas):
         "a batch of input_fn has 1 example(s) for 2 replicas, and a train_step of"
     )
     assert "model_distribution='owner' cuts them into slices; write" in owner
-    assert unseeded.startswith("Unseeded.train_step makes a variable in each call")
+    assert unseeded.startswith("Unseeded.train_step creates a variable in each call")
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from tests import harness
 from tests.training import small_runs
 from tests.training.small_runs import arrays, checkpoint, checkpoint_steps, saved_variables
 from tfbig.errors import UserError
-from tfbig.programs.keras.tuning import Tuning, attach
+from tfbig.programs.keras.trainable_layers import Tuning, attach
 
 END = 30
 RATE = 0.25

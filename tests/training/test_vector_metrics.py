@@ -11,7 +11,7 @@ import tfbig
 from tests.training.small_runs import BATCH, arrays, config, train
 from tfbig.errors import UserError
 from tfbig.evaluation.curves import read_history
-from tfbig.programs.vector_metrics import as_fit_gives, as_numbers
+from tfbig.programs.vector_metrics import to_fit_logs, to_scalars
 
 FEATURES = arrays()[0]
 LABELS = np.eye(3, dtype="float32")[arrays()[1]]
@@ -129,10 +129,10 @@ def test_a_metric_with_several_values_cannot_be_monitored():
 
 def test_figures_in_both_forms():
     kept = {"loss": 0.5, "f1": [0.25, 1.0], "matrix": [[1.0, 2.0], [3.0, 4.0]]}
-    arrays = as_fit_gives(kept)
+    arrays = to_fit_logs(kept)
     assert arrays["loss"] == 0.5
     assert arrays["f1"].dtype == np.float32
     assert arrays["matrix"].shape == (2, 2)
     numbers = {"loss": 0.5, "f1_0": 0.25, "f1_1": 1.0}
     numbers |= {f"matrix_{i}": i + 1.0 for i in range(4)}
-    assert as_numbers(kept) == as_numbers(arrays) == numbers
+    assert to_scalars(kept) == to_scalars(arrays) == numbers

@@ -15,7 +15,7 @@ from tfbig.errors import UserError
 from tfbig.evaluation.cross_validation import CrossValidation, run_folds
 from tfbig.metrics.tasks import TASKS, metrics_for
 from tfbig.placement.clusters.find import find_cluster
-from tfbig.programs.model_fn.model_fn_program import is_estimator_style
+from tfbig.programs.model_fn.call import is_estimator_style
 from tfbig.programs.model_fn.spec import ModeKeys
 from tfbig.run_config import RunConfig
 

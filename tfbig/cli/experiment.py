@@ -18,7 +18,7 @@ from tfbig.errors import UserError
 from tfbig.finetuning.hub import is_handle
 from tfbig.finetuning.recipe_config import recipe_from
 from tfbig.placement.clusters.find import environ_without_cluster
-from tfbig.programs.model_fn.model_fn_program import is_estimator_style
+from tfbig.programs.model_fn.call import is_estimator_style
 from tfbig.run_config import run_config_from
 from tfbig.training.run_length import RunLength
 from tfbig.training.step.optimizers import build_optimizer

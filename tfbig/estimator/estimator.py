@@ -13,8 +13,7 @@ from tfbig.errors import UserError
 from tfbig.estimator import evaluating, exporting, predicting, training
 from tfbig.estimator.eval_events import eval_dir
 from tfbig.estimator.warm_start import checked_warm_start
-from tfbig.programs.model_fn.call import check_arguments
-from tfbig.programs.model_fn.model_fn_program import is_estimator_style
+from tfbig.programs.model_fn.call import check_arguments, is_estimator_style
 from tfbig.training.checkpoints.named_checkpoint import NamedCheckpoint, latest
 
 log = logging.getLogger("tfbig")

@@ -12,8 +12,8 @@ from tfbig.estimator.loading import load_program
 from tfbig.estimator.placing import placement_of, writes
 from tfbig.placement.control.cluster_errors import cluster_error_scope
 from tfbig.placement.control.preflight import compare
+from tfbig.programs.model_fn.call import ModelFnRecorder
 from tfbig.programs.model_fn.spec import ModeKeys
-from tfbig.programs.model_fn.watched import Watched
 from tfbig.training.checkpoints.named_checkpoint import NamedCheckpoint
 from tfbig.training.evaluation.evaluator import Evaluator
 from tfbig.training.feeds import described_feed, make_feed
@@ -60,7 +60,7 @@ def evaluate(
                     "evaluate",
                     estimator.model_dir,
                 )
-            watched = Watched(estimator.model_fn)
+            watched = ModelFnRecorder(estimator.model_fn)
             warm = estimator.warm_start
             program = load_program(
                 watched, params, config, placement, feed, ModeKeys.EVAL, path,

@@ -8,9 +8,9 @@ import keras
 
 from tfbig.data.feeds.feed import Feed
 from tfbig.placement.placement import Placement
+from tfbig.programs.model_fn.call import ModelFnRecorder
 from tfbig.programs.model_fn.model_fn_program import ModelFnProgram
 from tfbig.programs.model_fn.spec import ModeKeys
-from tfbig.programs.model_fn.watched import Watched
 from tfbig.run_config import RunConfig
 from tfbig.training.checkpoints.named_checkpoint import NamedCheckpoint
 from tfbig.training.checkpoints.resuming import broadcast_assign
@@ -20,7 +20,7 @@ log = logging.getLogger("tfbig")
 
 
 def load_program(
-    watched: Watched,
+    watched: ModelFnRecorder,
     params: Any,
     config: RunConfig,
     placement: Placement,

@@ -14,8 +14,8 @@ from tfbig.estimator.placing import placement_of
 from tfbig.placement.control.cluster_errors import cluster_error_scope
 from tfbig.placement.control.peers import Peers
 from tfbig.placement.control.preflight import compare
+from tfbig.programs.model_fn.call import ModelFnRecorder
 from tfbig.programs.model_fn.spec import ModeKeys
-from tfbig.programs.model_fn.watched import Watched
 from tfbig.training.evaluation.predictor import Predictor
 from tfbig.training.feeds import described_feed, make_feed
 from tfbig.training.loop.tensor_fetcher import TensorFetcher
@@ -47,7 +47,7 @@ def predict(
         )
         try:
             compare(peers, {"input_fn": described_feed(feed)})
-            watched = Watched(estimator.model_fn)
+            watched = ModelFnRecorder(estimator.model_fn)
             program = load_program(watched, params, config, placement, feed, ModeKeys.PREDICT, path)
             keys = _checked_keys(keys, watched.first[ModeKeys.PREDICT].predictions)
             predictor = Predictor(program, placement, feed)

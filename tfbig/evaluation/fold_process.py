@@ -26,7 +26,7 @@ from tfbig.evaluation.json_files import write_json
 from tfbig.evaluation.measuring import HoldOutMetrics
 from tfbig.metrics.metric import Value
 from tfbig.placement.strategies import make_placement
-from tfbig.programs.vector_metrics import as_numbers
+from tfbig.programs.vector_metrics import to_scalars
 from tfbig.training.evaluation.predictor import Predictor
 from tfbig.training.feeds import make_feed
 
@@ -176,7 +176,7 @@ def _figures(
     )
     if result.preempted:
         return None
-    figures = as_numbers(result.metrics)
+    figures = to_scalars(result.metrics)
     if job.metrics:
         placed = {name: arguments[name] for name in ("strategy", "devices") if name in arguments}
         figures |= _measured(result.model, tested, job.metrics, **placed)

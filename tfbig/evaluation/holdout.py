@@ -14,12 +14,12 @@ from tfbig.evaluation.measuring import HoldOutMetrics
 from tfbig.evaluation.report import Report
 from tfbig.metrics.metric import Value
 from tfbig.placement.placement import Placement
+from tfbig.programs.feature_matching import match_features
 from tfbig.programs.keras.checks import explain_numbers
 from tfbig.programs.keras.keras_program import KerasProgram
 from tfbig.programs.keras.rebuilding import CANNOT_BE_REBUILT, rebuilt, rebuilt_uncompiled
 from tfbig.programs.program import split_element
-from tfbig.programs.taken_features import taken_features
-from tfbig.programs.vector_metrics import as_fit_gives
+from tfbig.programs.vector_metrics import to_fit_logs
 from tfbig.run_config import RunConfig
 from tfbig.training.evaluation.checked_calls import refusal_of_batch
 from tfbig.training.evaluation.evaluator import Evaluator
@@ -157,7 +157,7 @@ def _pass(
         nonlocal number
         number += 1
         # Of a compiled model the loss tells, but a model's outputs can be numbers all the same.
-        taken = taken_features(model, features)
+        taken = match_features(model, features)
         found = explain_numbers("features", taken) if program is None else None
         try:
             if not found:
@@ -179,7 +179,7 @@ def _pass(
             add(*batch)
 
     feed.show = measure
-    return as_fit_gives(Evaluator(program, placement, feed, RunConfig(), jit=False)())
+    return to_fit_logs(Evaluator(program, placement, feed, RunConfig(), jit=False)())
 
 
 def _has_loss(model: keras.Model, feed: Feed) -> bool:

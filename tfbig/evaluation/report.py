@@ -14,7 +14,7 @@ from tfbig.evaluation.statistics import Interval
 from tfbig.evaluation.tables import number
 from tfbig.metrics.classification import CalibrationError, PrAuc, RocAuc
 from tfbig.metrics.metric import Metric, Value
-from tfbig.programs.vector_metrics import as_numbers
+from tfbig.programs.vector_metrics import to_scalars
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -94,7 +94,7 @@ class Report:
             By the name of its file a matplotlib Figure.
         """
         drawn: dict[str, Figure] = {}
-        history = [as_numbers(point) for point in self.history]
+        history = [to_scalars(point) for point in self.history]
         names = plots.curve_names(history)
         if names:
             drawn["learning_curves"] = plots.learning_curves(history, names, self.title)
@@ -133,7 +133,7 @@ class Report:
 
     def _tables(self) -> list[tuple[list[str], list[list[str]]]]:
         shown = {n: v for n, v in self.figures.items() if np.ndim(v) < 2 and not _by_class(v)}
-        numbers = as_numbers(shown)
+        numbers = to_scalars(shown)
         head = ["metric", "value"] + (["low", "high"] if self.intervals else [])
         rows = []
         for name, value in numbers.items():

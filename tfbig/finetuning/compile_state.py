@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from tfbig.finetuning.archives import json_of, reason_of
-from tfbig.programs.keras.hub_tasks import compile_options
+from tfbig.programs.keras.rebuilding import compile_options
 
 log = logging.getLogger("tfbig")
 

@@ -36,7 +36,7 @@ from tfbig.finetuning.archives import (
 )
 from tfbig.finetuning.compile_state import compile_as_saved, compile_task_as_saved
 from tfbig.finetuning.graph_layer import CannotBeLayer, as_model, trusting
-from tfbig.programs.keras.hub_tasks import is_task
+from tfbig.programs.keras.rebuilding import is_task
 
 log = logging.getLogger("tfbig")
 

@@ -20,7 +20,7 @@ from tfbig.errors import UserError
 from tfbig.finetuning.head import new_head_of, with_head
 from tfbig.finetuning.layers import matching
 from tfbig.finetuning.recipe import REGRESSION
-from tfbig.programs.keras.adapters import adapted_layers, adapters_of, own_weights
+from tfbig.programs.keras.adapters import adapted_layers, adapter_factors, direct_weights
 from tfbig.programs.keras.rebuilding import CANNOT_BE_REBUILT, rebuilt_uncompiled
 
 _FORMAT = "tfbig adapters 1"
@@ -81,7 +81,7 @@ def freeze(layer: keras.layers.Layer) -> None:
     if not adapted:
         layer.trainable = False
         return
-    kept = {id(variable) for each in adapted for variable in adapters_of(each)}
+    kept = {id(variable) for each in adapted for variable in adapter_factors(each)}
     for each in _private_api.flatten_layers(layer):
         if not adapted_layers(each):
             each.trainable = False
@@ -248,7 +248,7 @@ def _tuned(model: keras.Model) -> set[int]:
     """The places of the weights that tuning changes: trained ones and statistics beside them."""
     tuned = {id(weight) for weight in model.trainable_weights}
     for layer in _private_api.flatten_layers(model):
-        own = own_weights(layer)
+        own = direct_weights(layer)
         if not getattr(layer, "lora_enabled", False) and any(w.trainable for w in own):
             tuned |= {id(weight) for weight in own}
     return {n for n, weight in enumerate(model.weights) if id(weight) in tuned}

@@ -11,7 +11,7 @@ import numpy as np
 from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.finetuning.weights import Saved, fill, newest_checkpoint, read_saved
-from tfbig.programs.keras.preprocessing import settle
+from tfbig.programs.keras.preprocessing import refresh_constants
 from tfbig.programs.keras.renumbering import Renumbering, automatic_names
 from tfbig.training.checkpoints.metadata import counts_all_numbers
 
@@ -95,7 +95,7 @@ def load_weights(model: keras.Model, path: str | os.PathLike, by: str = "name") 
         )
     for i, j in pairs.items():
         targets[i][0].assign(saved[j].value)
-    settle(model)
+    refresh_constants(model)
     used = set(pairs.values())
     return LoadReport(
         loaded=tuple(

@@ -14,10 +14,14 @@ from tfbig.finetuning.layers import matching, weighted_layers
 from tfbig.finetuning.lora import add_adapters, freeze
 from tfbig.finetuning.recipe import BACKBONE, REGRESSION, Recipe
 from tfbig.programs.keras.adapters import adapted_layers
-from tfbig.programs.keras.held_models import held_layers
-from tfbig.programs.keras.hub_tasks import compile_options
-from tfbig.programs.keras.rebuilding import CANNOT_BE_REBUILT, rebuilt, rebuilt_uncompiled
-from tfbig.programs.keras.tuning import Tuning, attach
+from tfbig.programs.keras.builder import referenced_layers
+from tfbig.programs.keras.rebuilding import (
+    CANNOT_BE_REBUILT,
+    compile_options,
+    rebuilt,
+    rebuilt_uncompiled,
+)
+from tfbig.programs.keras.trainable_layers import Tuning, attach
 from tfbig.training.step.optimizers import build_optimizer
 
 log = logging.getLogger("tfbig")
@@ -112,9 +116,9 @@ def tuning_builder(
         return model_fn(copy, params)
 
     # What model_fn loads is no one's.
-    build.held = held_layers(model_fn) if model_fn else set()  # type: ignore[attr-defined]
+    build.referenced_layers = referenced_layers(model_fn) if model_fn else set()  # type: ignore[attr-defined]
     if keep:
-        build.held |= held_layers(lambda: base)  # type: ignore[attr-defined]
+        build.referenced_layers |= referenced_layers(lambda: base)  # type: ignore[attr-defined]
     return build
 
 

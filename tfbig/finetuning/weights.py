@@ -15,9 +15,9 @@ import tensorflow as tf
 from tfbig.errors import UserError
 from tfbig.finetuning.archives import kind_of, reason_of
 from tfbig.finetuning.keras_files import WEIGHTS, check_keras, named, opened_hdf5
-from tfbig.programs.keras.preprocessing import STATE, described_state, settle
+from tfbig.programs.keras.preprocessing import STATE, preprocessing_checksums, refresh_constants
 from tfbig.programs.keras.renumbering import Renumbering, automatic_names
-from tfbig.programs.row_updates import mark_slots
+from tfbig.programs.updates import mark_slots
 from tfbig.training.checkpoints.folders import folder_of, steps_in
 from tfbig.training.checkpoints.metadata import counts_all_numbers
 from tfbig.training.checkpoints.state import is_named, key_of, own_name
@@ -167,7 +167,7 @@ def fill(model: keras.Model, path: str) -> None:
             'tfbig.finetuning.partial.load_weights(model, path, by="name") loads what fits.'
         ) from error
     finally:
-        settle(model)
+        refresh_constants(model)
 
 
 def _fill(model: keras.Model, path: str) -> None:
@@ -249,7 +249,7 @@ def _check_state(model: keras.Model, folder: str) -> None:
     """Refuses weights that were trained with other vocabularies, which a checkpoint has not."""
     with open(os.path.join(folder, "metadata.json")) as file:
         there = json.load(file).get("settings", {}).get(STATE)
-    here = described_state(model)
+    here = preprocessing_checksums(model)
     if there and there != here:
         raise UserError(
             f"{folder} was written with other {STATE} than those of the model {model.name!r} "

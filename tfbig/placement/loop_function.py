@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tfbig.data.feeds.feed import Feed, Share, Stack
 from tfbig.errors import UserError
-from tfbig.placement.staleness import StalenessStats
+from tfbig.placement.parameter_server.staleness import StalenessStats
 
 log = logging.getLogger("tfbig")
 
@@ -104,7 +104,7 @@ class LoopFunction:
         self._even: Any = None
         self._exact: Any = None
         self._compiled = False
-        self._pads = self._program.exact_with_padding and feed.static and not steps.runs_itself
+        self._pads = self._program.exact_with_padding and feed.static and not steps.runs_custom_step
         self._has_even = feed.static and (self._pads or feed.full)
         self._traced_odd: int | None = None
 
@@ -208,7 +208,7 @@ class LoopFunction:
         run_step = self._step_runner(exact, jit)
 
         def loop(values, shares, start, stop, first):
-            self._program.select(self._steps.training)
+            self._program.select_mode(self._steps.training)
             with self._program.tracing():
                 return self._loop(run_step, values, shares, start, stop, first)
 

@@ -17,7 +17,7 @@ class Sums(NamedTuple):
         metrics: what the parts add to the metrics' variables (one part: their new values).
         examples: how many, in a list of one.
         other: new values of the state that is no float (seeds), equal in all parts.
-        carried: new values of the state that one part alone can have (`Program.in_sequence`).
+        carried: new values of the state that one part alone can have (`Program.sequential_state`).
         held: what the metrics that need whole batches are updated with; each tensor's rows are
             those of the parts, in their order.
     """

@@ -11,30 +11,29 @@ import tensorflow as tf
 
 from tfbig import _private_api
 from tfbig.layers.rows import shard_of
-from tfbig.programs.metric_sums import NOTHING, UNSEEN, UPDATES
-from tfbig.programs.row_updates import table_of
-from tfbig.programs.updates import Updates
+from tfbig.programs.metric_aggregation import NOT_ADDITIVE, UNKNOWN_KIND, WHOLE_BATCHES
+from tfbig.programs.updates import Updates, table_of
 
 log = logging.getLogger("tfbig")
 
-# What a loss term is divided by over the global batch when gradient_aggregation="mean".
-EXAMPLES = "examples"  # its elements: examples, or tokens when every example has as many
-OWN = "own"  # something only the data tell: a mask's sum, the sum of the sample weights
-UNDIVIDED = "undivided"  # nothing: the loss's reduction is "sum"
-ONCE = "once"  # it is no sum over examples: a regulariser, counted once for each update
-SCALAR = "scalar"  # unknown: a scalar taken as the mean over the examples it was computed on
+# The denominator of a loss term over the global batch when gradient_aggregation="mean".
+EXAMPLES = "examples"  # the number of elements; every example has the same number of them
+EXPLICIT = "explicit"  # `Term.denominator`: the sum of a mask or of the sample weights
+UNDIVIDED = "undivided"  # none: the loss has reduction="sum"
+ONCE = "once"  # none: the term is a regularizer, which is added once per update
+SCALAR = "scalar"  # unknown: the scalar is treated as the mean over the examples of its batch
 
 
 class Batch(NamedTuple):
-    """The part of a global batch that one call of a program works on.
+    """A micro-batch: the part of a global batch that one call of a program processes.
 
     Attributes:
         features, labels, sample_weight: nested structures of tensors of shape [n, …]; labels
             and sample_weight may be None.
-        row_weight: float32 [n], 1 for an example and 0 for padding, or None: no padding.
+        row_weight: float32 [n], 1 for an example and 0 for padding. None: there is no padding.
         count: float32 scalar, the number of examples.
-        first: int32 scalar, the place of the first row in the global batch.
-        whole: whether it is the whole global batch.
+        first: int32 scalar, the index of the first row in the global batch.
+        is_whole: whether this is the whole global batch.
     """
 
     features: Any
@@ -43,20 +42,22 @@ class Batch(NamedTuple):
     row_weight: tf.Tensor | None
     count: tf.Tensor
     first: Any = 0
-    whole: bool = True
+    is_whole: bool = True
 
 
 class Term(NamedTuple):
-    """One term of the loss on a batch, not yet divided by anything.
+    """One term of the loss on a batch, before any division.
 
     Attributes:
         kind: one of the kinds above.
-        total: scalar, the sum over the batch (ONCE and SCALAR: the value itself).
-        denominator: OWN: the scalar that the sum over the global batch is divided by.
-        per_row: EXAMPLES: how many elements one example has.
-        nominal: OWN: the usual denominator of one example, to keep float16 gradients in range.
-        doubt: what the term was computed by and why parts of a batch may not add up to it, the
-            beginning of a sentence; or "".
+        total: scalar, the sum over the batch. For ONCE and SCALAR it is the value itself.
+        denominator: for EXPLICIT: a scalar. Its sum over the global batch divides the sum of
+            the totals.
+        per_row: for EXAMPLES: the number of elements in one example.
+        nominal: for EXPLICIT: the usual denominator of one example. It keeps float16 gradients
+            in range.
+        caveat: why the micro-batches may not add up to the whole batch, as the beginning of a
+            sentence; "" if they do.
     """
 
     kind: str
@@ -64,13 +65,14 @@ class Term(NamedTuple):
     denominator: tf.Tensor | None = None
     per_row: float = 1.0
     nominal: float = 1.0
-    doubt: str = ""
+    caveat: str = ""
 
 
 class Values(NamedTuple):
     """The values of a program's variables, in the order of the program's lists.
 
-    In the place of a ShardedEmbedding's table stands the variable: it is never read whole.
+    A table of a ShardedEmbedding is represented by its variable, because it is never read as a
+    whole.
     """
 
     trainable: list[tf.Tensor]
@@ -82,50 +84,51 @@ class Forward(NamedTuple):
     """What a program computes from a batch.
 
     Attributes:
-        terms: of the loss.
-        state, metrics: the new values.
-        held: what `Program.update_by_whole` needs of this part of a batch: tensors of shape [n, …].
+        terms: the terms of the loss.
+        state, metrics: the new values of the state and metric variables.
+        metric_inputs: tensors of shape [n, …] that `Program.update_whole_batch_metrics` needs of
+            this micro-batch.
     """
 
     terms: list[Term]
     state: list[tf.Tensor]
     metrics: list[tf.Tensor]
-    held: Sequence[tf.Tensor] = ()
+    metric_inputs: Sequence[tf.Tensor] = ()
 
 
 class Program:
-    """A model with its loss, optimizer and metrics, as the loop sees it.
+    """A model with its loss, optimizer and metrics, as the training loop sees it.
 
-    The loop decides when and where; a program knows neither steps nor replicas. `forward`
-    computes a batch and changes nothing but what a subclass says.
+    The loop decides when and where to run. A program does not know steps or replicas. `forward`
+    computes a batch and has no side effects unless a subclass documents some.
 
     Attributes:
-        trainable, state, metric_variables: the model's variables: trained by the optimizer,
-            changed by the forward pass (moving statistics, seeds), and those of the metrics.
+        trainable, state, metric_variables: the variables that the optimizer trains, those that
+            the forward pass changes (moving statistics, seeds), and those of the metrics.
         optimizer: a Keras optimizer.
-        updates: how it is built and applied; set before `build`.
+        updates: how the optimizer is built and applied. Set it before `build`.
         model: the keras.Model, or None.
-        pure: `forward` reads no variable but takes `Values`, so it can be compiled for a part
-            of a mirrored model.
+        pure: `forward` reads its `Values` argument and no variable, so it can be compiled for
+            one replica of a mirrored model.
         exact_with_padding: examples with row_weight 0 change nothing: no layer mixes the
-            examples of a batch, and all losses and metrics are sums that take weights.
+            examples of a batch, and all losses and metrics are weighted sums.
         couples_replicas: the forward pass itself reduces over replicas (synchronized batch
-            normalisation), so an empty part must stay empty and cannot be compiled alone.
+            normalization). Then an empty micro-batch must stay empty and cannot be compiled alone.
         tables: the lookup tables in use, as far as they are known.
-        without_xla: the class of a layer that XLA cannot compile, or None.
-        phases: the global steps at which other variables begin to be trained.
-        has_convolutions: some layer is a convolution or a maximum over a window, which decides
-            how the loop is best compiled.
-        per_replica_statistics: some layer normalises over each replica's part of a batch.
-        summaries: names of the tensors of TensorFlow 1's summaries in TRAIN mode.
-        named: its variables have names of their own, under which a checkpoint holds them.
-        in_sequence: by id, the owner's name for each variable of `state` whose new value follows
-            from the one before, such as the state of a stateful RNN: it cannot be put together
-            from parts of a batch.
-        averaged: the paths of state that is updated by rules that tfbig does not know; of the
-            parts of a batch the mean is taken, weighted by their examples.
-        metric_sums: for each of `metric_variables`, what it adds up over (`metric_sums.py`);
-            empty: all add up over the parts of a batch.
+        without_xla: the class name of a layer that XLA cannot compile, or None.
+        phases: the global steps at which the set of trained variables changes.
+        has_convolutions: some layer is a convolution or a max pooling. The loop is compiled
+            differently for these.
+        per_replica_statistics: some layer normalizes over the examples of each replica.
+        summaries: names of the tensors of TensorFlow 1 summaries in TRAIN mode.
+        saves_by_name: the variables have stable names, under which a checkpoint stores them.
+        sequential_state: by variable id, the owner's name for each variable of `state` whose new
+            value depends on its previous value, such as the state of a stateful RNN. Results of
+            micro-batches cannot be combined for it.
+        averaged_state: the paths of state variables whose update rule is unknown to tfbig. Their
+            values after the micro-batches are averaged, weighted by the number of examples.
+        metric_kinds: for each of `metric_variables`, how its contributions combine (see
+            `metric_aggregation.py`). Empty: all of them add up over micro-batches.
     """
 
     trainable: list
@@ -138,65 +141,71 @@ class Program:
     exact_with_padding: bool = False
     couples_replicas: bool = False
     per_replica_statistics: bool = False
-    named: bool = False
+    saves_by_name: bool = False
     has_convolutions: bool = False
     phases: tuple[int, ...] = ()
     tables: Sequence = ()
     without_xla: str | None = None
     summaries: Sequence[str] = ()
-    in_sequence: Mapping[int, str] = {}
-    averaged: Sequence[str] = ()
-    metric_sums: Sequence[str] = ()
+    sequential_state: Mapping[int, str] = {}
+    averaged_state: Sequence[str] = ()
+    metric_kinds: Sequence[str] = ()
 
     def build(self, spec: Any, run) -> None:
         """Creates all variables.
 
         Args:
-            spec: the batch's structure.
-            run: calls a function as the placement will, in a trace, on every replica. It returns
-                the types of the operations that were traced.
+            spec: the structure of a batch, of tf.TensorSpecs.
+            run: traces a function on every replica in the way of the placement. It returns the
+                types of the traced operations.
         """
         raise NotImplementedError
 
     def check_evaluation(self, spec: Any) -> None:
-        """Refuses evaluation batches of a structure that the model cannot take, before training.
+        """Checks before training that the model accepts evaluation batches of this structure.
 
         Raises:
-            UserError: the message is about eval_input_fn.
+            UserError: the model does not accept them. The message names eval_input_fn.
         """
 
     def forward(self, values: Values, batch: Batch, training: bool) -> Forward:
-        """Computes the loss terms, the new state and the new metric values of a batch."""
+        """Computes the loss terms, the new state and the new metric values of a batch.
+
+        Args:
+            values: of all variables, before the batch.
+            batch: a micro-batch, or the whole global batch.
+            training: whether layers run in training mode.
+        """
         raise NotImplementedError
 
-    def runs_itself(self, training: bool) -> bool:
-        """Whether the model computes and updates by its own method in this mode (`run_step`)."""
+    def runs_custom_step(self, training: bool) -> bool:
+        """Whether this mode runs the model's own train_step or test_step (`run_custom_step`)."""
         return False
 
-    def select(self, training: bool) -> None:
-        """Called before the step of a mode is traced; for programs whose modes differ."""
+    def select_mode(self, training: bool) -> None:
+        """Prepares for tracing a step of one mode. Programs whose modes differ override it."""
 
     def build_evaluation(self, spec: Any, run) -> None:
-        """Called before the first evaluation; for programs whose modes differ."""
+        """Prepares for the first evaluation. Programs whose modes differ override it."""
 
     def apply(self, gradients: list) -> None:
-        """Updates the trainable variables; `gradients` are reduced over replicas already."""
+        """Updates the trainable variables from gradients that are already all-reduced."""
         self.updates.apply(self.optimizer, gradients, self.trainable)
 
     def learning_rate(self) -> float | None:
-        """The learning rate as it is now, or None: it is not known."""
+        """Returns the current learning rate, or None if it is unknown."""
         return float(keras.ops.convert_to_numpy(self.optimizer.learning_rate))
 
     def optimizer_config(self) -> Any:
-        """What the optimizers of all tasks of a cluster have to agree in, as JSON has it."""
+        """Returns the configuration that must be equal on all workers, as JSON types."""
         return keras.saving.serialize_keras_object(self.optimizer)["config"]
 
     @contextlib.contextmanager
     def tracing(self) -> Iterator[None]:
-        """Held around a whole trace, outside the replicas.
+        """Returns a context to enter once per trace, outside the replicas.
 
-        Replicas are threads that take turns within a trace, so what changes Keras for the time
-        of a trace must not be entered by each of them.
+        It changes global state of Keras during the trace. Each replica is traced in a thread of
+        its own, so the replicas must not enter it themselves.
         """
         with (
             _private_api.losses_of_one_replica(),
@@ -211,37 +220,40 @@ class Program:
         """Whether a layer asks for statistics over all replicas."""
         return self.couples_replicas
 
-    def count_steps(self, step: int) -> None:
-        """Sets what counts the steps, where several workers have counted them."""
+    def set_step_count(self, step: int) -> None:
+        """Sets the step counter of the program. Several workers may have counted concurrently."""
 
-    def enter(self, step: int) -> None:
-        """Trains what is trained from a global step on; what was traced before is stale then."""
+    def enter_phase(self, step: int) -> None:
+        """Selects the variables that are trained from a global step on.
+
+        Functions traced before are stale if the set of variables changes.
+        """
 
     def callback_model(self) -> Any:
-        """What callbacks see as `self.model`."""
+        """Returns what callbacks see as `self.model`."""
         return self.model
 
     def named_variables(self) -> dict[str, tf.Variable]:
-        """All variables that a checkpoint holds, by a name that is the same in every run."""
+        """Returns all variables of a checkpoint, by a name that is the same in every run."""
         raise NotImplementedError
 
     def settings(self) -> dict[str, Any]:
-        """What a checkpoint must agree with besides its variables, as JSON has it; by name."""
+        """Returns what a checkpoint must match besides its variables: JSON types, by name."""
         return {}
 
-    def settle(self) -> None:
-        """Called when variables were given other values than those that they were built with."""
+    def refresh_constants(self) -> None:
+        """Updates what the model derives from its weights, after they were loaded."""
 
     def metric_results(self, loss: float | None = None) -> dict[str, Any]:
-        """The metrics' values, from their variables as they are now: floats, or lists of them.
+        """Computes the values of the metrics from their variables: floats, or lists of floats.
 
         Args:
-            loss: of the same examples, for models that report what they compute from it.
+            loss: the loss on the same examples, for models whose own methods read it.
         """
         raise NotImplementedError
 
     def reset_metrics(self) -> None:
-        """Sets the metrics' variables to their start."""
+        """Resets the variables of the metrics to their initial values."""
         raise NotImplementedError
 
     @property
@@ -251,49 +263,50 @@ class Program:
 
     @property
     def needs_whole_batches(self) -> bool:
-        """Whether some metric has to be updated by whole batches."""
-        return any(kind in (UPDATES, NOTHING) for kind in self.metric_sums)
+        """Whether some metric has to be updated with whole batches."""
+        return any(kind in (WHOLE_BATCHES, NOT_ADDITIVE) for kind in self.metric_kinds)
 
     @property
     def has_running_metrics(self) -> bool:
-        """Whether some metric's values of two spans do not add up to that of both."""
-        return any(kind in (NOTHING, UNSEEN) for kind in self.metric_sums)
+        """Whether some metric cannot be summed over two consecutive ranges of steps."""
+        return any(kind in (NOT_ADDITIVE, UNKNOWN_KIND) for kind in self.metric_kinds)
 
-    def update_by_whole(self, metrics: list, held: list) -> list:
-        """The new values of the metrics after a batch, from what its parts have held.
+    def update_whole_batch_metrics(self, metrics: list, metric_inputs: list) -> list:
+        """Returns the values of the metric variables after a global batch.
 
         Args:
-            metrics: the values before.
-            held: `Forward.held` of all parts, each tensor's rows in the batch's order.
+            metrics: the values before the batch.
+            metric_inputs: `Forward.metric_inputs` of all micro-batches, concatenated in the
+                order of the batch.
         """
         raise NotImplementedError
 
-    def named_metrics(self, *kinds: str) -> str:
-        """The metrics whose variables add up over what `kinds` say, for a message."""
+    def describe_metrics(self, *kinds: str) -> str:
+        """Returns the names of the metrics with variables of these kinds, for a message."""
         raise NotImplementedError
 
-    def of_whole_batch(self, metrics: list, examples: tf.Tensor) -> list:
-        """What a global batch adds to the metrics, from what its parts have added up to.
+    def merge_part_metrics(self, metrics: list, examples: tf.Tensor) -> list:
+        """Converts the sums over micro-batches to the metric updates of the global batch.
 
         Args:
-            metrics: one tensor for each of `metric_variables`.
-            examples: float32 scalar, of the global batch.
+            metrics: the sums over the micro-batches, one tensor per metric variable.
+            examples: float32 scalar, the number of examples in the global batch.
         """
         return metrics
 
     def warn_once(self, message: str) -> None:
-        """Logs a warning, unless the same was logged before for this program."""
+        """Logs a warning unless this program has logged the same one before."""
         warned = self.__dict__.setdefault("_warned", set())
         if message not in warned:
             warned.add(message)
             log.warning("%s", message)
 
     def explain_batch(self, features: Any, labels: Any) -> str | None:
-        """Says what is wrong with a batch of NumPy arrays, or None; asked when a step fails."""
+        """Describes the fault in a batch of NumPy arrays after a step has failed, or None."""
         return None
 
     def read(self) -> Values:
-        """Reads all variables, in the present replica."""
+        """Reads all variables in the current replica."""
         return Values(
             [_value_of(v) for v in self.trainable],
             [_value_of(v) for v in self.state],
@@ -315,7 +328,7 @@ def split_element(element: Any) -> tuple[Any, Any, Any]:
 
 
 def plain_values(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Metrics' results as JSON has them: floats, and lists of floats.
+    """Converts metric results to JSON types: floats and lists of floats.
 
     Args:
         results: tensors or variables by name.

@@ -1,42 +1,49 @@
-"""How an optimizer's updates are carried out: the interface that a program applies them by."""
+"""How optimizer updates are applied, and which optimizers support row-wise updates of tables."""
 
+import logging
+from collections.abc import Iterable
 from typing import Any
 
+import keras
+import tensorflow as tf
+from keras import optimizers
+
 from tfbig import _private_api
-from tfbig.programs.row_updates import check_tables, for_optimizer, mark_slots
+from tfbig.errors import UserError
+from tfbig.layers.rows import mark, marked_value, shard_of
 
 
 class Updates:
-    """Every replica holds the optimizer's whole state and does the whole update.
+    """Builds and applies the optimizer of a program in the way of a placement.
 
-    The base of all others. A program knows no replicas; it is handed one of these before it is
-    built, and builds and applies its optimizer through it.
+    In this base class every replica has the whole optimizer state and computes the whole update.
+    A program receives one of these before it is built, and knows nothing else about replicas.
 
     Attributes:
-        compiled: whether what is pure in an update may be compiled with XLA; set before a step
+        compiled: whether pure parts of an update may be compiled with XLA. Set it before a step
             is traced.
         reduces: whether `apply` itself sums gradients over the replicas.
-        whole: whether an optimizer's slots are as they are, and not in slices.
-        concurrent: whether others may update the same variables at the same time.
+        slots_are_whole: whether each replica has complete slot variables. False: it has slices.
+        concurrent: whether other workers may update the same variables at the same time.
     """
 
     compiled: bool = False
     reduces: bool = False
-    whole: bool = True
+    slots_are_whole: bool = True
     concurrent: bool = False
 
     def build(self, optimizer: Any, variables: list) -> None:
-        """Makes an optimizer's variables.
+        """Creates the variables of an optimizer.
 
         Args:
-            optimizer: a Keras optimizer; one that is built already stays as it is.
-            variables: all that are ever trained.
+            optimizer: a Keras optimizer. One that is built already stays unchanged.
+            variables: all variables that are trained at some step of the run.
 
         Raises:
-            UserError: it cannot update them.
+            UserError: the optimizer cannot update these variables.
         """
         check_tables(optimizer, variables)
-        if not optimizer.built:  # LossScaleOptimizer would make its variables twice
+        if not optimizer.built:  # LossScaleOptimizer would create its variables twice
             optimizer.build(variables)
         mark_slots(optimizer, variables)
 
@@ -45,18 +52,134 @@ class Updates:
 
         Args:
             optimizer: built by `build`.
-            gradients: one a variable, or None; equal on all replicas, or where `reduces` is true
-                what each replica adds to their sum; slices of distinct rows for the tables of a
-                ShardedEmbedding.
-            variables: those trained now.
+            gradients: one per variable, or None. They are equal on all replicas, or, where
+                `reduces` is true, the summands of this replica. The gradient of a
+                ShardedEmbedding's table is a tf.IndexedSlices with distinct indices.
+            variables: those that are trained at this step.
         """
-        optimizer.apply(for_optimizer(optimizer, gradients, variables), variables)
+        optimizer.apply(prepare_gradients(optimizer, gradients, variables), variables)
         _private_api.put_averages_in_place(optimizer)
 
     def finalize(self, optimizer: Any, variables: list) -> None:
-        """Puts the averages of use_ema in place at the end of a run."""
+        """Replaces the variables by their moving averages (use_ema) at the end of a run."""
         optimizer.finalize_variable_values(variables)
 
     def slots(self) -> dict[str, Any]:
-        """The optimizer's variables that are kept here and not by the optimizer, by path."""
+        """The slot variables that this object stores in place of the optimizer, by path."""
         return {}
+
+
+log = logging.getLogger("tfbig")
+
+# A row whose gradient is 0 stays as it is, and so do its slots.
+ROW_WISE = (optimizers.SGD, optimizers.Adagrad)
+# Their rules use norms of whole variables, and a shard is not a whole variable.
+_BY_VARIABLE = (optimizers.Adafactor, optimizers.Lamb, optimizers.Muon)
+
+
+def check_sparse_optimizer(optimizer: Any, parts: Iterable) -> None:
+    """Refuses an optimizer that would update all rows of a ShardedEmbedding in every step.
+
+    Example: `check_sparse_optimizer(model.optimizer, model.trainable_variables)`.
+
+    Args:
+        optimizer: the optimizer of the training loop.
+        parts: layers, models or variables that it trains.
+
+    Raises:
+        UserError: the message says why, and what to write instead.
+    """
+    for variable in _trained(parts):
+        why = dense_update_reason(optimizer, variable) if shard_of(variable) else None
+        if why:
+            name = getattr(variable, "path", None) or variable.name
+            raise UserError(
+                f"{why}, which would go over all rows of the table {name!r} of a ShardedEmbedding "
+                "in every step. Use keras.optimizers.Adagrad, or SGD without momentum, or declare "
+                "`row_wise = True` in a class of your own whose update_step leaves rows with a "
+                "gradient of 0 alone."
+            )
+
+
+def check_tables(optimizer: Any, variables: Iterable) -> None:
+    """Logs that an optimizer updates all rows of a ShardedEmbedding in every step, if it does.
+
+    Raises:
+        UserError: the optimizer would treat each shard of a table as a separate variable.
+    """
+    tables = [v for v in variables if shard_of(v)]
+    if not tables:
+        return
+    kind = type(_private_api.unwrapped(optimizer))
+    if kind in _BY_VARIABLE and any(shard_of(v).count > 1 for v in tables):
+        raise UserError(
+            f"the optimizer {kind.__name__} works by norms of whole variables, and a "
+            "ShardedEmbedding has its table in several; write shards=1, or use an optimizer that "
+            "treats each element by itself, such as Adagrad or Adam."
+        )
+    why = dense_update_reason(optimizer, tables[0])
+    if why:
+        log.info(
+            "%s, so all rows of the ShardedEmbeddings are updated in every step; Adagrad, or SGD "
+            "without momentum, would update those of the batch alone",
+            why,
+        )
+
+
+def dense_update_reason(optimizer: Any, variable: Any) -> str | None:
+    """Why an optimizer changes rows of a variable that have no gradient; None if it does not."""
+    if not isinstance(optimizer, optimizers.Optimizer):
+        return "model_fn returns a train_op of TensorFlow 1"
+    inner = _private_api.unwrapped(optimizer)
+    name = type(inner).__name__
+    if type(inner) not in ROW_WISE and getattr(inner, "row_wise", False) is not True:
+        return f"the optimizer {name} changes rows that have no gradient"
+    if getattr(inner, "momentum", 0) and type(inner) is optimizers.SGD:
+        return f"{name} has momentum={inner.momentum}"
+    if _private_api.is_decayed(inner, variable):
+        return f"{name} has weight_decay={inner.weight_decay}"
+    if inner.use_ema:
+        return f"{name} has use_ema=True"
+    if inner.loss_scale_factor is not None:
+        return f"{name} has loss_scale_factor={inner.loss_scale_factor}"
+    return None
+
+
+def mark_slots(optimizer: Any, variables: list) -> None:
+    """Marks the slot variables of a table's shards as shards of a table of slots.
+
+    Checkpoints can then restore them with another number of shards.
+    """
+    kinds: dict = {}
+    shards = [v for v in variables if shard_of(v)]
+    for variable, slots in zip(shards, _private_api.slots_of(optimizer, shards), strict=True):
+        shard = shard_of(variable)
+        for kind, slot in slots.items():
+            if slot.shape == variable.shape:
+                table = kinds.setdefault((id(shard.table), kind), object())
+                mark(slot, shard._replace(table=table))
+                marked_value(slot)
+
+
+def prepare_gradients(optimizer: Any, gradients: list, variables: list) -> list:
+    """Converts tf.IndexedSlices to dense gradients where the optimizer updates all rows."""
+    return [
+        tf.convert_to_tensor(g)
+        if isinstance(g, tf.IndexedSlices) and dense_update_reason(optimizer, v)
+        else g
+        for g, v in zip(gradients, variables, strict=True)
+    ]
+
+
+def table_of(variable: Any) -> Any:
+    """An object that identifies the table of a shard; None for other variables."""
+    shard = shard_of(variable)
+    return shard and shard.table
+
+
+def _trained(parts: Iterable) -> Iterable:
+    for part in parts:
+        if isinstance(part, keras.layers.Layer):
+            yield from part.trainable_variables
+        else:
+            yield part

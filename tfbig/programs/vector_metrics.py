@@ -1,8 +1,8 @@
-"""Metrics with a value for each class, such as F1Score(average=None), in a run's figures.
+"""Metrics with one value per class, such as F1Score(average=None).
 
-Inside of a run, and in its JSON files, such a metric is a list under its name. Keras's callbacks
-and a run's results have an array there, as with `fit`; what takes one number a name has name_0,
-name_1, ….
+Inside a run and in its JSON files, such a metric is a list under its name. Keras callbacks and
+the results of a run have an array instead, as with `fit`. Where a name can have one number only,
+the metric becomes name_0, name_1, ….
 """
 
 from collections.abc import Mapping
@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 
-def as_fit_gives(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Figures with arrays, float32, for lists, as Keras's `fit` and `evaluate` give them."""
+def to_fit_logs(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Replaces lists by float32 arrays, as in the logs of Keras's `fit` and `evaluate`."""
     return {n: np.float32(v) if isinstance(v, list) else v for n, v in figures.items()}
 
 
-def as_numbers(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Figures with one number a name: name_0, name_1, … for a list or an array.
+def to_scalars(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Flattens lists and arrays to one number per name: name_0, name_1, ….
 
-    Example: `as_numbers({"loss": 0.5, "f1": [0.25, 1.0]})` is
+    Example: `to_scalars({"loss": 0.5, "f1": [0.25, 1.0]})` is
     `{"loss": 0.5, "f1_0": 0.25, "f1_1": 1.0}`.
     """
     numbers: dict[str, Any] = {}

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfbig import _private_api
 from tfbig.errors import UserError
-from tfbig.programs.taken_features import taken_features
+from tfbig.programs.feature_matching import match_features
 from tfbig.serving.checker import Call, check_saved_model
 from tfbig.serving.samples import as_tensors, known_values, said, sampled
 
@@ -43,7 +43,7 @@ def check_keras_export(
         first, *others = arguments
         for step in preprocessing:
             first = step(first)
-        first = taken_features(model, first, say=False)
+        first = match_features(model, first, say=False)
         # Seeds and states that a call moves on stay as they are, but for the second call.
         with tf.device("CPU:0"), keras.StatelessScope():
             return model(first, *others), model(first, *others)

@@ -12,8 +12,8 @@ import tensorflow as tf
 from tfbig import _private_api
 from tfbig.data.cleaning import Cleaning
 from tfbig.errors import UserError
+from tfbig.programs.feature_matching import match_features
 from tfbig.programs.keras.rebuilding import CANNOT_BE_REBUILT, rebuilt_uncompiled
-from tfbig.programs.taken_features import taken_features
 from tfbig.serving.checker import CHECKER
 from tfbig.serving.export_check import check_keras_export
 from tfbig.serving.samples import said
@@ -60,7 +60,7 @@ def export_saved_model(
             specs = [_signature(preprocessing[0].raw_spec)]  # type: ignore[attr-defined]
             _export_with(preprocessing, plain, temporary)
         else:
-            example = taken_features(plain, example)
+            example = match_features(plain, example)
             specs = _export_plain(plain, temporary, example)
         check_keras_export(temporary, directory, model, preprocessing, specs, example)
         if os.path.isdir(directory):
@@ -129,7 +129,7 @@ def _export_with(preprocessing: Sequence[Callable], model: keras.Model, director
         for step in preprocessing:
             features = step(features)
         try:
-            return model(taken_features(model, features))
+            return model(match_features(model, features))
         except (TypeError, ValueError, KeyError) as error:
             given = tf.nest.map_structure(lambda t: f"{t.dtype.name} {t.shape}", features)
             raise UserError(

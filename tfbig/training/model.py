@@ -13,11 +13,11 @@ from tfbig.errors import UserError
 from tfbig.placement.control.preflight import compare
 from tfbig.placement.owner.owner_updates import make_updates
 from tfbig.placement.placement import Placement
+from tfbig.programs.feature_matching import refuse_positional_matches
 from tfbig.programs.keras.builder import KerasBuilder
-from tfbig.programs.model_fn.model_fn_program import ModelFnProgram, is_estimator_style
-from tfbig.programs.model_fn.watched import Watched
+from tfbig.programs.model_fn.call import ModelFnRecorder, is_estimator_style
+from tfbig.programs.model_fn.model_fn_program import ModelFnProgram
 from tfbig.programs.program import Program, split_element
-from tfbig.programs.taken_features import refusing_pairs_by_place
 from tfbig.training.feeds import RunData
 from tfbig.training.loop.agreement import broadcast_variables
 from tfbig.training.request import TrainRequest
@@ -37,7 +37,7 @@ class RunModel(NamedTuple):
 
     program: Program
     builder: KerasBuilder | None
-    watched: Watched | None
+    watched: ModelFnRecorder | None
 
 
 def build_model(request: TrainRequest, placement: Placement, data: RunData, seed: int) -> RunModel:
@@ -66,7 +66,7 @@ def build_model(request: TrainRequest, placement: Placement, data: RunData, seed
                 "style; leave remat out, or wrap the function of a block in "
                 "tf.recompute_grad inside model_fn."
             )
-        watched = Watched(request.model_fn)
+        watched = ModelFnRecorder(request.model_fn)
         program = ModelFnProgram(watched, request.params, config, placement.scope, precision)
     else:
         builder = KerasBuilder(request.model_fn, request.params, precision)
@@ -125,7 +125,7 @@ def _tracer(program: Program, placement: Placement, rows: int | None) -> Callabl
                 return placement.run(fn, tensors)
 
         specs = [tf.TensorSpec([rows, *s.shape[1:]], s.dtype) for s in flat_spec]
-        with placement.scope(), refusing_pairs_by_place():
+        with placement.scope(), refuse_positional_matches():
             concrete = tf.function(traced, autograph=False).get_concrete_function(*specs)
         return {operation.type for operation in concrete.graph.get_operations()}
 

@@ -4,7 +4,7 @@ import bisect
 import dataclasses
 from typing import Any
 
-from tfbig.programs.vector_metrics import as_fit_gives
+from tfbig.programs.vector_metrics import to_fit_logs
 
 
 @dataclasses.dataclass
@@ -43,8 +43,8 @@ class TrainResult:
     data_wait: float | None = None
 
     def __post_init__(self) -> None:
-        self.metrics = as_fit_gives(self.metrics)
-        self.history = [as_fit_gives(point) for point in self.history]
+        self.metrics = to_fit_logs(self.metrics)
+        self.history = [to_fit_logs(point) for point in self.history]
 
 
 def note(history: list[dict[str, float]], step: int, logs: dict[str, float]) -> None:

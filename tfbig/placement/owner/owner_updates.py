@@ -60,7 +60,7 @@ class OwnerUpdates(Updates):
     """
 
     reduces = True
-    whole = False
+    slots_are_whole = False
 
     def __init__(self, placement: Placement):
         self._placement, self._exchange = placement, Exchange(placement)

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfbig.placement.owner.layout import Bucket
 from tfbig.placement.placement import Placement
-from tfbig.programs.apart import run_apart
+from tfbig.programs.tracing import run_in_new_thread
 
 
 class Exchange:
@@ -103,7 +103,7 @@ class BucketSlot:
                     aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
                 )
 
-        self.variable = run_apart(create)
+        self.variable = run_in_new_thread(create)
         self.bytes = bucket.slice_size * self.variable.dtype.size
 
     def read(self, start: int, stop: int) -> np.ndarray:

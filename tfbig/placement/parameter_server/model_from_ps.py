@@ -43,9 +43,9 @@ def fetch_model_from_ps(
         model = builder.build(lambda variable: True)
         here = KerasProgram(model)
         here.build(element_spec, None)
-    here.enter(step)
+    here.enter_phase(step)
     # By order and not by name: names of a subclass's variables have a counter in them.
     for mine, theirs in zip(here.named_variables().values(), there.values(), strict=True):
         mine.assign(theirs.numpy())
-    here.settle()
+    here.refresh_constants()
     return model

@@ -12,7 +12,7 @@ from tfbig.data.feeds.numbered_feed import NumberedFeed, array_types
 from tfbig.errors import UserError
 from tfbig.placement.loop_function import LoopResult, Tally
 from tfbig.placement.parameter_server import remote
-from tfbig.placement.staleness import StalenessStats, Versions
+from tfbig.placement.parameter_server.staleness import StalenessStats, Versions
 
 _CLOSURES_PER_WORKER = 4  # so that no worker waits long for the last ones
 
@@ -66,7 +66,7 @@ class ScheduledLoop:
             added = added_up(added, metrics)
         self._add_to_metrics(before, added)
         if self._steps.training:
-            self._program.count_steps(first + done)
+            self._program.set_step_count(first + done)
         if done < stack.steps:
             self._feed.ended_after(stack, done)
         return LoopResult(float(loss_sum), float(examples), nonfinite, done, staleness)
@@ -132,7 +132,7 @@ class ScheduledLoop:
 
     def _run_batches(self, passes, position, steps, first) -> tuple:
         """Reads batches and runs their steps, inside a trace."""
-        self._program.select(self._steps.training)
+        self._program.select_mode(self._steps.training)
         values, shares, stop = self._read(passes, position, steps, tf.constant(-1))
         with self._program.tracing():
             zeros = [tf.zeros(v.shape, v.dtype) for v in self._program.metric_variables]

@@ -8,8 +8,7 @@ import tensorflow as tf
 from typing_extensions import override
 
 from tfbig.placement.parameter_server.variable_devices import tensorflow_variable
-from tfbig.programs.row_updates import check_sparse_optimizer
-from tfbig.programs.updates import Updates
+from tfbig.programs.updates import Updates, check_sparse_optimizer
 
 
 class ServerUpdates(Updates):

@@ -87,7 +87,7 @@ class SynchronousLoop(ScheduledLoop):
                 loss_sum, examples = loss_sum + loss * count, examples + count
             added = added_up(added, metrics)
         self._add_to_metrics(before, added)
-        self._program.count_steps(first + done)
+        self._program.set_step_count(first + done)
         if done < stack.steps:
             self._feed.ended_after(stack, done)
         return LoopResult(loss_sum, examples, nonfinite, done)
@@ -134,7 +134,7 @@ class SynchronousLoop(ScheduledLoop):
 
     def _part(self, passes, position, first, part) -> tf.Tensor:
         """Computes one part of a step on a worker, inside a trace."""
-        self._program.select(training=True)
+        self._program.select_mode(training=True)
         values, shares, stop = self._read(passes, position, tf.constant(1, tf.int64), part)
         step = self._make_step(part)
         i = tf.constant(0)

@@ -1,8 +1,8 @@
-"""Layers with low-rank adapters (LoRA): what Keras's own copying of a layer leaves out.
+"""Low-rank adapters (LoRA) of Keras layers: how to copy, merge and compute them.
 
 Hu et al., "LoRA: Low-rank adaptation of large language models", 2021,
-https://arxiv.org/abs/2106.09685. Keras's layers compute with `kernel + alpha / rank * a @ b`, and
-train a and b alone.
+https://arxiv.org/abs/2106.09685. A Keras layer computes with `kernel + alpha / rank * a @ b`, and
+trains only a and b.
 """
 
 import contextlib
@@ -20,12 +20,12 @@ _ADAPTED = ("kernel", "embeddings")
 
 
 def adapted_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers that have adapters, those inside of other layers too."""
+    """The layers that have adapters, including layers nested in others."""
     layers = _private_api.flatten_layers(model)
     return [layer for layer in layers if getattr(layer, "lora_enabled", False)]
 
 
-def adapters_of(layer: keras.layers.Layer) -> tuple[keras.Variable, keras.Variable]:
+def adapter_factors(layer: keras.layers.Layer) -> tuple[keras.Variable, keras.Variable]:
     """The factors a and b of a layer that has adapters."""
     names = ("a", "b")
     found = {
@@ -38,24 +38,24 @@ def adapters_of(layer: keras.layers.Layer) -> tuple[keras.Variable, keras.Variab
 
 
 def adapted_weight(layer: keras.layers.Layer) -> keras.Variable:
-    """The weight of a layer that its adapters are added to."""
+    """The weight that a layer's adapters are added to: its kernel or its embeddings."""
     return next(variable for variable in layer.weights if variable.name in _ADAPTED)
 
 
 def merged_value(layer: keras.layers.Layer) -> np.ndarray:
-    """What a layer with adapters computes with, float32, in its weight's own type."""
-    weight, (a, b) = adapted_weight(layer), adapters_of(layer)
+    """The sum of a layer's weight and its adapters, computed in float32, in the weight's dtype."""
+    weight, (a, b) = adapted_weight(layer), adapter_factors(layer)
     base, a, b = (np.asarray(v.numpy(), np.float32) for v in (weight, a, b))
     merged = base + np.float32(layer.lora_alpha / layer.lora_rank) * (a @ b)
     return merged.astype(weight.numpy().dtype)
 
 
 def merged_weights(model: keras.Model) -> list[np.ndarray]:
-    """The weights of the same model without adapters, which then computes the same."""
+    """The weights with which the model without adapters computes the same outputs."""
     merged, left_out = {}, set()
     for layer in adapted_layers(model):
         merged[id(adapted_weight(layer))] = merged_value(layer)
-        left_out |= {id(variable) for variable in adapters_of(layer)}
+        left_out |= {id(variable) for variable in adapter_factors(layer)}
     return [
         merged[id(variable)] if id(variable) in merged else variable.numpy()
         for variable in model.weights
@@ -64,7 +64,7 @@ def merged_weights(model: keras.Model) -> list[np.ndarray]:
 
 
 def without_adapters(config: Any) -> Any:
-    """A layer's config as that of the same layer without adapters."""
+    """Removes the arguments of adapters from a layer's config, also in nested configs."""
     if isinstance(config, dict):
         return {k: without_adapters(v) for k, v in config.items() if k not in _KEYS}
     if isinstance(config, (list, tuple)):
@@ -72,11 +72,11 @@ def without_adapters(config: Any) -> Any:
     return config
 
 
-def give_same_adapters(model: keras.Model, copy: keras.Model) -> None:
-    """Gives a built copy of a model, which has none, adapters where the model has them.
+def copy_adapters(model: keras.Model, copy: keras.Model) -> None:
+    """Enables adapters in a built copy of a model where the model has them.
 
     Raises:
-        ValueError: the copy has other layers.
+        ValueError: the copy has different layers.
     """
     adapted = adapted_layers(model)
     if not adapted:
@@ -88,11 +88,11 @@ def give_same_adapters(model: keras.Model, copy: keras.Model) -> None:
 
 
 @contextlib.contextmanager
-def factored(model: keras.Model) -> Iterator[None]:
-    """Has Dense layers with adapters compute `x @ kernel + alpha / rank * (x @ a) @ b` meanwhile.
+def factored_adapters(model: keras.Model) -> Iterator[None]:
+    """Computes Dense layers with adapters as `x @ kernel + alpha / rank * (x @ a) @ b`.
 
-    Keras adds a @ b to the kernel first, and the gradient of that sum is as large as the kernel's:
-    a third of the work of training it, which is so left out.
+    Keras adds a @ b to the kernel first. The gradient of that sum has the size of the kernel, and
+    costs a third of the work of training it.
     """
     layers = [
         layer
@@ -110,10 +110,10 @@ def factored(model: keras.Model) -> Iterator[None]:
 
 def _factored_call(layer: keras.layers.Dense, inputs, training=None):
     del training
-    a, b = adapters_of(layer)
+    a, b = adapter_factors(layer)
     x = keras.ops.matmul(inputs, adapted_weight(layer))
-    beside = keras.ops.matmul(keras.ops.matmul(inputs, a), b)
-    x = keras.ops.add(x, (layer.lora_alpha / layer.lora_rank) * beside)
+    update = keras.ops.matmul(keras.ops.matmul(inputs, a), b)
+    x = keras.ops.add(x, (layer.lora_alpha / layer.lora_rank) * update)
     if layer.bias is not None:
         x = keras.ops.add(x, layer.bias)
     return x if layer.activation is None else layer.activation(x)
@@ -123,8 +123,8 @@ def _with_inner(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     return _private_api.flatten_layers(layer)
 
 
-def own_weights(layer: keras.layers.Layer) -> list[keras.Variable]:
-    """A layer's weights without those of the layers in it."""
+def direct_weights(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """A layer's weights without those of its nested layers."""
     inner = {
         id(weight) for other in _with_inner(layer) if other is not layer for weight in other.weights
     }

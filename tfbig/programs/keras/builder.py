@@ -1,5 +1,6 @@
-"""From what a user gives as a Keras model_fn to a compiled model in the present scope."""
+"""Builds a compiled Keras model in the current scope from the user's model or model_fn."""
 
+import functools
 import inspect
 import logging
 from collections.abc import Callable
@@ -7,46 +8,47 @@ from typing import Any
 
 import keras
 
+from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.programs.keras.checks import check_model
-from tfbig.programs.keras.held_models import held_layers, layers_among
 from tfbig.programs.keras.rebuilding import CANNOT_BE_REBUILT, rebuilt
 
 log = logging.getLogger("tfbig")
 
 
 class KerasBuilder:
-    """Builds a compiled keras.Model, or rebuilds one that is there already.
+    """Builds a compiled keras.Model, or rebuilds one that exists already.
 
-    A model that was there before is the caller's, and stays as it is, whether it is given or a
-    function returns it, or layers of it, such as a pretrained backbone.
+    A model that existed before belongs to the caller and stays unchanged. This holds for a model
+    that is passed, for one that a function returns, and for layers of it such as a pretrained
+    backbone.
 
     Args:
         model_fn: `model_fn()` or `model_fn(params)`, or a compiled keras.Model.
-        params: handed to a function that takes an argument.
-        precision: the Keras dtype policy to build under.
+        params: passed to a function that takes an argument.
+        precision: the Keras dtype policy of the model.
     """
 
     def __init__(self, model_fn: Callable | keras.Model, params: Any, precision: str):
         self._model_fn, self._params, self._precision = model_fn, params, precision
 
     def build(self, owns: Callable[[Any], bool]) -> keras.Model:
-        """Returns a compiled model whose variables are the present scope's.
+        """Returns a compiled model whose variables belong to the current scope.
 
         Args:
-            owns: tells whether a tf.Variable was made in the scope.
+            owns: whether a tf.Variable was created in this scope.
 
         Raises:
-            UserError: there is no compiled model, or it cannot be made again in this scope.
+            UserError: there is no compiled model, or it cannot be rebuilt in this scope.
         """
         model = self._model_fn
         if not isinstance(model, keras.Model):
-            before = held_layers(model)
+            before = referenced_layers(model)
             model = self._call()
-            made = not layers_among(model, before)
-            if made and all(owns(v.value) for v in model.variables):
+            is_new = not uses_any_layer(model, before)
+            if is_new and all(owns(v.value) for v in model.variables):
                 return model
-        check_model(model, own_steps=True)
+        check_model(model, custom_steps=True)
         if self._precision != "float32" and model.dtype_policy.name != self._precision:
             raise UserError(
                 f"precision={self._precision!r}, but the model {model.name!r} was built in "
@@ -57,15 +59,15 @@ class KerasBuilder:
         except CANNOT_BE_REBUILT as error:
             if all(owns(v.value) for v in model.variables):
                 log.warning(
-                    "the model %r that was given is trained itself, and changes: %s cannot be made "
-                    "again from its get_config (%s); pass a function that builds and compiles it",
+                    "the model %r that was passed is trained itself, and changes: %s cannot be "
+                    "rebuilt from its get_config (%s); pass a function that builds and compiles it",
                     model.name,
                     type(model).__name__,
                     _reason(error),
                 )
                 return model
             raise UserError(
-                f"{type(model).__name__} cannot be made again on the replicas' devices from its "
+                f"{type(model).__name__} cannot be rebuilt on the replicas' devices from its "
                 f"get_config ({_reason(error)}); pass a function that builds and compiles it."
             ) from error
 
@@ -104,7 +106,7 @@ class KerasBuilder:
 
 
 def _reason(error: Exception) -> str:
-    """The first sentence of what Keras says, which comes with an example or a whole config."""
+    """The first sentence of Keras's message, which may contain an example or a whole config."""
     text = " ".join(str(error).split())
     text = text.split("Error encountered during deserialization: ")[-1]
     return text.split(". ")[0] or type(error).__name__
@@ -112,3 +114,43 @@ def _reason(error: Exception) -> str:
 
 def _shown(value: Any) -> str:
     return "None" if value is None else f"a {type(value).__name__}"
+
+
+def referenced_layers(function: Callable) -> set[int]:
+    """The ids of the layers that a function refers to before it is called.
+
+    They are in its closure, in the globals that it names, in its bound object or in its defaults,
+    also within lists, tuples and dicts. A function may provide the set as its attribute
+    `referenced_layers`.
+    """
+    if hasattr(function, "referenced_layers"):
+        return function.referenced_layers
+    values: list[Any] = []
+    while isinstance(function, functools.partial):
+        values += [*function.args, *function.keywords.values()]
+        function = function.func
+    bound = getattr(function, "__self__", None if inspect.isfunction(function) else function)
+    values += [bound, *getattr(bound, "__dict__", {}).values()]
+    function = inspect.unwrap(getattr(function, "__func__", function))
+    if inspect.isfunction(function):
+        found = inspect.getclosurevars(function)
+        values += [*found.nonlocals.values(), *found.globals.values()]
+        values += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    return {id(layer) for value in values for layer in _layers_of(value)}
+
+
+def uses_any_layer(model: keras.Model, ids: set[int]) -> bool:
+    """Whether a model is or contains a layer with one of these ids."""
+    return any(id(layer) in ids for layer in (model, *_private_api.flatten_layers(model)))
+
+
+def _layers_of(value: Any) -> list[keras.layers.Layer]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    found = value if isinstance(value, (list, tuple)) else [value]
+    return [
+        layer
+        for each in found
+        if isinstance(each, keras.layers.Layer)
+        for layer in (each, *_private_api.flatten_layers(each))
+    ]

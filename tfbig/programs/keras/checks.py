@@ -1,4 +1,4 @@
-"""What can be said about a Keras model or its batch before, and after, a step fails."""
+"""Checks of a Keras model and its batches, before training and after a step has failed."""
 
 import re
 from typing import Any
@@ -9,20 +9,21 @@ import tensorflow as tf
 
 from tfbig import _private_api
 from tfbig.errors import UserError
-from tfbig.programs.taken_features import taken_features
+from tfbig.programs.feature_matching import match_features
 
 
-def check_model(model: keras.Model, own_steps: bool = False) -> None:
-    """Refuses models that the loop could train only by ignoring a part of them.
+def check_model(model: keras.Model, custom_steps: bool = False) -> None:
+    """Refuses a model if the training loop would have to ignore a part of it.
 
     Args:
-        own_steps: whether the model's own train_step and test_step are run.
+        model: to be trained.
+        custom_steps: whether the model's own train_step and test_step are run.
 
     Raises:
-        UserError: one line that says which part, and what to write instead.
+        UserError: one line that names the part, and says what to write instead.
     """
-    own = own_steps and _private_api.overrides(model, "train_step")
-    if not model.compiled or (model.optimizer is None and not own):
+    custom = custom_steps and _private_api.overrides(model, "train_step")
+    if not model.compiled or (model.optimizer is None and not custom):
         raise UserError(
             f"the model {model.name!r} is not compiled; call "
             'model.compile(optimizer="adam", loss=…) before it is returned or passed.'
@@ -31,13 +32,13 @@ def check_model(model: keras.Model, own_steps: bool = False) -> None:
         ("train_step", "override compute_loss instead, or write an estimator-style model_fn"),
         ("test_step", "override compute_loss or compute_metrics instead"),
     ):
-        if not own_steps and _private_api.overrides(model, method):
+        if not custom_steps and _private_api.overrides(model, method):
             raise UserError(
                 f"{type(model).__name__} has its own {method}, which tfbig's loop would not "
                 f"call; {instead}."
             )
     inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    if getattr(inner, "gradient_accumulation_steps", None) and not own:
+    if getattr(inner, "gradient_accumulation_steps", None) and not custom:
         raise UserError(
             f"optimizer gradient_accumulation_steps={inner.gradient_accumulation_steps}: Keras's "
             "own accumulation fails under tf.distribute; leave it None and write "
@@ -51,14 +52,15 @@ def check_model(model: keras.Model, own_steps: bool = False) -> None:
 
 
 def check_labels(model: keras.Model, outputs: Any, labels: Any) -> None:
-    """Compares the labels' shape with the outputs', for losses whose rule is known.
+    """Compares the shapes of labels and outputs, for losses whose rule is known.
 
     Args:
-        outputs: what the model returns, a structure of KerasTensors.
+        model: compiled.
+        outputs: the model's outputs, a structure of KerasTensors.
         labels: structure of KerasTensors of shape [None, …].
 
     Raises:
-        UserError: a rank or a size cannot be meant; Keras would broadcast or fail inside.
+        UserError: a shape is certainly wrong. Keras would broadcast it or fail inside the loss.
     """
     if model.loss is None or _private_api.overrides(model, "compute_loss"):
         return
@@ -67,10 +69,10 @@ def check_labels(model: keras.Model, outputs: Any, labels: Any) -> None:
             "input_fn gives no labels, but the model is compiled with a loss; return (features, "
             "labels) from input_fn, or leave loss out of compile() and use add_loss."
         )
-    given, there = len(keras.tree.flatten(labels)), len(keras.tree.flatten(outputs))
-    if given > there:
+    given, count = len(keras.tree.flatten(labels)), len(keras.tree.flatten(outputs))
+    if given > count:
         raise UserError(
-            f"input_fn gives {given} labels, but the model has {there} output(s); give one label "
+            f"input_fn gives {given} labels, but the model has {count} output(s); give one label "
             "tensor for each output with a loss."
         )
     for loss, _, label, shape in _with_outputs(model, outputs, labels):
@@ -78,7 +80,7 @@ def check_labels(model: keras.Model, outputs: Any, labels: Any) -> None:
 
 
 def check_features(model: keras.Model, features: Any) -> None:
-    """Compares the shape of a model's only input with the only tensor of features.
+    """Compares dtypes of features with the inputs of a model, and the shape if there is one input.
 
     Raises:
         UserError: the model would fail inside one of its layers.
@@ -89,19 +91,19 @@ def check_features(model: keras.Model, features: Any) -> None:
         if tensor is None:  # an optional input
             continue
         dtype = keras.backend.standardize_dtype(tensor.dtype)
-        taken = {keras.backend.standardize_dtype(one.dtype) for one in inputs}
-        if inputs and dtype.startswith(("string", "complex")) and dtype not in taken:
+        accepted = {keras.backend.standardize_dtype(one.dtype) for one in inputs}
+        if inputs and dtype.startswith(("string", "complex")) and dtype not in accepted:
             where = f"features[{path!r}]" if path else "features"
             raise UserError(
                 f"input_fn gives {where} of dtype {dtype}, but the model {model.name!r} takes "
-                f"{' and '.join(sorted(taken))}; turn them into numbers in input_fn."
+                f"{' and '.join(sorted(accepted))}; turn them into numbers in input_fn."
             )
     if inputs and len(flat) > len(inputs) and not isinstance(features, dict):
-        raise _not_taken(model, features, None)  # Keras would leave some of them aside
+        raise _wrong_features(model, features, None)  # Keras would ignore some of them
     if len(inputs) != 1 or len(flat) != 1:
         return
     expected, given = tuple(inputs[0].shape), tuple(flat[0].shape)
-    # Keras itself adds or takes away a last dimension of 1.
+    # Keras itself adds or removes a last dimension of 1.
     shapes = (given, (*given, 1), given[:-1] if given[-1] == 1 else given)
     if not any(_compatible(expected, shape) for shape in shapes):
         raise UserError(
@@ -111,20 +113,20 @@ def check_features(model: keras.Model, features: Any) -> None:
 
 
 def checked_outputs(model: keras.Model, features: Any) -> Any:
-    """The KerasTensors that a model returns for KerasTensors.
+    """Calls a model with KerasTensors of features, and returns those of its outputs.
 
     Raises:
-        UserError: it does not take them: their shapes, or their structure.
+        UserError: the model does not accept the shapes or the structure of the features.
     """
-    features = taken_features(model, features)
+    features = match_features(model, features)
     check_features(model, features)
     try:
         return _private_api.output_spec(model, features)
-    except (ValueError, TypeError) as error:  # of a layer that is called with something else
-        raise _not_taken(model, features, error) from error
+    except (ValueError, TypeError) as error:  # a layer is called with wrong arguments
+        raise _wrong_features(model, features, error) from error
 
 
-def _not_taken(model: keras.Model, features: Any, error: Exception | None) -> UserError:
+def _wrong_features(model: keras.Model, features: Any, error: Exception | None) -> UserError:
     given = [(path, tuple(t.shape)) for path, t in flatten_with_names(features)]
     inputs = keras.tree.flatten(getattr(model, "inputs", None) or [])
     takes = [(t.name if len(inputs) > 1 else "", tuple(t.shape)) for t in inputs]
@@ -136,12 +138,12 @@ def _not_taken(model: keras.Model, features: Any, error: Exception | None) -> Us
 
 
 def _listed(named: list[tuple[str, tuple]]) -> str:
-    """Names and shapes as a person reads them: "a (batch, 6) and b (batch, 2)"."""
+    """Names and shapes in readable form: "a (batch, 6) and b (batch, 2)"."""
     return " and ".join(f"{name} {_shown(shape)}".strip() for name, shape in named)
 
 
 def _first_sentence(error: Exception) -> str:
-    """What Keras says, without the layer's arguments and the terminal's colours."""
+    """The first sentence of Keras's message, without arguments of the layer and color codes."""
     text = re.sub(r"\x1b\[\d*m", "", str(error))
     text = re.sub(r"Exception encountered when calling .*?\n\n", "", text)
     return " ".join(text.split()).split(". ")[0].split(" Arguments received")[0].rstrip(".")
@@ -168,14 +170,16 @@ def _check_label(loss: str, label: tuple, output: tuple) -> None:
 
 
 def explain_keras_batch(model: keras.Model, outputs: Any, features: Any, labels: Any) -> str | None:
-    """Says what in a batch makes a loss infinite or NaN, or None.
+    """Describes what in a batch makes the loss infinite or NaN, or None.
 
     Args:
-        outputs: what the model returns, a structure of KerasTensors.
+        model: compiled.
+        outputs: the model's outputs, a structure of KerasTensors.
         features, labels: structures of NumPy arrays of shape [n, …].
     """
-    if not _private_api.overrides(model, "compute_loss"):  # which may use what no input takes
-        features = taken_features(model, features)
+    # A custom compute_loss may use features that no input takes.
+    if not _private_api.overrides(model, "compute_loss"):
+        features = match_features(model, features)
     found = explain_numbers("features", features) or explain_numbers("labels", labels)
     if found or labels is None:
         return found
@@ -204,7 +208,7 @@ def explain_keras_batch(model: keras.Model, outputs: Any, features: Any, labels:
 
 
 def explain_numbers(name: str, structure: Any) -> str | None:
-    """Names the first array with a NaN or an infinity in it, and its example, or None."""
+    """Names the first array with a NaN or an infinity, and the index of its example, or None."""
     if structure is None:
         return None
     for path, array in flatten_with_names(structure):
@@ -220,10 +224,10 @@ def explain_numbers(name: str, structure: Any) -> str | None:
 
 
 def with_nan_of(features: Any, terms: list) -> list:
-    """Makes the loss NaN where a feature is NaN or infinite.
+    """Makes the loss NaN if a feature is NaN or infinite.
 
-    On CPUs the relu of NaN is 0, so an evaluation would end in a number. Training sees the NaN in
-    its gradients.
+    On CPUs the relu of NaN is 0, so the loss of an evaluation would be finite. Training finds the
+    NaN in the gradients.
     """
     floats = [t for t in tf.nest.flatten(features) if t is not None and t.dtype.is_floating]
     if not floats:
@@ -240,7 +244,11 @@ def flatten_with_names(structure: Any) -> list[tuple[str, Any]]:
 
 
 def _with_outputs(model: keras.Model, outputs: Any, labels: Any) -> list[tuple]:
-    """(loss, the label's name, label, the output's shape) for each output where that is clear."""
+    """Matches losses with labels and outputs; [] if the match is ambiguous.
+
+    Returns:
+        (loss, the label's name, label, the output's shape) for each output with a loss.
+    """
     flat = keras.tree.flatten(outputs)
     names = sorted(outputs) if isinstance(outputs, dict) else getattr(model, "output_names", None)
     losses = _in_order(model.loss, names, len(flat))
@@ -258,7 +266,7 @@ def _with_outputs(model: keras.Model, outputs: Any, labels: Any) -> list[tuple]:
 
 
 def _in_order(structure: Any, names: list[str] | None, count: int) -> list | None:
-    """What belongs to each output, by its name or its place; None if that is not clear."""
+    """One entry per output, matched by name or position; None if the match is ambiguous."""
     if isinstance(structure, dict):
         known = names is not None and len(names) == count and set(structure) <= set(names)
         return [structure.get(name) for name in names] if known else None
@@ -269,10 +277,10 @@ def _in_order(structure: Any, names: list[str] | None, count: int) -> list | Non
 
 
 def loss_name(loss: Any) -> str:
-    """The name of a loss's function, as "mean_squared_error"; "" if it has none.
+    """The name of a loss function, such as "mean_squared_error"; "" if it has none.
 
     Args:
-        loss: what compile takes for one output.
+        loss: an argument of compile for one output.
     """
     if isinstance(loss, str):
         try:

@@ -1,4 +1,4 @@
-"""How a compiled model's losses, metrics and own methods go together with outputs and labels."""
+"""Checks that the arguments of compile match the model's outputs, labels and sample weights."""
 
 import contextlib
 import inspect
@@ -25,10 +25,10 @@ _AS_KERAS_CALLS = {
 
 
 def check_own_methods(model: keras.Model) -> None:
-    """Refuses a model's own compute_loss or compute_metrics that `fit` could not call either.
+    """Refuses a custom compute_loss or compute_metrics that `fit` could not call either.
 
     Raises:
-        UserError: it has other arguments than it is called with.
+        UserError: the method does not accept the arguments of Keras's call.
     """
     for method, arguments in _AS_KERAS_CALLS.items():
         if not _private_api.overrides(model, method):
@@ -37,7 +37,7 @@ def check_own_methods(model: keras.Model) -> None:
         keywords: dict[str, Any] = {}
         if method == "compute_metrics":
             keywords = {"sample_weight": None}
-        elif "training" in signature.parameters:  # else Keras leaves it out
+        elif "training" in signature.parameters:  # otherwise Keras omits it
             keywords = {"training": True}
         values = [None] * (3 if method == "compute_metrics" else 4)
         try:
@@ -50,17 +50,18 @@ def check_own_methods(model: keras.Model) -> None:
 
 
 def check_outputs(model: keras.Model, outputs: Any, labels: Any) -> None:
-    """Refuses labels that would not get to the outputs that they are named after.
+    """Refuses labels that Keras would pair with the wrong outputs.
 
-    Keras takes the labels of a dict by their place where the names do not fit, so one output's
-    labels may become another's.
+    Keras pairs the labels of a dict by position if the names do not match, so one output may
+    receive the labels of another.
 
     Args:
-        outputs: what the model returns, a structure of KerasTensors.
+        model: compiled.
+        outputs: the model's outputs, a structure of KerasTensors.
         labels: structure of KerasTensors, or None.
 
     Raises:
-        UserError: names or places do not fit; it says what to write.
+        UserError: names or positions do not match. The message says what to write instead.
     """
     if _private_api.overrides(model, "compute_loss") or model.loss is None or labels is None:
         return
@@ -81,18 +82,19 @@ def check_outputs(model: keras.Model, outputs: Any, labels: Any) -> None:
     if count == 1 or names is None:
         return
     if isinstance(labels, dict):
-        # A dict of losses for a list of outputs is refused by Keras, before it comes to metrics.
+        # For a list of outputs, Keras refuses a dict of losses before it looks at metrics.
         by_name = isinstance(outputs, dict) or not isinstance(model.loss, dict)
         _check_names(model, names, labels, metrics=by_name)
     else:
-        _check_places(model, names, len(keras.tree.flatten(labels)))
+        _check_positions(model, names, len(keras.tree.flatten(labels)))
 
 
 def output_names(model: keras.Model, outputs: Any) -> list[str] | None:
-    """The names of a model's outputs in the order of their places; None: they have none.
+    """The names of a model's outputs, ordered by position; None if they have no names.
 
     Args:
-        outputs: what the model returns, a structure of KerasTensors.
+        model: built.
+        outputs: the model's outputs, a structure of KerasTensors.
     """
     count = len(keras.tree.flatten(outputs))
     if isinstance(outputs, dict):
@@ -107,12 +109,12 @@ def _check_names(model: keras.Model, names: Sequence[str], labels: dict, metrics
     surplus = [name for name in labels if name not in names]
     missing = [name for name in wanted if name not in labels]
     if surplus or missing:
-        told = f"leave out {_listed(surplus)}" if surplus else ""
+        remove = f"leave out {_listed(surplus)}" if surplus else ""
         add = f"add {_listed(missing)}" if missing else ""
         raise UserError(
             f"input_fn gives labels for {_listed(labels)}, but the model {model.name!r} has the "
             f"outputs {_listed(names)}, and a loss for {_listed(wanted)}: "
-            f"{' and '.join(filter(None, (told, add)))} in the dict of labels."
+            f"{' and '.join(filter(None, (remove, add)))} in the dict of labels."
         )
     unlabelled = [name for name in names if name not in labels]
     if unlabelled and metrics and _has_metrics(model):
@@ -123,8 +125,11 @@ def _check_names(model: keras.Model, names: Sequence[str], labels: dict, metrics
         )
 
 
-def _check_places(model: keras.Model, names: Sequence[str], given: int) -> None:
-    """Of labels without names, fewer than outputs, Keras gives the first to the first metrics."""
+def _check_positions(model: keras.Model, names: Sequence[str], given: int) -> None:
+    """Checks labels without names. If they are fewer than the outputs, Keras may mismatch them.
+
+    Keras passes them to the metrics of the first outputs, whichever outputs they belong to.
+    """
     if given >= len(names) or not _has_metrics(model):
         return
     arguments = _private_api.compile_arguments(model)
@@ -138,8 +143,8 @@ def _check_places(model: keras.Model, names: Sequence[str], given: int) -> None:
     if later or has_loss != [i < given for i in range(len(names))]:
         raise UserError(
             f"input_fn gives {given} label tensor(s) for the outputs {_listed(names)}, and Keras "
-            "would hand them to the metrics of the first outputs, whichever output they are of; "
-            "give labels for all of them (their loss may be None), or leave metrics out of "
+            "would pass them to the metrics of the first outputs, whichever outputs they belong "
+            "to; give labels for all of them (their loss may be None), or leave metrics out of "
             "compile()."
         )
 
@@ -164,21 +169,25 @@ def _listed(names: Any) -> str:
 
 @contextlib.contextmanager
 def errors_of_compile(model: keras.Model, labels: Any, weight: Any) -> Iterator[None]:
-    """Turns what Keras says of compile's arguments and the labels into a UserError.
+    """Converts Keras's errors about compile's arguments and labels to a UserError.
 
-    An error that comes out of the user's own loss or metric stays as it is.
+    An error that is raised in a loss or metric of the user passes unchanged.
 
     Args:
+        model: compiled.
         labels, weight: structures of KerasTensors, or None.
+
+    Raises:
+        UserError: it shows the arguments of compile and the shapes of the labels.
     """
     try:
         yield
     except (LookupError, TypeError, ValueError) as error:
         if isinstance(error, UserError) or _is_of_user(error):
             raise
-        said = " ".join(str(error.args[0] if error.args else error).split()).removesuffix(".")
-        if isinstance(error, KeyError) and " " not in said:
-            said = f"one of them has no entry {error.args[0]!r}"
+        reason = " ".join(str(error.args[0] if error.args else error).split()).removesuffix(".")
+        if isinstance(error, KeyError) and " " not in reason:
+            reason = f"one of them has no entry {error.args[0]!r}"
         arguments = _private_api.compile_arguments(model)
         compiled = ", ".join(
             f"{name}={arguments[name]!r}"
@@ -190,15 +199,15 @@ def errors_of_compile(model: keras.Model, labels: Any, weight: Any) -> Iterator[
             shapes = keras.tree.map_structure(lambda t: tuple(t.shape), weight)
             given += f" with sample_weight {shapes}"
         raise UserError(
-            f"compile({compiled}) does not go with the outputs of the model {model.name!r} and "
-            f"the labels that input_fn gives, {given}: {said[:400]}. Give loss, loss_weights and "
+            f"compile({compiled}) does not match the outputs of the model {model.name!r} and "
+            f"the labels that input_fn gives, {given}: {reason[:400]}. Give loss, loss_weights and "
             "metrics an entry for each output (None where there is none), and labels for each "
-            "output that has a loss or a metric; sample_weight is one tensor, or as the outputs."
+            "output that has a loss or a metric; sample_weight is one tensor, or one per output."
         ) from error
 
 
 def _is_of_user(error: Exception) -> bool:
-    """Whether an error went through code that is neither Keras's, TensorFlow's nor tfbig's."""
+    """Whether the traceback contains code outside Keras, TensorFlow and tfbig."""
     files = [os.path.abspath(f.filename) for f in traceback.extract_tb(error.__traceback__)]
     standard = sysconfig.get_paths()["stdlib"]
     return not all(
@@ -207,3 +216,59 @@ def _is_of_user(error: Exception) -> bool:
         or (path.startswith(standard) and "site-packages" not in path)
         for path in files
     )
+
+
+def match_sample_weights(model: keras.Model, outputs: Any, weights: Any) -> Any:
+    """Arranges sample weights in the structure of the outputs, which compiled losses expect.
+
+    Keras does this for labels in a dict by name or in a tuple by position, but fails on sample
+    weights in the same form.
+
+    Args:
+        model: compiled.
+        outputs: the model's outputs, a structure of tensors.
+        weights: one array for all outputs, or a dict or tuple with one per output, or None.
+
+    Raises:
+        UserError: there are several weights, but not one per output with a loss.
+    """
+    if not keras.tree.is_nested(weights) or _private_api.overrides(model, "compute_loss"):
+        return weights
+    names = _names_or_indices(model, outputs)
+    wanted = _names_with_loss(model, names)
+    if isinstance(weights, dict):
+        given = weights
+        fits = set(wanted) <= set(weights) <= set(names)
+    else:
+        fits = len(weights) in (len(names), len(wanted))
+        given = dict(zip(names if len(weights) == len(names) else wanted, weights, strict=False))
+    if not fits:
+        shown = ", ".join(map(repr, weights)) if isinstance(weights, dict) else f"{len(weights)}"
+        raise UserError(
+            f"input_fn gives sample weights for several outputs ({shown}), but the model "
+            f"{model.name!r} has a loss for {', '.join(map(repr, wanted))}; give one array for "
+            "all, or one for each of these (ones for an output that is not weighted)."
+        )
+    if not keras.tree.is_nested(outputs):
+        return given[names[0]]
+    if isinstance(outputs, dict):
+        return dict(given)
+    return keras.tree.pack_sequence_as(outputs, [given.get(name) for name in names])
+
+
+def _names_or_indices(model: keras.Model, outputs: Any) -> list:
+    """The names of the outputs, ordered by position; their indices if they have no names."""
+    if isinstance(outputs, dict):
+        return sorted(outputs)
+    count = len(keras.tree.flatten(outputs))
+    names = getattr(model, "output_names", None) or ()
+    return list(names) if len(names) == count else list(range(count))
+
+
+def _names_with_loss(model: keras.Model, names: list) -> list:
+    loss = model.loss
+    if isinstance(loss, dict):
+        return [name for name in names if loss.get(name) is not None]
+    if isinstance(loss, (list, tuple)) and len(loss) == len(names):
+        return [name for name, each in zip(names, loss, strict=True) if each is not None]
+    return names

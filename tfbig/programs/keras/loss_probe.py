@@ -1,4 +1,4 @@
-"""What a loss gives for batches of other sizes, and of random numbers: found out by trying."""
+"""Tests what a loss computes for batches of other sizes and of random numbers."""
 
 import concurrent.futures
 import logging
@@ -8,20 +8,21 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
+from typing_extensions import override
 
 from tfbig import _private_api
 from tfbig.errors import UserError
-from tfbig.programs.observing import RecordingScope, is_own
+from tfbig.programs.feature_matching import match_features
 from tfbig.programs.program import Batch
-from tfbig.programs.taken_features import taken_features
+from tfbig.programs.tracing import RecordingScope, is_builtin
 
 log = logging.getLogger("tfbig")
 
 _COMPARE = (keras.losses.circle,)
 _ROWS = 6
-_SIZES = (97, 89)  # primes, which no other dimension of a tensor is likely to have
-# Operations that change something or draw random numbers, by the beginnings of their names.
-_ACTS = (
+_SIZES = (97, 89)  # primes, which are unlikely sizes of other dimensions
+# Operations with side effects or random results, by the beginnings of their names.
+_STATEFUL = (
     *("Assign", "ResourceScatter", "Scatter", "Rng", "Random", "Multinomial", "Truncated"),
     *("Parameterized", "StatefulRandom", "StatefulStandard", "StatefulTruncated"),
     *("StatefulUniform", "PyFunc", "EagerPyFunc", "Print", "LookupTableI"),
@@ -29,10 +30,10 @@ _ACTS = (
 
 
 class Sizes(NamedTuple):
-    """The shapes of one tensor that is computed from batches of two sizes.
+    """The shapes of one tensor, computed from batches of two sizes.
 
     Attributes:
-        first, second: of a batch of `_SIZES[0]` and `_SIZES[1]` examples.
+        first, second: the shapes for `_SIZES[0]` and `_SIZES[1]` examples.
     """
 
     first: tf.TensorShape
@@ -40,7 +41,7 @@ class Sizes(NamedTuple):
 
     @property
     def of_examples(self) -> bool:
-        """Whether it is [n, …], with as many values for every example."""
+        """Whether the shape is [n, …], with the same number of values for every example."""
         return (
             bool(self.first.rank)
             and self.first.is_fully_defined()
@@ -50,14 +51,15 @@ class Sizes(NamedTuple):
 
     @property
     def grows(self) -> bool:
-        """Whether its number of values is in proportion to the examples, or up to the data."""
+        """Whether the number of values is proportional to the examples, or depends on the data."""
         first, second = self.first.num_elements(), self.second.num_elements()
         return None in (first, second) or first * _SIZES[1] == second * _SIZES[0]
 
 
 class _InnerScope(RecordingScope):
-    """A scope inside another one: it reads the other's values and writes its own."""
+    """A nested scope that reads values of the outer scope but writes only its own."""
 
+    @override
     def get_current_value(self, variable):
         value = super().get_current_value(variable)
         if value is None and self.original_scope is not None:
@@ -65,24 +67,27 @@ class _InnerScope(RecordingScope):
         return value
 
 
-def sizes_of(function: Callable, element: Any, variables: Iterable = ()) -> list[Sizes]:
-    """The sizes of the tensors that a function returns, then of those that it gives to add_loss.
+def probe_sizes(function: Callable, element: Any, variables: Iterable = ()) -> list[Sizes]:
+    """Traces a function for two batch sizes, and returns the shapes of its tensors.
 
-    It is traced, and never run.
+    The function is never executed.
 
     Args:
         function: from a structure like `element` to a structure of tensors.
         element: structure of tensors of shape [n, …] and of None.
-        variables: keras.Variables that the scope of the trace has to know the values of.
+        variables: keras.Variables whose values the function reads in the scope of the trace.
+
+    Returns:
+        One entry per tensor that the function returns, then one per argument of add_loss.
     """
     tensors = [t for t in tf.nest.flatten(element) if t is not None]
     shapes: list = []
 
     def traced(*tensors):
-        left = iter(tensors)
+        remaining = iter(tensors)
         with _InnerScope((v, v) for v in variables) as scope:
             found = function(
-                tf.nest.map_structure(lambda t: None if t is None else next(left), element)
+                tf.nest.map_structure(lambda t: None if t is None else next(remaining), element)
             )
             shapes.append([t.shape for t in (*tf.nest.flatten(found), *scope.losses)])
         return tf.zeros([])
@@ -93,8 +98,8 @@ def sizes_of(function: Callable, element: Any, variables: Iterable = ()) -> list
     return [Sizes(*pair) for pair in zip(*shapes, strict=True)]
 
 
-def sizes_of_losses(model: keras.Model, batch: Batch, training: bool) -> list[Sizes]:
-    """Those of what a model's own compute_loss gives, if it has one, and of each add_loss.
+def probe_model_losses(model: keras.Model, batch: Batch, training: bool) -> list[Sizes]:
+    """The sizes of the result of a custom compute_loss, if any, and of each add_loss.
 
     Raises:
         UserError: the model cannot be called with batches of other sizes.
@@ -102,16 +107,16 @@ def sizes_of_losses(model: keras.Model, batch: Batch, training: bool) -> list[Si
 
     def losses(element):
         features, labels, weight = element
-        outputs = model(taken_features(model, features), training=training)
+        outputs = model(match_features(model, features), training=training)
         if not _private_api.overrides(model, "compute_loss"):
             return []
         return _private_api.compute_loss(model, features, labels, outputs, weight, training)
 
     element = (batch.features, batch.labels, batch.sample_weight)
     try:
-        # A thread of its own is in no replica, which could not wait for the others in a trace.
+        # A replica's thread may not trace a call by itself, because it waits for the others.
         with concurrent.futures.ThreadPoolExecutor(1) as thread:
-            return thread.submit(sizes_of, losses, element, model.variables).result()
+            return thread.submit(probe_sizes, losses, element, model.variables).result()
     except Exception as error:
         raise UserError(
             f"the model {model.name!r} has a loss with several values, and cannot be called with "
@@ -122,38 +127,35 @@ def sizes_of_losses(model: keras.Model, batch: Batch, training: bool) -> list[Si
 
 
 def is_known(loss: keras.losses.Loss) -> bool:
-    """Whether a loss and its function are Keras's or tfbig's own."""
-    return is_own(type(loss)) and is_own(getattr(loss, "fn", None))
+    """Whether a loss and its function are defined in Keras or tfbig."""
+    return is_builtin(type(loss)) and is_builtin(getattr(loss, "fn", None))
 
 
 def is_undivided(loss: keras.losses.Loss) -> bool:
-    """Whether the values of a loss are summed and not divided: Keras's gradient is of their sum."""
+    """Whether Keras takes the gradient of the sum of a loss's values, without dividing it."""
     return loss.reduction in ("sum", None, "none") or _private_api.calls_itself(loss)
 
 
-def sizes_of_values(loss: keras.losses.Loss, labels: Any, output: Any) -> Sizes | None:
-    """The sizes of the values that a loss gives before they are reduced.
-
-    None where it cannot be called with batches of other sizes.
-    """
+def probe_loss_values(loss: keras.losses.Loss, labels: Any, output: Any) -> Sizes | None:
+    """The sizes of a loss's unreduced values, or None if it accepts one batch size only."""
     call = _private_api.unreduced(loss)
     try:
-        (sizes,) = sizes_of(lambda given: call(*given), (labels, output))
-    except Exception as error:  # it may take batches of one size alone
+        (sizes,) = probe_sizes(lambda given: call(*given), (labels, output))
+    except Exception as error:  # the loss may need a fixed batch size
         log.debug("%s could not be traced for batches of other sizes: %s", loss, error)
         return None
     return sizes
 
 
 def compares_examples(loss: keras.losses.Loss, labels: Any, output: Any) -> bool:
-    """Whether an example's value depends on the others of its batch, as in a contrastive loss.
+    """Whether the value of an example depends on other examples, as in a contrastive loss.
 
-    Keras's own are known. Others are given random numbers: a batch, and its two halves. False
-    where that cannot be done, or not without changing something.
+    The answer is known for losses of Keras. Other losses are tested on a batch of random numbers
+    and its two halves. The result is False if the test fails or would have side effects.
 
     Args:
-        loss: gives values whose number grows with that of the examples, or their sum counts.
-        labels, output: tensors of shape [n, …], of which the shapes and types count.
+        loss: its number of values is proportional to the examples, or it is reduced by a sum.
+        labels, output: tensors of shape [n, …]. Only their shapes and dtypes matter.
     """
     if is_known(loss):
         return getattr(loss, "fn", None) in _COMPARE
@@ -165,24 +167,24 @@ def compares_examples(loss: keras.losses.Loss, labels: Any, output: Any) -> bool
             half = _ROWS // 2
             parts = (given, [t[:half] for t in given], [t[half:] for t in given])
             traced = [call.get_concrete_function(*part) for part in parts]
-            if any(map(_acts, traced)) or scope.updated:
+            if any(map(_has_side_effects, traced)) or scope.updated:
                 return False
             whole, *halves = (
                 function(*part).numpy() for function, part in zip(traced, parts, strict=True)
             )
-    except Exception as error:  # it may need labels of a form that random numbers do not have
-        log.debug("%s could not be tried on random numbers: %s", loss, error)
+    except Exception as error:  # the loss may need labels that random numbers cannot imitate
+        log.debug("%s could not be tested on random numbers: %s", loss, error)
         return False
     if is_undivided(loss):
         return not np.allclose(whole.sum(), sum(half.sum() for half in halves), 1e-4, 1e-6)
-    whole, apart = np.sort(whole, None), np.sort(np.concatenate([np.ravel(h) for h in halves]))
-    return whole.shape != apart.shape or not np.allclose(whole, apart, 1e-4, 1e-6)
+    whole, joined = np.sort(whole, None), np.sort(np.concatenate([np.ravel(h) for h in halves]))
+    return whole.shape != joined.shape or not np.allclose(whole, joined, 1e-4, 1e-6)
 
 
-def _acts(function: Any) -> bool:
+def _has_side_effects(function: Any) -> bool:
     graph = function.graph.as_graph_def()
     inner = (node for one in graph.library.function for node in one.node_def)
-    return any(node.op.startswith(_ACTS) for node in (*graph.node, *inner))
+    return any(node.op.startswith(_STATEFUL) for node in (*graph.node, *inner))
 
 
 def _known_shape(tensor: Any, rows: int) -> list[int]:

@@ -1,6 +1,7 @@
-"""What preprocessing layers hold besides weights: vocabularies, boundaries, files, statistics.
+"""State of preprocessing layers besides weights: vocabularies, boundaries, files, statistics.
 
-`get_config` leaves out what `adapt` or `set_vocabulary` has set, and `set_weights` sets no table.
+`get_config` does not contain what `adapt` or `set_vocabulary` has set, and `set_weights` does not
+fill lookup tables.
 """
 
 import hashlib
@@ -12,94 +13,88 @@ import numpy as np
 
 from tfbig import _private_api
 
-STATE = "vocabularies or boundaries (class, size, check sum)"  # its name among settings
+# The name of the checksums in `Program.settings`, which is part of checkpoints.
+STATE = "vocabularies or boundaries (class, size, check sum)"
 
 _LOOKUPS = (keras.layers.StringLookup, keras.layers.IntegerLookup)
-_RECURRENT = (keras.layers.LSTM, keras.layers.GRU)  # whose cuDNN kernels XLA cannot compile
 
 
-def give_same_state(model: keras.Model, copy: keras.Model) -> None:
-    """Gives a built copy of a model, whose weights are set, what else its layers hold.
+def copy_preprocessing_state(model: keras.Model, copy: keras.Model) -> None:
+    """Copies state besides weights to a built copy of a model, whose weights are already set.
 
     Raises:
-        ValueError: the copy has other layers.
+        ValueError: the copy has different layers.
     """
     layers, twins = (_private_api.flatten_layers(one) for one in (model, copy))
     if any(map(_has_state, layers)):
         if [type(layer) for layer in layers] != [type(twin) for twin in twins]:
-            raise ValueError("its config makes other layers than it has")
+            raise ValueError("its config creates different layers")
         for layer, twin in zip(layers, twins, strict=True):
             if isinstance(layer, _LOOKUPS):
-                _give_vocabulary(layer, twin)
+                _copy_vocabulary(layer, twin)
             elif _has_state(layer):
-                _give_files(layer, twin)
-    settle(copy)
+                _copy_assets(layer, twin)
+    refresh_constants(copy)
 
 
-def settle(model: keras.Model) -> None:
-    """Has layers compute with the values that their weights were just given.
+def refresh_constants(model: keras.Model) -> None:
+    """Updates what layers derive from their weights, after these were set.
 
-    Normalization keeps its mean and variance as constants beside its weights.
+    Normalization has constants that it computes from the weights for mean and variance.
     """
     for layer in _private_api.flatten_layers(model):
         if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()
 
 
-def described_state(model: keras.Model) -> list[list]:
-    """The class, size and check sum of what each layer has learned that is no weight.
+def preprocessing_checksums(model: keras.Model) -> list[list]:
+    """The class, size and checksum of the vocabulary or boundaries of each layer that has some.
 
-    With other vocabularies or boundaries the same weights would mean something else. As JSON has
-    it; [] for a model without such layers.
+    With other vocabularies or boundaries the same weights would compute something else.
+
+    Returns:
+        JSON types; [] for a model without such layers.
     """
-    described = []
+    checksums = []
     for layer in _private_api.flatten_layers(model):
         if isinstance(layer, _LOOKUPS):
-            held = layer.get_vocabulary()
-            text = "\0".join(map(str, held))
+            values = layer.get_vocabulary()
+            text = "\0".join(map(str, values))
             if layer.output_mode == "tf_idf":
                 text += str(np.asarray(getattr(layer, "idf_weights_const", ())).tolist())
         elif isinstance(layer, keras.layers.Discretization):
-            held = layer.bin_boundaries or []
-            text = str(np.asarray(held, np.float32).tolist())
+            values = layer.bin_boundaries or []
+            text = str(np.asarray(values, np.float32).tolist())
         else:
             continue
-        sum_ = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-        described.append([type(layer).__name__, len(held), sum_])
-    return described
-
-
-def layer_without_xla(model: keras.Model) -> str | None:
-    """The class of a layer that says that XLA cannot compile it, or None."""
-    for layer in _private_api.flatten_layers(model):
-        if not getattr(layer, "supports_jit", True) and not isinstance(layer, _RECURRENT):
-            return type(layer).__name__
-    return None
+        checksum = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        checksums.append([type(layer).__name__, len(values), checksum])
+    return checksums
 
 
 def _has_state(layer: keras.layers.Layer) -> bool:
     """Whether Keras saves more of a layer than its config and its weights."""
     if isinstance(layer, keras.layers.TextVectorization):
-        return False  # the StringLookup in it has it
+        return False  # its inner StringLookup has the vocabulary
     return isinstance(layer, _LOOKUPS) or hasattr(layer, "load_assets")
 
 
-def _give_vocabulary(layer: Any, twin: Any) -> None:
+def _copy_vocabulary(layer: Any, twin: Any) -> None:
     words = layer.get_vocabulary(include_special_tokens=False)
     if not words:
         return
     weighs = layer.output_mode == "tf_idf"
     weights = np.asarray(layer.idf_weights_const) if weighs else None
     if words != twin.get_vocabulary(include_special_tokens=False):
-        first = len(layer.get_vocabulary()) - len(words)  # after those of unknown words
+        first = len(layer.get_vocabulary()) - len(words)  # after the tokens for unknown words
         some = {"idf_weights": weights[first : first + len(words)]} if weighs else {}
         twin.set_vocabulary(words, **some)
-    if weighs:  # those of unknown words too
+    if weighs:  # includes the weights of unknown words
         twin.load_own_variables({"idf_weights": weights})
 
 
-def _give_files(layer: keras.layers.Layer, twin: keras.layers.Layer) -> None:
-    """By the files that Keras would save the layer's state to, as those of a tokenizer."""
+def _copy_assets(layer: keras.layers.Layer, twin: keras.layers.Layer) -> None:
+    """Copies state through the asset files of Keras's saving, such as those of a tokenizer."""
     with tempfile.TemporaryDirectory() as folder:
         layer.save_assets(folder)
         twin.load_assets(folder)

@@ -1,18 +1,18 @@
-"""Makes a Keras model again: the same layers, weights and compile options, other variables."""
+"""Rebuilds a Keras model: the same layers, weights and compile options, but new variables."""
 
+import sys
 from typing import Any
 
 import keras
 
 from tfbig import _private_api
 from tfbig.layers.rows import recut_values, shard_of
-from tfbig.programs.keras import hub_tasks
-from tfbig.programs.keras.adapters import give_same_adapters, merged_weights, without_adapters
-from tfbig.programs.keras.constructor_arguments import check_config, check_copies
-from tfbig.programs.keras.preprocessing import give_same_state
-from tfbig.programs.keras.trainable_flags import copy_trainable_flags
+from tfbig.programs.keras.adapters import copy_adapters, merged_weights, without_adapters
+from tfbig.programs.keras.config_checks import check_config, check_copies
+from tfbig.programs.keras.preprocessing import copy_preprocessing_state
+from tfbig.programs.keras.trainable_layers import copy_trainable_flags
 
-# Attributes of Keras's own that change as a model is built, compiled and trained.
+# Attributes of Keras that change as a model is built, compiled and trained.
 _OF_KERAS = (
     "built",
     "compiled",
@@ -29,24 +29,24 @@ CANNOT_BE_REBUILT = (NotImplementedError, TypeError, ValueError)
 def rebuilt(
     model: keras.Model, *, merge_adapters: bool = False, policy: str = "float32"
 ) -> keras.Model:
-    """A new model from a compiled one's config, weights and compile options.
+    """Creates a new model from the config, weights and compile options of a compiled model.
 
     The optimizer is new too: its slot variables start at zero.
 
     Args:
         model: compiled.
-        merge_adapters: make layers with adapters (LoRA) plain ones that compute the same.
-        policy: the dtype policy of layers that had "float32", but for those of the outputs.
+        merge_adapters: replace layers with adapters (LoRA) by plain layers with equal outputs.
+        policy: the dtype policy of layers that had "float32", except the output layers.
 
     Raises:
-        CANNOT_BE_REBUILT: the model, a layer or a metric has no config that tells all of it.
+        CANNOT_BE_REBUILT: the model, a layer or a metric has an incomplete config.
     """
-    own = any(_private_api.overrides(model, name) for name in ("train_step", "test_step"))
-    if own and _private_api.overrides(model, "compile"):
-        raise TypeError("it has a compile of its own, whose arguments are not known")
+    custom = any(_private_api.overrides(model, name) for name in ("train_step", "test_step"))
+    if custom and _private_api.overrides(model, "compile"):
+        raise TypeError("it has a custom compile, whose arguments are unknown")
     copy = rebuilt_uncompiled(model, merge_adapters=merge_adapters, policy=policy)
     copy.compile(**_compile_arguments(model))
-    if own:
+    if custom:
         _check_attributes(model, copy)
     return copy
 
@@ -54,56 +54,56 @@ def rebuilt(
 def rebuilt_uncompiled(
     model: keras.Model, *, merge_adapters: bool = False, policy: str = "float32"
 ) -> keras.Model:
-    """A new model from another's config and weights.
+    """Creates a new model from the config and weights of another, without compiling it.
 
     Args:
         model: built or not.
-        merge_adapters, policy: as above.
+        merge_adapters, policy: as in `rebuilt`.
 
     Raises:
-        CANNOT_BE_REBUILT: as above.
+        CANNOT_BE_REBUILT: as in `rebuilt`.
     """
     copy = _from_config(model, policy)
-    _check_apart(copy, model)
+    _check_no_shared_layers(copy, model)
     if model.built and not copy.built:
         copy.build_from_config(model.get_build_config())
     check_copies(model, copy)
     if model.built and merge_adapters:
         _set_weights(copy, merged_weights(model), model)
     elif model.built:
-        give_same_adapters(model, copy)
+        copy_adapters(model, copy)
         _set_weights(copy, model.get_weights(), model)
     if not merge_adapters:
         copy_trainable_flags(model, copy)
     if model.built:
-        give_same_state(model, copy)
+        copy_preprocessing_state(model, copy)
     return copy
 
 
-def _check_apart(copy: keras.Model, model: keras.Model) -> None:
-    """Raises a TypeError if a config has handed over layers themselves, with their variables."""
+def _check_no_shared_layers(copy: keras.Model, model: keras.Model) -> None:
+    """Raises a TypeError if a config contains layers themselves, with their variables."""
     own = {id(layer) for layer in _private_api.flatten_layers(model)}
     for layer in _private_api.flatten_layers(copy):
         if id(layer) in own and layer.variables:
             raise TypeError(
-                f"a config holds the layer {layer.name!r} itself; write "
+                f"a config contains the layer {layer.name!r} itself; write "
                 "keras.saving.serialize_keras_object(layer) in get_config"
             )
 
 
 def _check_attributes(model: keras.Model, copy: keras.Model) -> None:
-    """Raises a TypeError where a copy lacks an attribute that a step of the model's own may use."""
-    there = vars(copy)
+    """Raises a TypeError if a copy lacks an attribute that a custom step may use."""
+    attributes = vars(copy)
     for name, value in vars(model).items():
         if name.startswith("_") or name in _OF_KERAS:
             continue
         plain = value is None or isinstance(value, (bool, int, float, str))
-        if name not in there or (plain and there[name] != value):
-            raise TypeError(f"its get_config does not tell its attribute {name!r}")
+        if name not in attributes or (plain and attributes[name] != value):
+            raise TypeError(f"its get_config does not include its attribute {name!r}")
 
 
 def _set_weights(copy: keras.Model, values: list, model: keras.Model) -> None:
-    """Sets all weights; the tables of ShardedEmbeddings may lie in other shards in the copy."""
+    """Sets all weights. Tables of ShardedEmbeddings may have other shards in the copy."""
     counts = [[shard.count for v in m.weights if (shard := shard_of(v))] for m in (model, copy)]
     if counts[0] != counts[1]:
         values = recut_values(values, model.weights, copy.weights)
@@ -115,17 +115,17 @@ def _from_config(model: keras.Model, policy: str) -> keras.Model:
     outputs = _output_layers(model)
 
     def copy(layer):
-        if id(layer) not in copies:  # else it is shared
+        if id(layer) not in copies:  # a shared layer is copied once
             if type(layer) is keras.Sequential or _private_api.is_plain_functional(layer):
-                made = keras.models.clone_model(layer, clone_function=copy)
+                new = keras.models.clone_model(layer, clone_function=copy)
             else:
                 if isinstance(layer, keras.Model):
                     check_config(layer)
-                config = hub_tasks.with_preprocessor(layer, without_adapters(layer.get_config()))
+                config = with_preprocessor(layer, without_adapters(layer.get_config()))
                 if policy != "float32" and id(layer) not in outputs:
                     config = _in_policy(config, policy)
-                made = type(layer).from_config(config)
-            copies[id(layer)] = made
+                new = type(layer).from_config(config)
+            copies[id(layer)] = new
         return copies[id(layer)]
 
     with _private_api.as_not_compiled(model):
@@ -133,7 +133,7 @@ def _from_config(model: keras.Model, policy: str) -> keras.Model:
 
 
 def _output_layers(model: keras.Model) -> set[int]:
-    """The ids of the layers that make a Sequential or functional model's outputs."""
+    """The ids of the layers that compute the outputs of a Sequential or functional model."""
     if isinstance(model, keras.Sequential):
         last = model.layers[-1:]
     else:
@@ -146,7 +146,7 @@ def _output_layers(model: keras.Model) -> set[int]:
 
 
 def _in_policy(config: Any, policy: str) -> Any:
-    """A layer's config with another dtype policy, for it and for layers in it."""
+    """A layer's config with another dtype policy, also for nested layers."""
     if isinstance(config, (list, tuple)):
         return type(config)(_in_policy(value, policy) for value in config)
     if not isinstance(config, dict):
@@ -169,8 +169,8 @@ def _compile_arguments(model: keras.Model) -> dict:
             arguments[name],
         )
     for name in ("steps_per_execution", "jit_compile"):
-        arguments.pop(name, None)  # of Keras's own loop
-    return arguments | hub_tasks.compile_options(model)
+        arguments.pop(name, None)  # options of Keras's own loop
+    return arguments | compile_options(model)
 
 
 def _new_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
@@ -181,7 +181,7 @@ def _new_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Op
         return type(optimizer)(**config)
     schedule = _private_api.learning_rate(optimizer)
     if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
-        config["learning_rate"] = schedule  # it has no state
+        config["learning_rate"] = schedule  # a schedule has no state
     new = type(optimizer).from_config(config)
     variables, names = _private_api.without_weight_decay(optimizer)
     if variables:
@@ -192,10 +192,35 @@ def _new_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Op
 
 
 def _new_metric(metric: keras.metrics.Metric) -> keras.metrics.Metric:
-    if type(metric) is keras.metrics.MeanMetricWrapper:  # whose function has no config
+    if type(metric) is keras.metrics.MeanMetricWrapper:  # its function has no config
         function, arguments = _private_api.metric_function(metric)
         return keras.metrics.MeanMetricWrapper(
             function, name=metric.name, dtype=metric.dtype, **arguments
         )
     check_config(metric)
     return type(metric).from_config(metric.get_config())
+
+
+def is_task(model: Any) -> bool:
+    """Whether a model is a KerasHub task. KerasHub is not imported for this."""
+    models = getattr(sys.modules.get("keras_hub"), "models", None)
+    return models is not None and isinstance(model, models.Task)
+
+
+def with_preprocessor(task: keras.layers.Layer, config: dict) -> dict:
+    """Puts the preprocessor itself into a task's config, as tokenizer configs lack a vocabulary.
+
+    Args:
+        task: any layer. The config of a layer that is no task is returned unchanged.
+        config: the result of its get_config.
+    """
+    preprocessor = task.preprocessor if is_task(task) else None
+    if preprocessor is None or getattr(preprocessor, "weights", None):
+        return config
+    return {**config, "preprocessor": preprocessor}
+
+
+def compile_options(model: keras.Model) -> dict[str, Any]:
+    """Arguments of `compile` that KerasHub adds: the sampler of a CausalLM."""
+    sampler = getattr(model, "sampler", None) if is_task(model) else None
+    return {} if sampler is None else {"sampler": sampler}

@@ -1,4 +1,4 @@
-"""Names of variables that are the same in every process."""
+"""Names of variables that are equal in every process."""
 
 import collections
 import re
@@ -7,31 +7,32 @@ from collections.abc import Collection, Iterable
 import keras
 
 from tfbig import _private_api
-from tfbig.programs.observing import attributes_of
+from tfbig.programs.tracing import layer_attributes
 
 _NUMBER = re.compile(r"_\d+$")
-# What Keras numbers besides layers, optimizers and metrics, and a FeatureSpace's layers.
+# Other objects that Keras numbers, and the layers of a FeatureSpace.
 _OTHERS = ("variable", "seed_generator", "float_normalized")
 
 
 class Renumbering:
     """Renames dense_7, dense_9 to dense, dense_1: the same names in every process and call.
 
-    Keras numbers automatic names through a process, so the second model built there has other
-    names than the first; a checkpoint must fit both. An optimizer's slot has its variable's whole
-    path in its name (adam/mlp_7_dense_9_kernel_momentum), so weights are renamed before slots.
+    Keras numbers automatic names per process, so the second model of a process has other names
+    than the first, and a checkpoint must match both. The name of a slot variable contains the
+    whole path of its weight (adam/mlp_7_dense_9_kernel_momentum), so weights are renamed first.
 
     Args:
-        automatic: as `automatic_names` returns them. A number after another name is the user's,
-            and stays. None: all numbers are counted, as in checkpoints of tfbig's format 1.
+        automatic: the result of `automatic_names`. Numbers after other names come from the user
+            and stay. None: all numbers are renumbered, as in checkpoints of format 1.
     """
 
     def __init__(self, automatic: Collection[str] | None):
         self._automatic = automatic
-        self._seen: dict[str, dict[str, int]] = {}
+        self._numbers: dict[str, dict[str, int]] = {}
         self._flat: dict[str, str] = {}
 
     def __call__(self, path: str) -> str:
+        """Returns the new path of a variable. Call it for all variables of a model in order."""
         *parents, last = path.split("/")
         ends = [i for i, letter in enumerate(last) if letter == "_"]
         owner = next((last[:i] for i in reversed(ends) if last[:i] in self._flat), "")
@@ -45,7 +46,7 @@ class Renumbering:
         for i, part in enumerate(path):
             base = part if part in (self._automatic or ()) else _NUMBER.sub("", part)
             if self._automatic is None or self._is_automatic(base, part, path[:i]):
-                numbers = self._seen.setdefault(f"{parent}/{base}", {})
+                numbers = self._numbers.setdefault(f"{parent}/{base}", {})
                 number = numbers.setdefault(part, len(numbers))
                 part = f"{base}_{number}" if number else base
             parts.append(part)
@@ -55,21 +56,21 @@ class Renumbering:
     def _is_automatic(self, base: str, part: str, parents: list[str]) -> bool:
         if base in self._automatic:
             return True
-        outer = (name for name in parents if part.endswith(f"_{name}"))  # f"pre_{self.name}"
+        outer = (name for name in parents if part.endswith(f"_{name}"))  # as f"pre_{self.name}"
         return any(_NUMBER.sub("", name) in self._automatic for name in outer)
 
 
 def automatic_names(model: keras.Model) -> set[str]:
     """The names that Keras may have given to parts of a model, without their numbers.
 
-    They are those of classes, as "batch_normalization". Bidirectional makes two of one.
+    They derive from class names, such as "batch_normalization". Bidirectional adds two names.
     """
     layers = _private_api.flatten_layers(model)
-    things = [*layers, *_private_api.all_metrics(model)]
-    things += [value for _, value in attributes_of(model)]
-    things += [getattr(value, "inner_optimizer", None) for value in things]
+    parts = [*layers, *_private_api.all_metrics(model)]
+    parts += [value for _, value in layer_attributes(model)]
+    parts += [getattr(value, "inner_optimizer", None) for value in parts]
     of_keras = (keras.Layer, keras.Metric, keras.Optimizer)
-    found = {_private_api.snake_case(type(t).__name__) for t in things if isinstance(t, of_keras)}
+    found = {_private_api.snake_case(type(p).__name__) for p in parts if isinstance(p, of_keras)}
     for layer in layers:
         if isinstance(layer, keras.layers.Bidirectional):
             inner = _private_api.snake_case(type(layer.forward_layer).__name__)
@@ -77,17 +78,17 @@ def automatic_names(model: keras.Model) -> set[str]:
     return {*found, *_OTHERS}
 
 
-def earlier_names(names: Iterable[str]) -> list[str]:
-    """The names that checkpoints of format 1 have, from those of `Program.named_variables`.
+def format_1_names(names: Iterable[str]) -> list[str]:
+    """Converts names of `Program.named_variables` to those in checkpoints of format 1.
 
-    All numbers were counted there. The names that Keras numbers are counted already, so that
-    counting them again changes nothing.
+    Format 1 renumbered all numbers. Automatic names are renumbered already, so renumbering them
+    again changes nothing.
     """
     renumber, found, counts = Renumbering(None), [], collections.Counter()
     earlier = ""
     for name in names:
         name, _, copy = name.partition("@")
-        if not copy:  # a replica's copy comes after the variable itself
+        if not copy:  # replica copies follow the variable itself
             group, _, path = name.partition("/")
             plain = f"{group}/{renumber(path.split('#')[0])}"
             twins = counts[plain]

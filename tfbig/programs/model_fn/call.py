@@ -1,19 +1,28 @@
-"""How a model_fn is called, and what it has to return."""
+"""Calls a model_fn, and checks and converts its result."""
 
+import functools
 import inspect
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from tfbig.errors import UserError
+from tfbig.programs import program
 from tfbig.programs.model_fn.spec import EstimatorSpec
-from tfbig.programs.program import Batch
+from tfbig.programs.program import Batch, Term
 
 _ARGUMENTS = ("features", "labels", "mode", "params", "config")
 
 
-def checked(spec: Any, mode: str) -> EstimatorSpec:
-    """What a model_fn returned, if it is the spec of its mode."""
+def check_result(spec: Any, mode: str) -> EstimatorSpec:
+    """Returns the result of a model_fn if it is an EstimatorSpec of the mode.
+
+    Raises:
+        UserError: it is something else, or a spec of another mode.
+    """
     if not isinstance(spec, EstimatorSpec):
         raise UserError(
             f"model_fn returned {type(spec).__name__} in mode {mode!r}; return "
@@ -28,7 +37,7 @@ def checked(spec: Any, mode: str) -> EstimatorSpec:
 
 
 def is_estimator_style(model_fn: Any) -> bool:
-    """Whether a callable is a model_fn(features, …) and not a builder of a Keras model."""
+    """Whether a callable is a model_fn(features, …), and not a function that builds a model."""
     return (
         callable(model_fn)
         and not isinstance(model_fn, keras.Model)
@@ -37,13 +46,14 @@ def is_estimator_style(model_fn: Any) -> bool:
 
 
 def check_arguments(model_fn: Any, params: Any = None) -> None:
-    """Refuses a model_fn that asks for what it cannot be given, or not for what was given.
+    """Refuses a model_fn with unknown required arguments, or without a needed one.
 
     Args:
-        params: what it is to be handed, if anything.
+        model_fn: estimator-style.
+        params: the value for its argument `params`. None: there is none.
 
     Raises:
-        UserError: it names the arguments.
+        UserError: the message names the arguments.
     """
     takes = inspect.signature(model_fn).parameters
     name = getattr(model_fn, "__name__", type(model_fn).__name__)
@@ -69,10 +79,10 @@ def check_arguments(model_fn: Any, params: Any = None) -> None:
 
 
 def call_model_fn(model_fn, batch: Batch, mode, params, config) -> EstimatorSpec:
-    """Calls a model_fn with those of labels, mode, params and config that it asks for.
+    """Calls a model_fn with those of labels, mode, params and config that it has arguments for.
 
     Raises:
-        UserError: it would not see all that input_fn gives, or asks for something else.
+        UserError: a part of input_fn's batches would be ignored, or an argument is unknown.
     """
     check_arguments(model_fn)
     given = {"labels": batch.labels, "mode": mode, "params": params, "config": config}
@@ -89,3 +99,68 @@ def call_model_fn(model_fn, batch: Batch, mode, params, config) -> EstimatorSpec
         )
     keywords = {k: v for k, v in given.items() if k in takes}
     return model_fn(features=batch.features, **keywords)
+
+
+def loss_term(loss: tf.Tensor, features: Any) -> Term:
+    """Converts the loss of an EstimatorSpec to a term of the loss of a batch.
+
+    Args:
+        loss: a scalar, which is treated as the mean over the batch, or one value per example:
+            of shape [], [1] or [n, …].
+        features: structure of tensors of shape [n, …].
+
+    Raises:
+        UserError: the loss has another number of rows than the features. If the shapes are known
+            only when the step runs, it raises tf.errors.InvalidArgumentError instead.
+    """
+    loss = tf.cast(loss, tf.float32)
+    if loss.shape.num_elements() == 1:
+        caveat = "the loss of model_fn's spec is one number for a batch"
+        return Term(program.SCALAR, tf.reshape(loss, []), caveat=caveat)
+    examples = tf.nest.flatten(features)[0]
+    message = (
+        f"Loss must be scalar, or have a value for each example of the batch, given: {loss}. "
+        "Pass its mean."
+    )
+    rows, expected = loss.shape[0], examples.shape[0]
+    if rows is not None and expected is not None:
+        if rows != expected:
+            raise UserError(message)
+    else:  # TensorFlow accepts any number of rows, and the mean would be wrong
+        same = tf.debugging.assert_equal(tf.shape(loss)[0], tf.shape(examples)[0], message)
+        with tf.control_dependencies([same]):
+            loss = tf.identity(loss)
+    per_row = tf.cast(tf.reduce_prod(tf.shape(loss)[1:]), tf.float32)
+    return Term(program.EXAMPLES, tf.reduce_sum(loss), per_row=per_row)
+
+
+class ModelFnRecorder:
+    """Calls a model_fn and records the specs that it returns.
+
+    A model_fn is called in each trace and on each replica. The tensors of a spec belong to its
+    trace, but the hooks and the scaffold of a run are those of the first spec.
+
+    Args:
+        model_fn: estimator-style. This object has the same signature.
+
+    Attributes:
+        first: the first spec of each mode.
+    """
+
+    def __init__(self, model_fn: Callable):
+        functools.update_wrapper(self, model_fn)
+        self._model_fn = model_fn
+        self._local = threading.local()  # replicas are traced in threads of their own
+        self.first: dict[str, Any] = {}
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        """Calls the model_fn and records its result."""
+        spec = self._model_fn(*arguments, **keywords)
+        self._local.spec = spec
+        self.first.setdefault(getattr(spec, "mode", ""), spec)
+        return spec
+
+    @property
+    def spec(self) -> Any:
+        """The result of the last call in this thread."""
+        return self._local.spec

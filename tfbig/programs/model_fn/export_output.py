@@ -1,40 +1,41 @@
-"""What a signature of an exported model returns."""
+"""The outputs of the signatures of an exported model."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
+from typing_extensions import override
 
 from tfbig.errors import UserError
 
 
 class ExportOutput:
-    """Base of what EstimatorSpec(export_outputs=…) may hold.
+    """Base class of the values of EstimatorSpec(export_outputs=…).
 
     Attributes:
-        method_name: what TensorFlow Serving calls a signature of this kind.
+        method_name: the name of this kind of signature in TensorFlow Serving.
     """
 
     method_name: str
 
     def outputs(self) -> dict[str, tf.Tensor]:
-        """The signature's outputs by name."""
+        """Returns the outputs of the signature, by name."""
         raise NotImplementedError
 
     def map_tensors(self, function: Callable[[tf.Tensor], tf.Tensor]) -> "ExportOutput":
-        """The same of other tensors."""
+        """Returns a copy in which a function has been applied to every tensor."""
         raise NotImplementedError
 
 
 class PredictOutput(ExportOutput):
-    """Any tensors.
+    """The output of a predict signature: any tensors.
 
     Example:
 
         export_outputs={"serving_default": PredictOutput({"probabilities": probabilities})}
 
     Args:
-        outputs: dict of tensors, or a tensor, which is named "output".
+        outputs: dict of tensors, or one tensor, which gets the name "output".
     """
 
     method_name = "tensorflow/serving/predict"
@@ -47,15 +48,17 @@ class PredictOutput(ExportOutput):
             _tensor(f"Prediction output {name!r}", tensor)
         self._outputs = outputs
 
+    @override
     def outputs(self) -> dict[str, tf.Tensor]:
         return dict(self._outputs)
 
+    @override
     def map_tensors(self, function: Callable[[tf.Tensor], tf.Tensor]) -> "PredictOutput":
         return PredictOutput({name: function(tensor) for name, tensor in self._outputs.items()})
 
 
 class ClassificationOutput(ExportOutput):
-    """Scores, or classes, or both.
+    """The output of a classify signature: scores, classes, or both.
 
     Args:
         scores: float tensor of shape [n, classes], or None.
@@ -73,16 +76,18 @@ class ClassificationOutput(ExportOutput):
             raise UserError(f"Classification classes must be a string Tensor; got {classes}.")
         self.scores, self.classes = scores, classes
 
+    @override
     def outputs(self) -> dict[str, tf.Tensor]:
         given = {"classes": self.classes, "scores": self.scores}
         return {name: tensor for name, tensor in given.items() if tensor is not None}
 
+    @override
     def map_tensors(self, function: Callable[[tf.Tensor], tf.Tensor]) -> "ClassificationOutput":
         return ClassificationOutput(**{k: function(v) for k, v in self.outputs().items()})
 
 
 class RegressionOutput(ExportOutput):
-    """A number for each example.
+    """The output of a regress signature: one number per example.
 
     Args:
         value: float tensor of shape [n] or [n, 1].
@@ -95,9 +100,11 @@ class RegressionOutput(ExportOutput):
             raise UserError(f"Regression output value must be a float32 Tensor; got {value}.")
         self.value = value
 
+    @override
     def outputs(self) -> dict[str, tf.Tensor]:
         return {"outputs": self.value}
 
+    @override
     def map_tensors(self, function: Callable[[tf.Tensor], tf.Tensor]) -> "RegressionOutput":
         return RegressionOutput(function(self.value))
 

@@ -1,10 +1,10 @@
-"""A traced model_fn's graph, divided into what is computed from a batch and what updates.
+"""Splits the graph of a traced model_fn at the gradients: into `compute` and `update`.
 
-TensorFlow 1 code builds one graph in which `train_op` follows from the gradients, and the
-gradients from the batch. Here gradients are added up over micro-batches and replicas first. So
-the graph is cut at the gradients: `compute` ends in them, and `update` begins with the sums in
-their place, and has all that the user's code does to gradients (clipping, schedules, the
-optimizer's rule). Only what is asked for runs, as in a tf.Session.
+TensorFlow 1 code builds one graph in which `train_op` depends on the gradients, and the gradients
+depend on the batch. Here gradients are first summed over micro-batches and replicas, so the graph
+is cut there. `compute` ends with the gradients. `update` begins with their sums, and contains what
+the user's code does to gradients (clipping, schedules, the optimizer's rule). As in a tf.Session,
+only operations that a fetched one depends on are run.
 """
 
 import collections
@@ -20,10 +20,10 @@ class Split(NamedTuple):
     """The two halves of a training graph.
 
     Attributes:
-        compute: names of the operations that must run on each part of a batch because train_op
-            depends on them (moving statistics); what is differentiated is not among them.
-        update: names of the operations whose running is the update.
-        cuts: the gradients' tensors that the update reads.
+        compute: names of the operations that run on each micro-batch because train_op depends on
+            them, such as updates of moving statistics. The forward pass is not among them.
+        update: names of the operations that make up the update.
+        cuts: names of the gradient tensors that the update reads.
     """
 
     compute: list[str]
@@ -35,8 +35,8 @@ class SplitGraph:
     """A graph as nodes and edges.
 
     Args:
-        graph: traced, not changed afterwards.
-        batch: names of the placeholders that a batch is fed to.
+        graph: traced, and not changed afterwards.
+        batch: names of the placeholders of a batch.
     """
 
     def __init__(self, graph: tf.Graph, batch: Iterable[str]):
@@ -56,30 +56,30 @@ class SplitGraph:
                 self._followers[control].append(name)
 
     def split(self, train_op: str, gradients: set[str]) -> Split:
-        """Cuts between a train_op and the batch.
+        """Splits the graph between the batch and a train_op.
 
         Args:
             train_op: name of an operation.
             gradients: names of all tensors at which the graph may be cut.
 
         Raises:
-            UserError: the update reads something else that is computed from the batch.
+            UserError: the update reads another tensor that is computed from the batch.
         """
         of_batch = self.computed_from(self._batch, gradients)
         of_gradients = self._following(gradients)
-        mixed = of_batch & self._following(gradients, waits=False)
+        mixed = of_batch & self._following(gradients, control=False)
         compute: dict[str, None] = {}
         update: dict[str, None] = {}
         cuts: set[str] = set()
-        seen: set[str] = set()
+        visited: set[str] = set()
         todo = [train_op]
         while todo:
             name = todo.pop()
-            if name in seen:
+            if name in visited:
                 continue
-            seen.add(name)
-            if name in of_batch:  # reached by order alone: it runs in the other half
-                if name in mixed and self._changes_something(name):
+            visited.add(name)
+            if name in of_batch:  # reached by control dependencies only, so it belongs to compute
+                if name in mixed and self._has_side_effect(name):
                     raise UserError(_reads_batch(self._first_of(name, of_batch), name, train_op))
                 compute[name] = None
                 todo += self._updates_before(name, of_batch, of_gradients)
@@ -96,15 +96,15 @@ class SplitGraph:
         return Split(list(compute), list(update), cuts)
 
     def _updates_before(self, name: str, of_batch: set, of_gradients: set) -> list[str]:
-        """The operations of the update that some operation of the other half waits for."""
-        found, seen, todo = [], set(), [name]
+        """The operations of the update that an operation of `compute` has to run after."""
+        found, visited, todo = [], set(), [name]
         while todo:
-            at = todo.pop()
-            if at in seen:
+            current = todo.pop()
+            if current in visited:
                 continue
-            seen.add(at)
-            todo += [_node(t) for t in self._inputs[at]]
-            for control in self._controls[at]:
+            visited.add(current)
+            todo += [_node(t) for t in self._inputs[current]]
+            for control in self._controls[current]:
                 if control in of_gradients:
                     found.append(control)
                 else:
@@ -112,7 +112,7 @@ class SplitGraph:
         return found
 
     def computed_from(self, sources: Iterable[str], stop: set[str] = frozenset()) -> set[str]:
-        """The operations whose inputs follow from some operations; not through `stop`'s tensors."""
+        """The operations that depend on the sources by data, but not through the stop tensors."""
         todo = list(sources)
         found = set(todo)
         while todo:
@@ -122,7 +122,7 @@ class SplitGraph:
                     todo.append(reader)
         return found
 
-    def _changes_something(self, name: str) -> bool:
+    def _has_side_effect(self, name: str) -> bool:
         reads = any(self._is_resource(tensor) for tensor in self._inputs[name])
         return reads and self.nodes[name].op not in _READ_ONLY
 
@@ -133,8 +133,8 @@ class SplitGraph:
     def _first_of(self, name: str, operations: set[str]) -> str:
         return next(t for t in self._inputs[name] if _node(t) in operations)
 
-    def _following(self, tensors: set[str], waits: bool = True) -> set[str]:
-        """The operations that read some tensors, or wait for one that does."""
+    def _following(self, tensors: set[str], control: bool = True) -> set[str]:
+        """The operations that depend on some tensors by data or, optionally, by control."""
         todo = [
             reader
             for tensor in tensors
@@ -144,21 +144,22 @@ class SplitGraph:
         found = set(todo)
         while todo:
             name = todo.pop()
-            waiting = self._followers[name] if waits else []
-            for follower in [*(r for _, r in self._readers[name]), *waiting]:
+            by_control = self._followers[name] if control else []
+            for follower in [*(r for _, r in self._readers[name]), *by_control]:
                 if follower not in found:
                     found.add(follower)
                     todo.append(follower)
         return found
 
     def needed(
-        self, roots: Iterable[str], *, without: set[str] = frozenset(), waits: bool = True
+        self, roots: Iterable[str], *, without: set[str] = frozenset(), control: bool = True
     ) -> set[str]:
-        """The operations that some operations need, themselves included.
+        """The operations that the roots depend on, including the roots.
 
         Args:
-            without: operations that are not waited for, though their results are used.
-            waits: False: nothing is waited for.
+            roots: names of operations.
+            without: operations whose control edges are ignored. Their outputs still count.
+            control: whether to follow control edges at all.
         """
         found, todo = set(), list(roots)
         while todo:
@@ -167,16 +168,16 @@ class SplitGraph:
                 continue
             found.add(name)
             todo += [_node(t) for t in self._inputs[name]]
-            todo += [c for c in self._controls[name] if waits and c not in without]
+            todo += [c for c in self._controls[name] if control and c not in without]
         return found
 
     def left_to_update(self, gradients: set[str], split: Split) -> set[str]:
-        """What computing a batch does not wait for: it follows gradients, or is done once."""
+        """The operations that run after a batch is computed, or once per update."""
         after = self._following(gradients) - self.computed_from(self._batch, gradients)
-        return after | {name for name in split.update if self._changes_something(name)}
+        return after | {name for name in split.update if self._has_side_effect(name)}
 
     def part(self, names: set[str]) -> tf.compat.v1.GraphDef:
-        """The definition of some operations, without the placement they were traced with."""
+        """The graph definition of some operations, without devices."""
         part = tf.compat.v1.GraphDef()
         part.versions.CopyFrom(self._definition.versions)
         part.library.CopyFrom(self._definition.library)
@@ -197,15 +198,15 @@ class SplitGraph:
         return name in names and self.nodes[name].op != "Placeholder"
 
     def tensors_read(self, names: set[str]) -> set[str]:
-        """The tensors that some operations read."""
+        """The names of the tensors that some operations read."""
         return {tensor for name in names for tensor in self._inputs[name]}
 
     def written(self, names: Iterable[str], resources: dict[str, str]) -> dict[str, list[str]]:
-        """By variable: the operations that may change it.
+        """The operations that may change each variable, by name of the variable.
 
         Args:
             names: of operations.
-            resources: from the tensor of a variable's resource to the variable's name.
+            resources: names of variables, by the name of their resource tensors.
         """
         found = collections.defaultdict(list)
         for name in names:
@@ -231,19 +232,19 @@ _READ_ONLY = {
 def run_part(
     definition: tf.compat.v1.GraphDef, given: dict[str, tf.Tensor], wanted: Sequence[str]
 ) -> list:
-    """Puts a part of a graph into the graph that is being traced.
+    """Imports a part of a graph into the graph that is being traced.
 
     Args:
-        definition: of `SplitGraph.part`.
-        given: what stands in the place of tensors that the part reads.
-        wanted: names of tensors and operations; a tensor that is given is returned as it is.
+        definition: the result of `SplitGraph.part`.
+        given: replacements of tensors that the part reads, by name.
+        wanted: names of tensors and operations. A given tensor is returned unchanged.
 
     Returns:
-        The new tensors and operations.
+        The imported tensors and operations, in the order of `wanted`.
     """
-    ask = [name for name in dict.fromkeys(wanted) if name not in given]
-    found = tf.graph_util.import_graph_def(definition, given, ask, name="model_fn")
-    by_name = {**dict(zip(ask, found, strict=True)), **given}
+    imported = [name for name in dict.fromkeys(wanted) if name not in given]
+    found = tf.graph_util.import_graph_def(definition, given, imported, name="model_fn")
+    by_name = {**dict(zip(imported, found, strict=True)), **given}
     return [by_name[name] for name in wanted]
 
 
@@ -260,6 +261,6 @@ def _reads_batch(tensor: str, reader: str, train_op: str) -> str:
         f"train_op {train_op!r} reads the tensor {tensor!r} (in {reader!r}), which is computed "
         "from the batch other than through the gradients of tf.compat.v1.train optimizers or "
         "tf.gradients. An update is made once from the gradients of the whole global batch, where "
-        "such a value of one part of it has no meaning; compute it from the gradients, the "
+        "such a value of one part of the batch has no meaning; compute it from the gradients, the "
         "variables or the global step."
     )

@@ -1,4 +1,4 @@
-"""What the loop needs of a traced model_fn: one class for each mode."""
+"""Runs a traced model_fn on a batch: one class for each mode."""
 
 import collections
 import dataclasses
@@ -10,29 +10,30 @@ import tensorflow as tf
 
 from tfbig.errors import UserError
 from tfbig.programs import program
-from tfbig.programs.metric_sums import is_sum
+from tfbig.programs.metric_aggregation import is_sum
 from tfbig.programs.model_fn.trace import Gradient, ModelFnTrace
 from tfbig.programs.model_fn.variable_store import VariableStore
 from tfbig.programs.program import Term
 
-# The operations that read a learning rate, and the name of that input.
+# The names of the learning rate among the inputs of optimizer operations.
 _RATES = ("lr", "alpha")
 
 
 class TrainingGraph:
-    """A trace in TRAIN mode, cut at the gradients.
+    """A trace in TRAIN mode, split at the gradients.
 
     Args:
         trace: its spec has a train_op.
-        store: of the variables.
+        store: has the variables.
 
     Attributes:
-        trained: names of the variables that the update takes gradients of.
-        state: names of those that computing a batch changes, such as moving statistics.
-        updated: names of those that the update changes or that count updates.
+        trained: names of the variables whose gradients the update reads.
+        state: names of the variables that `compute` changes, such as moving statistics.
+        updated: names of the variables that `update` changes, and of the global step.
+        update_types: the number of operations of each type in the update.
 
     Raises:
-        UserError: train_op does not come from gradients, or cannot be cut from the batch.
+        UserError: train_op does not depend on gradients, or the graph cannot be split there.
     """
 
     def __init__(self, trace: ModelFnTrace, store: VariableStore):
@@ -40,25 +41,28 @@ class TrainingGraph:
         train_op = _operation(trace.spec.train_op)
         if train_op.name not in graph.nodes or graph.nodes[train_op.name].op != train_op.type:
             raise UserError(
-                "EstimatorSpec(train_op=…) was not made in this call of model_fn; make the "
-                "optimizer and its train_op inside of it."
+                "EstimatorSpec(train_op=…) was not created in this call of model_fn; create the "
+                "optimizer and its train_op inside model_fn."
             )
         tensors = {name for gradient in trace.gradients for name in gradient.tensors}
         split = graph.split(train_op.name, tensors)
         self._gradients = _by_variable(trace.gradients, split.cuts)
         if not self._gradients:
             raise UserError(
-                "EstimatorSpec(train_op=…) uses no gradient; make it with the minimize or "
+                "EstimatorSpec(train_op=…) uses no gradient; create it with the minimize or "
                 "apply_gradients of a tf.compat.v1.train optimizer, or pass "
                 "optimizer=<a Keras optimizer>."
             )
         after = graph.left_to_update(tensors, split)
         self.trained = [n for n in dict.fromkeys(trace.names) if n in self._gradients]
         self._loss = trace.spec.loss.name
-        self._once = trace.once
+        self._regularization = trace.regularization
         self._dense = [n for k in self.trained for n in self._gradients[k].tensors]
-        if self._once is not None:
-            self._dense += [t.name for t in (self._once.loss, *self._once.gradients.values())]
+        if self._regularization is not None:
+            self._dense += [
+                t.name
+                for t in (self._regularization.loss, *self._regularization.gradients.values())
+            ]
         writes = {
             name
             for key, names in graph.written(set(graph.nodes) - after, trace.resources).items()
@@ -76,7 +80,7 @@ class TrainingGraph:
         if weights:
             raise UserError(
                 f"model_fn assigns to the weight {weights[0]!r} while it computes a batch; assign "
-                "after the update (in train_op), or make it with trainable=False."
+                "after the update (in train_op), or create it with trainable=False."
             )
         also = graph.written(updating, trace.resources)
         twice = [n for n in self.state if n in also]
@@ -94,11 +98,11 @@ class TrainingGraph:
         self._rate = self._learning_rate(updating)
 
     def compute(self, flat: list[tf.Tensor], variables: list) -> list[Term]:
-        """The loss of a part of a batch, whose gradients are those that model_fn took.
+        """Computes the loss terms of a micro-batch, with the gradients that model_fn computes.
 
         Args:
-            flat: the batch's tensors.
-            variables: those of `trained`.
+            flat: the tensors of the batch.
+            variables: those named in `trained`.
         """
         wanted = [self._loss, *self._dense, *self._compute]
         found = dict(zip(wanted, self._trace.run(self._compute_part, flat, wanted), strict=True))
@@ -108,28 +112,28 @@ class TrainingGraph:
             _densified(self._gradients[key], found, value)
             for key, value in zip(self.trained, values, strict=True)
         ]
-        if self._once is None:
+        if self._regularization is None:
             return [Term(program.SCALAR, _with_gradients(loss, gradients, values))]
-        once = tf.cast(found[self._once.loss.name], tf.float32)
-        of_once = [self._once.gradients.get(key) for key in self.trained]
-        of_once = [g if g is None else found[g.name] for g in of_once]
-        rest = [g if o is None else g - o for g, o in zip(gradients, of_once, strict=True)]
+        penalty = tf.cast(found[self._regularization.loss.name], tf.float32)
+        of_penalty = [self._regularization.gradients.get(key) for key in self.trained]
+        of_penalty = [g if g is None else found[g.name] for g in of_penalty]
+        rest = [g if p is None else g - p for g, p in zip(gradients, of_penalty, strict=True)]
         return [
-            Term(program.SCALAR, _with_gradients(loss - once, rest, values)),
-            Term(program.ONCE, _with_gradients(once, of_once, values)),
+            Term(program.SCALAR, _with_gradients(loss - penalty, rest, values)),
+            Term(program.ONCE, _with_gradients(penalty, of_penalty, values)),
         ]
 
     def update(self, gradients: list[tf.Tensor | None]) -> None:
-        """Does what train_op does, from the gradients of the whole global batch."""
+        """Runs train_op with the gradients of the whole global batch."""
         given = {}
         for key, value in zip(self.trained, gradients, strict=True):
-            gradient = self._gradients[key]
-            for taken in [g for g in self._trace.gradients if g.key == key]:
-                given |= _in_the_place_of(taken, value, gradient)
+            used = self._gradients[key]
+            for gradient in [g for g in self._trace.gradients if g.key == key]:
+                given |= _replacements(gradient, value, used)
         self._trace.run(self._update_part, [], [], given)
 
     def learning_rate(self) -> float | None:
-        """The rate of the first optimizer as it is now, or None: it is not known."""
+        """Returns the current learning rate of the first optimizer, or None if it is unknown."""
         return None if self._rate is None else float(self._rate()[0].numpy())
 
     def _learning_rate(self, updating: set[str]) -> Callable | None:
@@ -144,16 +148,17 @@ class TrainingGraph:
         return None
 
 
-_ADDS = ("AssignAddVariableOp", "AssignSubVariableOp", "ResourceScatterAdd")
+_ADDITIONS = ("AssignAddVariableOp", "AssignSubVariableOp", "ResourceScatterAdd")
 
 
 class EvaluationGraph:
     """A trace in EVAL mode.
 
     Attributes:
-        metrics: names of the variables that the metrics are kept in.
-        sums: for each of them whether it is a sum over examples: of a metric of Keras's own, or
-            changed by additions alone, as by the functions of tf.compat.v1.metrics.
+        metrics: names of the variables of the metrics.
+        sums: for each of these variables, whether it is a sum over examples. It is one if it
+            belongs to a metric of Keras or if it is changed by additions only, as in
+            tf.compat.v1.metrics.
     """
 
     def __init__(self, trace: ModelFnTrace, store: VariableStore):
@@ -176,9 +181,9 @@ class EvaluationGraph:
                         "function, or a Keras metric."
                     )
             updates += [_operation(u).name for u in tf.nest.flatten(update)]
-        kept = {store.name_of(v) for m in self._keras.values() for v in m.variables}
+        of_keras = {store.name_of(v) for m in self._keras.values() for v in m.variables}
         written = graph.written(graph.nodes, trace.resources)
-        updates += [n for key in kept if key in written for n in written[key]]
+        updates += [n for key in of_keras if key in written for n in written[key]]
         self._updates = sorted(set(updates))
         computed = graph.needed({_op(self._loss), *self._updates})
         self._part = graph.part(computed)
@@ -186,23 +191,26 @@ class EvaluationGraph:
         self.metrics = [
             n
             for n in dict.fromkeys(trace.names)
-            if n in changed and (store.is_local(n) or n in kept)
+            if n in changed and (store.is_local(n) or n in of_keras)
         ]
         sums = {store.name_of(v) for m in self._keras.values() if is_sum(m) for v in m.variables}
         self.sums = [
             n in sums
-            or (n not in kept and all(graph.nodes[op].op.startswith(_ADDS) for op in changed[n]))
+            or (
+                n not in of_keras
+                and all(graph.nodes[op].op.startswith(_ADDITIONS) for op in changed[n])
+            )
             for n in self.metrics
         ]
         names = [t.name for t in tf.nest.flatten(self._values)]
         self._read = trace.read_outside(names) if names else list
 
     def compute(self, flat: list[tf.Tensor]) -> tf.Tensor:
-        """The loss of a part of a batch; the metrics' variables are updated."""
+        """Computes the loss of a micro-batch, and updates the variables of the metrics."""
         return self._trace.run(self._part, flat, [self._loss, *self._updates])[0]
 
     def results(self) -> dict[str, Any]:
-        """The metrics' values from their variables as they are now."""
+        """Computes the values of the metrics from the current values of their variables."""
         values = tf.nest.pack_sequence_as(self._values, self._read())
         results: dict[str, Any] = {}
         for name in self._trace.spec.eval_metric_ops or {}:
@@ -224,7 +232,7 @@ class PredictionGraph:
         self._part = trace.graph.part(trace.graph.needed(map(_op, self._names)))
 
     def spec(self, flat: list[tf.Tensor]) -> Any:
-        """The EstimatorSpec of a batch, in the graph that is being traced."""
+        """Computes the EstimatorSpec of a batch in the graph that is being traced."""
         found = dict(zip(self._names, self._trace.run(self._part, flat, self._names), strict=True))
         spec = self._trace.spec
         new = lambda tensor: found[tensor.name]  # noqa: E731
@@ -237,7 +245,7 @@ class PredictionGraph:
 
 
 def _with_gradients(loss: tf.Tensor, gradients: list, values: list[tf.Tensor]) -> tf.Tensor:
-    """A loss whose gradients with respect to some values are given; None: there is none."""
+    """A loss with prescribed gradients with respect to some values. None: no gradient."""
     pairs = [(v, g) for v, g in zip(values, gradients, strict=True) if g is not None]
 
     @tf.custom_gradient
@@ -274,22 +282,22 @@ def _densified(gradient: Gradient, tensors: dict, variable: tf.Tensor) -> tf.Ten
     return tf.math.unsorted_segment_sum(values, indices[0], tf.shape(variable)[0])
 
 
-def _in_the_place_of(taken: Gradient, total: tf.Tensor, used: Gradient) -> dict[str, tf.Tensor]:
-    """What stands for a gradient's tensors in the update.
+def _replacements(gradient: Gradient, total: tf.Tensor, used: Gradient) -> dict[str, tf.Tensor]:
+    """The tensors that replace those of a gradient in the update, by name.
 
-    Where TensorFlow takes a gradient as slices of rows, an update leaves the other rows alone
-    (momentum, Ftrl), so rows whose gradient is exactly 0 are left out here.
+    For tf.IndexedSlices an update does not change the other rows (momentum, Ftrl), so rows whose
+    gradient is exactly 0 are left out.
     """
-    if taken.of != used.of:
+    if gradient.of != used.of:
         return {}
-    if len(taken.tensors) == 1:
-        return {taken.tensors[0]: total}
+    if len(gradient.tensors) == 1:
+        return {gradient.tensors[0]: total}
     rows = tf.reduce_any(tf.reshape(total != 0, [tf.shape(total)[0], -1]), axis=1)
-    indices = tf.where(rows)[:, 0]
-    values, places = taken.value.values, taken.value.indices
+    rows = tf.where(rows)[:, 0]
+    values, indices = gradient.value.values, gradient.value.indices
     return {
-        values.name: tf.gather(total, indices),
-        places.name: tf.cast(indices, places.dtype),
+        values.name: tf.gather(total, rows),
+        indices.name: tf.cast(rows, indices.dtype),
     }
 
 

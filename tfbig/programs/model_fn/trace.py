@@ -1,4 +1,4 @@
-"""One trace of a model_fn in a graph of its own, and what can be put to work of it."""
+"""One trace of a model_fn in a separate graph, parts of which run in other graphs."""
 
 import contextlib
 import warnings
@@ -11,10 +11,12 @@ import tensorflow as tf
 from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.layers.place import Place, here, placed
-from tfbig.programs.apart import run_apart
 from tfbig.programs.model_fn.graph_split import SplitGraph, run_part
-from tfbig.programs.model_fn.variable_store import VariableStore
+from tfbig.programs.model_fn.spec import ModeKeys, keras_metrics
+from tfbig.programs.model_fn.variable_store import STEP, VariableStore
+from tfbig.programs.tracing import run_in_new_thread
 
+_NAMES = {ModeKeys.TRAIN: "TRAIN", ModeKeys.EVAL: "EVAL", ModeKeys.PREDICT: "PREDICT"}
 _PLACE = [  # what a layer is told of its inputs' place
     tf.TensorSpec([], tf.int64, name="place_step"),
     tf.TensorSpec([], tf.int32, name="place_first"),
@@ -23,11 +25,11 @@ _PLACE = [  # what a layer is told of its inputs' place
 
 
 class Gradient(NamedTuple):
-    """A gradient that model_fn has taken.
+    """A gradient that model_fn has computed.
 
     Attributes:
-        of: what was differentiated.
-        key: of the variable.
+        of: the tensors that were differentiated.
+        key: the name of the variable.
         value: tensor or tf.IndexedSlices.
     """
 
@@ -37,26 +39,26 @@ class Gradient(NamedTuple):
 
     @property
     def tensors(self) -> list[str]:
-        """Names of the tensors that hold it."""
+        """The names of the tensors that the gradient consists of."""
         if isinstance(self.value, tf.IndexedSlices):
             return [self.value.values.name, self.value.indices.name]
         return [self.value.name]
 
 
-class Once(NamedTuple):
-    """A part of the loss that is no sum over examples.
+class Regularization(NamedTuple):
+    """The part of the loss that depends on variables only.
 
     Attributes:
         loss: scalar.
-        gradients: by variable.
+        gradients: by name of the variable.
     """
 
     loss: tf.Tensor
     gradients: dict[str, tf.Tensor]
 
 
-class Initial(NamedTuple):
-    """A value that tf.compat.v1.train.init_from_checkpoint gives a variable."""
+class CheckpointInitializer(NamedTuple):
+    """An initial value of a variable, from tf.compat.v1.train.init_from_checkpoint."""
 
     key: str
     checkpoint: str
@@ -64,25 +66,25 @@ class Initial(NamedTuple):
 
 
 class ModelFnTrace:
-    """What a model_fn computes, traced without strategy, session or batch.
+    """The computation of a model_fn, traced without a strategy, a session or a batch.
 
     Args:
         call: from (features, labels, …) as tensors to the EstimatorSpec.
         specs: of the flat tensors that `call` takes.
-        store: of the variables.
+        store: has the variables.
         mode: a ModeKeys value.
         precision: the Keras dtype policy.
-        apart: find the part of a training loss that is counted once for an update.
+        find_regularization: whether to find the part of the loss that depends on variables only.
 
     Attributes:
-        spec: what model_fn returned; its tensors are those of `graph`.
-        graph: as nodes and edges.
-        names: of the variables that were asked for, in their order.
-        gradients: all that were taken with respect to variables.
-        initials: what init_from_checkpoint was asked for.
-        tables: lookup tables that were made, filled.
-        once: what of the loss is no sum over examples, if it was to be found and there is any.
-        synchronized: a layer asks for statistics over all replicas.
+        spec: the result of model_fn, with tensors of `graph`.
+        graph: the traced graph as nodes and edges.
+        names: of the variables that model_fn requested, in this order.
+        gradients: all gradients with respect to variables.
+        initials: the requests of init_from_checkpoint.
+        tables: the lookup tables that model_fn created, filled.
+        regularization: the part of the loss that depends on variables only, or None.
+        synchronized: whether a layer requests statistics over all replicas.
         summaries: names of the tensors of tf.compat.v1.summary operations.
     """
 
@@ -93,19 +95,21 @@ class ModelFnTrace:
         store: VariableStore,
         mode: str,
         precision: str,
-        apart: bool = False,
+        find_regularization: bool = False,
     ):
-        self._store = store
+        self._store, self._mode = store, mode
         self.spec: Any = None
         self.gradients: list[Gradient] = []
-        self.initials: list[Initial] = []
+        self.initials: list[CheckpointInitializer] = []
         self.tables: list = []
-        self.once: Once | None = None
+        self.regularization: Regularization | None = None
         self.summaries: list[str] = []
         self.synchronized = False
         self.names: list[str] = []
         specs = [tf.TensorSpec(s.shape, s.dtype, name=f"batch_{i}") for i, s in enumerate(specs)]
-        self._function = run_apart(lambda: self._trace(call, specs, mode, precision, apart))
+        self._function = run_in_new_thread(
+            lambda: self._trace(call, specs, mode, precision, find_regularization)
+        )
         function = self._function
         fed = len(specs) + len(_PLACE)
         self._batch = [t.name for t in function.inputs[: len(specs)]]
@@ -118,7 +122,7 @@ class ModelFnTrace:
         self.graph = SplitGraph(function.graph, (_op(n) for n in self._batch))
         self._check_variables(function.graph)
 
-    def _trace(self, call, specs, mode, precision, apart):
+    def _trace(self, call, specs, mode, precision, find_regularization):
         keras.config.set_dtype_policy(precision)
 
         def body(*flat):
@@ -128,8 +132,8 @@ class ModelFnTrace:
             batch, place = flat[: len(specs)], Place(*flat[len(specs) :])
             with placed(*place), self._observed(graph):
                 self.spec = call(list(batch))
-            if apart and self.spec.train_op is not None:
-                self.once = self._counted_once(self.spec.loss, batch)
+            if find_regularization and self.spec.train_op is not None:
+                self.regularization = self._find_regularization(self.spec.loss, batch)
             summaries = tf.compat.v1.get_collection(tf.compat.v1.GraphKeys.SUMMARIES)
             self.summaries = list(dict.fromkeys(tensor.name for tensor in summaries))
 
@@ -141,7 +145,7 @@ class ModelFnTrace:
     def _observed(self, graph: tf.Graph) -> Iterator[None]:
         def gradients(ys, xs, found):
             if tf.compat.v1.get_default_graph() is not graph:
-                return  # inside of a loop or a condition: part of a gradient
+                return  # a gradient inside a loop or a condition is part of another one
             for x, value in zip(xs, found, strict=True):
                 key = self._store.name_of(x) if isinstance(x, tf.Variable) else None
                 if key is not None and value is not None:
@@ -153,7 +157,9 @@ class ModelFnTrace:
                     f"init_from_checkpoint was given a part of the variable {variable.name!r}; "
                     "leave the partitioner out."
                 )
-            self.initials.append(Initial(self._store.name_of(variable), checkpoint, tensor))
+            self.initials.append(
+                CheckpointInitializer(self._store.name_of(variable), checkpoint, tensor)
+            )
 
         def synchronization():
             self.synchronized = True
@@ -168,59 +174,108 @@ class ModelFnTrace:
             warnings.filterwarnings("ignore", message=".*TF1 summary ops")
             yield
 
-    def _counted_once(self, loss: tf.Tensor, batch: tuple) -> Once | None:
-        """The summands of a loss that are computed from variables alone: regularization."""
+    def _find_regularization(self, loss: tf.Tensor, batch: tuple) -> Regularization | None:
+        """Sums the summands of a loss that depend on variables only: its regularization."""
         of_batch = _Dependence(batch)
-        once, todo = [], [loss]
+        penalties, todo = [], [loss]
         while todo:
             operation = todo.pop().op
             if operation.type in ("Identity", "Reshape"):
                 todo.append(operation.inputs[0])
             elif operation.type in ("Add", "AddV2", "AddN"):
                 for summand in operation.inputs:
-                    (todo if of_batch(summand) else once).append(summand)
-        if not once:
+                    (todo if of_batch(summand) else penalties).append(summand)
+        if not penalties:
             return None
-        total = tf.add_n([tf.reshape(tensor, []) for tensor in once])
+        total = tf.add_n([tf.reshape(tensor, []) for tensor in penalties])
         keys = list(dict.fromkeys(gradient.key for gradient in self.gradients))
         found = tf.gradients(total, [self._store.copy_of(key) for key in keys])
         pairs = zip(keys, found, strict=True)
-        return Once(total, {k: tf.convert_to_tensor(g) for k, g in pairs if g is not None})
+        return Regularization(
+            total, {k: tf.convert_to_tensor(g) for k, g in pairs if g is not None}
+        )
 
     def _check_variables(self, graph) -> None:
-        """Refuses weights that were made outside of model_fn, which nothing would train or save."""
+        """Refuses weights from outside model_fn, which would be neither trained nor saved."""
         known = {id(self._store.copy_of(name)) for name in self._store.variables}
         for variable in graph.variables:
             if variable.trainable and id(variable) not in known:
                 raise UserError(
-                    f"model_fn uses the weights {variable.name!r}, which were made outside of it "
-                    "and would be neither trained nor saved; make the layer inside model_fn, or "
+                    f"model_fn uses the weights {variable.name!r}, which were created outside it "
+                    "and would be neither trained nor saved; create the layer inside model_fn, or "
                     "set its trainable to False."
                 )
 
     @property
     def metric_keys(self) -> set[str]:
-        """Names of the variables of the Keras metrics in the spec."""
-        metrics = (self.spec.eval_metric_ops or {}).values()
-        kept = [m for m in metrics if isinstance(m, keras.metrics.Metric)]
-        return {self._store.name_of(v) for m in kept for v in m.variables}
+        """The names of the variables of the Keras metrics in the spec."""
+        metrics = keras_metrics(self.spec)
+        return {self._store.name_of(v) for m in metrics for v in m.variables}
 
     @property
     def tf_graph(self) -> tf.Graph:
+        """The traced graph, to which the tensors of `spec` belong."""
         return self._function.graph
 
+    @property
+    def uses_only_keras(self) -> bool:
+        """Whether all variables and metrics belong to Keras, so a step can call model_fn itself."""
+        metrics = (self.spec.eval_metric_ops or {}).values()
+        return all(isinstance(m, keras.metrics.Metric) for m in metrics) and all(
+            self._store.is_of_keras(n) or n == STEP for n in self.names
+        )
+
+    def check_no_new_variables(self, known: set[str]) -> None:
+        """Refuses variables that this mode created and that TRAIN mode does not have.
+
+        Args:
+            known: names of the variables of TRAIN mode.
+
+        Raises:
+            UserError: the message names the variables.
+        """
+        known = known | self.metric_keys | {STEP}
+        new = [n for n in dict.fromkeys(self.names) if n not in known]
+        new = [n for n in new if not self._store.is_local(n)]
+        if new:
+            raise UserError(
+                f"model_fn created variables in {_NAMES[self._mode]} mode that TRAIN mode does not "
+                f"have: {', '.join(sorted(new))}; build the same layers in every mode, and give a "
+                "layer whose automatic name differs between modes a name."
+            )
+
+    def fetch(self, flat: list[tf.Tensor], names: list[str]) -> dict[str, tf.Tensor]:
+        """Computes tensors on a batch in the current replica, by name.
+
+        Variables that the computation changes are restored, except local variables of metrics.
+
+        Args:
+            flat: the tensors of the batch.
+            names: of tensors of the graph.
+        """
+        needed = self.graph.needed(_op(name) for name in names)
+        changed = self.graph.written(needed, self.resources)
+        restored = [self._store.variables[n] for n in changed if not self._store.is_local(n)]
+        before = [tf.convert_to_tensor(variable) for variable in restored]
+        found = self.run(self.graph.part(needed), flat, names)
+        found = [tf.identity(tensor) for tensor in found]
+        for variable, value in zip(restored, before, strict=True):
+            variable.assign(value)
+        return dict(zip(names, found, strict=True))
+
     def twins(self, flat: list[tf.Tensor], tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """What tensors of the graph are for a batch, without anything that is only waited for."""
+        """Computes tensors of the graph for a batch, ignoring control dependencies."""
         names = [tensor.name for tensor in tensors]
-        part = self.graph.part(self.graph.needed(map(_op, names), waits=False))
+        part = self.graph.part(self.graph.needed(map(_op, names), control=False))
         return self.run(part, flat, names)
 
     def operation(self, name: str) -> tf.Operation:
-        """One of the graph's operations."""
+        """Returns an operation of the traced graph by name."""
         return self._function.graph.get_operation_by_name(name)
 
     @property
     def op_types(self) -> set[str]:
+        """The types of all operations in the graph."""
         return {node.op for node in self.graph.nodes.values()}
 
     def used(self, key: str) -> bool:
@@ -228,13 +283,13 @@ class ModelFnTrace:
         return key in self.resources.values()
 
     def run(self, part, flat: list[tf.Tensor], wanted: Sequence[str], given=None) -> list:
-        """Puts a part of the graph into the one that is being traced, in the present replica.
+        """Imports a part of the graph into the graph that is being traced, in this replica.
 
         Args:
-            part: of `graph.part`.
-            flat: the batch's tensors; [] if the part needs none.
+            part: the result of `graph.part`.
+            flat: the tensors of the batch. [] if the part needs none.
             wanted: names of the tensors and operations to return.
-            given: more tensors by name.
+            given: replacements of other tensors, by name.
         """
         place = here() or Place(*(tf.zeros([], s.dtype) for s in _PLACE))
         rows = tf.constant(0) if place.rows is None else place.rows
@@ -245,18 +300,23 @@ class ModelFnTrace:
         return self._put(part, feeds, wanted, self._store.variables.get)
 
     def read_outside(self, names: Sequence[str]) -> Callable[[], list]:
-        """A function that computes tensors that need no batch from the variables as they are."""
-        part = self.graph.part(self.graph.needed({_op(n) for n in names}, waits=False))
+        """Returns a function that computes tensors from the current values of the variables.
+
+        Args:
+            names: of tensors that do not depend on the batch.
+        """
+        part = self.graph.part(self.graph.needed({_op(n) for n in names}, control=False))
 
         @tf.function(autograph=False)
         def read():
             return self._put(part, {}, names, self._store.copy_of)
 
-        made: list = []  # a concrete function: TensorFlow would warn of one trace after the other
+        # One concrete function, because TensorFlow warns about repeated tracing.
+        traced: list = []
 
         def call() -> list:
-            made[:] = made or [read.get_concrete_function()]
-            return made[0]()
+            traced[:] = traced or [read.get_concrete_function()]
+            return traced[0]()
 
         return call
 
@@ -272,12 +332,12 @@ class ModelFnTrace:
 
     @property
     def of_batch(self) -> set[str]:
-        """The operations that are computed from the batch."""
+        """The names of the operations that depend on the batch."""
         return self.graph.computed_from(_op(n) for n in self._batch)
 
 
 class _Dependence:
-    """Whether tensors are computed from some others."""
+    """Whether tensors depend on the source tensors. Results are cached."""
 
     def __init__(self, sources: tuple):
         self._known = {tensor.name: True for tensor in sources}
@@ -285,14 +345,14 @@ class _Dependence:
     def __call__(self, tensor: tf.Tensor) -> bool:
         todo = [tensor]
         while todo:
-            at = todo[-1]
-            inputs = at.op.inputs
-            left = [t for t in inputs if t.name not in self._known]
-            if at.name in self._known or not left:
-                self._known.setdefault(at.name, any(self._known[t.name] for t in inputs))
+            current = todo[-1]
+            inputs = current.op.inputs
+            unknown = [t for t in inputs if t.name not in self._known]
+            if current.name in self._known or not unknown:
+                self._known.setdefault(current.name, any(self._known[t.name] for t in inputs))
                 todo.pop()
             else:
-                todo += left
+                todo += unknown
         return self._known[tensor.name]
 
 

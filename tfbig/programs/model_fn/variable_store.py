@@ -1,4 +1,4 @@
-"""Variables by name: what makes the layers of a re-run model_fn find their weights again."""
+"""Variables by name: the layers of a repeatedly called model_fn find their weights here."""
 
 import contextlib
 import re
@@ -12,10 +12,10 @@ import tensorflow as tf
 from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.layers.rows import for_servers, number_of_servers
-from tfbig.programs.apart import run_apart
+from tfbig.programs.tracing import run_in_new_thread
 
 STEP = "global_step"  # every graph has it
-_LOCAL = "@"  # begins the names of what belongs to one mode and is never saved: metrics' state
+_LOCAL = "@"  # prefix of variables that belong to one mode and are never saved, as of metrics
 _KEYWORDS = {
     "initial_value",
     "trainable",
@@ -33,20 +33,20 @@ _KEYWORDS = {
 class VariableStore:
     """Maps names to variables across traces, modes and replicas.
 
-    A model_fn makes its layers anew in every trace. Inside `scope()`, whatever asks for a
-    variable (Keras layers, optimizers, metrics, seed generators) is given the one that was made
-    under the same name before; a new one is made at once and outside the trace.
+    A model_fn creates new layers in every trace. Inside `scope()`, an object that creates a
+    variable (a Keras layer, an optimizer, a metric, a seed generator) receives the existing
+    variable of that name. If there is none, it is created immediately, outside the trace.
 
     Example:
 
         store = VariableStore(strategy_scope)
         with store.scope():
-            logits = keras.layers.Dense(10)(features)   # makes dense/kernel, dense/bias
+            logits = keras.layers.Dense(10)(features)   # creates dense/kernel, dense/bias
         with store.scope():
             logits = keras.layers.Dense(10)(features)   # finds them
 
     Args:
-        strategy_scope: returns the placement's scope, entered where variables are made.
+        strategy_scope: returns the scope of the placement, in which variables are created.
     """
 
     def __init__(self, strategy_scope: Callable[[], contextlib.AbstractContextManager]):
@@ -63,7 +63,11 @@ class VariableStore:
 
     @contextlib.contextmanager
     def scope(self) -> Iterator[list[str]]:
-        """One run of a model_fn, on one replica; yields the names in use, in their order."""
+        """Enter it for one call of a model_fn on one replica.
+
+        Yields:
+            The names of the variables in use, in the order of their requests.
+        """
         self._begin(mode=None)
         self._local.base = tf.get_current_name_scope()
         graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
@@ -80,10 +84,10 @@ class VariableStore:
 
     @contextlib.contextmanager
     def graph_scope(self, mode: str) -> Iterator[list[str]]:
-        """One run of a model_fn in a graph of its own: it sees one replica's copy of a variable.
+        """Enter it for one call of a model_fn in a separate graph, outside that graph.
 
-        Entered outside the graph. Variables are put into the collections of the graph that is
-        set by `collect_in`, as TensorFlow 1 did.
+        The model_fn sees one replica's copy of each variable. As in TensorFlow 1, variables are
+        added to the collections of the graph that `collect_in` sets.
         """
         self._begin(mode)
         with (
@@ -94,7 +98,7 @@ class VariableStore:
             yield self._local.used
 
     def collect_in(self, graph: tf.Graph) -> None:
-        """Sets the graph of the present `graph_scope`."""
+        """Sets the graph of the current `graph_scope`, whose collections get the variables."""
         self._local.graph = graph
 
     def _begin(self, mode: str | None) -> None:
@@ -103,24 +107,24 @@ class VariableStore:
 
     @contextlib.contextmanager
     def continued(self) -> Iterator[list[str]]:
-        """More of the same run: names are counted on, not anew."""
+        """Continues the last scope of this thread, with its automatic numbers of names."""
         with tf.variable_creator_scope(self._create):
             yield self._local.used
 
     def _create(self, next_creator, **kwargs):
-        del next_creator  # variables are made outside the trace
+        del next_creator  # variables are created outside the trace
         key = self._key(kwargs)
         if re.search(r"/part_\d+$", key):
             raise UserError(
-                f"the variable {key.rpartition('/')[0]!r} has a partitioner; leave it out: where "
-                "parameters live is the placement's, see strategy= and RunConfig."
+                f"the variable {key.rpartition('/')[0]!r} has a partitioner; leave it out: "
+                "strategy= and RunConfig determine the devices of parameters."
             )
         variable = self.variables.get(key)
         if variable is None:
             if self.closed and not key.startswith(_LOCAL) and key != STEP:
                 raise UserError(
-                    f"model_fn made the variable {key!r} that it had not made in training; build "
-                    "the same layers in the same order in every mode."
+                    f"model_fn created the variable {key!r}, which it did not create in training; "
+                    "build the same layers in the same order in every mode."
                 )
             variable = self._make(key, kwargs)
         self._check(key, variable, kwargs)
@@ -130,11 +134,11 @@ class VariableStore:
         return variable if self._local.mode is None else self.copy_of(key)
 
     def _key(self, kwargs: dict) -> str:
-        """The name of a variable, which no other one of this run has."""
+        """The name of a variable, unique within the current scope."""
         name = (kwargs.get("name") or "Variable").rstrip("/")
         path, mark = _private_api.current_keras_path(), "__"
         if not path:
-            mark = "_"  # as TensorFlow 1 does it
+            mark = "_"  # as in TensorFlow 1
             path = tf.get_current_name_scope().removeprefix(self._local.base).strip("/")
             path = re.sub(r"(^|/)replica_\d+(?=/|$)", "", path).strip("/")
         key = f"{path}/{name}" if path else name
@@ -159,11 +163,12 @@ class VariableStore:
             self._local.graph.add_to_collection(collection, variable)
 
     def _make(self, key: str, kwargs: dict) -> tf.Variable:
-        """Makes a variable in a thread of its own: no graph, no replica, no open scope."""
-        beside = kwargs.get("colocate_with") if self._servers else None  # a slot beside its rows
+        """Creates a variable in a new thread, which has no graph, replica or open scope."""
+        # Parameter servers store a slot variable on the server of its rows.
+        neighbor = kwargs.get("colocate_with") if self._servers else None
         kwargs = {k: v for k, v in kwargs.items() if k in _KEYWORDS}
         kwargs["name"] = key.removeprefix(_LOCAL)
-        if not self.is_of_keras(key):  # what is assigned is equal on all replicas
+        if not self.is_of_keras(key):  # assigned values are equal on all replicas
             kwargs.pop("synchronization", None), kwargs.pop("aggregation", None)
         value = kwargs.get("initial_value")
         if isinstance(value, tf.Tensor) and not hasattr(value, "numpy"):
@@ -175,19 +180,19 @@ class VariableStore:
                 )
             kwargs["initial_value"] = value
 
-        def make():
+        def create():
             with self._strategy_scope():
-                if beside is None:
+                if neighbor is None:
                     return tf.Variable(**kwargs)
-                with tf.distribute.get_strategy().extended.colocate_vars_with(beside):
+                with tf.distribute.get_strategy().extended.colocate_vars_with(neighbor):
                     return tf.Variable(**kwargs)
 
-        variable = self.variables[key] = run_apart(make)
+        variable = self.variables[key] = run_in_new_thread(create)
         self.trainable[key] = kwargs.get("trainable") is not False
         return variable
 
     def forget(self, key: str) -> None:
-        """Removes a variable that nothing has used."""
+        """Removes a variable that is not used anywhere."""
         for known in (self.variables, self.trainable, self._owners, self._copies):
             known.pop(key, None)
 
@@ -202,13 +207,13 @@ class VariableStore:
             wanted = np.shape(value)
         if wanted is not None and not variable.shape.is_compatible_with(wanted):
             raise UserError(
-                f"model_fn made the variable {key!r} with shape {tuple(variable.shape)} before "
-                f"and now asks for {tuple(wanted)}; give the layers names of their own."
+                f"model_fn created the variable {key!r} with shape {tuple(variable.shape)} before "
+                f"and now requests {tuple(wanted)}; give the layers distinct names."
             )
         if dtype != variable.dtype:
             raise UserError(
-                f"model_fn made the variable {key!r} of {variable.dtype.name} before and now asks "
-                f"for {dtype.name}; give the layers names of their own."
+                f"model_fn created the variable {key!r} of {variable.dtype.name} before and now "
+                f"requests {dtype.name}; give the layers distinct names."
             )
 
     def is_of_keras(self, key: str) -> bool:
@@ -216,12 +221,12 @@ class VariableStore:
         return key in self._of_keras
 
     def is_frozen(self, key: str) -> bool:
-        """Whether a weight belongs to a layer that the last run has frozen."""
+        """Whether a weight belongs to a layer that was frozen in the last scope."""
         owner = self._owners[key]
         return self.trainable[key] and owner is not None and not owner.trainable
 
     def name_of(self, variable) -> str | None:
-        """The name of a variable (of Keras or TensorFlow) that this store made, or None."""
+        """The name of a Keras or TensorFlow variable of this store, or None."""
         inner = getattr(variable, "value", variable)
         for name, known in self.variables.items():
             same = (known, self._copies.get(name, known))
@@ -230,21 +235,21 @@ class VariableStore:
         return None
 
     def copy_of(self, key: str) -> tf.Variable:
-        """One replica's copy of a variable, the first one of this process."""
+        """The copy of a variable on the first replica of this process."""
         if key not in self._copies:
             self._copies[key] = _private_api.alone(self.variables[key])
         return self._copies[key]
 
     def is_local(self, key: str) -> bool:
-        """Whether a variable belongs to one mode and is never saved."""
+        """Whether a variable belongs to one mode and is never saved, such as a metric's."""
         return key.startswith(_LOCAL)
 
 
 @contextlib.contextmanager
 def own_collections(graph: tf.Graph | None) -> Iterator[None]:
-    """Hides what a graph's collections hold inside the block, and what it adds afterwards.
+    """Empties the collections of a graph inside the block, and restores them afterwards.
 
-    TensorFlow 1 keeps its variables by name, its scopes and its losses in them, and replicas and
+    TensorFlow 1 stores variables, scopes and losses in collections, but here all replicas and
     micro-batches are traced in one graph.
     """
     if graph is None:

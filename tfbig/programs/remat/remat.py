@@ -1,4 +1,4 @@
-"""Recomputation of activations by block: less memory, more arithmetic, the same numbers.
+"""Recomputation of activations, block by block: less memory, more arithmetic, equal results.
 
 Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016,
 https://arxiv.org/abs/1604.06174.
@@ -15,7 +15,7 @@ import keras
 from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.layers.rows import shard_of
-from tfbig.programs.remat.recomputed import Block
+from tfbig.programs.remat.block import Block
 from tfbig.programs.remat.segments import Segment, segments_of
 
 _FEW = 4  # a nested model of so few operations is one block
@@ -24,9 +24,9 @@ _FEW = 4  # a nested model of so few operations is one block
 class Remat:
     """The blocks of a built Keras model, and how they are run.
 
-    Those of a functional or Sequential model are pieces of its graph; those of a subclassed
-    model are its layers with weights. A model nested in it is divided in the same way, and so is
-    a layer that holds several layers which are made of layers.
+    The blocks of a functional or Sequential model are segments of its graph. The blocks of a
+    subclassed model are its layers with weights. A nested model is divided in the same way, and
+    so is a layer that contains several composite layers.
 
     Args:
         model: built.
@@ -50,7 +50,7 @@ class Remat:
     def _divide(self, layer: keras.layers.Layer) -> None:
         graph = _private_api.functional_graph(layer)
         if graph is not None:
-            segments = segments_of(graph, _is_divided, whole=layer is self._model)
+            segments = segments_of(graph, _is_divided, outermost=layer is self._model)
             self._graphs.append((graph, segments))
         for inner in _private_api.sublayers(graph or layer):
             if _is_divided(inner):
@@ -60,7 +60,7 @@ class Remat:
 
     @contextlib.contextmanager
     def tracing(self) -> Iterator[None]:
-        """Held around a whole trace, outside the replicas: stands between model and blocks."""
+        """Replaces the calls of the blocks. Enter it once per trace, outside the replicas."""
         with contextlib.ExitStack() as stack:
             for graph, segments in {id(graph): (graph, s) for graph, s in self._graphs}.values():
                 run = functools.partial(self._run_graph, graph, segments)
@@ -72,7 +72,7 @@ class Remat:
     @contextlib.contextmanager
     def _called(self, layer: keras.layers.Layer) -> Iterator[None]:
         plain = layer.call
-        own = "call" in vars(layer)  # somebody else's, who takes it away again
+        replaced = "call" in vars(layer)  # by another context, which restores it
 
         @functools.wraps(plain)
         def call(*args, **kwargs):
@@ -90,7 +90,7 @@ class Remat:
             yield
         finally:
             del vars(layer)["call"]
-            if own:
+            if replaced:
                 vars(layer)["call"] = plain
 
     def _run_graph(self, graph, segments: list[Segment], plain, inputs: list, operation_fn) -> Any:
@@ -107,45 +107,45 @@ class Remat:
         return keras.tree.pack_sequence_as(graph.output, [known[id(t)] for t in graph.outputs])
 
     def _recomputed(self, compute: Callable, inputs: Any, variables: list, name: str) -> Any:
-        def alone(inputs):
-            with recomputing(None):  # its layers are no blocks inside a block
+        def without_inner_blocks(inputs):
+            with recomputing(None):
                 return compute(inputs)
 
-        outputs, losses = Block(alone, variables, _active(), name)(inputs)
+        outputs, losses = Block(without_inner_blocks, variables, _active(), name)(inputs)
         for loss in losses:
-            self._model.add_loss(loss)  # layers know their losses by identity
+            self._model.add_loss(loss)  # the losses of the layers are tensors of the block
         return outputs
 
 
-_now = threading.local()  # replicas are traced in threads of their own
+_current = threading.local()  # each replica is traced in a thread of its own
 
 
 @contextlib.contextmanager
 def recomputing(scope: keras.StatelessScope | None) -> Iterator[None]:
-    """Has blocks recomputed by what is called inside.
+    """Recomputes the blocks of a model that is called inside the block.
 
     Args:
-        scope: the one that the model is called in, with the values of all its variables; None:
-            blocks are not recomputed.
+        scope: in which the model is called, with the values of all its variables. None switches
+            recomputation off.
     """
     before = _active()
-    _now.scope = scope
+    _current.scope = scope
     try:
         yield
     finally:
-        _now.scope = before
+        _current.scope = before
 
 
 def _active() -> keras.StatelessScope | None:
-    return getattr(_now, "scope", None)
+    return getattr(_current, "scope", None)
 
 
 def _is_divided(layer: Any) -> bool:
-    """Whether a layer inside a model is no block, but has blocks."""
+    """Whether a layer inside a model is divided into blocks, and is not one block."""
     if not isinstance(layer, keras.layers.Layer):
         return False
     if any(shard_of(weight) for weight in layer.weights):
-        return True  # a block is given the values of its variables, which are not read here
+        return True  # a block reads its variables as a whole, and a sharded table must not be read
     graph = _private_api.functional_graph(layer)
     if graph is not None:
         return len(_private_api.graph_nodes(graph)) > _FEW

@@ -1,4 +1,4 @@
-"""How the graph of a functional model is divided into blocks that are recomputed."""
+"""Divides the graph of a functional model into blocks that are recomputed."""
 
 import math
 from collections.abc import Callable
@@ -8,15 +8,15 @@ import keras
 
 from tfbig import _private_api
 
-_LARGE = 32  # operations in a piece that nothing divides, above which it is divided all the same
+_LARGE = 32  # a piece with more operations is divided even if it has no natural boundaries
 
 
 class Segment(NamedTuple):
     """Some consecutive operations of a graph.
 
     Attributes:
-        nodes: in the order they run in.
-        inputs, outputs: keys of the tensors that come from, and go to, other segments.
+        nodes: in the order of execution.
+        inputs, outputs: keys of the tensors that it reads from, and passes to, other segments.
         recomputed: whether it is a block.
     """
 
@@ -27,16 +27,17 @@ class Segment(NamedTuple):
 
     @property
     def variables(self) -> list[keras.Variable]:
-        """Of all layers in it, each once."""
+        """The variables of all its layers, each once."""
         layers = [n.operation for n in self.nodes if isinstance(n.operation, keras.layers.Layer)]
         return list({id(v): v for layer in layers for v in layer.variables}.values())
 
     @property
     def name(self) -> str:
+        """The names of its first and last operation, for messages."""
         return f"{self.nodes[0].operation.name} … {self.nodes[-1].operation.name}"
 
     def run(self, tensors: dict, operation_fn: Callable) -> dict:
-        """From a dict with its inputs by key to one with its outputs."""
+        """Computes its outputs from its inputs, both dicts of tensors by key."""
         tensors = dict(tensors)
         for node in self.nodes:
             node.run(tensors, operation_fn)
@@ -44,73 +45,74 @@ class Segment(NamedTuple):
 
 
 def segments_of(
-    graph: keras.Model, is_divided: Callable[[keras.layers.Layer], bool], whole: bool
+    graph: keras.Model, is_divided: Callable[[keras.layers.Layer], bool], outermost: bool
 ) -> list[Segment]:
-    """Divides a graph where one tensor alone goes on: between residual blocks, or layers.
+    """Divides a graph where only one tensor passes: between residual blocks, or layers.
 
-    A piece with branches is a block. Of n single operations in a row, about sqrt(n) blocks are
-    made, of about equal memory, which is Chen's choice. Inputs of the model are kept anyway, and
-    so are tensors without gradients: they may go anywhere.
+    A piece with branches is one block. A row of n single operations becomes about sqrt(n) blocks
+    of about equal memory, as in Chen et al. Inputs of the model and tensors without gradients are
+    stored anyway, so they may pass between any blocks.
 
     Args:
-        is_divided: tells the layers that have blocks of their own inside, and are none.
-        whole: the graph is not part of another model; its last segment is not recomputed, since
-            its backward pass comes right after its forward pass.
+        graph: a functional model.
+        is_divided: whether a layer has blocks inside, and is therefore not part of a block.
+        outermost: whether the graph is not part of another model. Then its last segment is not
+            recomputed, since its backward pass follows directly on its forward pass.
     """
     nodes = _private_api.graph_nodes(graph)
     pieces: list[list] = []
     row: list = []
     for piece in _pieces(graph, nodes):
-        alone = len(piece) == 1
+        single = len(piece) == 1
         divided = any(is_divided(node.operation) for node in piece)
-        if row and (divided or not alone):
-            pieces += _shared_out(row)
+        if row and (divided or not single):
+            pieces += _equal_groups(row)
             row = []
-        if alone and not divided:
+        if single and not divided:
             row += piece
         elif divided:
             pieces += [[node] for node in piece]
         else:
-            pieces += _shared_out(piece) if len(piece) > _LARGE else [piece]
-    pieces += _shared_out(row)
-    if len(pieces) == 1 and whole:
-        pieces = _shared_out(nodes, groups=2)
+            pieces += _equal_groups(piece) if len(piece) > _LARGE else [piece]
+    pieces += _equal_groups(row)
+    if len(pieces) == 1 and outermost:
+        pieces = _equal_groups(nodes, groups=2)
     used_at: dict[int, int] = {}
     for i, piece in enumerate(pieces):
         used_at |= {key: i for node in piece for key in node.inputs}
     used_at |= {id(t): len(pieces) for t in graph.outputs}
     segments = []
     for i, piece in enumerate(pieces):
-        made = [key for node in piece for key in node.outputs]
-        taken = {key: None for node in piece for key in node.inputs if key not in made}
-        last = whole and i == len(pieces) - 1
+        computed = [key for node in piece for key in node.outputs]
+        inputs = {key: None for node in piece for key in node.inputs if key not in computed}
+        last = outermost and i == len(pieces) - 1
         recomputed = not last and not any(is_divided(node.operation) for node in piece)
-        given = [key for key in made if used_at.get(key, -1) > i]
-        segments.append(Segment(piece, list(taken), given, recomputed))
+        outputs = [key for key in computed if used_at.get(key, -1) > i]
+        segments.append(Segment(piece, list(inputs), outputs, recomputed))
     return segments
 
 
 def _pieces(graph: keras.Model, nodes: list) -> list[list]:
-    """The operations between two places where one tensor with a gradient alone goes on."""
-    left: dict[int, int] = {id(t): 1 for t in graph.outputs}
+    """Groups of operations between two positions where only one tensor with a gradient passes."""
+    uses_left: dict[int, int] = {id(t): 1 for t in graph.outputs}
     for node in nodes:
         for key in node.inputs:
-            left[key] = left.get(key, 0) + 1
+            uses_left[key] = uses_left.get(key, 0) + 1
     alive: set[int] = set()
     pieces: list[list] = [[]]
     for node in nodes:
         pieces[-1].append(node)
         alive |= {k for k, d in zip(node.outputs, node.differentiable, strict=True) if d}
         for key in node.inputs:
-            left[key] -= 1
-        alive = {key for key in alive if left.get(key)}
+            uses_left[key] -= 1
+        alive = {key for key in alive if uses_left.get(key)}
         if len(alive) <= 1:
             pieces.append([])
     return [piece for piece in pieces if piece]
 
 
-def _shared_out(nodes: list, groups: int | None = None) -> list[list]:
-    """About sqrt(n) groups of consecutive nodes, whose outputs are of about equal size."""
+def _equal_groups(nodes: list, groups: int | None = None) -> list[list]:
+    """Divides n nodes into about sqrt(n) groups with outputs of about equal size."""
     if not nodes:
         return []
     sizes = [max(1, sum(node.sizes)) for node in nodes]

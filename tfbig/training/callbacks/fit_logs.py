@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from tfbig.errors import UserError
-from tfbig.programs.vector_metrics import as_fit_gives, as_numbers
+from tfbig.programs.vector_metrics import to_fit_logs, to_scalars
 
 
 def logs_for(callback: keras.callbacks.Callback, figures: Mapping[str, Any]) -> dict[str, Any]:
@@ -22,9 +22,9 @@ def logs_for(callback: keras.callbacks.Callback, figures: Mapping[str, Any]) -> 
     """
     figures = dict(sorted(figures.items()))  # as Keras sorts them
     if isinstance(callback, keras.callbacks.TensorBoard):
-        return as_numbers(figures)
-    given = as_fit_gives(figures)
-    return {**as_numbers(figures), **given} if hasattr(callback, "monitor") else given
+        return to_scalars(figures)
+    given = to_fit_logs(figures)
+    return {**to_scalars(figures), **given} if hasattr(callback, "monitor") else given
 
 
 def check_monitors(callbacks: Iterable[Any], figures: Mapping[str, Any]) -> None:

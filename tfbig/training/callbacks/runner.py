@@ -9,7 +9,7 @@ import numpy as np
 
 from tfbig import _private_api
 from tfbig.errors import UserError
-from tfbig.programs.vector_metrics import as_fit_gives, as_numbers
+from tfbig.programs.vector_metrics import to_fit_logs, to_scalars
 from tfbig.training.callbacks.batch_counts import BatchCounts
 from tfbig.training.callbacks.callback import LoopCallback, RunInfo
 from tfbig.training.callbacks.fit_logs import logs_for
@@ -202,11 +202,11 @@ class CallbackRunner:
 
     def log(self, step: int, logs: dict[str, float]) -> None:
         for callback in self._loop:
-            callback.on_log(step, as_numbers(logs))
+            callback.on_log(step, to_scalars(logs))
 
     def summary(self, step: int, logs: dict[str, float]) -> None:
         for callback in self._loop:
-            callback.on_summary(step, as_numbers(logs))
+            callback.on_summary(step, to_scalars(logs))
 
     def evaluate(self, step: int, evaluator: Callable[..., dict[str, float]]) -> dict[str, float]:
         """Runs an evaluation between the hooks that belong to it."""
@@ -218,7 +218,7 @@ class CallbackRunner:
         for callback in self._all:
             callback.on_test_end(logs_for(callback, metrics))
         for callback in self._loop:
-            callback.on_evaluate(step, as_numbers(metrics))
+            callback.on_evaluate(step, to_scalars(metrics))
         return metrics
 
     def saving(self, step: int) -> None:
@@ -235,7 +235,7 @@ class CallbackRunner:
             callback.on_checkpoint(step, path)
 
     def end(self, logs: dict[str, float]) -> None:
-        self._keras.on_train_end(as_fit_gives(logs))
+        self._keras.on_train_end(to_fit_logs(logs))
 
     def close(self) -> None:
         for callback in self._loop:

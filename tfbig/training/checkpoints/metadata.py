@@ -4,7 +4,7 @@ import json
 import os
 
 from tfbig.errors import CheckpointError
-from tfbig.programs.keras.renumbering import earlier_names
+from tfbig.programs.keras.renumbering import format_1_names
 
 FIRST_FORMAT = 1  # all numbers in names were counted anew, even those that users chose
 NAMED_FORMAT = 2  # variables under their own names
@@ -15,7 +15,7 @@ def as_written(metadata: dict, variables: dict) -> dict:
     """Variables by the names that they have in a checkpoint."""
     if metadata["format"] != FIRST_FORMAT:
         return variables
-    return dict(zip(earlier_names(variables), variables.values(), strict=True))
+    return dict(zip(format_1_names(variables), variables.values(), strict=True))
 
 
 def counts_all_numbers(folder: str) -> bool:

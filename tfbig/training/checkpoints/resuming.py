@@ -17,6 +17,7 @@ from tfbig.programs.program import Program
 from tfbig.training.callbacks.runner import CallbackRunner
 from tfbig.training.checkpoints.checkpoints import Checkpoints, Restored
 from tfbig.training.checkpoints.named_checkpoint import NamedCheckpoint, latest
+from tfbig.training.loop.schedule import Schedule
 
 log = logging.getLogger("tfbig")
 
@@ -90,18 +91,18 @@ def broadcast_assign(program: Program, values: dict[str, np.ndarray] | None, pee
         variables[name].assign(value)
 
 
-def is_done(start: Start, end: int | None, may_stop: bool, model_dir: str | None) -> bool:
+def is_done(start: Start, schedule: Schedule, may_stop: bool, model_dir: str | None) -> bool:
     """Whether the run of the restored checkpoint has ended; logs why nothing is trained.
 
     Args:
         start: with a checkpoint.
-        end: the last step of this run; None: the data's end.
+        schedule: of this run.
         may_stop: whether there are callbacks that may have ended that run.
         model_dir: for the message.
     """
     restored = start.last
     ended = restored.metadata["loop"]["ended"]
-    if end is not None and restored.step >= end:
+    if schedule.end is not None and restored.step >= schedule.end:
         log.info(
             "nothing to train: step %d is reached already in %s; give another model_dir, or "
             "a higher max_steps",
@@ -188,7 +189,7 @@ def _of_estimator(program: Program, checkpoints: Checkpoints, peers: Peers) -> S
     """Reads a checkpoint that tf.estimator has left in the model_dir, if there is one."""
     found, values = None, None
     folder = checkpoints.model_dir
-    if peers.is_chief and program.named and folder is not None and not checkpoints.steps():
+    if peers.is_chief and program.saves_by_name and folder is not None and not checkpoints.steps():
         found = latest(folder)
         if found is not None:
             values = NamedCheckpoint(found).values_for(program.named_variables())

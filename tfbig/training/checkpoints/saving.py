@@ -63,7 +63,7 @@ class Saving:
                 "loop": {**self._state(), "callbacks": plain, "ended": ended},
             },
             arrays,
-            named=self._program.named,
+            named=self._program.saves_by_name,
         )
         self.unsaved = self._due = False
         self._callbacks.saved()

@@ -66,12 +66,12 @@ class Evaluator:
         """
         if self._loop is None:
             build_program(self._program, self._placement, self._feed, training=False)
-            self._program.select(training=False)
+            self._program.select_mode(training=False)
             steps = StepMaker(self._program, self._config, training=False)
             self._loop = self._placement.make_loop(self._feed, steps, jit=self._jit)
         program, feed = self._program, self._feed
-        own = program.runs_itself(training=False)  # then the loss is among what it returns
-        program.select(training=False)
+        own = program.runs_custom_step(training=False)  # then the loss is among what it returns
+        program.select_mode(training=False)
         with self._placement.scope():
             program.reset_metrics()
         step, loss, examples = 0, 0.0, 0.0
@@ -107,5 +107,5 @@ class Evaluator:
             results = {} if own else {"loss": loss / examples if examples else math.nan}
             results.update(program.metric_results(results.get("loss")))
             program.reset_metrics()
-        program.select(training=True)
+        program.select_mode(training=True)
         return results

@@ -12,7 +12,7 @@ from typing import Any
 from tfbig.errors import CheckpointError, UserError
 from tfbig.placement.parameter_server.liveness import ChiefWatch
 from tfbig.programs.program import Program
-from tfbig.programs.vector_metrics import as_numbers
+from tfbig.programs.vector_metrics import to_scalars
 from tfbig.training.callbacks.progress import Progress
 from tfbig.training.checkpoints.checkpoints import Checkpoints
 from tfbig.training.evaluation.evaluator import Evaluator
@@ -71,7 +71,7 @@ class Follower:
                     self._evaluations.add(step, metrics)
                     done[step] = metrics
                     note(history, step, validation(metrics))
-                    self._progress.on_evaluate(step, as_numbers(metrics))
+                    self._progress.on_evaluate(step, to_scalars(metrics))
                 continue
             ended = step in done and newest[1]["loop"]["ended"] is not None
             # The checkpoint may be of an earlier run, which the chief is about to resume.

@@ -11,10 +11,10 @@ import tensorflow as tf
 from tfbig.data.feeds.feed import Feed, Stack
 from tfbig.errors import UserError
 from tfbig.placement.placement import Placement
+from tfbig.programs.feature_matching import match_features
 from tfbig.programs.keras.rebuilding import CANNOT_BE_REBUILT, rebuilt_uncompiled
 from tfbig.programs.model_fn.model_fn_program import ModelFnProgram
 from tfbig.programs.program import split_element
-from tfbig.programs.taken_features import taken_features
 from tfbig.training.step.whole_batches import gathered
 
 
@@ -47,9 +47,9 @@ class Predictor:
             self._outputs, self._tracing = model.predict, model.tracing
         else:
             placed = _placed(model, placement)
-            taken_features(placed, features)  # raises before any prediction is asked for
+            match_features(placed, features)  # raises before any prediction is asked for
             self._outputs = lambda features: placed(
-                taken_features(placed, features), training=False
+                match_features(placed, features), training=False
             )
         spec = tf.nest.map_structure(
             lambda s: tf.TensorSpec([None, *s.shape[1:]], s.dtype), features

@@ -5,9 +5,9 @@ import time
 
 import numpy as np
 
+from tfbig.placement.parameter_server.staleness import StalenessStats
 from tfbig.placement.placement import Placement
-from tfbig.placement.staleness import StalenessStats
-from tfbig.programs.metric_sums import NOTHING, PARTS, UNSEEN
+from tfbig.programs.metric_aggregation import NOT_ADDITIVE, PARTS, UNKNOWN_KIND
 from tfbig.programs.program import Program
 
 log = logging.getLogger("tfbig")
@@ -30,7 +30,7 @@ class Meters:
 
     def __init__(self, program: Program, placement: Placement, epochs: bool):
         self._program, self._placement, self._epochs = program, placement, epochs
-        self._own = program.runs_itself(training=True)  # then the loss is among its metrics
+        self._own = program.runs_custom_step(training=True)  # then the loss is among its metrics
         self._span = [0.0, 0.0]  # sum of loss times examples, examples
         self._epoch = [0.0, 0.0]
         self._epoch_metrics: list[np.ndarray] | None = None
@@ -146,8 +146,8 @@ class Meters:
     def _running(self) -> list[bool]:
         """For each of the metrics' variables: whether two spans do not add up."""
         program = self._program
-        kinds = program.metric_sums or [PARTS] * len(program.metric_variables)
-        return [kind in (NOTHING, UNSEEN) for kind in kinds]
+        kinds = program.metric_kinds or [PARTS] * len(program.metric_variables)
+        return [kind in (NOT_ADDITIVE, UNKNOWN_KIND) for kind in kinds]
 
     def _reset(self, *, running: bool) -> list[np.ndarray]:
         """Sets metrics to their start: those that run through an epoch, or all others.

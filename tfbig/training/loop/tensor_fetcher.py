@@ -13,9 +13,9 @@ from tfbig.data.feeds.numbered_feed import Numbers
 from tfbig.errors import NotBuiltError, UserError
 from tfbig.layers.place import placed
 from tfbig.placement.placement import Placement
+from tfbig.programs.model_fn.call import ModelFnRecorder
 from tfbig.programs.model_fn.spec import ModeKeys
 from tfbig.programs.model_fn.trace import ModelFnTrace
-from tfbig.programs.model_fn.watched import Watched
 from tfbig.programs.program import Batch, Program, split_element
 
 
@@ -37,7 +37,7 @@ class TensorFetcher:
         program: Program,
         placement: Placement,
         feed: Feed,
-        watched: Watched | None,
+        watched: ModelFnRecorder | None,
         mode: str = ModeKeys.TRAIN,
     ):
         self._program, self._placement, self._feed = program, placement, feed
@@ -124,7 +124,7 @@ class TensorFetcher:
             wanted.extend(self._name(fetch, traced) for fetch in flat)
             return list(dict.fromkeys(name for name in wanted if name is not None))
 
-        tensors = self._program.look(batch, self._mode, names)  # type: ignore[attr-defined]
+        tensors = self._program.fetch_tensors(batch, self._mode, names)  # type: ignore[attr-defined]
         return [tf.identity(step if name is None else tensors[name]) for name in wanted]
 
     def _name(self, fetch: Any, traced: ModelFnTrace) -> str | None:

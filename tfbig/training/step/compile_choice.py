@@ -60,7 +60,7 @@ def _obstacle(program: Program, placement: Placement, feed: Feed, micro: int) ->
         return f"XLA cannot compile a layer of the class {program.without_xla}"
     if not (program.exact_with_padding or feed.full):
         return "a batch cannot be cut into equal parts, and padding would not be exact"
-    if not placement.compiles_whole_loop and program.runs_itself(training=True):
+    if not placement.compiles_whole_loop and program.runs_custom_step(training=True):
         return "XLA cannot compile a train_step that changes variables of several replicas"
     if program.needs_whole_batches and placement.num_replicas * micro > 1:
         return "the model has a metric of whole batches, and each is worked through in parts"
@@ -72,7 +72,7 @@ def _obstacle(program: Program, placement: Placement, feed: Feed, micro: int) ->
 
 
 def _choose(program, placement, feed, config) -> tuple[bool, str]:
-    if program.runs_itself(training=True):
+    if program.runs_custom_step(training=True):
         return False, "XLA may not compile a model's own train_step, and draws other random numbers"
     if tf.config.list_physical_devices("GPU"):
         return True, "the step runs on a GPU"

@@ -11,9 +11,8 @@ from tfbig.data.feeds.feed import Feed, Share, Stack
 from tfbig.errors import UserError
 from tfbig.layers.place import placed
 from tfbig.placement.placement import Placement
+from tfbig.programs.keras.custom_train_step import CustomStepProgram, has_custom_step, optimizers_of
 from tfbig.programs.keras.keras_program import KerasProgram
-from tfbig.programs.keras.own_state import optimizers_of
-from tfbig.programs.keras.own_step_program import OwnStepProgram, has_own_step
 from tfbig.programs.program import Program
 from tfbig.run_config import RunConfig
 from tfbig.training.step.parts import Cut, exact_part, padded_part
@@ -46,7 +45,7 @@ class OwnStep:
 
     def __init__(
         self,
-        program: OwnStepProgram,
+        program: CustomStepProgram,
         placement: Placement,
         *,
         training: bool,
@@ -69,9 +68,9 @@ class OwnStep:
         batch, _ = build(element, share, part, self._cut, weigh=False, keep_empty=True)
         data = batch.features["data"]
         with placed(number, batch.first, tf.shape(tf.nest.flatten(data)[0])[0]):
-            logs = self._program.run_step(data, self._training)
+            logs = self._program.run_custom_step(data, self._training)
         logs = dict(zip(logs, self._means(list(logs.values())), strict=True))
-        self._program.keep_logs(logs, self._training)
+        self._program.store_logs(logs, self._training)
         return watched_loss(logs)
 
     def _means(self, values: list[tf.Tensor]) -> list[tf.Tensor]:
@@ -96,7 +95,7 @@ def check_last_batch(program: Program, placement: Placement, feed: Feed, *, trai
     Raises:
         UserError: it tells the batch's size.
     """
-    if program.runs_itself(training) and feed.odd and feed.odd < placement.num_replicas:
+    if program.runs_custom_step(training) and feed.odd and feed.odd < placement.num_replicas:
         raise _too_small(feed.odd, placement, training)
 
 
@@ -133,7 +132,7 @@ def checked_program(
     Raises:
         UserError: it has its own train_step or test_step, and something does not go with that.
     """
-    kind = OwnStepProgram if has_own_step(model) else KerasProgram
+    kind = CustomStepProgram if has_custom_step(model) else KerasProgram
     program = kind(model, remat=config.remat)
     check_own_step(program, placement, config, feed)
     return program
@@ -150,9 +149,9 @@ def check_own_step(
     Raises:
         UserError: it says what to write instead.
     """
-    if not program.runs_itself(training=False):
+    if not program.runs_custom_step(training=False):
         return
-    trains = program.runs_itself(training=True)
+    trains = program.runs_custom_step(training=True)
     kind = type(program.model).__name__
     has = f"{kind} has its own {'train_step' if trains else 'test_step'}"
     if not placement.runs_train_steps:
@@ -211,7 +210,7 @@ def check_rates(callbacks: Iterable[Any], program: Program) -> None:
     Raises:
         UserError: it names the callback.
     """
-    if not program.runs_itself(training=True) or program.optimizer is not None:
+    if not program.runs_custom_step(training=True) or program.optimizer is not None:
         return
     for callback in callbacks:
         if isinstance(

@@ -25,7 +25,7 @@ class StateKinds:
         state = program.state
         self._is_float = [tf.as_dtype(v.dtype).is_floating for v in state]
         self._is_seed = ["seed_generator_state" in _name(v) for v in state]
-        self._in_sequence = [id(v) in program.in_sequence for v in state]
+        self._in_sequence = [id(v) in program.sequential_state for v in state]
         self._unchanged = [False] * len(state)
 
     def note_unchanged(self, new: list, old: list) -> None:
@@ -44,7 +44,7 @@ class StateKinds:
         """Those that change in the same way in all parts."""
         return self._chosen(values, lambda is_float, single: not (is_float or single))
 
-    def in_sequence(self, values: list) -> list:
+    def sequential_state(self, values: list) -> list:
         """Those that only one part can change."""
         return self._chosen(values, lambda is_float, single: single)
 

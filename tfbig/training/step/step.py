@@ -15,10 +15,10 @@ import tensorflow as tf
 from tfbig.data.feeds.feed import Share
 from tfbig.layers import indexed_slices
 from tfbig.layers.place import placed
+from tfbig.placement.parameter_server.staleness import StalenessStats, Versions
 from tfbig.placement.placement import Placement
-from tfbig.placement.staleness import StalenessStats, Versions
 from tfbig.placement.sums import Sums, flat_sums
-from tfbig.programs.metric_sums import NOTHING, UPDATES
+from tfbig.programs.metric_aggregation import NOT_ADDITIVE, WHOLE_BATCHES
 from tfbig.programs.program import Program, Values
 from tfbig.training.step import gradients, whole_batches
 from tfbig.training.step.parts import Cut, exact_part, padded_part
@@ -100,10 +100,10 @@ class Step:
         if self._adds_metrics:
             metrics = [old + part for old, part in zip(before, metrics, strict=True)]
         if self._holds:
-            kinds = self._program.metric_sums
-            whole = self._program.update_by_whole(before, sums.held)
+            kinds = self._program.metric_kinds
+            whole = self._program.update_whole_batch_metrics(before, sums.held)
             metrics = [
-                new if kind in (UPDATES, NOTHING) else added
+                new if kind in (WHOLE_BATCHES, NOT_ADDITIVE) else added
                 for kind, added, new in zip(kinds, metrics, whole, strict=True)
             ]
         metrics = self._unless_skipped(loss, metrics, before)
@@ -186,7 +186,7 @@ class Step:
         if self._training:
             loss = self._update(sums, loss)
         if sums.carried:  # in evaluation too, as Keras does
-            variables = self._kinds.in_sequence(self._program.state)
+            variables = self._kinds.sequential_state(self._program.state)
             self._assign(variables, self._unless_skipped(loss, sums.carried, variables))
         metrics = self._metrics_of(sums)
         if self._adds_metrics:
@@ -196,7 +196,7 @@ class Step:
     def _metrics_of(self, sums: Sums) -> list[tf.Tensor]:
         if self._parts == 1:
             return sums.metrics
-        return self._program.of_whole_batch(sums.metrics, sums.examples[0])
+        return self._program.merge_part_metrics(sums.metrics, sums.examples[0])
 
     def _unless_skipped(self, loss: tf.Tensor, values: list, otherwise: Iterable) -> list:
         """The values that a step yields, or others if it is skipped because its loss overflowed."""
@@ -257,7 +257,7 @@ class Step:
             element, share, part - self._first_part, self._cut,
             weigh=program.exact_with_padding, keep_empty=program.couples_replicas,
         )  # fmt: skip
-        batch = batch._replace(whole=not many)
+        batch = batch._replace(is_whole=not many)
         start = self._started(values, part)
         with tf.GradientTape(persistent=True, watch_accessed_variables=not program.pure) as tape:
             if program.pure:
@@ -298,8 +298,8 @@ class Step:
             other = self._kinds.without_streams(other, part)
             metrics = whole_batches.metrics_of_part(program, metrics, batch.count, weight)
         denominators = [live * g.denominator for g in groups]
-        carried = self._kinds.in_sequence(forward.state)
-        held = forward.held if self._holds else []
+        carried = self._kinds.sequential_state(forward.state)
+        held = forward.metric_inputs if self._holds else []
         if self._exact:  # the row that an empty part borrows is left out
             held = [t[: tf.cast(batch.count, tf.int32)] for t in held]
         examples = [batch.count]

@@ -20,13 +20,13 @@ class StepMaker:
         training: True: steps train; False: steps evaluate.
 
     Attributes:
-        runs_itself: whether the model runs its own train_step or test_step.
+        runs_custom_step: whether the model runs its own train_step or test_step.
         skips: whether a step with an infinite gradient is skipped, as loss scaling does.
     """
 
     def __init__(self, program: Program, config: RunConfig, *, training: bool):
         self.program, self.config, self.training = program, config, training
-        self.runs_itself = program.runs_itself(training)
+        self.runs_custom_step = program.runs_custom_step(training)
         self.skips = training and program.scales_loss
 
     def make(
@@ -46,7 +46,7 @@ class StepMaker:
             rows: how many examples a full batch, or this worker's largest share of one, has.
             exact, compile_part, find_nan, adds_metrics: as for `Step`.
         """
-        if self.runs_itself:
+        if self.runs_custom_step:
             return OwnStep(self.program, placement, training=self.training, rows=rows, exact=exact)
         return Step(
             self.program,
@@ -68,5 +68,5 @@ class StepMaker:
             UserError: a batch leaves a replica without an example, and the model has its own
                 train_step or test_step.
         """
-        if self.runs_itself:
+        if self.runs_custom_step:
             check_parts(stack, placement, self.training)

@@ -6,7 +6,13 @@ import tensorflow as tf
 
 from tfbig.errors import UserError
 from tfbig.placement.placement import Placement
-from tfbig.programs.metric_sums import MEANS, NOTHING, NUMBERS, UNSEEN, UPDATES
+from tfbig.programs.metric_aggregation import (
+    BATCH_MEANS,
+    BATCH_SCALARS,
+    NOT_ADDITIVE,
+    UNKNOWN_KIND,
+    WHOLE_BATCHES,
+)
 from tfbig.programs.program import ONCE, SCALAR, Program, Term
 
 
@@ -26,23 +32,25 @@ def check_parts(program: Program, placement: Placement, parts: int, *, gathers: 
         how = f"each batch is worked through in {parts} parts"
     else:
         how = f'many workers work at the same time with strategy="{placement.name}"'
-    if program.in_sequence:
-        names = ", ".join(sorted(program.in_sequence.values()))
+    if program.sequential_state:
+        names = ", ".join(sorted(program.sequential_state.values()))
         raise UserError(
             f"the model carries {names} over from one batch to the next (stateful=True, or a "
             f"variable that a call assigns), but {how}; write "
             'strategy="one_device" and accumulation_steps=1, or leave the state out.'
         )
-    wrong = [UNSEEN] if parts > 1 else [UNSEEN, NOTHING]
+    wrong = [UNKNOWN_KIND] if parts > 1 else [UNKNOWN_KIND, NOT_ADDITIVE]
     if not gathers and parts > 1:
-        wrong += [UPDATES, NOTHING]
-    if parts > 1 and program.averaged:
+        wrong += [WHOLE_BATCHES, NOT_ADDITIVE]
+    if parts > 1 and program.averaged_state:
         program.warn_once(
-            f"the model updates {', '.join(program.averaged)} in its calls, and {how}: of their "
-            "new values the mean is taken, weighted by examples. That is exact for a mean over "
-            "examples, not for a sum or a count"
+            f"the model updates {', '.join(program.averaged_state)} in its calls, and {how}: of "
+            "their new values the mean is taken, weighted by examples. That is exact for a mean "
+            "over examples, not for a sum or a count"
         )
-    numbers = program.named_metrics(NUMBERS) if NUMBERS in program.metric_sums else ""
+    numbers = (
+        program.describe_metrics(BATCH_SCALARS) if BATCH_SCALARS in program.metric_kinds else ""
+    )
     if parts > 1 and numbers:
         raise UserError(
             f"the model gives the metric {numbers} one number for a batch, in call or in "
@@ -50,14 +58,14 @@ def check_parts(program: Program, placement: Placement, parts: int, *, gathers: 
             "value for each example, a tensor of shape [n], which is always exact, or train with "
             'strategy="one_device" and accumulation_steps=1.'
         )
-    if parts > 1 and MEANS in program.metric_sums:
+    if parts > 1 and BATCH_MEANS in program.metric_kinds:
         program.warn_once(
-            f"the model gives the metric {program.named_metrics(MEANS)} one number for a batch, "
-            f"and {how}: of the numbers of the parts the mean is taken, weighted by their "
+            f"the model gives the metric {program.describe_metrics(BATCH_MEANS)} one number for a "
+            f"batch, and {how}: of the numbers of the parts the mean is taken, weighted by their "
             "examples. That is exact for a mean over examples; update_state with a value for each "
             "example is always exact"
         )
-    names = program.named_metrics(*wrong) if set(wrong) & set(program.metric_sums) else ""
+    names = program.describe_metrics(*wrong) if set(wrong) & set(program.metric_kinds) else ""
     if names:
         raise UserError(
             f"the state of the metric {names} is no sum over examples, and {how}, so its value "
@@ -91,7 +99,7 @@ def metrics_of_part(
         count: the part's examples.
         weight: their share of the global batch.
     """
-    means = [kind == MEANS for kind in program.metric_sums] or [False] * len(metrics)
+    means = [kind == BATCH_MEANS for kind in program.metric_kinds] or [False] * len(metrics)
     return [
         tf.where(count > 0, v * tf.cast(weight, v.dtype) if mean else v, tf.zeros_like(v))
         for v, mean in zip(metrics, means, strict=True)
@@ -109,9 +117,9 @@ def warn_of_doubts(program: Program, terms: Sequence[Term], parts: int, aggregat
     """
     for term in terms:
         summed = term.kind == SCALAR and aggregation == "sum"  # as the user has said
-        if term.doubt and not summed:
+        if term.caveat and not summed:
             program.warn_once(
-                f"{term.doubt}, and each batch is worked through in {parts} parts: it is computed "
+                f"{term.caveat}, and each batch is worked through in {parts} parts: it is computed "
                 "on each part, and the mean over the parts, weighted by their examples, is taken. "
                 f"{_ADVICE.get(term.kind, _COMPARES)}"
             )

@@ -1,10 +1,12 @@
-"""What a model's forward pass updates besides the variables that the model lists."""
+"""Traces of a model: which variables they assign, and which layer or loss owns these."""
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import tensorflow as tf
+from typing_extensions import override
 
 from tfbig import _private_api
 from tfbig.errors import UserError
@@ -13,7 +15,7 @@ _ASSIGNS = ("AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp", "R
 
 
 class RecordingScope(keras.StatelessScope):
-    """A StatelessScope that knows which variables were updated in it.
+    """A StatelessScope that records which variables are updated in it.
 
     Attributes:
         updated: keras.Variables, by id.
@@ -23,6 +25,7 @@ class RecordingScope(keras.StatelessScope):
         super().__init__(state_mapping, collect_losses=True, initialize_variables=False)
         self.updated: dict[int, keras.Variable] = {}
 
+    @override
     def add_update(self, update: tuple) -> None:
         self.updated[id(update[0])] = update[0]
         super().add_update(update)
@@ -31,26 +34,27 @@ class RecordingScope(keras.StatelessScope):
 def updated_variables(
     model: keras.Model, function: Callable, run: Callable, spec: Any
 ) -> tuple[list[keras.Variable], list[tf.Variable]]:
-    """The variables that a function updates, from a trace that is thrown away.
+    """Finds the variables that a function updates, by a trace that is discarded.
 
     Args:
-        model: whose layers have them.
+        model: its layers own the variables.
         function: called with tensors of `spec`, inside a StatelessScope.
-        run: as given to `Program.build`.
+        run: the argument of `Program.build`.
         spec: structure of tf.TensorSpec.
 
     Returns:
-        Keras's variables, and TensorFlow's that were assigned directly, each once.
+        The Keras variables, and the TensorFlow variables that are assigned directly. Each occurs
+        once.
 
     Raises:
-        UserError: a TensorFlow variable is assigned that no layer has as an attribute.
+        UserError: a TensorFlow variable is assigned that is not an attribute of any layer.
     """
     of_keras: dict[int, keras.Variable] = {}
     assigned: dict[int, str] = {}
 
     def traced(*tensors):
         graph = tf.compat.v1.get_default_graph()
-        # A regularizer of Keras takes its variable's value from the scope, and needs one there.
+        # A Keras regularizer reads the value of its variable from the scope.
         given = [(v, v) for v in model.variables if v.regularizer is not None]
         before = len(graph.get_operations())
         with RecordingScope(given) as scope:
@@ -61,7 +65,7 @@ def updated_variables(
 
     run(traced, tf.nest.flatten(spec))
     of_tensorflow = []
-    for _, leaf in attributes_of(model) if assigned else ():
+    for _, leaf in layer_attributes(model) if assigned else ():
         handles = {id(v.handle) for v in getattr(leaf, "values", (leaf,))} if _is_raw(leaf) else ()
         if assigned.keys() & set(handles):
             of_tensorflow.append(leaf)
@@ -70,7 +74,7 @@ def updated_variables(
     if assigned:
         raise UserError(
             f"the model assigns a tf.Variable in a call ({', '.join(assigned.values())}) that none "
-            "of its layers has as an attribute, so it could not be kept in a checkpoint; make it "
+            "of its layers has as an attribute, so a checkpoint cannot contain it; create it "
             "with self.add_weight in build(), or assign it to an attribute of the layer, or of the "
             "keras.losses.Loss where a loss assigns it."
         )
@@ -84,11 +88,14 @@ def _is_raw(leaf: Any) -> bool:
 
 
 def assigned_handles(graph: Any, start: int) -> dict[int, str]:
-    """The ids of the handles of TensorFlow's variables that are assigned, and the operations.
+    """Finds the TensorFlow variables that a graph assigns.
 
     Args:
-        graph: of a tf.function whose trace goes on.
-        start: how many of its first operations are left out.
+        graph: of a tf.function that is being traced.
+        start: the index of the first operation to look at.
+
+    Returns:
+        By the id of a variable's handle, the name of an operation that assigns it.
     """
     operations = graph.get_operations()[start:]
     assigns = [op for op in operations if op.type.startswith(_ASSIGNS) and op.inputs]
@@ -97,7 +104,7 @@ def assigned_handles(graph: Any, start: int) -> dict[int, str]:
 
 
 def depends_on(tensor: tf.Tensor, sources: list[tf.Tensor]) -> bool:
-    """Whether a tensor is computed from any of others, in one graph."""
+    """Whether a tensor is computed from any of the sources, in one graph."""
     ends, seen, left = {id(source) for source in sources}, set(), [tensor]
     while left:
         now = left.pop()
@@ -112,44 +119,50 @@ def depends_on(tensor: tf.Tensor, sources: list[tf.Tensor]) -> bool:
 def may_update_others(model: keras.Model) -> bool:
     """Whether a layer may update variables that the model does not list.
 
-    Keras's and tfbig's own layers do not, but for stateful RNNs.
+    Layers of Keras and tfbig do not, except stateful RNNs and Lambda layers.
     """
     return any(
         getattr(layer, "stateful", False)
         or isinstance(layer, keras.layers.Lambda)
-        or not is_own(type(layer))
+        or not is_builtin(type(layer))
         for layer in _private_api.flatten_layers(model)
     )
 
 
-def own_state(model: keras.Model, updated: list[keras.Variable]) -> list[str]:
-    """The paths of updated variables that layers of others than Keras and tfbig list."""
+def custom_layer_state(model: keras.Model, updated: list[keras.Variable]) -> list[str]:
+    """The paths of updated variables that belong to layers of neither Keras nor tfbig.
+
+    States of random seed generators are left out.
+    """
     wanted = {id(v) for v in updated if "seed_generator_state" not in v.path}
-    layers = [layer for layer in _private_api.flatten_layers(model) if not is_own(type(layer))]
+    layers = [layer for layer in _private_api.flatten_layers(model) if not is_builtin(type(layer))]
     inner = {id(v) for layer in layers for v in _private_api.own_variables(layer)}
     return sorted({v.path for v in updated if id(v) in wanted & inner})
 
 
-def is_own(thing: Any) -> bool:
-    """Whether a class or function is Keras's or tfbig's own; None is, too."""
+def is_builtin(thing: Any) -> bool:
+    """Whether a class or function is defined in Keras or tfbig. True for None."""
     module = getattr(thing, "__module__", None) or ""
     return thing is None or module.split(".")[0] in ("keras", "tfbig")
 
 
 def _of_losses(model: keras.Model) -> Iterator[tuple[str, Any]]:
-    """What the attributes of compiled losses hold, and of the objects whose methods they are."""
+    """Attributes of compiled losses, and of the objects whose bound methods are losses."""
     for number, entry in enumerate(_private_api.compiled_losses(model)):
         function = getattr(entry.loss, "fn", None)
         for holder in (entry.loss, function, getattr(function, "__self__", None)):
             for name, value in getattr(holder, "__dict__", {}).items():
-                for place, leaf in enumerate(tf.nest.flatten(value)):
-                    yield f"loss/{number}/{name}" + (f"/{place}" if place else ""), leaf
+                for i, leaf in enumerate(tf.nest.flatten(value)):
+                    yield f"loss/{number}/{name}" + (f"/{i}" if i else ""), leaf
 
 
-def owners_of(model: keras.Model, variables: list) -> dict[int, str]:
-    """By a variable's id a name for it: its layer's name and the attribute that holds it."""
+def owner_names(model: keras.Model, variables: list) -> dict[int, str]:
+    """Names variables by their layer and attribute, by the id of the variable.
+
+    A variable without an owner is named by its own path and its index in `variables`.
+    """
     wanted, found = {id(v) for v in variables}, {}
-    for name, leaf in attributes_of(model):
+    for name, leaf in layer_attributes(model):
         if id(leaf) in wanted:
             found.setdefault(id(leaf), name)
     for number, variable in enumerate(variables):
@@ -157,8 +170,8 @@ def owners_of(model: keras.Model, variables: list) -> dict[int, str]:
     return found
 
 
-def attributes_of(model: keras.Model) -> Iterator[tuple[str, Any]]:
-    """What the layers' attributes hold, each with its layer's and attribute's names."""
+def layer_attributes(model: keras.Model) -> Iterator[tuple[str, Any]]:
+    """Yields the values of all attributes of losses and layers, named "layer/attribute"."""
     yield from _of_losses(model)
     for layer in _private_api.flatten_layers(model):
         attributes = {k: v for k, v in vars(layer).items() if not k.startswith("_self_")}
@@ -166,7 +179,7 @@ def attributes_of(model: keras.Model) -> Iterator[tuple[str, Any]]:
 
 
 def leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """What dicts, lists and tuples hold, each with a name that tells where."""
+    """Yields the leaves of nested dicts, lists and tuples, each with its path under `name`."""
     if isinstance(value, dict):
         items = value.items()
     elif isinstance(value, (list, tuple)):
@@ -176,3 +189,26 @@ def leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         return
     for key, inner in items:
         yield from leaves(f"{name}/{key}", inner)
+
+
+def run_in_new_thread(function: Callable[[], Any]) -> Any:
+    """Calls a function in a new thread, and returns its result or raises its error.
+
+    Graphs, strategies and scopes of TensorFlow are per thread, and so are the name scopes and the
+    dtype policy of Keras. A new thread has none of them, so variables and traces can be created
+    outside the caller's.
+    """
+    result: dict = {}
+
+    def run():
+        try:
+            result["value"] = function()
+        except BaseException as error:  # raised below, in the caller's thread
+            result["error"] = error
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if "error" in result:
+        raise result["error"]
+    return result["value"]

@@ -31,7 +31,7 @@ log = logging.getLogger("tfbig")
 _CALL_SECONDS = 0.2  # long enough that a call's own cost is nothing, short enough to stop soon
 
 
-class TrainLoop:
+class Loop:
     """One run of training, from a restored state to its end.
 
     Args:
@@ -288,7 +288,7 @@ class TrainLoop:
         self._step += stack.steps
         self._saving.unsaved = True
         loss = ran.loss_sum / ran.examples if ran.examples else math.nan
-        if self._program.runs_itself(training=True):  # usually a mean since the epoch began
+        if self._program.runs_custom_step(training=True):  # usually a mean since the epoch began
             loss = self._program.metric_results().get("loss", loss)
         with self._placement.scope():
             callbacks.call_end(self._step, loss, self._meters.epoch)
@@ -309,7 +309,7 @@ class TrainLoop:
         if (saves or schedule.due("checkpoint", step)) and step != schedule.end:
             self._saving.save_when_free(step)
         if step in schedule.phases and step != schedule.end:
-            self._program.enter(step)
+            self._program.enter_phase(step)
             self._loop = self._make_loop(self._loop.jit)
             log.info(
                 "step %d: %d variables are trained from here on", step, len(self._program.trainable)

@@ -1,7 +1,7 @@
-"""What a model itself feeds its metrics with, in `call` or `compute_loss`.
+"""Finds metrics that a model updates with one number per batch, in `call` or `compute_loss`.
 
-Keras's own metrics are sums over examples only where they are given a value for each example. A
-trace with batches of no fixed size shows what they are given.
+Metrics of Keras are sums over examples only if they receive one value per example. A trace with a
+dynamic batch size shows what they receive.
 """
 
 import contextlib
@@ -13,63 +13,69 @@ import keras
 import tensorflow as tf
 
 from tfbig import _private_api
-from tfbig.programs.metric_sums import MEANS, NUMBERS, inner_metrics, is_sum
-from tfbig.programs.observing import RecordingScope
+from tfbig.programs.metric_aggregation import BATCH_MEANS, BATCH_SCALARS, inner_metrics, is_sum
+from tfbig.programs.tracing import RecordingScope
 
 log = logging.getLogger("tfbig")
 
 
-def fed_metrics(
+def find_scalar_inputs(
     model: keras.Model,
     metrics: Sequence[keras.metrics.Metric],
     call: Callable[[Any, Any, Any, bool], None],
     symbols: tuple[Any, Any, Any],
 ) -> dict[int, str]:
-    """By the id of a variable: MEANS or NUMBERS, for metrics given one number for a batch.
+    """Finds the metrics that the model itself updates with one number per batch.
 
     Args:
         model: compiled and built.
-        metrics: those that are reported.
+        metrics: the reported metrics.
         call: the forward pass and `compute_loss`, from features, labels, weights and `training`.
         symbols: features, labels and weights, as structures of KerasTensors of shape [None, …].
+
+    Returns:
+        By the id of a metric variable, BATCH_MEANS or BATCH_SCALARS. Variables of metrics that
+        receive one value per example are left out.
     """
     compiled = (_private_api.compiled_metrics(model), *_private_api.loss_trackers(model))
     own = [m for m in metrics if not any(m is other for other in compiled)]
-    watched = [m for m in inner_metrics(own) if is_sum(m)]
+    candidates = [m for m in inner_metrics(own) if is_sum(m)]
     kinds: dict[int, str] = {}
-    if not watched:
+    if not candidates:
         return kinds
 
     def traced(features, labels, weight):
         values = [(v, v.value) for v in model.variables]
         for training in (True, False):
-            with RecordingScope(values), _watching(watched, kinds):
+            with RecordingScope(values), _recording_updates(candidates, kinds):
                 call(features, labels, weight, training)
 
     try:
         _private_api.traced_symbolically(traced, *symbols)
-    except Exception as error:  # it may need batches of one size
-        log.debug("the model could not be traced with batches of any size: %s", error)
-        return {id(v): NUMBERS for metric in watched for v in metric.variables}
+    except Exception as error:  # the model may need a fixed batch size
+        log.debug("the model could not be traced with a dynamic batch size: %s", error)
+        return {id(v): BATCH_SCALARS for metric in candidates for v in metric.variables}
     return kinds
 
 
 @contextlib.contextmanager
-def _watching(metrics: Sequence[keras.metrics.Metric], kinds: dict[int, str]) -> Iterator[None]:
-    """Adds to `kinds` what the metrics are given inside the block."""
+def _recording_updates(
+    metrics: Sequence[keras.metrics.Metric], kinds: dict[int, str]
+) -> Iterator[None]:
+    """Adds to `kinds` what the metrics receive inside the block."""
 
-    def watched(metric, update):
+    def recorded(metric, update):
         def update_state(*arguments, **keywords):
             kind = _kind(metric, *arguments, **keywords)
             for variable in metric.variables if kind else ():
-                worse = NUMBERS in (kind, kinds.get(id(variable)))
-                kinds[id(variable)] = NUMBERS if worse else kind
+                worse = BATCH_SCALARS in (kind, kinds.get(id(variable)))
+                kinds[id(variable)] = BATCH_SCALARS if worse else kind
             return update(*arguments, **keywords)
 
         return update_state
 
     for metric in metrics:
-        metric.update_state = watched(metric, metric.update_state)
+        metric.update_state = recorded(metric, metric.update_state)
     try:
         yield
     finally:
@@ -78,13 +84,17 @@ def _watching(metrics: Sequence[keras.metrics.Metric], kinds: dict[int, str]) ->
 
 
 def _kind(metric: keras.metrics.Metric, *arguments: Any, **keywords: Any) -> str | None:
-    """MEANS or NUMBERS; None: the metric is given a value for each example."""
+    """BATCH_MEANS or BATCH_SCALARS; None if the metric receives one value per example."""
     given = keras.tree.flatten((arguments, keywords))
     if all(value is None or _has_examples(value) for value in given):
         return None
     weight = keywords.get("sample_weight", arguments[1] if len(arguments) > 1 else None)
-    # The mean of what parts give it is exact if they give it a mean and weigh it alike.
-    return MEANS if type(metric) is keras.metrics.Mean and _is_constant(weight) else NUMBERS
+    # A Mean over micro-batches is exact if each passes a mean, with equal weights.
+    return (
+        BATCH_MEANS
+        if type(metric) is keras.metrics.Mean and _is_constant(weight)
+        else BATCH_SCALARS
+    )
 
 
 def _has_examples(value: Any) -> bool:

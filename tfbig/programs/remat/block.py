@@ -1,4 +1,4 @@
-"""One block of a model as one operation, whose gradient computes the block again."""
+"""A block of a model as one operation, whose gradient recomputes the block."""
 
 import contextlib
 import numbers
@@ -16,28 +16,28 @@ from tfbig.layers.place import here, placed
 _PLAIN = (type(None), bool, numbers.Number, str, bytes, np.ndarray, np.generic, tf.dtypes.DType)
 
 
-class Taken(NamedTuple):
-    """The tensors in a nested structure, and the masks that they carry.
+class FlatTensors(NamedTuple):
+    """The tensors and Keras masks of a nested structure.
 
     Attributes:
         tensors: each once.
-        put: from as many tensors, the structure with these in their places.
+        unflatten: builds the structure from replacements of these tensors.
     """
 
     tensors: list[tf.Tensor]
-    put: Callable[[Sequence[tf.Tensor]], Any]
+    unflatten: Callable[[Sequence[tf.Tensor]], Any]
 
 
 class Block:
-    """A part of a model of which nothing but the inputs is kept for the backward pass.
+    """A part of a model whose activations are recomputed in the backward pass.
 
-    The backward pass computes it again from the same values, those of random generators
-    included, and throws away what that does to the model's state.
+    Only its inputs are stored. The backward pass recomputes it from the same values, including
+    those of random generators, and discards its updates of the model's state.
 
     Args:
         compute: from a nested structure to a nested structure.
-        variables: all that it reads or changes.
-        scope: with the values of all the model's variables.
+        variables: all variables that it reads or changes.
+        scope: has the values of all variables of the model.
         name: for messages.
     """
 
@@ -47,47 +47,49 @@ class Block:
         self._contexts, self._place = _private_api.layer_contexts(), here()
 
     def __call__(self, inputs: Any) -> tuple[Any, list[tf.Tensor]]:
-        """Computes the block; the new values of its variables go into the scope.
+        """Computes the block, and stores the new values of its variables in the scope.
 
         Returns:
-            The outputs, and the losses that its layers have added.
+            The outputs, and the losses that its layers added.
 
         Raises:
-            UserError: a tensor that is trained reaches the block by another way than its inputs.
+            UserError: the block depends on a trained tensor that is not among its inputs.
         """
-        taken = _taken(inputs, self._name)
+        flat = _flatten(inputs, self._name)
         values = [self._scope.get_current_value(v) for v in self._variables]
-        # The present graph's own, so that what is captured besides them can be told.
-        given = [tf.identity(t) for t in (*taken.tensors, *values)]
+        # Copies in the current graph, so that other captured tensors can be recognized.
+        given = [tf.identity(t) for t in (*flat.tensors, *values)]
         sources = [i for i, t in enumerate(given) if _private_api.is_recorded(t)]
         found: dict[str, Any] = {}
 
         @tf.custom_gradient
         def block(*given):
             with self._nothing_captured(given):
-                outputs, scope = self._run(taken, given)
-            changed = self._changed(scope, given[len(taken.tensors) :])
-            found.update(put=outputs.put, losses=len(scope.losses), changed=list(changed))
+                outputs, scope = self._run(flat, given)
+            changed = self._changed(scope, given[len(flat.tensors) :])
+            found.update(
+                unflatten=outputs.unflatten, losses=len(scope.losses), changed=list(changed)
+            )
             results = [*outputs.tensors, *scope.losses, *changed.values()]
-            return results, lambda *upstream: self._gradients(taken, given, sources, upstream)
+            return results, lambda *upstream: self._gradients(flat, given, sources, upstream)
 
         results = list(block(*given))
         state = len(results) - len(found["changed"])
         for i, value in zip(found["changed"], results[state:], strict=True):
             self._scope.add_update((self._variables[i], value))
         losses = state - found["losses"]
-        return found["put"](results[:losses]), results[losses:state]
+        return found["unflatten"](results[:losses]), results[losses:state]
 
-    def _run(self, taken: Taken, given: Sequence) -> tuple[Taken, keras.StatelessScope]:
-        """The outputs, and the scope with the losses and the variables' new values."""
+    def _run(self, flat: FlatTensors, given: Sequence) -> tuple[FlatTensors, keras.StatelessScope]:
+        """Computes the outputs, and the scope with the losses and new values of variables."""
         scope = keras.StatelessScope(collect_losses=True, initialize_variables=False)
         scope.state_mapping.update(self._scope.state_mapping)
-        count = len(taken.tensors)
+        count = len(flat.tensors)
         for variable, value in zip(self._variables, given[count:], strict=True):
             scope.add_update((variable, value))
         place = placed(*self._place) if self._place else contextlib.nullcontext()
         with self._contexts(), place, scope:
-            return _taken(self._compute(taken.put(given[:count])), self._name), scope
+            return _flatten(self._compute(flat.unflatten(given[:count])), self._name), scope
 
     def _changed(self, scope: keras.StatelessScope, values: Sequence) -> dict[int, tf.Tensor]:
         new = [scope.get_current_value(v) for v in self._variables]
@@ -97,28 +99,28 @@ class Block:
             if after is not before
         }
 
-    def _gradients(self, taken: Taken, given, sources: list[int], upstream) -> list:
-        """The gradients of the inputs and variables that are asked for; None for the others."""
+    def _gradients(self, flat: FlatTensors, given, sources: list[int], upstream) -> list:
+        """The gradients with respect to the sources; None for other inputs and variables."""
         zero = _zero_after(upstream)
-        count = len(taken.tensors)
-        # Weights are not changed by adding a zero, which would copy them; random numbers of the
-        # same seeds would be kept from the first time.
+        count = len(flat.tensors)
+        # Adding a zero prevents XLA from reusing activations and random numbers of the forward
+        # pass. Weights are left out, because the sum would copy them.
         again = [
             _plus(t, zero) if i < count or not t.dtype.is_floating else tf.identity(t)
             for i, t in enumerate(given)
         ]
-        watched = [again[i] for i in sources]
+        inputs = [again[i] for i in sources]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(watched)
-            outputs, scope = self._run(taken, again)
-        targets = [*outputs.tensors, *scope.losses]  # no gradient comes from the new state
+            tape.watch(inputs)
+            outputs, scope = self._run(flat, again)
+        targets = [*outputs.tensors, *scope.losses]  # the new state has no gradient
         pairs = [
             (target, factor)
             for target, factor in zip(targets, upstream, strict=False)
             if target.dtype.is_floating
         ]
         found = tape.gradient(
-            [target for target, _ in pairs], watched, output_gradients=[f for _, f in pairs]
+            [target for target, _ in pairs], inputs, output_gradients=[f for _, f in pairs]
         )
         gradients: list = [None] * len(given)
         for i, gradient in zip(sources, found, strict=True):
@@ -127,7 +129,7 @@ class Block:
 
     @contextlib.contextmanager
     def _nothing_captured(self, given: Sequence[tf.Tensor]):
-        """Refuses what the gradient of the block would not see: it would be lost without a word."""
+        """Refuses captured tensors with a gradient, which the block would lose silently."""
         graph = given[0].graph
         before = len(graph.get_operations())
         yield
@@ -138,23 +140,23 @@ class Block:
             if id(tensor) not in known and _private_api.is_recorded(tensor):
                 raise UserError(
                     f"remat=True, but {self._name} uses {tensor.name}, which is trained and is "
-                    "neither among the arguments of its call nor its own weight; hand it over "
+                    "neither among the arguments of its call nor its own weight; pass it "
                     "as an argument, or leave remat out."
                 )
 
 
-def _taken(structure: Any, name: str) -> Taken:
+def _flatten(structure: Any, name: str) -> FlatTensors:
     leaves = tf.nest.flatten(structure, expand_composites=True)
-    places: dict[int, int] = {}  # by the identity of a tensor, which leaves and masks hold on to
+    indices: dict[int, int] = {}  # by id, which is stable while `tensors` refers to them
     tensors: list[tf.Tensor] = []
 
-    def place_of(leaf) -> int | None:
+    def index_of(leaf) -> int | None:
         if leaf is None or not tf.is_tensor(leaf):
             return None
-        if id(leaf) not in places:
-            places[id(leaf)] = len(tensors)
+        if id(leaf) not in indices:
+            indices[id(leaf)] = len(tensors)
             tensors.append(leaf)
-        return places[id(leaf)]
+        return indices[id(leaf)]
 
     for leaf in leaves:
         if not tf.is_tensor(leaf) and not isinstance(leaf, _PLAIN):
@@ -162,23 +164,23 @@ def _taken(structure: Any, name: str) -> Taken:
                 f"remat=True, but {name} takes or returns a {type(leaf).__name__}, in which "
                 "tensors cannot be followed; use lists, tuples and dicts, or leave remat out."
             )
-    found = [(place_of(leaf), place_of(_private_api.keras_mask(leaf))) for leaf in leaves]
+    found = [(index_of(leaf), index_of(_private_api.keras_mask(leaf))) for leaf in leaves]
 
-    def put(new: Sequence[tf.Tensor]) -> Any:
+    def unflatten(new: Sequence[tf.Tensor]) -> Any:
         for i, mask in found:
             if mask is not None:
                 _private_api.set_keras_mask(new[i], new[mask])
         filled = [leaf if i is None else new[i] for leaf, (i, _) in zip(leaves, found, strict=True)]
         return tf.nest.pack_sequence_as(structure, filled, expand_composites=True)
 
-    return Taken(tensors, put)
+    return FlatTensors(tensors, unflatten)
 
 
 def _zero_after(upstream: Sequence) -> tf.Tensor:
-    """A zero that is not known before the gradients are; neither XLA nor TensorFlow folds it.
+    """A zero that depends on the upstream gradients, and that no compiler folds.
 
-    What depends on it is not computed before the backward pass comes by, nor merged with what
-    was computed in the forward pass. As tf.recompute_grad does it.
+    Computations that depend on it run in the backward pass, and are not merged with equal ones of
+    the forward pass. tf.recompute_grad does the same.
     """
     floats = [tf.convert_to_tensor(g) for g in upstream if g is not None and g.dtype.is_floating]
     firsts = [tf.cast(tf.reshape(g, [-1])[:1], tf.float32) for g in floats]

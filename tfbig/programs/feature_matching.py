@@ -1,7 +1,7 @@
-"""Which of the features of input_fn a Keras model takes: those that its inputs are named after.
+"""Matches the features of input_fn with the inputs of a Keras model by name.
 
-Keras flattens a dict of features in sorted order and pairs it with a model's inputs by place, so
-one surplus entry would feed the inputs each other's columns.
+Keras flattens a dict of features in sorted order and pairs it with the inputs by position. One
+surplus entry would feed each input the column of another.
 """
 
 import ast
@@ -20,33 +20,33 @@ from tfbig.errors import UserError
 
 log = logging.getLogger("tfbig")
 
-# What Keras warns of when it pairs inputs by place.
-_BY_PLACE = re.compile(r"The structure of `inputs` .*\nExpected: (.*)\nReceived: inputs=(.*)")
+# Keras's warning when it pairs inputs by position.
+_BY_POSITION = re.compile(r"The structure of `inputs` .*\nExpected: (.*)\nReceived: inputs=(.*)")
 
-_SAID: weakref.WeakKeyDictionary[keras.Model, set[str]] = weakref.WeakKeyDictionary()
+_LOGGED: weakref.WeakKeyDictionary[keras.Model, set[str]] = weakref.WeakKeyDictionary()
 
 
-def taken_features(model: keras.Model, features: Any, say: bool = True) -> Any:
-    """The features that a model is called with, paired with its inputs by name.
+def match_features(model: keras.Model, features: Any, log_unused: bool = True) -> Any:
+    """Selects the features that a model takes, and arranges them like its inputs, by name.
 
-    A dict is paired so with a model that has a graph of layers (functional or Sequential). Its
-    surplus entries are left aside, and named in the log once for each model. A model with a `call`
-    of its own gets the features as they are.
+    This applies to a dict of features and a functional or Sequential model. Entries that no input
+    is named after are dropped, and logged once per model. A subclassed model gets the features
+    unchanged.
 
     Args:
-        model: whose inputs are a dict, a list or a single tensor.
-        features: structure of tensors, or of what describes them, as input_fn gives it.
-        say: name surplus entries in the log; False: a copy of the model has done so.
+        model: its inputs are a dict, a list or a single tensor.
+        features: structure of tensors, or of tensor specs, as input_fn yields it.
+        log_unused: log the dropped entries. False if a copy of the model has logged them.
 
     Returns:
-        Features of the structure of the model's inputs, where both go by name; else those given.
+        Features in the structure of the model's inputs if both have names; else `features`.
 
     Raises:
-        UserError: an input has no entry named after it.
+        UserError: an input has no entry of its name.
 
     Example:
 
-        model(taken_features(model, {"age": ages, "id": ids}))  # the model has an Input "age"
+        model(match_features(model, {"age": ages, "id": ids}))  # the model has an Input "age"
     """
     graph = _graph_of(model)
     if graph is None or not isinstance(features, dict):
@@ -64,7 +64,7 @@ def taken_features(model: keras.Model, features: Any, say: bool = True) -> Any:
             return given
         missing = [k for k, one in wanted.items() if k not in given and id(one) not in optional]
         if missing:
-            raise _lacking(model, missing, wanted, given, path)
+            raise _missing_features(model, missing, wanted, given, path)
         surplus.extend("/".join((*path, str(key))) for key in given if key not in wanted)
         taken = {
             key: given.get(key)  # None: an optional input without an entry
@@ -77,23 +77,23 @@ def taken_features(model: keras.Model, features: Any, say: bool = True) -> Any:
         return list(taken.values()) if isinstance(inputs, (list, tuple)) else taken[inputs.name]
 
     taken = paired(graph.input, features, ())
-    if surplus and say:
-        _say(model, surplus)
+    if surplus and log_unused:
+        _log_unused(model, surplus)
     return taken
 
 
 def _graph_of(model: Any) -> keras.Model | None:
-    """What a functional or Sequential model begins with that has a graph of layers, or None."""
+    """The graph of layers that processes the model's inputs, or None for a subclassed model."""
     graph = _private_api.functional_graph(model)
     if graph is not None:
         return graph
-    # A Sequential whose first layer takes a dict has no graph of its own.
+    # A Sequential model whose first layer takes a dict has no graph itself.
     plain = isinstance(model, keras.Sequential) and type(model).call is keras.Sequential.call
     return _graph_of(model.layers[0]) if plain and model.layers else None
 
 
 def _by_name(inputs: Any) -> dict | None:
-    """A model's inputs, or parts of their structure, by name; None: they have no names."""
+    """The inputs of a model by name, or None if they have no names."""
     if isinstance(inputs, keras.KerasTensor):
         return {inputs.name: inputs}
     if isinstance(inputs, dict):
@@ -102,7 +102,7 @@ def _by_name(inputs: Any) -> dict | None:
     return {each.name: each for each in inputs} if named else None  # Keras refuses the others
 
 
-def _lacking(
+def _missing_features(
     model: keras.Model, missing: list, wanted: dict, features: dict, path: tuple[str, ...]
 ) -> UserError:
     where = f"features[{'/'.join(path)!r}]" if path else "features"
@@ -121,12 +121,12 @@ def _names(keys: Any) -> str:
     return ", ".join(map(repr, keys)) or "no entries"
 
 
-def _say(model: keras.Model, surplus: list[str]) -> None:
-    """Names the surplus entries in the log, those of a model once."""
-    new = [name for name in surplus if name not in _SAID.setdefault(model, set())]
+def _log_unused(model: keras.Model, surplus: list[str]) -> None:
+    """Logs unused entries, each once per model."""
+    new = [name for name in surplus if name not in _LOGGED.setdefault(model, set())]
     if not new:
         return
-    _SAID[model].update(new)
+    _LOGGED[model].update(new)
     log.warning(
         "features of input_fn have %s, which no input of the model %r is named after; left aside",
         _names(new),
@@ -135,20 +135,21 @@ def _say(model: keras.Model, surplus: list[str]) -> None:
 
 
 @contextlib.contextmanager
-def refusing_pairs_by_place() -> Iterator[None]:
-    """Held around a trace in which a user's code calls functional models with dicts.
+def refuse_positional_matches() -> Iterator[None]:
+    """Raises an error where user code calls a functional model with a dict of wrong names.
 
-    Such code is a model_fn, a train_step or the `call` of a subclassed model. What it passes is
-    not for tfbig to change, but Keras would pair it with the inputs by place.
+    Enter it around the trace of a model_fn, of a train_step or of the `call` of a subclassed
+    model. tfbig does not change what this code passes, but Keras would pair it with the inputs by
+    position.
 
     Raises:
-        UserError: a dict has other names than the model's inputs.
+        UserError: the names in a dict differ from those of the model's inputs.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", message="The structure of `inputs`")
         yield
     for warning in caught:
-        found = _BY_PLACE.match(str(warning.message))
+        found = _BY_POSITION.match(str(warning.message))
         expected, given = map(_keys, found.groups()) if found else ([], [])
         if expected and given and set(expected) != set(given):
             raise UserError(
@@ -161,7 +162,7 @@ def refusing_pairs_by_place() -> Iterator[None]:
 
 
 def _keys(shown: str) -> list[str]:
-    """The keys of a dict in Keras's message, or []: it is none."""
+    """The keys of a dict in Keras's message, or [] if it shows no dict."""
     try:
         value = ast.literal_eval(shown)
     except (SyntaxError, ValueError):

@@ -1,24 +1,24 @@
-"""The traces of a model_fn: one for each mode and shape of a batch, made when it is asked for."""
+"""A cache of the traces of a model_fn, by mode and batch shape."""
 
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
-from tfbig.programs.model_fn.call import call_model_fn, checked
+from tfbig.programs.model_fn.call import call_model_fn, check_result
 from tfbig.programs.model_fn.graphs import PredictionGraph
 from tfbig.programs.model_fn.trace import ModelFnTrace
 from tfbig.programs.model_fn.variable_store import STEP, VariableStore
 from tfbig.programs.program import Batch
 
 
-class ModelFnTraces:
-    """Traces a model_fn, each mode in graphs of its own, and keeps what was made.
+class ModelFnTraceCache:
+    """Traces a model_fn once per mode and batch shape, each in a separate graph.
 
     Args:
         model_fn: returns an EstimatorSpec.
-        params, config: handed to model_fn if it asks for them.
-        store: of the variables.
+        params, config: passed to model_fn if it has arguments of these names.
+        store: has the variables.
         precision: the Keras dtype policy.
     """
 
@@ -27,14 +27,14 @@ class ModelFnTraces:
     ):
         self._model_fn, self._params, self._config = model_fn, params, config
         self._store, self._precision = store, precision
-        # Then each part's loss has all of the regularization, which counts once.
+        # With sums, the loss of each micro-batch contains all of the regularization.
         self._sums = getattr(config, "gradient_aggregation", "mean") == "sum"
         self._traces: dict[tuple, ModelFnTrace] = {}
         self._graphs: dict[int, Any] = {}
 
-    def of(self, mode: str, batch: Batch) -> ModelFnTrace:
-        """The trace of a mode for batches of these shapes; made if there is none yet."""
-        element = fed(batch)
+    def get(self, mode: str, batch: Batch) -> ModelFnTrace:
+        """Returns the trace of a mode for batches of these shapes. Traces if there is none."""
+        element = model_fn_inputs(batch)
         specs = [tf.TensorSpec(t.shape, t.dtype) for t in tf.nest.flatten(element)]
         key = (mode, *((tuple(s.shape.as_list()), s.dtype) for s in specs))
         if key not in self._traces:
@@ -43,17 +43,19 @@ class ModelFnTraces:
                 features, labels = (*tf.nest.pack_sequence_as(element, flat), None)[:2]
                 given = batch._replace(features=features, labels=labels)
                 spec = call_model_fn(self._model_fn, given, mode, self._params, self._config)
-                return checked(spec, mode).as_tensors()
+                return check_result(spec, mode).as_tensors()
 
             known = STEP in self._store.variables
-            traced = ModelFnTrace(call, specs, self._store, mode, self._precision, apart=self._sums)
+            traced = ModelFnTrace(
+                call, specs, self._store, mode, self._precision, find_regularization=self._sums
+            )
             if not (known or traced.used(STEP) or traced.spec.train_op is not None):
                 self._store.forget(STEP)
             self._traces[key] = traced
         return self._traces[key]
 
     def graph(self, kind: type, traced: ModelFnTrace) -> Any:
-        """What the loop needs of a trace: a TrainingGraph, EvaluationGraph or PredictionGraph."""
+        """Returns the TrainingGraph, EvaluationGraph or PredictionGraph of a trace, cached."""
         if id(traced) not in self._graphs:
             arguments: tuple = (traced,)
             if kind is not PredictionGraph:
@@ -63,15 +65,15 @@ class ModelFnTraces:
 
     @property
     def tables(self) -> list:
-        """The lookup tables that the traces have made."""
+        """The lookup tables of all traces."""
         return [table for traced in self._traces.values() for table in traced.tables]
 
     @property
     def synchronized(self) -> bool:
-        """Whether a layer asks for statistics over all replicas."""
+        """Whether a layer requests statistics over all replicas."""
         return any(traced.synchronized for traced in self._traces.values())
 
 
-def fed(batch: Batch) -> tuple:
-    """What of a batch a model_fn is given."""
+def model_fn_inputs(batch: Batch) -> tuple:
+    """The parts of a batch that a model_fn receives: (features,) or (features, labels)."""
     return (batch.features,) if batch.labels is None else (batch.features, batch.labels)
