@@ -29,8 +29,6 @@ class Placement:
         compiles_whole_loop: whether XLA can compile the loop with its variables; otherwise only
             a pure function of their values.
         compiles_parts: whether XLA can compile the computation of one replica's part of a batch.
-        updates_asynchronously: whether several steps may run at the same time, on the same
-            variables.
         runs_train_steps: whether a model's own train_step can run here.
         runs_steps_again: whether a step can be run again by this task alone, to find an error.
         has_evaluator: whether another task evaluates the checkpoints.
@@ -46,7 +44,6 @@ class Placement:
     first_replica = 0
     compiles_whole_loop = True
     compiles_parts = True
-    updates_asynchronously = False
     runs_train_steps = True
     runs_steps_again = True
     has_evaluator = False

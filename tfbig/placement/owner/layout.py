@@ -5,7 +5,7 @@ processes one bucket after the other, so the size of a bucket determines its tem
 """
 
 from collections.abc import Hashable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # Small variables share a bucket, so that the number of operations and collectives in a step does
 # not grow with their number. A large variable gains nothing from that and would only be copied.
@@ -30,7 +30,7 @@ class Bucket(NamedTuple):
     offsets: tuple[int, ...]
     sizes: tuple[int, ...]
     slice_size: int
-    kind: Hashable
+    kind: Any
 
     @property
     def starts(self) -> tuple[int, ...]:
@@ -78,7 +78,9 @@ def make_buckets(
         group.append((i, 0, size))
     return [
         Bucket(
-            *(tuple(values) for values in zip(*group, strict=True)),
+            tuple(member for member, _, _ in group),
+            tuple(offset for _, offset, _ in group),
+            tuple(size for _, _, size in group),
             -(-sum(size for _, _, size in group) // replicas),
             kinds[group[0][0]],
         )
