@@ -8,8 +8,9 @@ from keras import layers
 
 import tfbig
 from tests.programs.batches import N, batch, build, classes, x
-from tests.programs.test_tf1_training import OPTIMIZERS, minimize, new, step
+from tests.programs.test_tf1_training import OPTIMIZERS, minimize
 from tests.programs.tf1 import Session1, dense, v1
+from tests.programs.tf1_training_runs import new, step
 from tfbig.errors import UserError
 from tfbig.placement.placement import Placement
 from tfbig.programs.metric_aggregation import PARTS, UNKNOWN_KIND

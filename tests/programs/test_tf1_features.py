@@ -8,8 +8,9 @@ from keras import layers
 
 import tfbig
 from tests.programs.batches import batch, classes, forward, x
-from tests.programs.test_tf1_training import OPTIMIZERS, minimize, new, step
+from tests.programs.test_tf1_training import OPTIMIZERS, minimize
 from tests.programs.tf1 import Session1, dense, v1
+from tests.programs.tf1_training_runs import new, step
 
 # Feature columns and tables.
 
