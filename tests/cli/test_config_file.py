@@ -68,6 +68,20 @@ def test_a_config_file_that_does_not_exist_is_named():
         load_config("no/such.py")
 
 
+def test_a_config_of_tfbig_is_found_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_config("digits_mlp").model_fn == "tfbig.models.mlp.build"
+    with pytest.raises(UserError, match=r"--config=digits_mpl: .* it has digits_cnn, digits_mlp, "):
+        load_config("digits_mpl")
+
+
+def test_a_file_of_the_users_comes_before_a_config_of_tfbig(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits_mlp").write_text("")
+    with pytest.raises(UserError, match=r"expected a Python file"):
+        load_config("digits_mlp")
+
+
 def test_flags_change_fields_and_keep_their_types():
     config = overridden(
         {"params": {"rate": 0.5, "size": 8, "name": "a", "flat": False, "units": (1, 2)}},

@@ -16,7 +16,8 @@ from tfbig.errors import TfbigError
 from tfbig.placement.clusters.find import is_chief
 
 _CONFIG_HELP = (
-    "the config file, FILE.py or FILE.py:ARGUMENT; every field of it is a flag too: "
+    "the config: FILE.py, FILE.py:ARGUMENT, or the name of one that comes with tfbig, such as "
+    "digits_mlp; every field of it is a flag too: "
     "--config.optimizer.learning_rate=1e-3"
 )
 

@@ -10,6 +10,7 @@ from absl import flags
 from ml_collections import config_flags
 from ml_collections.config_dict import ConfigDict, FieldReference, placeholder
 
+import tfbig
 from tfbig.errors import UserError
 
 FIELDS = (
@@ -52,17 +53,17 @@ _REPLACEABLE = (
 def load_config(path: str) -> ConfigDict:
     """Runs a config file and returns what its get_config() returns.
 
-    Example: `load_config("configs/digits_mlp.py")`.
+    Example: `load_config("configs/digits_mlp.py")`, or `load_config("digits_mlp")`.
 
     Args:
-        path: a Python file; "file.py:text" calls get_config("text").
+        path: a Python file, or the name of one of tfbig's own configs; "file.py:text" and
+            "name:text" call get_config("text").
 
     Raises:
         UserError: there is no such file, or it has an error in it; the message names the line.
     """
     path, colon, argument = path.partition(":")
-    if not os.path.isfile(path):
-        raise UserError(f"--config={path}: there is no such file.")
+    path = _found(path)
     spec = importlib.util.spec_from_file_location("tfbig_config", os.path.abspath(path))
     if spec is None:
         raise UserError(f"--config={path}: expected a Python file, whose name ends in .py.")
@@ -92,6 +93,37 @@ def load_config(path: str) -> ConfigDict:
             f"{', '.join(FIELDS)}."
         )
     return config
+
+
+def packaged_configs() -> dict[str, str]:
+    """Returns the paths of tfbig's own configs by name: `packaged_configs()["digits_mlp"]`.
+
+    A wheel has them inside of the package, a clone beside it.
+    """
+    package = os.path.dirname(tfbig.__file__)
+    for folder in (os.path.join(package, "configs"), os.path.join(package, "..", "configs")):
+        if os.path.isdir(folder):
+            files = sorted(name for name in os.listdir(folder) if name.endswith(".py"))
+            return {
+                name.removesuffix(".py"): os.path.normpath(os.path.join(folder, name))
+                for name in files
+            }
+    return {}
+
+
+def _found(path: str) -> str:
+    """The path of a config file that was given by its path or by the name of a packaged one."""
+    if os.path.isfile(path):
+        return path
+    packaged = packaged_configs()
+    if path in packaged:
+        return packaged[path]
+    if os.path.basename(path) != path or path.endswith(".py"):
+        raise UserError(f"--config={path}: there is no such file.")
+    raise UserError(
+        f"--config={path}: there is no such file, and tfbig has no config of this name; it has "
+        f"{', '.join(packaged)}."
+    )
 
 
 def define_overrides(config: ConfigDict, words: list[str], flag_values: flags.FlagValues) -> None:
