@@ -2,13 +2,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow test-long lint bench
+.PHONY: help setup train test test-core test-slow test-long lint bench
 
 help:
 	@echo 'make setup   make .venv and install tfbig in it (PYTHON=python3.12 picks the interpreter)'
 	@echo 'make train   train a classifier on handwritten digits'
 	@echo 'make test    run the tests, 20 minutes on two cores'
 	@echo 'make test-slow   run those that take long; make test-long those that take longest'
+	@echo 'make test-core   run those that show whether another TensorFlow or Keras can be used'
 	@echo 'make lint    check style, formatting, types and imports'
 	@echo 'make bench   compare the speed with Keras fit on one device'
 
@@ -29,6 +30,17 @@ train: setup
 
 test: setup
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not slow'
+
+# What depends most on TensorFlow and Keras: private names, the step, checkpoints, exports, TF1 layers.
+CORE := tests/private_api tests/compat/test_layers.py tests/layers tests/serving \
+  tests/training/test_checkpoints.py tests/training/test_compile_choice.py \
+  tests/training/test_gradients.py tests/training/test_optimizers.py \
+  tests/training/test_own_step.py tests/training/test_resume.py
+
+test-core: setup
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not slow' $(CORE)
+	@$(BIN)/python -m pytest -q -m 'not long' -k 'one_device1 or mirrored2' tests/equivalence/test_numbers.py
+	@$(BIN)/tfbig train --config=digits_mlp --max_steps=300 --model_dir=runs/core
 
 test-slow: setup
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'slow and not long'
