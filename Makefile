@@ -35,11 +35,12 @@ test: setup
 CORE := tests/private_api tests/compat/test_layers.py tests/layers tests/serving \
   tests/training/test_checkpoints.py tests/training/test_compile_choice.py \
   tests/training/test_gradients.py tests/training/test_optimizers.py \
-  tests/training/test_own_step.py tests/training/test_resume.py
+  tests/training/test_own_step.py
+CORE_SLOW := tests/equivalence/test_numbers.py tests/training/test_resume.py
 
 test-core: setup
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not slow' $(CORE)
-	@$(BIN)/python -m pytest -q -m 'not long' -k 'one_device1 or mirrored2' tests/equivalence/test_numbers.py
+	@$(BIN)/python -m pytest -q -m 'not long' -k 'one_device1 or mirrored2 or resume' $(CORE_SLOW)
 	@$(BIN)/tfbig train --config=digits_mlp --max_steps=300 --model_dir=runs/core
 
 test-slow: setup
