@@ -1,7 +1,5 @@
 """The evaluator of a cluster with parameter servers: it follows what the chief saves."""
 
-import os
-
 from typing_extensions import override
 
 from tfbig.placement.clusters.cluster import Cluster
@@ -9,13 +7,6 @@ from tfbig.placement.control.peers import Peers
 from tfbig.placement.parameter_server.liveness import ChiefWatch
 from tfbig.placement.placement import Placement
 from tfbig.run_config import RunConfig
-
-VARIABLE = "TFBIG_EVALUATOR"  # set where there is an evaluator, which no other task's TF_CONFIG has
-
-
-def has_evaluator() -> bool:
-    """Whether the cluster of this task has an evaluator."""
-    return os.environ.get(VARIABLE, "").strip() not in ("", "0")
 
 
 class EvaluatorTask:

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tfbig.data.feeds.feed import Feed, Share, Stack
 from tfbig.errors import UserError
-from tfbig.placement.parameter_server.staleness import StalenessStats
+from tfbig.placement.staleness import StalenessStats
 
 log = logging.getLogger("tfbig")
 

@@ -23,7 +23,6 @@ from tfbig.training.evaluation.evaluator import Evaluator
 from tfbig.training.evaluation.follower import follow
 from tfbig.training.feeds import RunData, read_data
 from tfbig.training.loop.agreement import Agreement, CallbackNeeds
-from tfbig.training.loop.loop import Loop
 from tfbig.training.loop.preemption import Preemption
 from tfbig.training.loop.tensor_fetcher import TensorFetcher
 from tfbig.training.model import RunModel, build_model
@@ -33,6 +32,7 @@ from tfbig.training.result import TrainResult
 from tfbig.training.seeds import set_seed
 from tfbig.training.serve import serve
 from tfbig.training.step.compile_choice import choose_jit
+from tfbig.training.train_loop import TrainLoop
 
 log = logging.getLogger("tfbig")
 
@@ -152,7 +152,7 @@ class TrainingRun:
         agreement = Agreement(program, self._placement, callbacks)
         plan = self._plan(request, data, model, runner, agreement)
         evaluator = self._evaluator(request, data, model, plan.jit)
-        loop = Loop(plan, self._checkpoints, runner, agreement, evaluator)
+        loop = TrainLoop(plan, self._checkpoints, runner, agreement, evaluator)
         if plan.done:
             return loop.already_done()
         loop.read_first()
@@ -186,7 +186,7 @@ class TrainingRun:
             runner.guard = None
         schedule, passes = make_schedule(request, program, data, needs, start)
         ended = start.last is not None and is_done(
-            start, schedule, needs.may_stop, request.model_dir
+            start, schedule.end, needs.may_stop, request.model_dir
         )
         program.enter_phase(start.step)
         return RunPlan(

@@ -17,6 +17,7 @@ __all__ = [
     "cluster_timeout",
     "environ_without_cluster",
     "find_cluster",
+    "has_evaluator",
     "is_chief",
     "is_cluster_of_one",
 ]
@@ -26,6 +27,7 @@ KINDS: tuple[ClusterKind, ...] = (TFConfig(), Kubernetes(), Slurm())
 
 TIMEOUT_VARIABLE = "TFBIG_CLUSTER_TIMEOUT"  # seconds in which all tasks have to connect
 _DEFAULT_TIMEOUT = 300.0
+_EVALUATOR_VARIABLE = "TFBIG_EVALUATOR"  # not 0: there is one, which TF_CONFIG does not say
 _SIZES = ("TF_CONFIG", "TFBIG_WORKERS", "SLURM_NTASKS")  # one of these is set in every cluster
 
 
@@ -53,6 +55,11 @@ def find_cluster(environ: Mapping[str, str] = os.environ) -> Cluster | None:
 def is_cluster_of_one(environ: Mapping[str, str] = os.environ) -> bool:
     """Whether the variables describe a cluster of a single task, as in a shrunken elastic job."""
     return any(environ.get(name, "").strip() for name in _SIZES) and find_cluster(environ) is None
+
+
+def has_evaluator(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether the cluster of this task has an evaluator task."""
+    return environ.get(_EVALUATOR_VARIABLE, "").strip() not in ("", "0")
 
 
 def is_chief(environ: Mapping[str, str] = os.environ) -> bool:

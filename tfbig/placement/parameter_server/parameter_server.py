@@ -18,10 +18,9 @@ from tfbig.data.feeds.feed import Feed
 from tfbig.data.feeds.numbered_feed import NumberedFeed
 from tfbig.errors import PeerLost, UserError
 from tfbig.layers.rows import for_servers
-from tfbig.placement.clusters.find import Cluster, cluster_timeout
+from tfbig.placement.clusters.find import Cluster, cluster_timeout, has_evaluator
 from tfbig.placement.control.addresses import check_port_is_free, parse_address
 from tfbig.placement.control.peers import Peers
-from tfbig.placement.evaluator_task import has_evaluator
 from tfbig.placement.parameter_server import remote
 from tfbig.placement.parameter_server.late_tables import LateTables
 from tfbig.placement.parameter_server.liveness import addresses, lost_among, named, wait_for

@@ -12,7 +12,7 @@ from tfbig.data.feeds.numbered_feed import NumberedFeed, array_types
 from tfbig.errors import UserError
 from tfbig.placement.loop_function import LoopResult, Tally
 from tfbig.placement.parameter_server import remote
-from tfbig.placement.parameter_server.staleness import StalenessStats, Versions
+from tfbig.placement.staleness import StalenessStats, Versions
 
 _CLOSURES_PER_WORKER = 4  # so that no worker waits long for the last ones
 

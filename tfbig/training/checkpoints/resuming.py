@@ -17,7 +17,6 @@ from tfbig.programs.program import Program
 from tfbig.training.callbacks.runner import CallbackRunner
 from tfbig.training.checkpoints.checkpoints import Checkpoints, Restored
 from tfbig.training.checkpoints.named_checkpoint import NamedCheckpoint, latest
-from tfbig.training.loop.schedule import Schedule
 
 log = logging.getLogger("tfbig")
 
@@ -91,18 +90,18 @@ def broadcast_assign(program: Program, values: dict[str, np.ndarray] | None, pee
         variables[name].assign(value)
 
 
-def is_done(start: Start, schedule: Schedule, may_stop: bool, model_dir: str | None) -> bool:
+def is_done(start: Start, end: int | None, may_stop: bool, model_dir: str | None) -> bool:
     """Whether the run of the restored checkpoint has ended; logs why nothing is trained.
 
     Args:
         start: with a checkpoint.
-        schedule: of this run.
+        end: the last step of this run; None: the data's end.
         may_stop: whether there are callbacks that may have ended that run.
         model_dir: for the message.
     """
     restored = start.last
     ended = restored.metadata["loop"]["ended"]
-    if schedule.end is not None and restored.step >= schedule.end:
+    if end is not None and restored.step >= end:
         log.info(
             "nothing to train: step %d is reached already in %s; give another model_dir, or "
             "a higher max_steps",

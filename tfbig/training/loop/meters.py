@@ -5,8 +5,8 @@ import time
 
 import numpy as np
 
-from tfbig.placement.parameter_server.staleness import StalenessStats
 from tfbig.placement.placement import Placement
+from tfbig.placement.staleness import StalenessStats
 from tfbig.programs.metric_aggregation import NOT_ADDITIVE, PARTS, UNKNOWN_KIND
 from tfbig.programs.program import Program
 

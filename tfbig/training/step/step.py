@@ -15,8 +15,8 @@ import tensorflow as tf
 from tfbig.data.feeds.feed import Share
 from tfbig.layers import indexed_slices
 from tfbig.layers.place import placed
-from tfbig.placement.parameter_server.staleness import StalenessStats, Versions
 from tfbig.placement.placement import Placement
+from tfbig.placement.staleness import StalenessStats, Versions
 from tfbig.placement.sums import Sums, flat_sums
 from tfbig.programs.metric_aggregation import NOT_ADDITIVE, WHOLE_BATCHES
 from tfbig.programs.program import Program, Values

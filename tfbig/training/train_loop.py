@@ -31,7 +31,7 @@ log = logging.getLogger("tfbig")
 _CALL_SECONDS = 0.2  # long enough that a call's own cost is nothing, short enough to stop soon
 
 
-class Loop:
+class TrainLoop:
     """One run of training, from a restored state to its end.
 
     Args:
