@@ -1,12 +1,14 @@
 """The harness that the tests with processes of their own rely on."""
 
+import itertools
 import json
 import os
 import time
 
 import pytest
 
-from tests import harness
+from tests import harness, nursery
+from tfbig.launch import ports
 
 
 def add(a: int, b: int) -> dict:
@@ -85,6 +87,62 @@ def test_a_process_is_killed_at_its_deadline_and_its_children_with_it(tmp_path):
         harness.run_python("-c", program, timeout=5)
 
     assert_gone(int((tmp_path / "child").read_text()))
+
+
+def test_a_forked_script_is_run_as_python_runs_it(tmp_path, monkeypatch):
+    (tmp_path / "beside.py").write_text("word = 'found'\n")
+    (tmp_path / "script.py").write_text(
+        "import os, sys, beside\n"
+        "print(__name__, sys.argv[1:], beside.word)\n"
+        "print(os.environ.get('SET'), os.environ.get('HOME'))\n"
+        "print(os.getcwd(), 'tensorflow' in sys.modules)\n"
+        "print('an error', file=sys.stderr)\n"
+        "sys.exit(len(sys.argv) - 2)\n"
+    )
+    nursery._nursery()  # has been started with a HOME
+    monkeypatch.setenv("SET", "1")
+    monkeypatch.delenv("HOME")
+    done = harness.run_forked(str(tmp_path / "script.py"), "a", folder=tmp_path)
+    assert done.out.splitlines() == ["__main__ ['a'] found", "1 None", f"{tmp_path} True"]
+    assert done.err == "an error\n"
+    with pytest.raises(harness.ProcessFailed, match="(?s)exit code 1; .*an error"):
+        harness.run_forked(str(tmp_path / "script.py"), "a", "b", folder=tmp_path)
+    with pytest.raises(harness.ProcessFailed, match="(?s)killed after 1 s; .*started"):
+        harness.run_forked(
+            "-c", "import time; print('started'); time.sleep(60)", folder=tmp_path, timeout=1
+        )
+
+
+def test_workers_of_xdist_find_their_ports_in_ranges_of_their_own(monkeypatch):
+    lowest, given = ports._LOWEST, ports._first_given_by_the_system
+    monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", "3")
+    ranges = []
+    for number in range(3):
+        monkeypatch.setattr(ports, "_LOWEST", lowest)
+        monkeypatch.setattr(ports, "_first_given_by_the_system", given)
+        monkeypatch.setenv("PYTEST_XDIST_WORKER", f"gw{number}")
+        harness.keep_to_own_ports()
+        found = ports.free_ports(20, set())
+        ranges.append((min(found), max(found)))
+    assert ranges == sorted(ranges)
+    assert all(end < start for (_, end), (start, _) in itertools.pairwise(ranges))
+
+
+def test_a_cluster_waits_for_that_of_another_worker(tmp_path):
+    code = (
+        "from tests import harness\n"
+        "with harness.cores_for_a_cluster():\n"
+        "    print('has them', flush=True)\n"
+    )
+    words = ["-c", f"import sys; sys.path.insert(0, {os.getcwd()!r})\n{code}"]
+    with harness.cores_for_a_cluster():
+        with harness.cores_for_a_cluster():  # the same worker's
+            pass
+        other = nursery.python(words, tmp_path / "other", tmp_path)
+        assert not other.ended(1)
+        assert other.out == ""
+    assert other.ended(30)
+    assert other.out == "has them\n"
 
 
 def assert_gone(pid: int) -> None:
