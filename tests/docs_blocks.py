@@ -77,14 +77,21 @@ def run_python(page: str, lines: Sequence[int]) -> None:
             exec(compile(code, page, "exec"), names)
 
 
+def make_folder(folder: pathlib.Path) -> None:
+    """Makes a folder that has configs/ and examples/, as the clone has."""
+    folder.mkdir()
+    for name in ("configs", "examples"):
+        (folder / name).symlink_to(ROOT / name)
+
+
 def in_folder(folder: str, page: str, lines: Sequence[int]) -> None:
-    """Runs Python blocks in a folder, which has configs/ and examples/ as the clone has."""
+    """Runs Python blocks in a folder."""
     _enter(folder)
     run_python(page, lines)
 
 
 def command_in_folder(folder: str, words: Sequence[str]) -> int:
-    """Runs `tfbig <words>` or `python <file> <words>` in a folder; returns the exit code."""
+    """Runs the command `tfbig …` in a folder; returns the exit code."""
     from tfbig.cli.main import main
 
     _enter(folder)
@@ -98,7 +105,4 @@ def _enter(folder: str) -> None:
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     os.chdir(folder)
-    for name in ("configs", "examples", "benchmarks"):
-        if not os.path.exists(name):
-            os.symlink(ROOT / name, name)
     sys.path.insert(0, str(ROOT))
