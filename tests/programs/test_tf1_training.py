@@ -355,7 +355,7 @@ def test_a_variable_of_another_dtype_is_an_error_that_names_it():
         return dense(features, 3, "out") + tf.cast(extra, tf.float32)
 
     program = new(trained_by(minimize(OPTIMIZERS["adam"]), logits))
-    with pytest.raises(UserError, match="'extra' of float32 before and now asks for float64"):
+    with pytest.raises(UserError, match="'extra' of float32 before and now requests float64"):
         step(program, x(4), classes(), parts=2)
 
 
