@@ -1,4 +1,7 @@
-"""Tasks that do not go together say so, all of them and at once, before anything is trained."""
+"""Tasks that do not go together say so, all of them and at once, before anything is trained.
+
+These tests guard compute_initial_values_locally and runtime_has_started of tfbig._private_api.
+"""
 
 import json
 import os

@@ -1,4 +1,7 @@
-"""When a task is gone, all others end soon, in an error that names it."""
+"""When a task is gone, all others end soon, in an error that names it.
+
+These tests guard abort_collectives and disable_health_check of tfbig._private_api.
+"""
 
 import re
 import signal

@@ -1,4 +1,7 @@
-"""Training with parameter servers: what is trained, how often, on what, and where it was read."""
+"""Training with parameter servers: what is trained, how often, on what, and where it was read.
+
+These tests guard disconnect_from_cluster and wait_for_closures of tfbig._private_api.
+"""
 
 import collections
 

@@ -5,6 +5,8 @@ depend on what was killed before it, so CI kills one kind of task after the othe
 that are replaced alone (one worker, both), and those after which all go on from the checkpoint (a
 ps, the chief). A second launch does so while a large table is written. The long runs kill each task
 in a launch of its own.
+
+These tests guard stop_coordinator of tfbig._private_api.
 """
 
 import json

@@ -1,4 +1,7 @@
-"""DatasetFeed: stacks of a Dataset's own batches, and its position in a checkpoint."""
+"""DatasetFeed: stacks of a Dataset's own batches, and its position in a checkpoint.
+
+These tests guard deserialize_iterator and serialize_iterator of tfbig._private_api.
+"""
 
 import functools
 import logging

@@ -1,4 +1,7 @@
-"""Where the work runs does not change what it computes: each placement, case by case."""
+"""Where the work runs does not change what it computes: each placement, case by case.
+
+These tests guard moving_averages, next_scale and scale_variables of tfbig._private_api.
+"""
 
 import math
 

@@ -1,4 +1,7 @@
-"""KerasHub tasks and presets: tuned on any placement, loaded from folders and by handles."""
+"""KerasHub tasks and presets: tuned on any placement, loaded from folders and by handles.
+
+These tests guard preset_file and unsafe_deserialization of tfbig._private_api.
+"""
 
 import json
 import os

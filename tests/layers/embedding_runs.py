@@ -165,7 +165,7 @@ def _step_of(model: keras.Model) -> Callable:
             loss = tf.reduce_mean((model(ids)[:, 0] - numbers) ** 2)
         found = tape.gradient(loss, [v.value for v in variables])
         gradients = [indexed_slices.as_kept(g, v) for g, v in zip(found, variables, strict=True)]
-        with _private_api.rows_updated_alone(model.optimizer, table_of):
+        with _private_api.row_wise_updates(model.optimizer, table_of):
             model.optimizer.apply(gradients, variables)
         return loss
 

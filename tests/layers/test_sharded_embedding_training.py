@@ -346,7 +346,7 @@ def test_weights_of_a_run_are_put_into_other_shards(tmp_path):
 def test_a_trained_model_is_made_again_in_other_shards(tmp_path, monkeypatch):
     """As where it is exported from a cluster: "auto" is one shard there."""
     with monkeypatch.context() as cluster:
-        cluster.setattr("tfbig._private_api.number_of_servers", lambda strategy: 3)
+        cluster.setattr("tfbig._private_api.parameter_server_count", lambda strategy: 3)
         model = runs.train(runs.build("auto", by_rows["adagrad"])).model
     assert len(model.layers[1].tables) == 3
     tfbig.export(model, str(tmp_path / "served"))

@@ -1,4 +1,7 @@
-"""Owners update slices by Keras's own rules, and end with the state of a replicated run."""
+"""Owners update slices by Keras's own rules, and end with the state of a replicated run.
+
+These tests guard initial_value, is_overwritten_by_gradient and set_value of tfbig._private_api.
+"""
 
 import functools
 import logging
@@ -243,7 +246,7 @@ def test_slots_that_are_created_in_another_way_are_rejected():
             self.mine = [self.add_variable(v.shape, name="mine") for v in variables]
 
     weight, optimizer = keras.Variable(np.zeros([3], "float32")), Own()
-    slots = _private_api.built_without_slots(optimizer, [weight])
+    slots = _private_api.build_without_slots(optimizer, [weight])
     with pytest.raises(
         UserError, match="creates the variable 'own(_\\d+)?/mine' of shape .3,. itself"
     ):
@@ -279,7 +282,7 @@ def test_missing_gradients_are_reported_as_in_keras():
 def test_clipping_uses_the_limits_of_the_optimizer(limits, expected):
     gradients = [tf.constant([3.0, 4.0]), tf.constant([0.5])]
     optimizer = optimizers.LossScaleOptimizer(optimizers.SGD(**limits))
-    assert _private_api.clips(optimizer)
-    assert not _private_api.clips(optimizers.SGD())
-    for got, value in zip(_private_api.clipped(optimizer, gradients), expected, strict=True):
+    assert _private_api.clips_gradients(optimizer)
+    assert not _private_api.clips_gradients(optimizers.SGD())
+    for got, value in zip(_private_api.clip_gradients(optimizer, gradients), expected, strict=True):
         np.testing.assert_allclose(got, value, rtol=1e-6)

@@ -19,13 +19,13 @@ def test_profiled_batches(tmp_path):
     assert _private_api.profiled_batches(board(tmp_path, profile_batch=(3, 5))) == (3, 5)
 
 
-def test_count_train_batches(tmp_path):
+def test_set_train_batches(tmp_path):
     callback = board(tmp_path, update_freq=4)
     callback.on_train_begin()
     recorded = []
     for batches in (4, 6, 8):
         callback.on_train_batch_begin(0)
-        _private_api.count_train_batches(callback, batches)
+        _private_api.set_train_batches(callback, batches)
         with callback.summary.experimental.summary_scope("x"):
             recorded.append(bool(callback.summary.scalar("x", 1.0)))
     assert recorded == [True, False, True]
@@ -34,22 +34,22 @@ def test_count_train_batches(tmp_path):
     assert tf.summary.experimental.get_step() is None
 
 
-def test_count_tested_batches(tmp_path):
+def test_set_evaluated_batches(tmp_path):
     callback = board(tmp_path, update_freq=2)
-    _private_api.count_tested_batches(callback, 6)
+    _private_api.set_evaluated_batches(callback, 6)
     callback.on_test_begin()
     callback.on_test_batch_begin(0)
-    assert _private_api.tested_batches(callback) == 7
+    assert _private_api.evaluated_batches(callback) == 7
     callback.model.compile("sgd", "mse")
     callback.on_test_end({})
 
 
-def test_share_batch_time(tmp_path):
+def test_set_mean_batch_time(tmp_path):
     callback = board(tmp_path, write_steps_per_second=True)
     callback.on_train_begin()
     callback.on_train_batch_begin(0)
     began = callback._batch_start_time = callback._batch_start_time - 10.0
-    _private_api.share_batch_time(callback, 5)
+    _private_api.set_mean_batch_time(callback, 5)
     assert callback._batch_start_time == pytest.approx(began + 8.0, abs=0.5)
 
 
@@ -64,17 +64,17 @@ def test_flush_tensorboard(tmp_path):
     callback.on_train_end()
 
 
-def test_count_batches_to_save(tmp_path):
+def test_set_batches_since_save(tmp_path):
     callback = keras.callbacks.ModelCheckpoint(tmp_path / "{batch}.keras", save_freq=4)
     callback.set_model(keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)]))
     callback.on_epoch_begin(1)
-    _private_api.count_batches_to_save(callback, 2, 1)
+    _private_api.set_batches_since_save(callback, 2, 1)
     for batch in (2, 3, 4):
         callback.on_train_batch_end(batch, {})
     assert [path.name for path in tmp_path.iterdir()] == ["4.keras"]
 
 
-def test_swap_averages_back():
+def test_restore_swapped_weights():
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     model.compile(keras.optimizers.SGD(use_ema=True), "mse")
     model.optimizer.build(model.trainable_variables)
@@ -85,5 +85,5 @@ def test_swap_averages_back():
     swap.on_epoch_end(0)
     assert model.get_weights()[0] != 4.0
     for _ in range(2):
-        _private_api.swap_averages_back(swap)
+        _private_api.restore_swapped_weights(swap)
         assert model.get_weights()[0] == 4.0

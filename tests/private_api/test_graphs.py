@@ -85,7 +85,7 @@ def alone_on_two_replicas() -> dict:
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     with strategy.scope():
         variable = tf.Variable([1.0, 2.0])
-    twin = _private_api.alone(variable)
+    twin = _private_api.first_replica_copy(variable)
     variable.assign([3.0, 4.0])
     optimizer = v1.train.AdamOptimizer()
 
@@ -98,11 +98,11 @@ def alone_on_two_replicas() -> dict:
         "same memory": variable.values[0].numpy().tolist() == twin.numpy().tolist(),
         "changed": (twin.numpy() != [3.0, 4.0]).all().item(),
         "the other copy": variable.values[1].numpy().tolist(),
-        "plain": _private_api.alone(twin) is twin,
+        "plain": _private_api.first_replica_copy(twin) is twin,
     }
 
 
-def test_alone(in_process):
+def test_first_replica_copy(in_process):
     assert in_process(alone_on_two_replicas) == {
         "same memory": True,
         "changed": True,

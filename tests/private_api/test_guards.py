@@ -1,57 +1,51 @@
 """Every private name of Keras and TensorFlow has a guard, and only _private_api uses one."""
 
 import ast
-import inspect
 import pathlib
 import re
 from collections.abc import Iterator
 
 import pytest
 
-from tests.equivalence.cases import CASES
 from tfbig import _private_api
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FILES = [p for p in ROOT.glob("tfbig/**/*.py") if p.parent.name != "_private_api"]
 
 
-def guards() -> dict[str, str]:
-    """What follows "Guard:" or "guard:" in each function's docstring, on one line."""
+def public_wrappers() -> dict[str, str]:
+    """The docstring of each public function and class of _private_api, on one line, by name."""
     found = {}
-    for name, function in inspect.getmembers(_private_api, inspect.isfunction):
-        if function.__module__.startswith(f"{_private_api.__name__}."):
-            text = " ".join((function.__doc__ or "").split())
-            if "Guard: " in text:
-                found[name] = text.split("Guard: ")[1]
+    for path in (ROOT / "tfbig" / "_private_api").glob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            is_wrapper = isinstance(node, (ast.FunctionDef, ast.ClassDef))
+            if is_wrapper and not node.name.startswith("_"):
+                found[node.name] = " ".join((ast.get_docstring(node) or "").split())
     return found
 
 
-def names_of_tests() -> set[str]:
-    """The names of all test functions in this folder."""
-    trees = [ast.parse(p.read_text()) for p in pathlib.Path(__file__).parent.glob("test_*.py")]
-    return {n.name for tree in trees for n in tree.body if isinstance(n, ast.FunctionDef)}
+WRAPPERS = public_wrappers()
+STATEMENT = re.compile(r"Reason: .+?\. Guard: (tests/[\w/]+\.py(?:, tests/[\w/]+\.py)*)\.")
 
 
-def test_each_promised_guard_exists():
-    here = names_of_tests()
-    assert len(guards()) > 10
-    missing = []
-    for function, guard in guards().items():
-        names = re.findall(r"tests/[\w/]+(?:\.py)?|\btest_\w+|case \w+", guard)
-        if not names:
-            missing.append(f"{function}: no test in {guard!r}")
-        for name in names:
-            if name.startswith("tests/"):
-                path = ROOT / name
-                files = path.glob("test_*.py") if path.is_dir() else [path]
-                found = any(f.exists() and "\ndef test_" in f.read_text() for f in files)
-            elif name.startswith("case "):
-                found = name.removeprefix("case ") in CASES
-            else:
-                found = name in here
-            if not found:
-                missing.append(f"{function}: {name}")
-    assert not missing
+def test_each_wrapper_is_exported():
+    assert set(WRAPPERS) == set(_private_api.__all__)
+
+
+def test_each_wrapper_states_its_reason_and_its_guard():
+    missing = [name for name, text in WRAPPERS.items() if not STATEMENT.search(text)]
+    assert not missing, 'write "Reason: … Guard: tests/….py." in the docstrings of these'
+
+
+def test_each_guard_is_a_file_of_tests_that_names_the_wrapper():
+    wrong = []
+    for wrapper, text in WRAPPERS.items():
+        statement = STATEMENT.search(text)
+        for name in statement[1].split(", ") if statement else ():
+            code = (ROOT / name).read_text() if (ROOT / name).exists() else ""
+            if "\ndef test_" not in code or not re.search(rf"\b{wrapper}\b", code):
+                wrong.append(f"{wrapper}: {name}")
+    assert not wrong, "these files have no test or do not mention the wrapper"
 
 
 def test_no_other_file_of_tfbig_uses_private_names():

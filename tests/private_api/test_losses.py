@@ -18,11 +18,11 @@ def losses_on_two_replicas() -> list:
     def run():
         return strategy.experimental_local_results(strategy.run(value, [tf.fill([2, 1], 2.0)]))
 
-    with _private_api.losses_of_one_replica():
+    with _private_api.unscaled_losses():
         ours = [float(v) for v in run()]
     run = tf.function(run.python_function)  # traced anew
     return ours + [float(v) for v in run()]
 
 
-def test_losses_of_one_replica(in_process):
+def test_unscaled_losses(in_process):
     assert in_process(losses_on_two_replicas) == [4.0, 4.0, 2.0, 2.0]

@@ -42,16 +42,16 @@ def test_flatten_layers_finds_the_layers_of_nested_models_and_wrappers():
     assert kinds.count("TimeDistributed") == 1
 
 
-def test_set_own_trainable():
+def test_set_trainable_flag():
     inner = keras.layers.Dense(2)
     model = keras.Sequential([keras.Input((3,)), keras.Sequential([keras.Input((3,)), inner])])
-    _private_api.set_own_trainable(model.layers[0], False)
+    _private_api.set_trainable_flag(model.layers[0], False)
     assert not model.layers[0].trainable
     assert inner.trainable
     assert inner.kernel.trainable
     assert model.layers[0].trainable_weights == []
     assert len(model.trainable_weights) == 2
-    _private_api.set_own_trainable(inner, False)
+    _private_api.set_trainable_flag(inner, False)
     assert inner.trainable_weights == []
     assert inner.kernel.trainable
 

@@ -1,4 +1,7 @@
-"""What optimizers do in `apply` is what tfbig takes it for."""
+"""What optimizers do in `apply` is what tfbig takes it for.
+
+These tests guard disable_all_reduce of tfbig._private_api.
+"""
 
 import keras
 import numpy as np
@@ -72,7 +75,7 @@ def test_averages_are_put_in_place_as_keras_does_it(constraint):
             if ours:
                 with _private_api.gradients_already_reduced(optimizer):
                     optimizer.apply([tf.constant(gradient)], [weight])
-                    _private_api.put_averages_in_place(optimizer)
+                    _private_api.overwrite_with_averages(optimizer)
             else:
                 optimizer.apply([tf.constant(gradient)], [weight])
             found.append(weight.numpy())

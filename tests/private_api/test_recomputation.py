@@ -1,4 +1,7 @@
-"""The nodes of a Keras model's graph, and what a gradient tape records."""
+"""The nodes of a Keras model's graph, and what a gradient tape records.
+
+These tests guard Node of tfbig._private_api.
+"""
 
 import keras
 import numpy as np

@@ -31,7 +31,7 @@ def gradients_of_rows(variables) -> tuple[list, list]:
 @pytest.mark.parametrize(
     "clip", [{}, {"clipnorm": 1.0}, {"global_clipnorm": 1.0}, {"clipvalue": 0.5}]
 )
-def test_rows_updated_alone(clip, scaled):
+def test_row_wise_updates(clip, scaled):
     found = []
     for of_rows in (True, False):
         variables = table_and_bias()
@@ -43,7 +43,7 @@ def test_rows_updated_alone(clip, scaled):
 
         @tf.function
         def update():
-            with _private_api.rows_updated_alone(optimizer, table_named):  # noqa: B023
+            with _private_api.row_wise_updates(optimizer, table_named):  # noqa: B023
                 for _ in range(2):
                     optimizer.apply(slices if of_rows else dense, variables)  # noqa: B023
 
@@ -55,24 +55,24 @@ def test_rows_updated_alone(clip, scaled):
         ]
         assert ((3, 2) in whole) != of_rows
         found.append([v.numpy() for v in [*variables, *optimizer.variables]])
-        assert "update_step" not in vars(_private_api.unwrapped(optimizer))
+        assert "update_step" not in vars(_private_api.unwrap_optimizer(optimizer))
     for ours, keras_own in zip(*found, strict=True):
         np.testing.assert_allclose(ours, keras_own, rtol=1e-6)
 
 
 def test_an_optimizer_without_a_table_is_left_as_it_is():
-    with _private_api.rows_updated_alone(None, table_named):
+    with _private_api.row_wise_updates(None, table_named):
         pass
-    assert not _private_api.update_rows_alone(object(), table_named)
+    assert not _private_api.enable_row_wise_updates(object(), table_named)
     kernel, bias = table_and_bias()
     optimizer = keras.optimizers.Adagrad()
-    assert not _private_api.update_rows_alone(optimizer, table_named)
+    assert not _private_api.enable_row_wise_updates(optimizer, table_named)
     optimizer.build([bias])
-    assert not _private_api.update_rows_alone(optimizer, table_named)
+    assert not _private_api.enable_row_wise_updates(optimizer, table_named)
     assert "update_step" not in vars(optimizer)
     optimizer = keras.optimizers.Adagrad()
     optimizer.build([kernel, bias])
-    assert _private_api.update_rows_alone(optimizer, table_named)
+    assert _private_api.enable_row_wise_updates(optimizer, table_named)
 
 
 def test_shards_are_clipped_as_one_table():
@@ -80,14 +80,14 @@ def test_shards_are_clipped_as_one_table():
     shards = [tf.IndexedSlices(table[:1], [5], [8, 2]), table[1:]]
     other, shared = tf.constant([2.0]), object()
     optimizer = keras.optimizers.SGD(clipnorm=1.0)
-    sliced, dense, alone = _private_api.clipped_as_tables(
+    sliced, dense, alone = _private_api.clip_by_table(
         optimizer, [*shards, other], [shared, shared, None]
     )
     np.testing.assert_allclose(sliced.values, [[0.6, 0.0]], rtol=1e-6)
     assert sliced.indices is shards[0].indices
     np.testing.assert_allclose(dense, [[0.0, 0.8], [0.0, 0.0]], rtol=1e-6)
     np.testing.assert_allclose(alone, [1.0], rtol=1e-6)
-    for i, part in enumerate(_private_api.clipped(optimizer, [table[:1], table[1:]])):
+    for i, part in enumerate(_private_api.clip_gradients(optimizer, [table[:1], table[1:]])):
         assert np.linalg.norm(part) == pytest.approx(1.0), i  # each by itself is Keras's own way
 
 
@@ -118,13 +118,13 @@ def rows_gathered_in_replicas() -> dict:
             {o.type for o in graph.get_operations()} & {"ResourceGather", "ReadVariableOp"}
         )
 
-    return {"ours": types(_private_api.own_copy), "plain": types(lambda v: v.value)}
+    return {"ours": types(_private_api.replica_copy), "plain": types(lambda v: v.value)}
 
 
-def test_own_copy(in_process):
+def test_replica_copy(in_process):
     assert in_process(rows_gathered_in_replicas) == {
         "ours": ["ResourceGather"],
         "plain": ["ReadVariableOp"],
     }
     plain = tf.Variable([1.0])
-    assert _private_api.own_copy(plain) is plain
+    assert _private_api.replica_copy(plain) is plain

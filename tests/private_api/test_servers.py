@@ -6,9 +6,9 @@ import tensorflow as tf
 from tfbig import _private_api
 
 
-def test_number_of_servers():
+def test_parameter_server_count():
     """With such a strategy: tests/layers/test_sharded_embedding_training.py."""
-    assert _private_api.number_of_servers(tf.distribute.get_strategy()) == 0
+    assert _private_api.parameter_server_count(tf.distribute.get_strategy()) == 0
 
 
 def test_register_python_function():

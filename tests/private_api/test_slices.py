@@ -1,4 +1,7 @@
-"""Keras's optimizers work as functions of slices."""
+"""Keras's optimizers work as functions of slices.
+
+These tests guard unwrap_optimizer of tfbig._private_api.
+"""
 
 import keras
 import numpy as np
@@ -41,7 +44,7 @@ def test_an_optimizer_without_slots_has_the_same_variables(i):
         plain.build(weights())
     with _private_api.automatic_names():
         sliced = optimizers()[i]
-        slots = _private_api.built_without_slots(sliced, weights())
+        slots = _private_api.build_without_slots(sliced, weights())
     assert [(v.path, v.shape) for v in sliced.variables] == [
         (v.path, v.shape) for v in plain.variables
     ]
@@ -62,7 +65,7 @@ def test_slice_rule_is_kerass_own(i):
     variables, optimizer = weights(), optimizers()[i]
     optimizer.build(variables)
     sliced = optimizers()[i]
-    slots = _private_api.built_without_slots(sliced, weights())
+    slots = _private_api.build_without_slots(sliced, weights())
     rule = _private_api.SliceRule(
         sliced, slots, member=0, size=2, dtype="float32", decays=sliced.weight_decay is not None
     )

@@ -1,4 +1,7 @@
-"""Losses, metrics and labels of several outputs train as in `fit`, or are refused by name."""
+"""Losses, metrics and labels of several outputs train as in `fit`, or are refused by name.
+
+These tests guard check_compiled of tfbig._private_api.
+"""
 
 import keras
 import numpy as np

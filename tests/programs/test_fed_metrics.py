@@ -1,4 +1,7 @@
-"""Metrics that a model itself updates, in `call` or `compute_loss`."""
+"""Metrics that a model itself updates, in `call` or `compute_loss`.
+
+These tests guard trace_symbolically of tfbig._private_api.
+"""
 
 import logging
 

@@ -1,4 +1,7 @@
-"""Which models may be given padding: those of which it is known that it changes nothing."""
+"""Which models may be given padding: those of which it is known that it changes nothing.
+
+These tests guard metric_function of tfbig._private_api.
+"""
 
 import keras
 import numpy as np

@@ -1,4 +1,8 @@
-"""The loss terms of compiled models."""
+"""The loss terms of compiled models.
+
+These tests guard build_compiled, compiled_losses, compiled_metrics, keras_mask, loss_values,
+reported_metrics, same_rank and substituted_losses of tfbig._private_api.
+"""
 
 import keras
 import numpy as np

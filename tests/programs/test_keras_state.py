@@ -1,4 +1,7 @@
-"""State and metrics of Keras models that are no sums over the examples of a batch."""
+"""State and metrics of Keras models that are no sums over the examples of a batch.
+
+These tests guard make_global_seed of tfbig._private_api.
+"""
 
 import logging
 
@@ -361,7 +364,7 @@ def test_private_lists_of_metrics_and_weights():
     _private_api.build_compiled(model, inputs, keras.KerasTensor((None, 1)), None)
     assert {m.name for m in _private_api.all_metrics(model)} >= {"loss", "compile_metrics"}
     normalization = model.layers[1]
-    assert [id(v) for v in _private_api.own_variables(normalization)] == [
+    assert [id(v) for v in _private_api.direct_variables(normalization)] == [
         id(v) for v in (*normalization.trainable_variables, *normalization.non_trainable_variables)
     ]
-    assert _private_api.own_variables(model) == []
+    assert _private_api.direct_variables(model) == []

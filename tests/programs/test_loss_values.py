@@ -1,4 +1,7 @@
-"""Losses that give something else than one value for each example."""
+"""Losses that give something else than one value for each example.
+
+These tests guard has_custom_call and unreduced_loss of tfbig._private_api.
+"""
 
 import keras
 import numpy as np

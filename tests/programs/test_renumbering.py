@@ -1,4 +1,7 @@
-"""Automatic names are counted anew in each process; names that a user chose are left alone."""
+"""Automatic names are counted anew in each process; names that a user chose are left alone.
+
+These tests guard snake_case of tfbig._private_api.
+"""
 
 import keras
 import numpy as np

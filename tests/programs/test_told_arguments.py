@@ -1,4 +1,7 @@
-"""A layer whose get_config forgets an argument is not made again with the argument's default."""
+"""A layer whose get_config forgets an argument is not made again with the argument's default.
+
+These tests guard init_arguments of tfbig._private_api.
+"""
 
 import keras
 import numpy as np

@@ -1,4 +1,7 @@
-"""Variables are found again by their names."""
+"""Variables are found again by their names.
+
+These tests guard current_keras_path and keras_variable_of of tfbig._private_api.
+"""
 
 import contextlib
 

@@ -1,21 +1,23 @@
-"""What Keras's own callbacks count by themselves, which only their private names tell."""
+"""Counters of Keras callbacks, which have no public names."""
 
 import time
 
 
 def profiled_batches(tensorboard) -> tuple[int, int]:
-    """The first and the last batch that a TensorBoard callback profiles; (0, 0): none.
+    """The first and the last batch that a TensorBoard callback profiles; (0, 0) if none.
 
-    Reason: profile_batch is kept under these names only. Guard: test_profiled_batches.
+    Reason: the argument profile_batch is stored under private names only.
+    Guard: tests/private_api/test_callbacks.py.
     """
     return tensorboard._start_batch, tensorboard._stop_batch
 
 
-def count_train_batches(tensorboard, batches: int) -> None:
-    """Sets how many batches a TensorBoard callback has seen, which is its x-axis.
+def set_train_batches(tensorboard, batches: int) -> None:
+    """Sets the number of training batches of a TensorBoard callback, which is its x-axis.
 
-    Reason: it adds 1 at each on_train_batch_begin, and writes where the count is a multiple of
-    update_freq; our loop calls that hook once for many steps. Guard: test_count_train_batches.
+    Reason: the callback adds 1 at each on_train_batch_begin, and writes if the count is a multiple
+    of update_freq. The loop calls this hook once for many steps.
+    Guard: tests/private_api/test_callbacks.py.
     """
     tensorboard._global_train_batch = batches
     if tensorboard.update_freq != "epoch" and tensorboard._prev_summary_state:
@@ -23,62 +25,66 @@ def count_train_batches(tensorboard, batches: int) -> None:
         tensorboard._push_writer(tensorboard._train_writer, batches)
 
 
-def tested_batches(tensorboard) -> int:
-    """How many batches of evaluations a TensorBoard callback has seen.
+def evaluated_batches(tensorboard) -> int:
+    """The number of evaluation batches of a TensorBoard callback.
 
-    Reason: whether an evaluation is written depends on it. Guard: test_count_tested_batches.
+    Reason: the callback writes an evaluation or not depending on this counter.
+    Guard: tests/private_api/test_callbacks.py.
     """
     return tensorboard._global_test_batch
 
 
-def count_tested_batches(tensorboard, batches: int) -> None:
-    """Sets what `tested_batches` returns.
+def set_evaluated_batches(tensorboard, batches: int) -> None:
+    """Sets the number of evaluation batches of a TensorBoard callback.
 
-    Reason: as of `count_train_batches`. Guard: test_count_tested_batches.
+    Reason: as for set_train_batches, the loop calls the hook once for many batches.
+    Guard: tests/private_api/test_callbacks.py.
     """
     tensorboard._global_test_batch = batches
 
 
-def share_batch_time(tensorboard, batches: int) -> None:
-    """Makes write_steps_per_second write the mean of the batches that ran since the last hook.
+def set_mean_batch_time(tensorboard, batches: int) -> None:
+    """Makes write_steps_per_second report the mean over the batches since the last hook.
 
-    Reason: it takes the time between two hooks for that of one batch. Guard:
-    test_share_batch_time.
+    Reason: the callback treats the time between two hooks as the time of one batch.
+    Guard: tests/private_api/test_callbacks.py.
     """
     now = time.time()
     tensorboard._batch_start_time = now - (now - tensorboard._batch_start_time) / batches
 
 
 def flush_tensorboard(tensorboard) -> None:
-    """Writes what a TensorBoard callback holds back.
+    """Writes the buffered records of a TensorBoard callback to disk.
 
-    Reason: a kill would lose records of before a checkpoint, and there is no public name.
-    Guard: test_flush_tensorboard.
+    Reason: a killed process would lose records from before its last checkpoint, and the writers
+    have no public name.
+    Guard: tests/private_api/test_callbacks.py.
     """
     for writer in tensorboard._writers.values():
         writer.flush()
 
 
-def count_batches_to_save(checkpoint, batches: int, last: int | None) -> None:
-    """Sets the batches that a ModelCheckpoint with a save_freq counts.
+def set_batches_since_save(checkpoint, batches: int, last: int | None) -> None:
+    """Sets the counters of a ModelCheckpoint with a save_freq.
 
-    Reason: a run that goes on has to save at the same steps as one that was not interrupted.
-    Guard: test_count_batches_to_save.
+    Reason: a resumed run has to save at the same steps as an uninterrupted one.
+    Guard: tests/private_api/test_callbacks.py.
 
     Args:
         checkpoint: a ModelCheckpoint or an OrbaxCheckpoint.
-        batches: seen since it saved.
-        last: the number of the last one in its epoch, from 0; None: none was seen.
+        batches: the number of batches since the last save.
+        last: the index of the last batch in its epoch, or None if there was none.
     """
     checkpoint._batches_seen_since_last_saving = batches
     checkpoint._last_batch_seen = last
 
 
-def swap_averages_back(swap) -> None:
-    """Puts the weights back that a SwapEMAWeights with swap_on_epoch has exchanged for averages.
+def restore_swapped_weights(swap) -> None:
+    """Restores the weights that SwapEMAWeights(swap_on_epoch=True) replaced by averages.
 
-    Reason: it does so at the next epoch's begin, and a checkpoint may come before that, or the
-    end of the process, which forgets it. Guard: test_swap_averages_back.
+    Reason: the callback restores them when the next epoch begins, but a checkpoint or the end of
+    the process may come first.
+    Guard: tests/private_api/test_callbacks.py.
     """
     if swap._ema_weights_in_model:
         swap._swap_variables()

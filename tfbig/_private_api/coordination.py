@@ -1,4 +1,4 @@
-"""What MultiWorkerMirroredStrategy does by itself between the tasks of a cluster."""
+"""How MultiWorkerMirroredStrategy coordinates the tasks of a cluster."""
 
 import tensorflow as tf
 from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
@@ -7,29 +7,30 @@ from tensorflow.python.eager import context
 
 
 def abort_collectives(message: str) -> None:
-    """Makes collective operations that wait for another task fail, now and from now on.
+    """Makes all collective operations fail, those that wait for another task and later ones.
 
-    Reason: a task that has stopped without closing its connections leaves the others waiting for
-    ever. Guard: tests/cluster/test_lost_workers.py.
+    Reason: if a task stops without closing its connections, the others wait forever.
+    Guard: tests/cluster/test_lost_workers.py.
     """
     context.context().abort_collective_ops(tf.errors.UNAVAILABLE, message)
 
 
-def has_started() -> bool:
+def runtime_has_started() -> bool:
     """Whether TensorFlow's runtime has started in this process.
 
-    Reason: a strategy of several tasks cannot be made then, which TensorFlow says in one task
-    alone, while the others wait for it for ever. Guard: tests/cluster/test_bad_clusters.py.
+    Reason: a multi-worker strategy cannot be created afterwards. TensorFlow reports this in one
+    task only, while the others wait for it forever.
+    Guard: tests/cluster/test_bad_clusters.py.
     """
     return context.context()._context_handle is not None
 
 
-def make_own_initial_values(strategy: tf.distribute.MultiWorkerMirroredStrategy) -> None:
-    """Makes every task compute its variables' initial values itself.
+def compute_initial_values_locally(strategy: tf.distribute.MultiWorkerMirroredStrategy) -> None:
+    """Makes every task compute the initial values of its variables itself.
 
-    Reason: TensorFlow sends each variable's value from the first task to the others as it is
-    made, one collective for each, which hangs if the tasks' models differ. tfbig compares the
-    models first, and then the values. Guard: tests/cluster/test_bad_clusters.py.
+    Reason: TensorFlow broadcasts each initial value from the first task with a collective, which
+    hangs if the models of the tasks differ. tfbig compares the models first, and then broadcasts.
+    Guard: tests/cluster/test_bad_clusters.py.
     """
     extended = strategy.extended
     extended._get_variable_creator_initial_value = (
@@ -37,15 +38,17 @@ def make_own_initial_values(strategy: tf.distribute.MultiWorkerMirroredStrategy)
     )
 
 
-def leave_health_to_others(workers: int) -> None:
-    """Keeps TensorFlow's coordination service from ending tasks that are slow to answer.
+def disable_health_check(workers: int) -> None:
+    """Prevents TensorFlow's coordination service from ending tasks that answer slowly.
 
-    Reason: it gives a task that is stopped for 10 seconds up, and names it in no way that a
-    person understands; placement/channel.py watches the tasks. To be called before the strategy
-    is made. Guard: tests/cluster/test_lost_workers.py.
+    Call it before the strategy is created.
+
+    Reason: the service ends a task that is suspended for 10 seconds, and its message does not
+    identify the task clearly. The control channel of placement/control monitors the tasks instead.
+    Guard: tests/cluster/test_lost_workers.py.
 
     Args:
-        workers: how many tasks the job "worker" has.
+        workers: the number of tasks in the job "worker".
     """
     jobs = [coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=workers)]
     context.context().configure_coordination_service(
@@ -57,10 +60,11 @@ def leave_health_to_others(workers: int) -> None:
     )
 
 
-def number_of_servers(strategy: tf.distribute.Strategy) -> int:
-    """How many tasks a strategy places variables on in turn; 0: it has no parameter servers.
+def parameter_server_count(strategy: tf.distribute.Strategy) -> int:
+    """The number of parameter servers of a strategy, or 0 if it has none.
 
-    Reason: the strategy's `cluster_resolver` is None. Guard: test_number_of_servers.
+    Reason: the `cluster_resolver` of the strategy is None, so no public name has it.
+    Guard: tests/private_api/test_servers.py.
     """
     if not isinstance(strategy, tf.distribute.ParameterServerStrategy):
         return 0

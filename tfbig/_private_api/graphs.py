@@ -1,4 +1,4 @@
-"""What TensorFlow 1 code does to a graph while it is built, seen from outside."""
+"""Observes and changes how TensorFlow 1 code builds a graph."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -13,11 +13,11 @@ from tensorflow.python.training import checkpoint_utils
 
 @contextlib.contextmanager
 def observed_gradients(observe: Callable[[list, list, list], None]) -> Iterator[None]:
-    """Calls `observe(ys, xs, gradients)` for each symbolic gradient taken inside the block.
+    """Calls `observe(ys, xs, gradients)` for each symbolic gradient computed inside the block.
 
-    Reason: tf.gradients and the `compute_gradients` of every tf.compat.v1 optimizer end in one
-    private function; the public ones are bound by name all over user code. Guard:
-    test_observed_gradients.
+    Reason: tf.gradients and `compute_gradients` of all tf.compat.v1 optimizers call one private
+    function. The public functions cannot be replaced, because user code imports them by name.
+    Guard: tests/private_api/test_graphs.py.
     """
     helper = gradients_util._GradientsHelper
 
@@ -37,11 +37,11 @@ def observed_gradients(observe: Callable[[list, list, list], None]) -> Iterator[
 def observed_checkpoint_initializers(
     observe: Callable[[Any, str, str, str], None],
 ) -> Iterator[None]:
-    """Calls `observe(variable, checkpoint, tensor_name, slice)` in the place of an initializer.
+    """Calls `observe(variable, checkpoint, tensor_name, slice)` instead of setting initializers.
 
-    Reason: tf.compat.v1.train.init_from_checkpoint finds out what is to be read from where, and
-    then changes the initializer of a graph's variable, which has run long ago. Guard:
-    test_observed_checkpoint_initializers.
+    Reason: tf.compat.v1.train.init_from_checkpoint resolves names and then replaces the
+    initializers of graph variables, but here the initializers have already run.
+    Guard: tests/private_api/test_graphs.py.
     """
     original = checkpoint_utils._set_checkpoint_initializer
 
@@ -58,10 +58,10 @@ def observed_checkpoint_initializers(
 
 @contextlib.contextmanager
 def observed_synchronization(observe: Callable[[], None]) -> Iterator[None]:
-    """Calls `observe()` when a Keras layer asks for statistics over all replicas.
+    """Calls `observe()` when a Keras layer requests statistics over all replicas.
 
-    Reason: where no replica is being traced, Keras computes those of one replica and says
-    nothing. Guard: test_observed_synchronization.
+    Reason: outside a replica, Keras silently computes the statistics of one replica.
+    Guard: tests/private_api/test_graphs.py.
     """
     original = keras_nn._compute_moments_sync
 
@@ -78,11 +78,11 @@ def observed_synchronization(observe: Callable[[], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def tables_outside_graph(made: list) -> Iterator[None]:
-    """Makes the lookup tables of a graph's code outside of it, filled; appends them to `made`.
+    """Creates lookup tables outside the graph, already filled, and appends them to `made`.
 
-    Reason: in a graph a table is filled by an operation that a tf.Session runs once; there is no
-    session, and outside the graph a table is filled when it is made. Guard:
-    test_tables_outside_graph.
+    Reason: inside a graph, an operation that a tf.Session runs once fills a table. There is no
+    session here. Outside the graph, a table is filled when it is created.
+    Guard: tests/private_api/test_graphs.py.
     """
 
     def create(next_creator, initializer, *args, **kwargs):
@@ -96,11 +96,12 @@ def tables_outside_graph(made: list) -> Iterator[None]:
         yield
 
 
-def alone(variable: tf.Variable) -> tf.Variable:
-    """The first replica's copy of a variable, as a variable of its own that shares its memory.
+def first_replica_copy(variable: tf.Variable) -> tf.Variable:
+    """The first replica's copy of a variable, as an independent variable with shared memory.
 
-    Reason: a copy leads TensorFlow 1 optimizers back to the replicated variable, which they take
-    for one that they made themselves. Guard: test_alone.
+    Reason: a copy refers to its replicated variable, and TensorFlow 1 optimizers would follow this
+    reference.
+    Guard: tests/private_api/test_graphs.py.
     """
     copies = getattr(variable, "values", None)
     if copies is None:

@@ -1,13 +1,14 @@
-"""What hooks and scaffolds of TensorFlow 1 were made with, which only their private names tell."""
+"""Constructor arguments of TensorFlow 1 hooks and savers, which have no public names."""
 
 from typing import Any
 
 
 def hook_settings(hook) -> dict[str, Any] | None:
-    """The arguments that a hook of tf.compat.v1.train was made with; None for other kinds.
+    """The constructor arguments of a hook of tf.compat.v1.train, or None for other classes.
 
-    Reason: a user's script makes TensorFlow's hooks, which only a session can run; ours do the
-    same on the loop. Guard: test_hook_settings.
+    Reason: only a session can run these hooks. tfbig replaces them by its own hooks with the same
+    arguments.
+    Guard: tests/private_api/test_hooks.py.
     """
     made_with = {
         "StopAtStepHook": lambda h: {"num_steps": h._num_steps, "last_step": h._last_step},
@@ -59,9 +60,10 @@ def _timer(timer, steps: str, secs: str) -> dict[str, Any]:
 
 
 def saver_max_to_keep(saver) -> int | None:
-    """How many checkpoints a tf.compat.v1.train.Saver keeps; None: all.
+    """The number of checkpoints that a tf.compat.v1.train.Saver keeps, or None for all.
 
-    Reason: of a scaffold's saver that is all that can be honoured, and there is no public name.
-    Guard: test_saver_max_to_keep.
+    Reason: this is the only setting of a scaffold's saver that tfbig supports, and it has no
+    public name.
+    Guard: tests/private_api/test_hooks.py.
     """
     return saver._max_to_keep or None

@@ -1,4 +1,4 @@
-"""What loading a KerasHub preset needs and no public name does."""
+"""Loads files of KerasHub presets."""
 
 import contextlib
 
@@ -6,20 +6,20 @@ from keras.src.saving.serialization_lib import SafeModeScope
 
 
 def preset_file(preset: str, name: str) -> str | None:
-    """The path of a file of a KerasHub preset, downloaded if need be; None if it has no such file.
+    """The path of a file of a KerasHub preset, downloaded if necessary; None if it is absent.
 
-    Reason: `from_preset` has to be called on the class that was saved, which only the preset's
-    files tell, and these are to be checked before anything is made of them. Guard:
-    tests/finetuning/test_keras_hub.py.
+    Reason: `from_preset` has to be called on the saved class, which only the files of the preset
+    contain. They are also checked before objects are created from them.
+    Guard: tests/finetuning/test_keras_hub.py.
 
     Args:
         preset: a folder, a built-in name, or a handle such as "hf://user/name".
-        name: of a file in it.
+        name: of a file in the preset.
 
     Raises:
-        Exception: whatever the library that downloads it raises.
+        Exception: any error of the library that downloads the file.
     """
-    from keras_hub.src.utils.preset_utils import get_file  # heavy, and rarely there
+    from keras_hub.src.utils.preset_utils import get_file  # heavy, and rarely installed
 
     try:
         return get_file(preset, name)
@@ -28,8 +28,9 @@ def preset_file(preset: str, name: str) -> str | None:
 
 
 def unsafe_deserialization() -> contextlib.AbstractContextManager:
-    """Keras makes objects of configs without safe mode inside the block.
+    """Switches Keras's safe mode of deserialization off inside the block.
 
-    Reason: `from_preset` takes no safe_mode. Guard: tests/finetuning/test_keras_hub.py.
+    Reason: `from_preset` has no argument safe_mode.
+    Guard: tests/finetuning/test_keras_hub.py.
     """
     return SafeModeScope(False)

@@ -1,4 +1,4 @@
-"""Keras's losses and metrics, with the counts and weights that they hide."""
+"""Losses and metrics of a compiled Keras model, with their counts and weights."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -13,11 +13,12 @@ from tfbig.errors import UserError
 
 
 @contextlib.contextmanager
-def losses_of_one_replica() -> Iterator[None]:
-    """Keeps Keras's loss functions from dividing by the number of replicas inside the block.
+def unscaled_losses() -> Iterator[None]:
+    """Prevents Keras's losses from dividing by the number of replicas inside the block.
 
-    Reason: they divide by it whenever a strategy is active, which is right only if all parts
-    of a batch are equally large. Guard: test_losses_of_one_replica.
+    Reason: they divide by it under any strategy, which is correct only if all replicas have the
+    same number of examples.
+    Guard: tests/private_api/test_losses.py.
     """
     import keras.src.backend.tensorflow.trainer as tf_trainer
 
@@ -31,32 +32,38 @@ def losses_of_one_replica() -> Iterator[None]:
 
 
 def compiled_losses(model: keras.Model) -> list:
-    """The (path, loss, loss_weights, name) of every output of a built, compiled model."""
+    """The (path, loss, loss_weights, name) of every output of a built, compiled model.
+
+    Reason: the public `model.loss` has names and functions in any structure, not per output.
+    Guard: tests/programs/test_keras_program.py.
+    """
     loss = model._compile_loss
     return list(loss._flat_losses) if loss is not None and loss._flat_losses else []
 
 
 def all_metrics(model: keras.Model) -> list[keras.metrics.Metric]:
-    """All metrics that a model updates in a step, those that its `metrics` leaves out included.
+    """All metrics that a model updates in a step, including those missing in its `metrics`.
 
-    Reason: a model may override `metrics`, and Keras goes on to update the others. Guard:
-    tests/programs/test_keras_state.py.
+    Reason: a model may override `metrics`, but Keras still updates the other ones.
+    Guard: tests/programs/test_keras_state.py.
     """
     return list(Trainer.metrics.fget(model))
 
 
 def reported_metrics(model: keras.Model) -> list[keras.metrics.Metric]:
-    """A compiled model's metrics but the tracker of the loss, which the loop reports itself.
+    """The metrics of a compiled model without the loss tracker, as the loop reports the loss.
 
-    Reason: `model.metrics` has it among the others. Guard: tests/programs/test_keras_program.py.
+    Reason: `model.metrics` contains the tracker too.
+    Guard: tests/programs/test_keras_program.py.
     """
     return [metric for metric in model.metrics if metric is not model._loss_tracker]
 
 
 def loss_tracker(model: keras.Model) -> keras.metrics.Mean:
-    """The metric that reports a compiled model's loss.
+    """The metric that reports the loss of a compiled model.
 
-    Reason: a model's own methods read it. Guard: tests/programs/test_own_reports.py.
+    Reason: custom methods of a model read it, and it has no public name.
+    Guard: tests/programs/test_own_reports.py.
     """
     return model._loss_tracker
 
@@ -64,21 +71,23 @@ def loss_tracker(model: keras.Model) -> keras.metrics.Mean:
 def loss_trackers(model: keras.Model) -> list[keras.metrics.Metric]:
     """The metrics that report the loss of each output, which Keras itself updates.
 
-    Reason: `model.metrics` has them among the others. Guard: tests/programs/test_fed_metrics.py.
+    Reason: `model.metrics` does not distinguish them from others.
+    Guard: tests/programs/test_fed_metrics.py.
     """
     return list(model._compile_loss.metrics) if model._compile_loss is not None else []
 
 
 @contextlib.contextmanager
 def substituted_losses(model: keras.Model, wrap) -> Iterator[tuple]:
-    """Puts `wrap(i, loss)` in the place of the model's i-th loss function inside the block.
+    """Replaces the model's i-th loss function by `wrap(i, loss)` inside the block.
 
-    Yields what calls them all, `loss(labels, outputs, sample_weight)`, and the metrics that
-    report the mean of each, which are left to `wrap`: it knows the true counts.
+    Reason: only CompileLoss matches labels, outputs and sample weights of any structure, and the
+    loop needs the unreduced values of each loss.
+    Guard: tests/programs/test_keras_program.py.
 
-    Reason: CompileLoss alone knows how labels, outputs and sample weights of any structure go
-    together; the loop needs each loss's unreduced values. Guard:
-    tests/programs/test_keras_program.py.
+    Yields:
+        A function `loss(labels, outputs, sample_weight)` that calls all losses, and the metrics
+        that report their means. Only `wrap` knows the true counts, so it has to update these.
     """
     compiled = model._compile_loss
     losses, trackers = compiled._flat_losses, compiled._metrics
@@ -92,14 +101,15 @@ def substituted_losses(model: keras.Model, wrap) -> Iterator[tuple]:
         compiled._flat_losses, compiled._metrics = losses, trackers
 
 
-def unreduced(loss: keras.losses.Loss) -> Callable:
-    """What gives a loss's values of labels and an output, as `Loss.__call__` takes them.
+def unreduced_loss(loss: keras.losses.Loss) -> Callable:
+    """A function from labels and an output to the unreduced values of a loss.
 
-    A loss with its own `__call__` is called, and gives what it gives.
+    A loss with a custom `__call__` is returned itself.
 
-    Reason: that method casts, and reduces. Guard: tests/programs/test_loss_values.py.
+    Reason: `Loss.__call__` casts its arguments, but also reduces the values.
+    Guard: tests/programs/test_loss_values.py.
     """
-    if calls_itself(loss):
+    if has_custom_call(loss):
         return loss
 
     def call(labels, output):
@@ -109,40 +119,52 @@ def unreduced(loss: keras.losses.Loss) -> Callable:
     return call
 
 
-def calls_itself(loss: keras.losses.Loss) -> bool:
-    """Whether a loss has its own `__call__`, so that Keras does not reduce what it gives."""
+def has_custom_call(loss: keras.losses.Loss) -> bool:
+    """Whether a loss has a custom `__call__`, so that Keras does not reduce its values.
+
+    Reason: the reduction happens in Keras's `Loss.__call__` only.
+    Guard: tests/programs/test_loss_values.py.
+    """
     return type(loss).__call__ is not keras.losses.Loss.__call__
 
 
 def loss_values(
     loss: keras.losses.Loss, labels, output, sample_weight, row_weight, of_examples: bool
 ):
-    """A Keras loss's weighted, masked, unreduced values, the mask, and the weights as used.
+    """Computes the weighted, masked, unreduced values of a Keras loss.
 
-    `row_weight`, of shape [n] or None, is 0 for padding and weighs whole examples, while
-    `sample_weight` follows Keras's rule for its shape; but where `of_examples` says that the
-    values are [n, …], weights of fewer dimensions weigh whole examples or places too, as in
-    Keras's metrics. Keras's losses would take such weights [n] for those of the last dimension
-    where it happens to have n places.
+    A loss with a custom `__call__` is called, and its result is not changed.
 
-    Reason: `Loss.__call__` does the same but hides the mask, which is the denominator. A loss
-    with its own `__call__` is called, and taken as it is. Guard:
-    tests/programs/test_keras_program.py.
+    Reason: `Loss.__call__` computes the same but does not return the mask, whose sum is the
+    denominator.
+    Guard: tests/programs/test_keras_program.py.
+
+    Args:
+        loss: a keras.losses.Loss.
+        labels, output: tensors of shape [n, …].
+        sample_weight: follows Keras's rule for its shape, or None.
+        row_weight: of shape [n], 0 for padding, or None.
+        of_examples: whether the values have the shape [n, …]. Then weights with fewer dimensions
+            weigh whole examples or positions, as in Keras's metrics. Keras's losses would apply
+            weights of shape [n] to the last dimension if it has the size n.
+
+    Returns:
+        The values, the mask or None, and the sample weights in the shape used.
     """
-    if calls_itself(loss):
-        assert row_weight is None, "such a loss is never given padding"
+    if has_custom_call(loss):
+        assert row_weight is None, "batches are never padded for such a loss"
         return tf.convert_to_tensor(loss(labels, output, sample_weight)), None, sample_weight
     in_mask = keras_mask(output)
-    values = unreduced(loss)(labels, output)
+    values = unreduced_loss(loss)(labels, output)
     mask = keras_mask(values)
     if in_mask is not None:
         mask = in_mask if mask is None else in_mask & mask
-    whole = not values.shape.rank  # one number for the batch, which Keras weighs too
-    reduction = loss.reduction if whole else None
+    is_scalar = not values.shape.rank  # one number for the batch, which Keras weighs too
+    reduction = loss.reduction if is_scalar else None
     if of_examples:
         sample_weight = _of_values(loss, values, sample_weight)
     values = _keras_loss.reduce_weighted_values(values, sample_weight, mask, reduction, loss.dtype)
-    if whole:
+    if is_scalar:
         return values, None, sample_weight
     if row_weight is not None:
         shape = [-1] + [1] * (values.shape.rank - 1)
@@ -168,20 +190,28 @@ def _of_values(loss: keras.losses.Loss, values, weight):
 
 
 def same_rank(first, second):
-    """Keras's rule for a loss's weights: squeezes or expands the last dimension."""
+    """Squeezes or expands the last dimension, which is Keras's rule for weights of a loss.
+
+    Reason: the weights of a mean_with_sample_weight loss must match Keras's in shape.
+    Guard: tests/programs/test_keras_program.py.
+    """
     return _keras_loss.squeeze_or_expand_to_same_rank(first, second)
 
 
 def compiled_metrics(model: keras.Model):
-    """The CompileMetrics of a compiled model, or None."""
+    """The CompileMetrics of a compiled model, or None.
+
+    Reason: its public methods update all metrics, but no public name leads to it.
+    Guard: tests/programs/test_keras_program.py.
+    """
     return model._compile_metrics
 
 
 def update_padded_metrics(model: keras.Model, y, y_pred, sample_weight, row_weight) -> None:
-    """Updates a compiled model's metrics with the weight 0 for padding.
+    """Updates the metrics of a compiled model, with the weight 0 for padding.
 
-    Reason: Keras gives no weights at all to `metrics`, only to `weighted_metrics`. Guard: the
-    uneven cases of tests/equivalence.
+    Reason: Keras passes weights to `weighted_metrics` only, not to `metrics`.
+    Guard: tests/programs/test_padded_metrics.py.
     """
     metrics = model._compile_metrics
     if metrics is None:
@@ -191,7 +221,7 @@ def update_padded_metrics(model: keras.Model, y, y_pred, sample_weight, row_weig
     if sample_weight is not None:
         given = metrics._flatten_y(sample_weight)
         weights = given[:1] * len(y) if len(given) < len(y) else given
-    # Outputs at the end may have no labels; Keras leaves their metrics alone.
+    # The last outputs may have no labels. Keras does not update their metrics.
     weights = [_times_rows(w, row_weight, o) for w, o in zip(weights, y_pred, strict=False)]
     for metric, label, output in zip(metrics._flat_metrics, y, y_pred, strict=False):
         if metric:
@@ -204,7 +234,7 @@ def update_padded_metrics(model: keras.Model, y, y_pred, sample_weight, row_weig
 
 
 def _times_rows(weight, row_weight, output):
-    """`row_weight` times `weight`, of a rank that goes together with the output's mask."""
+    """`row_weight` times `weight`, with a rank that matches the mask of the output."""
     if weight is None:
         mask = keras_mask(output)
         return tf.reshape(row_weight, [-1] + [1] * (0 if mask is None else mask.shape.rank - 1))
@@ -213,17 +243,18 @@ def _times_rows(weight, row_weight, output):
 
 
 def metric_function(metric: keras.metrics.Metric) -> tuple[Any, dict]:
-    """The function whose mean a metric is, or None, and its arguments.
+    """The function whose mean a metric computes, or None, and its keyword arguments.
 
-    Reason: a config has the function's name alone. Guard: tests/programs/test_rebuilding.py and
-    tests/programs/test_keras_padding.py.
+    Reason: the config of a metric contains only the name of the function.
+    Guard: tests/programs/test_rebuilding.py, tests/programs/test_keras_padding.py.
     """
     return getattr(metric, "_fn", None), getattr(metric, "_fn_kwargs", {})
 
 
 def keras_mask(tensor) -> tf.Tensor | None:
-    """The mask that Keras's layers attached to a tensor.
+    """The mask that a Keras layer attached to a tensor, or None.
 
-    Reason: it is part of a loss's denominator. Guard: tests/programs/test_keras_program.py.
+    Reason: the denominator of a loss depends on it, and it has no public name.
+    Guard: tests/programs/test_keras_program.py.
     """
     return getattr(tensor, "_keras_mask", None)

@@ -10,10 +10,10 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 
 def serialize_iterator(iterator) -> tf.Tensor:
-    """A tf.data iterator's state, or an error with the name of the operation that has none.
+    """The state of a tf.data iterator, or an error that names an operation without state.
 
-    Reason: whether a Dataset's position can be kept must be known before it is needed. Guard:
-    tests/data/test_dataset_feed.py.
+    Reason: the loop must know in advance whether the position of a Dataset can be saved.
+    Guard: tests/data/test_dataset_feed.py.
     """
     return tf.raw_ops.SerializeIterator(
         resource_handle=iterator._iterator_resource, external_state_policy=2
@@ -21,30 +21,33 @@ def serialize_iterator(iterator) -> tf.Tensor:
 
 
 def deserialize_iterator(iterator, state: tf.Tensor) -> None:
-    """Gives a tf.data iterator a state, and its Dataset's shuffles the seeds they had then.
+    """Restores the state of a tf.data iterator, and the seeds of the shuffles of its Dataset.
 
-    Reason: a checkpoint of an iterator whose prefetching has come to the end of the data lacks
-    those seeds. Guard: tests/data/test_dataset_feed.py.
+    Reason: a checkpoint of an iterator that has prefetched to the end of the data lacks these
+    seeds.
+    Guard: tests/data/test_dataset_feed.py.
     """
     tf.raw_ops.DeserializeIterator(resource_handle=iterator._iterator_resource, serialized=state)
 
 
 def make_global_seed() -> None:
-    """Makes the seed generator that random operations without one use, unless it is there.
+    """Creates Keras's global seed generator unless it exists.
 
-    Reason: made inside a trace, its variable would have no value. Guard:
-    tests/programs/test_keras_state.py.
+    Reason: if it were created inside a trace, its variable would have no value.
+    Guard: tests/programs/test_keras_state.py.
     """
     global_seed_generator()
 
 
 @contextlib.contextmanager
 def reproducible_dropout() -> Iterator[None]:
-    """Makes Keras's Dropout draw with the Philox generator inside the block.
+    """Makes Keras's Dropout use the Philox generator inside the block.
 
-    Reason: its own choice depends on the compiler, and XLA's default for CPUs is ten times
-    slower. XLA also makes other floats of the same bits, so the bits themselves are compared:
-    masks are equal in XLA and graph mode. Guard: test_reproducible_dropout.
+    Masks are equal with and without XLA. XLA converts the same bits to different floats, so the
+    bits themselves are compared with the rate.
+
+    Reason: the default generator depends on the compiler, and XLA's for CPUs is ten times slower.
+    Guard: tests/private_api/test_operations.py.
     """
     random = keras.src.backend.random
     saved = random.dropout
@@ -53,9 +56,9 @@ def reproducible_dropout() -> Iterator[None]:
         if rate in (0.0, 1.0):
             return saved(inputs, rate)
         shape = noise_shape or [None] * inputs.shape.rank
-        there = [tf.shape(inputs)[i] if n is None else n for i, n in enumerate(inputs.shape)]
+        sizes = [tf.shape(inputs)[i] if n is None else n for i, n in enumerate(inputs.shape)]
         bits = tf.random.stateless_uniform(
-            [there[i] if n is None else n for i, n in enumerate(shape)],
+            [sizes[i] if n is None else n for i, n in enumerate(shape)],
             seed=tf.cast(keras.src.backend.tensorflow.random.draw_seed(seed), tf.int32),
             minval=None,
             maxval=None,
@@ -73,9 +76,10 @@ def reproducible_dropout() -> Iterator[None]:
 
 
 def variables_as_constants(function):
-    """A concrete function with its calls inlined and constants in the place of its variables.
+    """A concrete function with inlined calls, and with constants instead of variables.
 
-    Reason: TensorFlow's one way from a graph that reads variables to one of tensors, which
-    gradients and other variables can be put into. Guard: test_variables_as_constants.
+    Reason: this is TensorFlow's only conversion of a graph with variables to one of tensors, into
+    which gradients and other variables can be inserted.
+    Guard: tests/private_api/test_operations.py.
     """
     return convert_variables_to_constants_v2(function)

@@ -1,4 +1,4 @@
-"""What Keras's optimizers do in `apply`, and what they were made with."""
+"""The reductions, averages and settings of Keras optimizers."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,13 +10,13 @@ from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
 
 @contextlib.contextmanager
 def gradients_already_reduced(optimizer) -> Iterator[None]:
-    """Makes `optimizer.apply` skip its own all-reduce inside the block.
+    """Makes `optimizer.apply` skip its all-reduce inside the block.
 
-    Reason: Keras clips each replica's own gradient and reduces afterwards; reducing first and
-    then applying clips the global gradient. Guard: test_gradients_already_reduced and the
-    clipping cases of tests/equivalence.
+    Reason: Keras clips the gradient of each replica and reduces afterwards. If gradients are
+    reduced before `apply`, the global gradient is clipped.
+    Guard: tests/private_api/test_optimizers.py.
     """
-    inner = reduce_no_more(optimizer)
+    inner = disable_all_reduce(optimizer)
     try:
         yield
     finally:
@@ -25,12 +25,13 @@ def gradients_already_reduced(optimizer) -> Iterator[None]:
             del inner._overwrite_model_variables_with_average_value
 
 
-def reduce_no_more(optimizer):
-    """Makes `optimizer.apply` skip its own all-reduce from now on; returns the one changed.
+def disable_all_reduce(optimizer):
+    """Makes `optimizer.apply` skip its all-reduce from now on, and returns the changed optimizer.
 
-    It leaves the averages of ema_overwrite_frequency to `put_averages_in_place` too.
+    `apply` also skips ema_overwrite_frequency, which overwrite_with_averages implements.
 
-    Reason and guard: as above, for an optimizer that lives for one trace only.
+    Reason: as for gradients_already_reduced, for an optimizer that exists in one trace only.
+    Guard: tests/private_api/test_optimizers.py.
     """
     if optimizer is None:
         return None
@@ -40,11 +41,11 @@ def reduce_no_more(optimizer):
     return inner
 
 
-def put_averages_in_place(optimizer) -> None:
-    """After `apply`, in a replica: what ema_overwrite_frequency asks for.
+def overwrite_with_averages(optimizer) -> None:
+    """Implements ema_overwrite_frequency. Call it after `apply`, in a replica.
 
-    Reason: Keras does it in a conditional that crosses replicas, which MirroredStrategy cannot.
-    Guard: the case ema_overwriting of tests/equivalence.
+    Reason: Keras uses a conditional across replicas, which MirroredStrategy does not support.
+    Guard: tests/private_api/test_optimizers.py.
     """
     inner = _inner(optimizer)
     if not (inner.use_ema and inner.ema_overwrite_frequency):
@@ -63,19 +64,19 @@ def _inner(optimizer):
 
 
 def learning_rate(optimizer: keras.optimizers.Optimizer):
-    """An optimizer's schedule, or a variable.
+    """The learning rate schedule of an optimizer, or its learning rate variable.
 
-    Reason: `optimizer.learning_rate` is a schedule's present value. Guard:
-    tests/programs/test_rebuilding.py.
+    Reason: the public `optimizer.learning_rate` is the current value of a schedule.
+    Guard: tests/programs/test_rebuilding.py.
     """
     return optimizer._learning_rate
 
 
-def without_weight_decay(optimizer: keras.optimizers.Optimizer) -> tuple[bool, str | None]:
-    """Whether variables were excluded from weight decay, and the pattern of names that were.
+def weight_decay_exclusions(optimizer: keras.optimizers.Optimizer) -> tuple[bool, str | None]:
+    """Whether variables are excluded from weight decay, and the pattern of excluded names.
 
-    Reason: no config tells what exclude_from_weight_decay was given. Guard:
-    tests/programs/test_rebuilding.py.
+    Reason: the config does not contain the arguments of exclude_from_weight_decay.
+    Guard: tests/programs/test_rebuilding.py.
     """
     pattern = getattr(optimizer, "_exclude_from_weight_decay_pattern", None)
     variables = getattr(optimizer, "_exclude_from_weight_decay", None)

@@ -1,4 +1,4 @@
-"""Python functions that are called in another task's process, and waiting for closures."""
+"""Python functions that run in the process of another task, and control of the coordinator."""
 
 from collections.abc import Callable
 
@@ -12,15 +12,16 @@ _KEPT: dict[str, Callable] = {}  # TensorFlow's registry holds functions weakly
 
 
 def register_python_function(token: str, function: Callable) -> None:
-    """Has tf.raw_ops.PyFunc with this token call a function, where the operation runs.
+    """Makes tf.raw_ops.PyFunc with this token call a function of the process in which it runs.
 
-    Reason: tf.numpy_function makes a token of its own, which only the process that has traced it
-    knows, so it always runs there; with a token that is known beforehand, the operation calls
-    what the process in which it runs has registered. Guard: test_register_python_function.
+    Reason: tf.numpy_function creates a token that only the tracing process knows, so it always
+    runs there. With a known token, the operation calls the function that its own process has
+    registered.
+    Guard: tests/private_api/test_servers.py.
 
     Args:
-        token: the operation's.
-        function: takes and returns NumPy arrays, several in a list.
+        token: of the operation.
+        function: takes and returns NumPy arrays, several of them in a list.
     """
     _KEPT[token] = function
     script_ops._py_funcs._funcs[token] = function
@@ -29,23 +30,23 @@ def register_python_function(token: str, function: Callable) -> None:
 def wait_for_closures(
     coordinator: tf.distribute.coordinator.ClusterCoordinator, seconds: float
 ) -> bool:
-    """Waits until all scheduled closures have run; False if they have not in time.
+    """Waits until all scheduled closures have run. Returns False after the timeout.
 
-    Reason: `join()` waits for ever, also where no worker is left. Guard:
-    tests/cluster/test_parameter_server.py.
+    Reason: `join()` waits forever, even if no worker is left.
+    Guard: tests/cluster/test_parameter_server.py.
 
     Raises:
-        tf.errors.OpError: what a closure has failed with.
+        tf.errors.OpError: the error of a closure.
     """
     return coordinator._cluster.closure_queue.wait(timeout=seconds)
 
 
 def stop_coordinator(coordinator: tf.distribute.coordinator.ClusterCoordinator) -> None:
-    """Ends a coordinator's threads; its strategy makes another one when it is asked for.
+    """Ends the threads of a coordinator. Its strategy can create a new one afterwards.
 
-    Reason: while a worker is gone, one of the threads tries to connect to it all the time; at the
-    end of the process, or together with `disconnect`, that is a segmentation fault. Guard:
-    tests/cluster/test_server_kills.py.
+    Reason: while a worker is lost, a thread keeps trying to connect to it. At the end of the
+    process, or together with disconnect_from_cluster, this causes a segmentation fault.
+    Guard: tests/cluster/test_server_kills.py.
     """
     cluster = coordinator._cluster
     cluster.stop()
@@ -53,22 +54,22 @@ def stop_coordinator(coordinator: tf.distribute.coordinator.ClusterCoordinator) 
     coordinator.strategy._cluster_coordinator = None
 
 
-def disconnect() -> Callable[[], None]:
-    """Takes leave of all other tasks that this process was connected to by a strategy.
+def disconnect_from_cluster() -> Callable[[], None]:
+    """Removes all other tasks from the cluster of this process.
+
+    Reason: TensorFlow sends each traced function to all known tasks, and logs long warnings if
+    they have ended.
+    Guard: tests/cluster/test_parameter_server.py.
 
     Returns:
-        What connects to them again.
-
-    Reason: TensorFlow sends every function that is traced to all tasks that it knows, and says so
-    at length if they have ended. Guard: tests/cluster/test_parameter_server.py, whose chief goes
-    on after the others.
+        A function that reconnects to the tasks.
     """
-    whole = context.context().get_server_def()
-    alone = ServerDef()
-    alone.CopyFrom(whole)
-    del alone.cluster.job[:]
-    for job in whole.cluster.job:
-        if job.name == whole.job_name:
-            alone.cluster.job.append(job)
-    context.context().update_server_def(alone)
-    return lambda: context.context().update_server_def(whole)
+    cluster = context.context().get_server_def()
+    reduced = ServerDef()
+    reduced.CopyFrom(cluster)
+    del reduced.cluster.job[:]
+    for job in cluster.cluster.job:
+        if job.name == cluster.job_name:
+            reduced.cluster.job.append(job)
+    context.context().update_server_def(reduced)
+    return lambda: context.context().update_server_def(cluster)

@@ -1,4 +1,4 @@
-"""What recomputing the blocks of a Keras model needs: its graph, Keras's contexts, the tapes."""
+"""The graph of a Keras model, the contexts of its layers, and tapes, for recomputed blocks."""
 
 import contextlib
 import copy
@@ -15,13 +15,16 @@ from tensorflow.python.eager import record
 class Node(NamedTuple):
     """One call of an operation in a model's graph.
 
+    Reason: Keras's class for such calls has no public name.
+    Guard: tests/private_api/test_recomputation.py.
+
     Attributes:
         operation: a layer, or a keras.Operation without weights.
-        inputs, outputs: keys of the tensors that it takes and gives.
-        sizes: of each output, the number of elements of one example as far as it is known.
-        differentiable: of each output, whether it is of a float type.
-        run: `run(tensors, operation_fn)` puts the outputs into a dict of tensors by key.
-        arguments: what the operation is called with, as args and keywords, with KerasTensors.
+        inputs, outputs: keys of its input and output tensors.
+        sizes: the number of elements per example of each output, with 1 for unknown dimensions.
+        differentiable: whether each output has a float dtype.
+        run: `run(tensors, operation_fn)` adds the outputs to a dict of tensors by key.
+        arguments: of the call, as args and keywords, with KerasTensors.
     """
 
     operation: Any
@@ -34,11 +37,12 @@ class Node(NamedTuple):
 
 
 def functional_graph(layer: keras.layers.Layer) -> keras.Model | None:
-    """What runs a functional or a built Sequential model's graph of layers, or None: it has none.
+    """The functional model that runs the layers of a functional or built Sequential model.
 
-    A model with a `call` of its own is none, though it may have a graph.
+    None for other layers, and for a model with a custom `call`.
 
-    Reason: a Sequential hides its functional model. Guard: tests/programs/test_remat.py.
+    Reason: a Sequential model stores its functional model under a private name.
+    Guard: tests/programs/test_remat.py.
     """
     plain, graph = Functional, layer
     if isinstance(layer, keras.Sequential):
@@ -48,10 +52,10 @@ def functional_graph(layer: keras.layers.Layer) -> keras.Model | None:
 
 
 def graph_nodes(graph: keras.Model) -> list[Node]:
-    """The calls of a functional model's graph, each after those that it needs.
+    """The calls of a functional model's graph, in topological order.
 
-    Reason: Keras tells the layers of a graph, but not how their tensors go together. Guard:
-    test_graph_nodes.
+    Reason: the public names list the layers of a graph, but not how their tensors are connected.
+    Guard: tests/private_api/test_recomputation.py.
     """
     depths = sorted(graph._nodes_by_depth, reverse=True)
     nodes = [node for depth in depths for node in graph._nodes_by_depth[depth]]
@@ -61,7 +65,7 @@ def graph_nodes(graph: keras.Model) -> list[Node]:
 def _node(node) -> Node:
     def run(tensors: dict, operation_fn: Callable) -> None:
         if any(id(t) not in tensors for t in node.input_tensors):
-            return  # as Keras does it: an optional input was not given
+            return  # an optional input is missing, and Keras skips the call too
         args, kwargs = node.arguments.fill_in(tensors)
         outputs = keras.tree.flatten(operation_fn(node.operation)(*args, **kwargs))
         tensors.update(zip([id(t) for t in node.outputs], outputs, strict=True))
@@ -79,13 +83,13 @@ def _node(node) -> Node:
 
 
 @contextlib.contextmanager
-def graph_run_by(graph: keras.Model, run: Callable) -> Iterator[None]:
-    """Has a functional model's graph run by `run(plain, inputs, operation_fn)` inside the block.
+def replaced_graph_run(graph: keras.Model, run: Callable) -> Iterator[None]:
+    """Runs the graph of a functional model by `run(plain, inputs, operation_fn)` in the block.
 
-    `plain()` runs it as Keras would; inputs is a flat list, and what `run` returns has the
+    `plain()` runs it as Keras does. `inputs` is a flat list, and the result of `run` must have the
     structure of `graph.output`.
 
-    Reason: no public call stands between what a model does with its inputs and its layers.
+    Reason: no public method separates the processing of a model's inputs from its layers.
     Guard: tests/programs/test_remat.py.
     """
     plain = graph._run_through_graph
@@ -106,24 +110,25 @@ def graph_run_by(graph: keras.Model, run: Callable) -> Iterator[None]:
 
 
 def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
-    """The layers that a layer holds itself, in lists too, but not those that they hold.
+    """The direct sublayers of a layer, also in lists, but not the sublayers of these.
 
-    Reason: only models tell it by a public name. Guard: tests/programs/test_remat.py.
+    Reason: only models have a public name for them.
+    Guard: tests/programs/test_remat.py.
     """
     return list(layer._flatten_layers(include_self=False, recursive=False))
 
 
 def layer_contexts() -> Callable:
-    """What the layers that are called now are told by those around them, to be told it again.
+    """Captures the context of a layer's call: `training`, and the dtype of autocasting.
 
-    Returns a context manager's function, to be entered any time later: whether they train, and
-    the type that weights are cast to.
+    Reason: inner layers without an argument `training` read these from global state.
+    Guard: tests/programs/test_remat.py.
 
-    Reason: a layer's `call` alone does not know it. Guard: tests/programs/test_remat.py, with
-    layers that have no argument `training`, and with mixed precision.
+    Returns:
+        A function that returns a context manager, which restores the captured context.
     """
     names = ("current_call_ctx", "autocast_scope")
-    # Each layer leaves in the first of them what it was told itself.
+    # Layers modify the call context, so it is copied.
     then = {name: copy.copy(global_state.get_global_attribute(name)) for name in names}
 
     @contextlib.contextmanager
@@ -141,16 +146,18 @@ def layer_contexts() -> Callable:
 
 
 def set_keras_mask(tensor, mask) -> None:
-    """Attaches a mask to a tensor, as Keras's layers do it.
+    """Attaches a mask to a tensor, as Keras layers do.
 
-    Reason: as for keras_mask. Guard: tests/programs/test_remat.py.
+    Reason: as for keras_mask, masks have no public name.
+    Guard: tests/programs/test_remat.py.
     """
     keras.src.backend.common.masking.set_keras_mask(tensor, mask)
 
 
 def is_recorded(tensor: tf.Tensor) -> bool:
-    """Whether a GradientTape follows what is computed from a tensor.
+    """Whether a GradientTape records operations on a tensor.
 
-    Reason: no gradient shall be computed for what is frozen. Guard: test_is_recorded.
+    Reason: no gradients are computed for frozen weights, and tapes have no public query.
+    Guard: tests/private_api/test_recomputation.py.
     """
     return record.should_record_backprop([tensor])

@@ -1,4 +1,4 @@
-"""Optimizers that update some rows of a variable, and leave the others alone."""
+"""Makes Keras optimizers update some rows of a variable and leave the others unchanged."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -7,14 +7,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfbig._private_api.slices import unwrapped
+from tfbig._private_api.slices import unwrap_optimizer
 
 
-def own_copy(variable):
-    """A replica's copy of a mirrored variable, in that replica; any other variable as it is.
+def replica_copy(variable):
+    """The current replica's copy of a mirrored variable, or any other variable unchanged.
 
-    Reason: TensorFlow gathers rows of a mirrored variable by reading all of it first. Guard:
-    test_own_copy.
+    Reason: TensorFlow reads a mirrored variable as a whole before it gathers rows of it.
+    Guard: tests/private_api/test_rows.py.
     """
     if isinstance(variable, keras.Variable):
         variable = variable.value
@@ -24,38 +24,40 @@ def own_copy(variable):
 
 
 @contextlib.contextmanager
-def rows_updated_alone(optimizer, table_of: Callable[[Any], Any]) -> Iterator[None]:
-    """Has `optimizer.apply` take slices of a table's rows as gradients, by its own rule.
+def row_wise_updates(optimizer, table_of: Callable[[Any], Any]) -> Iterator[None]:
+    """Makes `optimizer.apply` update only the rows in tf.IndexedSlices of tables.
 
-    Reason: Keras's own rules make what they compute from slices dense (Adagrad's, the norms and
-    limits of clipping, the test for infinities), and clip each shard of a table by itself. Guard:
-    test_rows_updated_alone.
+    Reason: Keras's rules convert these to dense tensors (in Adagrad, in clipping, in the check
+    for infinities), and clip each shard of a table separately.
+    Guard: tests/private_api/test_rows.py.
 
     Args:
-        optimizer: a Keras optimizer that is built; one that trains no table, and anything else, is
-            left as it is.
-        table_of: tells what the shards of a table have in common, None for other variables.
+        optimizer: a built Keras optimizer. Another object, or an optimizer without tables, stays
+            unchanged.
+        table_of: returns an object that identifies the table of a shard, None for other
+            variables.
     """
-    if not update_rows_alone(optimizer, table_of):
+    if not enable_row_wise_updates(optimizer, table_of):
         yield
         return
     try:
         yield
     finally:
-        inner = unwrapped(optimizer)
+        inner = unwrap_optimizer(optimizer)
         for name in ("update_step", "_clip_gradients", "_backend_apply_gradients"):
             inner.__dict__.pop(name, None)
         optimizer.__dict__.pop("check_finite", None)
 
 
-def update_rows_alone(optimizer, table_of: Callable[[Any], Any]) -> bool:
-    """The same from now on; returns whether the optimizer was changed.
+def enable_row_wise_updates(optimizer, table_of: Callable[[Any], Any]) -> bool:
+    """Enables row-wise updates from now on, and returns whether the optimizer was changed.
 
-    Reason and guard: as above, for an optimizer that lives for one trace only.
+    Reason: as for row_wise_updates, for an optimizer that exists in one trace only.
+    Guard: tests/private_api/test_rows.py.
     """
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         return False
-    inner = unwrapped(optimizer)
+    inner = unwrap_optimizer(optimizer)
     if all(table_of(variable) is None for variable in inner._trainable_variables):
         return False
     kind = type(inner)
@@ -67,11 +69,11 @@ def update_rows_alone(optimizer, table_of: Callable[[Any], Any]) -> bool:
             kind.update_step(inner, gradient, variable, learning_rate)
 
     def apply_gradients(gradients, variables):
-        gradients = clipped_as_tables(inner, gradients, [table_of(v) for v in variables])
+        gradients = clip_by_table(inner, gradients, [table_of(v) for v in variables])
         kind._backend_apply_gradients(inner, gradients, variables)
 
     inner.update_step = update_step
-    inner._clip_gradients = list  # done before
+    inner._clip_gradients = list  # apply_gradients has clipped already
     inner._backend_apply_gradients = apply_gradients
     if inner is not optimizer:
         finite = type(optimizer).check_finite
@@ -81,15 +83,16 @@ def update_rows_alone(optimizer, table_of: Callable[[Any], Any]) -> bool:
     return True
 
 
-def clipped_as_tables(optimizer, gradients: list, tables: list) -> list:
-    """Gradients clipped as an optimizer asks for, with the shards of a table as one variable.
+def clip_by_table(optimizer, gradients: list, tables: list) -> list:
+    """Clips gradients by an optimizer's settings, with the shards of a table as one variable.
 
-    Reason: as in rows_updated_alone. Guard: test_shards_are_clipped_as_one_table.
+    Reason: as for row_wise_updates, Keras would clip each shard separately.
+    Guard: tests/private_api/test_rows.py.
 
     Args:
         optimizer: not a LossScaleOptimizer.
-        gradients: dense, or slices of distinct rows.
-        tables: for each gradient, what it has in common with the other shards; None: it is whole.
+        gradients: dense, or tf.IndexedSlices with distinct indices.
+        tables: an object per gradient that identifies the table of its shard, or None.
     """
     groups: dict[Any, list[int]] = {}
     for i, table in enumerate(tables):
@@ -114,29 +117,30 @@ def clipped_as_tables(optimizer, gradients: list, tables: list) -> list:
 
 
 def _update_rows(optimizer, gradient: tf.IndexedSlices, variable, learning_rate) -> None:
-    """An optimizer's own rule, with some rows of a variable and of its slots as the whole."""
-    place = optimizer._get_variable_index(variable)
+    """Applies the optimizer's rule to some rows of a variable and of its slot variables."""
+    index = optimizer._get_variable_index(variable)
     kind, count = type(optimizer), len(optimizer._trainable_variables)
-    twin = object.__new__(type(kind.__name__, (_OfRows, kind), {"_place": place}))
+    twin = object.__new__(type(kind.__name__, (_OfRows, kind), {"_index": index}))
     for name, value in optimizer.__dict__.items():
         if _is_slots(name, value, count):
             value = list(value)
-            value[place] = _Rows(own_copy(value[place]), gradient.indices)
+            value[index] = _Rows(replica_copy(value[index]), gradient.indices)
         twin.__dict__[name] = value
     twin.__dict__.pop("update_step")
     kind.update_step(twin, gradient.values, _Rows(variable, gradient.indices), learning_rate)
 
 
 def slots_of(optimizer, variables: list) -> list[dict[str, keras.Variable]]:
-    """A built optimizer's slots of each variable, by the name of the list that has them.
+    """The slot variables of each variable in a built optimizer, by the name of their list.
 
-    Reason: no public name has them. Guard: test_slots_of.
+    Reason: slot variables have no public names.
+    Guard: tests/private_api/test_rows.py.
     """
-    inner = unwrapped(optimizer)
+    inner = unwrap_optimizer(optimizer)
     count = len(inner._trainable_variables)
     lists = {n: v for n, v in inner.__dict__.items() if _is_slots(n, v, count)}
-    places = [inner._get_variable_index(variable) for variable in variables]
-    return [{name: slots[place] for name, slots in lists.items()} for place in places]
+    indices = [inner._get_variable_index(variable) for variable in variables]
+    return [{name: slots[index] for name, slots in lists.items()} for index in indices]
 
 
 def _is_slots(name: str, value: Any, count: int) -> bool:
@@ -149,13 +153,13 @@ def _is_slots(name: str, value: Any, count: int) -> bool:
 
 
 class _OfRows:
-    """What an update rule calls of its optimizer, for variables that are `_Rows`."""
+    """The methods of an optimizer that its update rule calls, for variables that are `_Rows`."""
 
-    _place: int
+    _index: int
 
     def _get_variable_index(self, variable):
         del variable
-        return self._place
+        return self._index
 
     def assign(self, variable, value):
         variable.assign(value)
@@ -168,10 +172,9 @@ class _OfRows:
 
 
 class _Rows:
-    """Some rows of a variable, in the place of the whole in an update rule.
+    """Some rows of a variable, which replace the whole variable in an update rule.
 
-    What is added is added to the variable at once, so nothing is lost where others add at the
-    same time.
+    Additions are atomic, so that concurrent additions of other workers are not lost.
     """
 
     def __init__(self, variable: tf.Variable, indices: tf.Tensor):

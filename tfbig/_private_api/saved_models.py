@@ -4,10 +4,11 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 
 def set_signature_methods(path: str, methods: dict[str, str]) -> None:
-    """Sets how TensorFlow Serving may call the signatures in a `saved_model.pb`.
+    """Sets the method names of the signatures in a `saved_model.pb` for TensorFlow Serving.
 
-    Reason: tf.saved_model.save writes "predict" for all, and classify and regress calls are
-    refused then. Guard: test_set_signature_methods.
+    Reason: tf.saved_model.save writes "predict" for all of them, and TensorFlow Serving then
+    refuses classify and regress calls.
+    Guard: tests/private_api/test_hooks.py.
     """
     with open(path, "rb") as file:
         model = saved_model_pb2.SavedModel.FromString(file.read())

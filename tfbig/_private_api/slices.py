@@ -1,4 +1,4 @@
-"""Keras's optimizers as pure functions of slices of the variables that they train."""
+"""Keras optimizers as pure functions of slices of the variables that they train."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -15,10 +15,10 @@ from keras.src.optimizers.loss_scale_optimizer import LossScaleOptimizer
 def shape_only_variable(
     shape: Sequence[int], dtype: str, initializer: Any = "zeros", name: str | None = None
 ) -> keras.Variable:
-    """A Keras variable that has no memory, to which a keras.StatelessScope gives values.
+    """A Keras variable without memory, whose values come from a keras.StatelessScope.
 
-    Reason: Keras would give memory to it as soon as the outermost scope ends. Guard:
-    test_shape_only_variables_are_never_given_memory.
+    Reason: Keras would allocate its memory when the outermost scope ends.
+    Guard: tests/private_api/test_slices.py.
     """
     with _deferred():
         return keras.Variable(keras.initializers.get(initializer), shape, dtype, name=name)
@@ -26,7 +26,7 @@ def shape_only_variable(
 
 @contextlib.contextmanager
 def _deferred() -> Iterator[None]:
-    """Variables that are made inside stay without memory."""
+    """Variables that are created inside the block get no memory."""
     name = "uninitialized_variables"
     waiting = global_state.get_global_attribute(name, [], set_to_default=True)
     before = len(waiting)
@@ -36,42 +36,43 @@ def _deferred() -> Iterator[None]:
 
 
 def set_value(variable: keras.Variable, value: Any) -> None:
-    """Makes `value` what a variable without memory reads and assigns.
+    """Sets the object that a variable without memory reads and assigns.
 
-    Reason: `optimizer.variables` then saves and loads like any other's. Guard:
-    tests/placement/test_owner.py.
+    Reason: `optimizer.variables` can then be saved and loaded as usual.
+    Guard: tests/placement/test_owner.py.
     """
     variable._value = value
 
 
 def initial_value(variable: keras.Variable, shape: Sequence[int]) -> tf.Tensor:
-    """What a variable without memory would have begun with, in another shape.
+    """The initial value of a variable without memory, in another shape.
 
-    Reason and guard: as in shape_only_variable.
+    Reason: the initializer of a Keras variable has no public name.
+    Guard: tests/placement/test_owner.py.
     """
     return variable._initializer(shape, dtype=variable.dtype)
 
 
-def built_without_slots(optimizer, variables: list) -> list[list[keras.Variable]]:
-    """Builds an optimizer whose slots get no memory; all else in it does.
+def build_without_slots(optimizer, variables: list) -> list[list[keras.Variable]]:
+    """Builds an optimizer whose slot variables have no memory.
+
+    Reason: Keras creates complete slot variables on the devices of their weights.
+    Guard: tests/private_api/test_slices.py.
 
     Returns:
-        For each variable its slots, in the order in which Keras makes them. Their paths and
-        shapes are those that it would have given them.
-
-    Reason: Keras makes slots on the devices of their variables, whole. Guard:
-    test_an_optimizer_without_slots_has_the_same_variables.
+        The slot variables of each variable, in the order in which Keras creates them, with Keras's
+        paths and shapes.
     """
-    inner = unwrapped(optimizer)
+    inner = unwrap_optimizer(optimizer)
     slots: list[list[keras.Variable]] = [[] for _ in variables]
-    place = {id(variable): i for i, variable in enumerate(variables)}
+    indices = {id(variable): i for i, variable in enumerate(variables)}
 
     def add(reference_variable, name=None, initializer="zeros"):
         with _deferred():
             slot = BaseOptimizer.add_variable_from_reference(
                 inner, reference_variable, name=name, initializer=initializer
             )
-        slots[place[id(reference_variable)]].append(slot)
+        slots[indices[id(reference_variable)]].append(slot)
         return slot
 
     inner.add_variable_from_reference = add
@@ -82,79 +83,90 @@ def built_without_slots(optimizer, variables: list) -> list[list[keras.Variable]
     return slots
 
 
-def unwrapped(optimizer):
-    """The optimizer inside of a LossScaleOptimizer, or itself."""
+def unwrap_optimizer(optimizer):
+    """The optimizer inside a LossScaleOptimizer, or the optimizer itself.
+
+    Reason: the private names of an optimizer are those of the inner one.
+    Guard: tests/private_api/test_slices.py.
+    """
     return optimizer.inner_optimizer if isinstance(optimizer, LossScaleOptimizer) else optimizer
 
 
 def is_decayed(optimizer, variable) -> bool:
-    """Whether an optimizer's weight decay is for a variable.
+    """Whether an optimizer applies weight decay to a variable.
 
-    Reason: names and variables can be excluded, which no public name tells. Guard:
-    test_is_decayed.
+    Reason: names and variables can be excluded, and the exclusions have no public name.
+    Guard: tests/private_api/test_optimizers.py.
     """
-    inner = unwrapped(optimizer)
+    inner = unwrap_optimizer(optimizer)
     value = variable.value if isinstance(variable, keras.Variable) else variable
     return inner.weight_decay is not None and inner._use_weight_decay(value)
 
 
 def is_overwritten_by_gradient(optimizer, variable) -> bool:
-    """Whether Keras takes a variable's gradient for its new value (float8 training).
+    """Whether Keras replaces a variable by its gradient (float8 training).
 
-    Reason: it is no update rule, so it is no elementwise one. Guard: tests/placement/test_owner.py.
+    Reason: no update rule applies to such a variable, and the flag has no public name.
+    Guard: tests/placement/test_owner.py.
     """
-    return unwrapped(optimizer)._overwrite_variable_with_gradient(variable)
+    return unwrap_optimizer(optimizer)._overwrite_variable_with_gradient(variable)
 
 
 def check_gradients(optimizer, gradients: list, variables: list) -> None:
-    """Warns of variables without a gradient, and raises an error if none has one, as Keras does.
+    """Warns about variables without a gradient, and raises an error if none has one.
 
-    Reason: Keras does it inside of `apply`. Guard: tests/placement/test_owner.py.
+    Reason: Keras does this inside `apply`, which the owner placement does not call.
+    Guard: tests/placement/test_owner.py.
     """
-    unwrapped(optimizer)._filter_empty_gradients(gradients, variables)
+    unwrap_optimizer(optimizer)._filter_empty_gradients(gradients, variables)
 
 
-def clips(optimizer) -> bool:
-    """Whether `clipped` changes gradients."""
-    inner = unwrapped(optimizer)
+def clips_gradients(optimizer) -> bool:
+    """Whether an optimizer has a limit for clipping.
+
+    Reason: as for clip_gradients, which is skipped if there is no limit.
+    Guard: tests/placement/test_owner.py.
+    """
+    inner = unwrap_optimizer(optimizer)
     return any(
         limit and limit > 0 for limit in (inner.clipnorm, inner.global_clipnorm, inner.clipvalue)
     )
 
 
-def clipped(optimizer, gradients: list) -> list:
-    """Whole gradients clipped as an optimizer's clipnorm, global_clipnorm or clipvalue asks for.
+def clip_gradients(optimizer, gradients: list) -> list:
+    """Clips complete gradients by an optimizer's clipnorm, global_clipnorm or clipvalue.
 
-    Reason: Keras does it inside of `apply`. Guard: the cases clipnorm of tests/equivalence and
-    tests/placement/test_owner.py.
+    Reason: Keras does this inside `apply`, which the owner placement does not call.
+    Guard: tests/placement/test_owner.py.
     """
-    return unwrapped(optimizer)._clip_gradients(gradients)
+    return unwrap_optimizer(optimizer)._clip_gradients(gradients)
 
 
-def averages(optimizer) -> list[tuple]:
-    """The variables that an optimizer with use_ema averages, each with its average.
+def moving_averages(optimizer) -> list[tuple]:
+    """The variables of an optimizer with use_ema, each with its moving average.
 
-    Reason: no public name has them. Guard: the case ema of tests/equivalence.
+    Reason: the averages have no public name.
+    Guard: tests/equivalence/test_numbers.py.
     """
-    inner = unwrapped(optimizer)
+    inner = unwrap_optimizer(optimizer)
     return list(zip(inner._trainable_variables, inner._model_variables_moving_average, strict=True))
 
 
 def assign_in_replica(variable, value) -> tf.Operation:
-    """Assigns what is the same on all replicas, or a replica's own, without asking the others.
+    """Assigns a value to the copy of a variable on the current replica.
 
-    Reason: `variable.assign` reduces over the replicas as the variable's aggregation says. Guard:
-    test_assign_in_replica.
+    Reason: `variable.assign` reduces over replicas according to the variable's aggregation.
+    Guard: tests/private_api/test_slices.py.
     """
     variable = _of_replica(variable)
     return variable.assign(tf.cast(value, variable.dtype), read_value=False)
 
 
 def assign_rows_in_replica(variable, first: int, rows: tf.Tensor) -> tf.Operation:
-    """Like `assign_in_replica`, of some rows, in their place.
+    """Assigns some rows to the copy of a variable on the current replica.
 
-    Reason: the same; and `variable[a:b].assign` returns the whole value. Guard:
-    test_assign_rows_in_replica.
+    Reason: as for assign_in_replica. Also, `variable[a:b].assign` returns the complete value.
+    Guard: tests/private_api/test_slices.py.
     """
     variable = _of_replica(variable)
     return tf.raw_ops.ResourceStridedSliceAssign(
@@ -175,7 +187,7 @@ def _of_replica(variable) -> tf.Variable:
 
 
 class _Pure(TFOptimizer):
-    """Between a class of optimizers and TFOptimizer: Keras's own methods, that of no backend."""
+    """Overrides TFOptimizer's methods with Keras's backend-independent ones."""
 
     assign = BaseOptimizer.assign
     assign_add = BaseOptimizer.assign_add
@@ -186,26 +198,27 @@ class _Pure(TFOptimizer):
 
 
 class SliceRule:
-    """An optimizer's own update rule for one slice, as a pure function.
+    """The update rule of an optimizer for one slice, as a pure function.
 
-    Clipping, loss scales and averages are left out, which are not the slice's alone.
+    It does not include clipping, loss scaling and averages, which depend on more than the slice.
 
-    Reason: Keras's `stateless_apply` is shut for TensorFlow, because of how TFOptimizer assigns,
-    and would update all variables at once. Guard: test_slice_rule_is_kerass_own.
+    Reason: Keras disables `stateless_apply` for TensorFlow, because of TFOptimizer's assignments,
+    and it would update all variables at once.
+    Guard: tests/private_api/test_slices.py.
 
     Args:
-        optimizer: built by `built_without_slots`.
-        slots: all that it returned.
-        member: the place of a variable that the slice is cut from.
-        size: the slice's number of elements.
-        dtype: the variable's.
-        decays: whether there is weight decay for it.
+        optimizer: built by `build_without_slots`.
+        slots: the result of `build_without_slots`.
+        member: the index of the variable that the slice belongs to.
+        size: the number of elements in the slice.
+        dtype: of the variable.
+        decays: whether weight decay applies to the variable.
     """
 
     def __init__(
         self, optimizer, slots: list[list], *, member: int, size: int, dtype: str, decays: bool
     ):
-        inner = unwrapped(optimizer)
+        inner = unwrap_optimizer(optimizer)
         self._variable = shape_only_variable([size], dtype)
         own = {id(slot): shape_only_variable([size], slot.dtype) for slot in slots[member]}
         known = {id(slot) for group in slots for slot in group}
@@ -214,7 +227,7 @@ class SliceRule:
         if inner.use_ema:
             average = inner._model_variables_moving_average[member]
             self.average_index = list(own).index(id(average))
-        # Inside of a LossScaleOptimizer, Keras does not list all of them (Nadam's product).
+        # Inside a LossScaleOptimizer, Keras does not list all of them (Nadam's product).
         attributes = [v for v in inner.__dict__.values() if isinstance(v, keras.Variable)]
         scalars = {id(v): v for v in [*inner.variables, *attributes] if id(v) not in known}
         self.scalars = list(scalars.values())
@@ -239,14 +252,17 @@ class SliceRule:
         )
 
     def update(self, weights, gradient, slots: list, scalars: list) -> tuple[Any, list, list]:
-        """The new weights, slots and scalars."""
+        """Returns the new weights, slots and scalars after one update of the slice."""
         with self._scope(weights, slots, scalars) as scope:
             self._optimizer.apply([gradient], [self._variable])
         new = scope.get_current_value
         return new(self._variable), [*map(new, self._slots)], [*map(new, self.scalars)]
 
     def average(self, weights, slots: list, scalars: list) -> list:
-        """The slots with the new average of use_ema; `scalars` are those before the update."""
+        """Returns the slots with the new average of use_ema.
+
+        `scalars` are the values before the update.
+        """
         with self._scope(weights, slots, scalars) as scope:
             self._optimizer.__dict__["use_ema"] = True
             self._optimizer._update_model_variables_moving_average([self._variable])
@@ -260,24 +276,28 @@ class SliceRule:
 
 
 def scale_variables(optimizer: LossScaleOptimizer) -> list[keras.Variable]:
-    """What a LossScaleOptimizer itself has: the scale and how long it has been good."""
+    """The variables of a LossScaleOptimizer itself: the scale, and the steps since its change.
+
+    Reason: the public `variables` also contain those of the inner optimizer.
+    Guard: tests/equivalence/test_numbers.py.
+    """
     return list(optimizer._variables)
 
 
 def next_scale(optimizer: LossScaleOptimizer, finite: tf.Tensor, values: list) -> list:
     """The new values of `scale_variables`, by Keras's rule.
 
-    Reason: Keras changes them in `apply`, around the inner optimizer's. Guard: the case
-    float16_infinite_gradient of tests/equivalence.
+    Reason: Keras changes them in `apply`, together with the update of the inner optimizer.
+    Guard: tests/equivalence/test_numbers.py.
     """
-    alone = object.__new__(type(optimizer))
-    alone.__dict__.update(
+    without_inner = object.__new__(type(optimizer))
+    without_inner.__dict__.update(
         optimizer.__dict__,
         inner_optimizer=_NoOptimizer(),
         check_finite=lambda gradients: finite,
         _trainable_variables=[],
     )
-    return alone.stateless_apply(values, [], [])[1]
+    return without_inner.stateless_apply(values, [], [])[1]
 
 
 class _NoOptimizer:

@@ -54,7 +54,7 @@ def number_of_servers() -> int:
     told = getattr(_now, "servers", None)
     if told is not None:
         return told
-    return _private_api.number_of_servers(tf.distribute.get_strategy())
+    return _private_api.parameter_server_count(tf.distribute.get_strategy())
 
 
 def mark(variable: Any, shard: Shard) -> None:

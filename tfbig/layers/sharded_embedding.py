@@ -306,7 +306,7 @@ class ShardedEmbedding(keras.layers.Layer):
 
     def _look_up(self, ids: tf.Tensor) -> tf.Tensor:
         """The rows of ids of any shape; each distinct one is fetched once, and has one gradient."""
-        tables = [_private_api.own_copy(marked_value(table)) for table in self.tables]
+        tables = [_private_api.replica_copy(marked_value(table)) for table in self.tables]
         distinct, places = tf.unique(tf.reshape(ids, [-1]))
         rows = tf.compat.v1.nn.embedding_lookup(tables, distinct, partition_strategy="mod")
         rows = tf.gather(rows, tf.reshape(places, tf.shape(ids)))

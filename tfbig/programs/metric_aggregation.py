@@ -274,7 +274,7 @@ def check_raw_variables(
         assigned.update(assigned_handles(graph, 0))
 
     try:
-        _private_api.traced_symbolically(traced, *symbols)
+        _private_api.trace_symbolically(traced, *symbols)
     except Exception as error:  # the metrics may need a fixed batch size
         log.debug("the metrics could not be traced with a dynamic batch size: %s", error)
     if not assigned:

@@ -208,10 +208,10 @@ class Program:
         its own, so the replicas must not enter it themselves.
         """
         with (
-            _private_api.losses_of_one_replica(),
+            _private_api.unscaled_losses(),
             _private_api.reproducible_dropout(),
             _private_api.gradients_already_reduced(self.optimizer),
-            _private_api.rows_updated_alone(self.optimizer, table_of),
+            _private_api.row_wise_updates(self.optimizer, table_of),
         ):
             yield
 

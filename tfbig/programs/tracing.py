@@ -136,7 +136,7 @@ def custom_layer_state(model: keras.Model, updated: list[keras.Variable]) -> lis
     """
     wanted = {id(v) for v in updated if "seed_generator_state" not in v.path}
     layers = [layer for layer in _private_api.flatten_layers(model) if not is_builtin(type(layer))]
-    inner = {id(v) for layer in layers for v in _private_api.own_variables(layer)}
+    inner = {id(v) for layer in layers for v in _private_api.direct_variables(layer)}
     return sorted({v.path for v in updated if id(v) in wanted & inner})
 
 

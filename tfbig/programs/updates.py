@@ -58,7 +58,7 @@ class Updates:
             variables: those that are trained at this step.
         """
         optimizer.apply(prepare_gradients(optimizer, gradients, variables), variables)
-        _private_api.put_averages_in_place(optimizer)
+        _private_api.overwrite_with_averages(optimizer)
 
     def finalize(self, optimizer: Any, variables: list) -> None:
         """Replaces the variables by their moving averages (use_ema) at the end of a run."""
@@ -110,7 +110,7 @@ def check_tables(optimizer: Any, variables: Iterable) -> None:
     tables = [v for v in variables if shard_of(v)]
     if not tables:
         return
-    kind = type(_private_api.unwrapped(optimizer))
+    kind = type(_private_api.unwrap_optimizer(optimizer))
     if kind in _BY_VARIABLE and any(shard_of(v).count > 1 for v in tables):
         raise UserError(
             f"the optimizer {kind.__name__} works by norms of whole variables, and a "
@@ -130,7 +130,7 @@ def dense_update_reason(optimizer: Any, variable: Any) -> str | None:
     """Why an optimizer changes rows of a variable that have no gradient; None if it does not."""
     if not isinstance(optimizer, optimizers.Optimizer):
         return "model_fn returns a train_op of TensorFlow 1"
-    inner = _private_api.unwrapped(optimizer)
+    inner = _private_api.unwrap_optimizer(optimizer)
     name = type(inner).__name__
     if type(inner) not in ROW_WISE and getattr(inner, "row_wise", False) is not True:
         return f"the optimizer {name} changes rows that have no gradient"

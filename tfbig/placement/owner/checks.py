@@ -29,7 +29,7 @@ def check_optimizer(optimizer: Any, variables: list) -> None:
     Raises:
         UserError: it cannot; the message says what to write instead.
     """
-    inner = _private_api.unwrapped(optimizer)
+    inner = _private_api.unwrap_optimizer(optimizer)
     name = type(inner).__name__
     if type(inner) not in ELEMENTWISE and getattr(inner, "elementwise", False) is not True:
         listed = ", ".join(kind.__name__ for kind in ELEMENTWISE)
@@ -73,7 +73,7 @@ def check_slots(optimizer: Any, slots: list[list]) -> None:
         UserError: a variable that is not a scalar was not created by `add_optimizer_variables`.
     """
     known = {id(slot) for own in slots for slot in own}
-    for variable in _private_api.unwrapped(optimizer).variables:
+    for variable in _private_api.unwrap_optimizer(optimizer).variables:
         if id(variable) not in known and variable.shape.rank:
             raise UserError(
                 f"{type(optimizer).__name__} creates the variable {variable.path!r} of shape "

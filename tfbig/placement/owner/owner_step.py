@@ -37,7 +37,7 @@ class OwnerStep:
         compiled: bool,
     ):
         self._placement = placement
-        self._optimizer, self._inner = optimizer, _private_api.unwrapped(optimizer)
+        self._optimizer, self._inner = optimizer, _private_api.unwrap_optimizer(optimizer)
         self._variables, self._slots, self._stored = variables, slots, stored
         self._compiled = compiled
         self._rules: dict = {}  # by kind and slice size
@@ -70,7 +70,9 @@ class OwnerStep:
         if averaged:
             order += [i for i in range(len(self._buckets)) if i not in set(trained)]
         # Clipping and the check for finite gradients need the sums of all buckets.
-        needs_all_sums = self._optimizer is not self._inner or _private_api.clips(self._inner)
+        needs_all_sums = self._optimizer is not self._inner or _private_api.clips_gradients(
+            self._inner
+        )
         slices: list = [None] * len(self._buckets)
         divisor = self._inner.loss_scale_factor
         # Wait for the backward pass: rows are updated in place, and while the backward pass reads
@@ -127,14 +129,14 @@ class OwnerStep:
             (bad,) = self._placement.reduce_sum([tf.cast(~finite, tf.float32)])
             self._updated = tf.equal(bad, 0.0)
             divisor = tf.convert_to_tensor(self._optimizer.dynamic_scale)
-        if not _private_api.clips(self._inner):
+        if not _private_api.clips_gradients(self._inner):
             return slices, divisor
         slices = list(slices)
         for i in present:
             if divisor is not None:
                 slices[i] = _divided(slices[i], divisor)
         if self._inner.clipvalue:
-            clipped = _private_api.clipped(self._inner, [slices[i] for i in present])
+            clipped = _private_api.clip_gradients(self._inner, [slices[i] for i in present])
         else:
             factors = self._clip_factors(slices, present, missing)
             clipped = [slices[i] * self._spread(self._buckets[i], factors) for i in present]
@@ -159,7 +161,7 @@ class OwnerStep:
                     squares[member] += tf.reduce_sum(tf.square(part))
         (total,) = self._placement.reduce_sum([tf.stack(list(squares.values()))])
         norms = tf.unstack(tf.sqrt(total))
-        clipped = _private_api.clipped(self._inner, norms)
+        clipped = _private_api.clip_gradients(self._inner, norms)
         factors = [tf.math.divide_no_nan(c, n) for c, n in zip(clipped, norms, strict=True)]
         return dict(zip(squares, factors, strict=True))
 

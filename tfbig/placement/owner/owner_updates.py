@@ -82,7 +82,7 @@ class OwnerUpdates(Updates):
             UserError: its update is not known to be elementwise.
         """
         check_optimizer(optimizer, variables)
-        slots = _private_api.built_without_slots(optimizer, variables)
+        slots = _private_api.build_without_slots(optimizer, variables)
         check_slots(optimizer, slots)
         kinds = [
             (keras.backend.standardize_dtype(v.dtype), decays, len(own))
@@ -121,7 +121,7 @@ class OwnerUpdates(Updates):
     @override
     def finalize(self, optimizer: Any, variables: list) -> None:
         del variables  # the optimizer has them, with their averages
-        for variable, average in _private_api.averages(optimizer):
+        for variable, average in _private_api.moving_averages(optimizer):
             variable.assign(average.numpy())
 
     @override

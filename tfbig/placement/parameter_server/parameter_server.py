@@ -83,7 +83,7 @@ class ParameterServer(Placement):
         self._number = 0  # of the run, from 1
         self._coordinator: tf.distribute.coordinator.ClusterCoordinator | None = None
         self._reconnect: Callable | None = None  # set while this process is disconnected
-        if _private_api.has_started():
+        if _private_api.runtime_has_started():
             raise UserError(
                 "TensorFlow has started before the cluster was joined, and what was made before, a "
                 "model say, is lost when it is; call train_distributed before any other TensorFlow "
@@ -252,7 +252,7 @@ class ParameterServer(Placement):
         for name in there:
             with contextlib.suppress(tf.errors.OpError):  # it was lost at this moment
                 remote.send(self._devices[name], remote.END, {**message, "number": self._number})
-        self._reconnect = _private_api.disconnect()
+        self._reconnect = _private_api.disconnect_from_cluster()
 
     @override
     def updates(self) -> Updates:

@@ -154,7 +154,7 @@ def multi_worker(workers: tuple[str, ...], index: int) -> MultiWorker:
 
 def _check_not_started(channel: Channel) -> None:
     """Checks that TensorFlow has started in no task, or none of them could make the strategy."""
-    started = channel.all_gather(_private_api.has_started())
+    started = channel.all_gather(_private_api.runtime_has_started())
     if not any(started):
         return
     channel.disconnect()  # the others raise the same
@@ -168,7 +168,7 @@ def _check_not_started(channel: Channel) -> None:
 
 def _strategy(workers: tuple[str, ...], index: int) -> tf.distribute.MultiWorkerMirroredStrategy:
     """The strategy of a task; it returns when all tasks make it."""
-    _private_api.leave_health_to_others(len(workers))
+    _private_api.disable_health_check(len(workers))
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec({"worker": list(workers)}),
         task_type="worker",
@@ -182,7 +182,7 @@ def _strategy(workers: tuple[str, ...], index: int) -> tf.distribute.MultiWorker
         strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
     finally:
         faulthandler.cancel_dump_traceback_later()
-    _private_api.make_own_initial_values(strategy)
+    _private_api.compute_initial_values_locally(strategy)
     return strategy
 
 

@@ -183,7 +183,7 @@ class KerasProgram(Program):
             check_labels(self.model, outputs, labels)
             weight = match_sample_weights(self.model, outputs, weight)
             with errors_of_compile(self.model, labels, weight):
-                _private_api.try_compiled(self.model, features, labels, weight, outputs)
+                _private_api.check_compiled(self.model, features, labels, weight, outputs)
         except UserError as error:
             raise UserError(str(error).replace("input_fn", "eval_input_fn")) from error
 

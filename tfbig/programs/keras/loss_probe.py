@@ -133,12 +133,12 @@ def is_known(loss: keras.losses.Loss) -> bool:
 
 def is_undivided(loss: keras.losses.Loss) -> bool:
     """Whether Keras takes the gradient of the sum of a loss's values, without dividing it."""
-    return loss.reduction in ("sum", None, "none") or _private_api.calls_itself(loss)
+    return loss.reduction in ("sum", None, "none") or _private_api.has_custom_call(loss)
 
 
 def probe_loss_values(loss: keras.losses.Loss, labels: Any, output: Any) -> Sizes | None:
     """The sizes of a loss's unreduced values, or None if it accepts one batch size only."""
-    call = _private_api.unreduced(loss)
+    call = _private_api.unreduced_loss(loss)
     try:
         (sizes,) = probe_sizes(lambda given: call(*given), (labels, output))
     except Exception as error:  # the loss may need a fixed batch size
@@ -159,7 +159,7 @@ def compares_examples(loss: keras.losses.Loss, labels: Any, output: Any) -> bool
     """
     if is_known(loss):
         return getattr(loss, "fn", None) in _COMPARE
-    call = tf.function(_private_api.unreduced(loss), autograph=False)
+    call = tf.function(_private_api.unreduced_loss(loss), autograph=False)
     try:
         with tf.init_scope(), RecordingScope() as scope:  # out of the trace
             random = np.random.default_rng(0)

@@ -72,7 +72,7 @@ def _check_parts(loss: keras.losses.Loss, known: bool, weighted: bool, masked: b
             "from its arguments: keras.ops.shape(y_true)[0]."
         )
     scaled = weighted and loss.reduction != "mean_with_sample_weight"
-    if (scaled or (masked and is_undivided(loss))) and not _private_api.calls_itself(loss):
+    if (scaled or (masked and is_undivided(loss))) and not _private_api.has_custom_call(loss):
         by = "the sample weights" if weighted else "the mask"
         raise UserError(
             f"the loss {name} does not give one value for each example, and Keras multiplies its "

@@ -51,7 +51,7 @@ def find_scalar_inputs(
                 call(features, labels, weight, training)
 
     try:
-        _private_api.traced_symbolically(traced, *symbols)
+        _private_api.trace_symbolically(traced, *symbols)
     except Exception as error:  # the model may need a fixed batch size
         log.debug("the model could not be traced with a dynamic batch size: %s", error)
         return {id(v): BATCH_SCALARS for metric in candidates for v in metric.variables}

@@ -128,7 +128,7 @@ def _from_config(model: keras.Model, policy: str) -> keras.Model:
             copies[id(layer)] = new
         return copies[id(layer)]
 
-    with _private_api.as_not_compiled(model):
+    with _private_api.treated_as_uncompiled(model):
         return copy(model)
 
 
@@ -183,7 +183,7 @@ def _new_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Op
     if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
         config["learning_rate"] = schedule  # a schedule has no state
     new = type(optimizer).from_config(config)
-    variables, names = _private_api.without_weight_decay(optimizer)
+    variables, names = _private_api.weight_decay_exclusions(optimizer)
     if variables:
         raise TypeError("exclude_from_weight_decay was given variables; give it var_names")
     if names:

@@ -57,7 +57,7 @@ def copy_trainable_flags(model: keras.Model, copy: keras.Model) -> None:
             "it is unknown which of them are trained"
         )
     for layer, twin in zip(layers, twins, strict=True):
-        _private_api.set_own_trainable(twin, layer.trainable)
+        _private_api.set_trainable_flag(twin, layer.trainable)
     for layer, twin in zip(layers, twins, strict=True):
         flags = [weight.trainable for weight in direct_weights(layer)]
         weights = direct_weights(twin)

@@ -255,11 +255,11 @@ class ModelFnProgram(Program):
         if self._training is not None:
             self._training.update(gradients)
         else:
-            _private_api.reduce_no_more(self.optimizer)  # created in this trace only
+            _private_api.disable_all_reduce(self.optimizer)  # created in this trace only
             with self._store.continued():
                 if not self.optimizer.built:  # apply itself would choose other names
                     self.updates.build(self.optimizer, self.trainable)
-                _private_api.update_rows_alone(self.optimizer, table_of)
+                _private_api.enable_row_wise_updates(self.optimizer, table_of)
                 super().apply(gradients)
         if step is None:
             return

@@ -237,7 +237,7 @@ class VariableStore:
     def copy_of(self, key: str) -> tf.Variable:
         """The copy of a variable on the first replica of this process."""
         if key not in self._copies:
-            self._copies[key] = _private_api.alone(self.variables[key])
+            self._copies[key] = _private_api.first_replica_copy(self.variables[key])
         return self._copies[key]
 
     def is_local(self, key: str) -> bool:

@@ -64,7 +64,7 @@ class Remat:
         with contextlib.ExitStack() as stack:
             for graph, segments in {id(graph): (graph, s) for graph, s in self._graphs}.values():
                 run = functools.partial(self._run_graph, graph, segments)
-                stack.enter_context(_private_api.graph_run_by(graph, run))
+                stack.enter_context(_private_api.replaced_graph_run(graph, run))
             for layer in {id(layer): layer for layer in self._layers}.values():
                 stack.enter_context(self._called(layer))
             yield

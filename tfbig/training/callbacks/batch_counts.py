@@ -56,15 +56,15 @@ class BatchCounts:
         """
         self._epoch_steps = epoch_steps
         for board, count in zip(self._boards, tested or [0] * len(self._boards), strict=False):
-            _private_api.count_train_batches(board, step)
-            _private_api.count_tested_batches(board, count)
+            _private_api.set_train_batches(board, step)
+            _private_api.set_evaluated_batches(board, count)
         for saver in self._savers:
             last = self._in_epoch(step - 1) if step else None
-            _private_api.count_batches_to_save(saver, step % max(saver.save_freq, 1), last)
+            _private_api.set_batches_since_save(saver, step % max(saver.save_freq, 1), last)
 
     def state(self) -> list[int]:
         """What a checkpoint keeps: how many batches each TensorBoard has seen evaluated."""
-        return [_private_api.tested_batches(board) for board in self._boards]
+        return [_private_api.evaluated_batches(board) for board in self._boards]
 
     def batch(self, callback: keras.callbacks.Callback, number: int) -> int:
         """What a callback is told of the batch with a number that counts from 0 over the run."""
@@ -74,14 +74,14 @@ class BatchCounts:
         """Before the on_train_batch_begin of a call that follows on `step` finished updates."""
         self._first = step
         for board in self._boards:
-            _private_api.count_train_batches(board, step)
+            _private_api.set_train_batches(board, step)
 
     def call_end(self, step: int) -> None:
         """Before the on_train_batch_end of a call that finished `step` updates."""
         for board in self._boards:
-            _private_api.count_train_batches(board, step)
+            _private_api.set_train_batches(board, step)
             if board.write_steps_per_second:
-                _private_api.share_batch_time(board, max(step - self._first, 1))
+                _private_api.set_mean_batch_time(board, max(step - self._first, 1))
 
     def test_begin(self) -> None:
         """Before an evaluation."""
@@ -90,7 +90,7 @@ class BatchCounts:
     def test_call(self, last: int) -> None:
         """Before the on_test_batch_begin of a call whose last batch has a number, from 0."""
         for board, before in zip(self._boards, self._tested, strict=True):
-            _private_api.count_tested_batches(board, before + last)
+            _private_api.set_evaluated_batches(board, before + last)
 
     def flush(self) -> None:
         """Before a checkpoint: what was seen until then is not run again after a kill."""

@@ -178,7 +178,7 @@ class CallbackRunner:
         for callback in self._all:
             callback.on_epoch_end(epoch, logs_for(callback, logs))
         for swap in self._swaps:
-            _private_api.swap_averages_back(swap)
+            _private_api.restore_swapped_weights(swap)
 
     def call_begin(self, step: int, look: Callable[[Any], Any]) -> None:
         """Before a call of the loop whose first update makes the global step `step` + 1."""
