@@ -118,12 +118,12 @@ ARGUMENTS = {
     "a callback's class": (
         UserError,
         dict(callbacks=[keras.callbacks.EarlyStopping]),
-        ["EarlyStopping'>, which is no keras.callbacks.Callback; pass instances"],
+        ["EarlyStopping'>, which is not a keras.callbacks.Callback; pass instances"],
     ),
     "a function as a callback": (
         UserError,
         dict(callbacks=[print]),
-        ["<built-in function print>, which is no keras.callbacks.Callback"],
+        ["<built-in function print>, which is not a keras.callbacks.Callback"],
     ),
     "model_dir=''": (UserError, dict(model_dir=""), ["model_dir=''", "None to keep nothing"]),
     "model_dir=5": (UserError, dict(model_dir=5), ["model_dir=5", "None to keep nothing"]),
@@ -158,7 +158,10 @@ def test_backup_and_restore_is_refused(tmp_path):
     refused(
         tmp_path / "run",
         UserError,
-        ["BackupAndRestore, which would restore over tfbig's own checkpoints; leave it out"],
+        [
+            "BackupAndRestore, which would overwrite the state from tfbig's own checkpoints; "
+            "remove it"
+        ],
         callbacks=[keras.callbacks.BackupAndRestore(tmp_path / "backup")],
     )
 

@@ -14,7 +14,7 @@ from tfbig.training.callbacks.callback import LoopCallback
 from tfbig.training.callbacks.throughput import Throughput
 
 
-def test_every_public_name_is_there_and_importing_the_package_loads_no_keras():
+def test_every_public_name_exists_and_importing_the_package_does_not_load_keras():
     for name in tfbig.callbacks.__all__:
         assert getattr(tfbig.callbacks, name).__name__ == name
     assert set(tfbig.callbacks.__all__) <= set(dir(tfbig.callbacks))
@@ -27,7 +27,7 @@ def test_every_public_name_is_there_and_importing_the_package_loads_no_keras():
     assert done.stdout.split() == ["False", "False"], done.stderr
 
 
-def test_a_loop_callback_takes_part_in_kerass_list_and_its_hooks_do_nothing():
+def test_a_loop_callback_works_in_a_keras_callback_list_and_its_hooks_do_nothing():
     callback = LoopCallback()
     callbacks = keras.callbacks.CallbackList([callback])
     callback.set_run(run_info())
@@ -53,11 +53,11 @@ def test_a_loop_callback_takes_part_in_kerass_list_and_its_hooks_do_nothing():
         (dict(max_steps=None, steps_per_epoch=29), None),
     ],
 )
-def test_the_last_step_is_known_from_max_steps_or_from_epochs_and_length(limits, total):
+def test_total_steps_follows_from_max_steps_or_from_epochs_and_length(limits, total):
     assert run_info(**limits).total_steps == total
 
 
-def test_throughput_leaves_out_the_first_calls_and_the_evaluations(caplog):
+def test_throughput_excludes_the_first_calls_and_the_evaluations(caplog):
     clock = Clock()
     throughput = begin(Throughput(skip_steps=20, clock=clock), start_step=1000)
     for step, seconds in ((1010, 30.0), (1020, 5.0), (1060, 2.0), (1100, 2.0)):
@@ -90,7 +90,7 @@ def test_throughput_of_a_run_too_short_to_measure_is_none(caplog):
     assert "not measured" in caplog.text
 
 
-def test_throughput_begins_again_with_the_next_run():
+def test_throughput_restarts_with_the_next_run():
     clock = Clock()
     throughput = Throughput(skip_steps=1, clock=clock)
     for rate in (10, 40):
@@ -103,6 +103,6 @@ def test_throughput_begins_again_with_the_next_run():
 
 
 @pytest.mark.parametrize("skip_steps", [-1, 1.5, True, "10"])
-def test_throughput_refuses_what_is_no_number_of_steps(skip_steps):
+def test_throughput_rejects_an_invalid_number_of_steps(skip_steps):
     with pytest.raises(UserError, match=r"^Throughput\(skip_steps=.*an int of 0 or more.*[^\n]$"):
         Throughput(skip_steps=skip_steps)

@@ -1,4 +1,4 @@
-"""docs/callbacks.md: what it shows runs, and the order of hooks that it gives is the true one."""
+"""docs/callbacks.md: its examples run, and the loop calls the hooks in the documented order."""
 
 import os
 import re
@@ -14,13 +14,13 @@ import tfbig
 from tfbig.datasets import digits
 from tfbig.models import mlp
 
-told = []
+calls = []
 
 def note(name):
     def hook(self, *arguments, logs=None):
         numbers = [a for a in arguments if isinstance(a, int)]
         logs = next((a for a in arguments if isinstance(a, dict)), logs)
-        told.append((name, *numbers, *([sorted(logs)] if name == "on_epoch_end" else [])))
+        calls.append((name, *numbers, *([sorted(logs)] if name == "on_epoch_end" else [])))
     return hook
 
 names = (
@@ -30,20 +30,20 @@ names = (
 Notes = type("Notes", (tfbig.callbacks.LoopCallback,), {name: note(name) for name in names})
 tfbig.train_distributed(
     mlp.build, digits.input_fn, eval_input_fn=digits.input_fn, epochs=2, model_dir="run",
-    params={"data": {"batch_size": 719}},  # two steps a pass
+    params={"data": {"batch_size": 719}},  # two steps per epoch
     callbacks=[Notes(), tfbig.callbacks.Progress(live=False)],
     config=tfbig.RunConfig(steps_per_loop=1, log_step_count_steps=2, save_summary_steps=2),
 )
-for line in told:
+for line in calls:
     print(*line)
 """
 
 
 def run(folder, function, *arguments) -> str:
-    """Calls a function in a forked process, in a folder; returns what it prints."""
-    here = folder / "here"
-    here.mkdir()
-    process = nursery.start(function, folder / "process", [str(here), *arguments])
+    """Calls a function in a forked process, with a folder as argument; returns its output."""
+    directory = folder / "directory"
+    directory.mkdir()
+    process = nursery.start(function, folder / "process", [str(directory), *arguments])
     try:
         assert process.ended(300), process.out + process.err
     finally:
@@ -57,7 +57,7 @@ def run_order(folder: str) -> None:
     exec(compile(ORDER, "ORDER", "exec"), {"__name__": "__main__"})
 
 
-def test_the_pages_examples_run_one_after_the_other(tmp_path):
+def test_the_examples_of_the_page_run_in_order(tmp_path):
     lines = [b.line for b in docs_blocks.blocks(PAGE) if b.language == "python"]
     assert len(lines) == 6
     output = run(tmp_path, docs_blocks.in_folder, PAGE, lines)
@@ -70,7 +70,7 @@ def test_the_pages_examples_run_one_after_the_other(tmp_path):
     assert list((tmp_path / "here/runs/callbacks/summaries").iterdir())
 
 
-def test_hooks_are_called_in_the_pages_order(tmp_path):
+def test_hooks_are_called_in_the_documented_order(tmp_path):
     lines = run(tmp_path, run_order).splitlines()
     ours = [line for line in lines if re.match(r"(set_run|on_\w+|close)\b", line)]
     logs = "['accuracy', 'loss', 'val_accuracy', 'val_loss']"

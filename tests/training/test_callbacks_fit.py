@@ -1,4 +1,4 @@
-"""Keras's own callbacks act at the steps of `fit`, and show what it shows."""
+"""Keras's own callbacks act at the same steps as in `fit`, and receive the same values."""
 
 import csv
 import pathlib
@@ -12,7 +12,7 @@ import tfbig
 from tfbig.errors import UserError
 from tfbig.training.callbacks.runner import CallbackRunner
 
-EPOCH = 5  # steps in one pass over 36 examples, the last of half a batch
+EPOCH = 5  # steps in one epoch over 36 examples, the last with half a batch
 X = np.random.RandomState(0).rand(36, 3).astype(np.float32)
 Y = X @ np.array([[1.0], [-2.0], [0.5]], np.float32) + 0.3
 QUIET = tfbig.callbacks.Progress(live=False, console=type("N", (), {"print": lambda *a, **k: 0})())
@@ -54,7 +54,7 @@ class Killed(Exception):
 
 
 class Kill(keras.callbacks.Callback):
-    """Ends a run as a kill does, after a step."""
+    """Aborts a run after a step, like a kill."""
 
     def __init__(self, step):
         super().__init__()
@@ -66,7 +66,7 @@ class Kill(keras.callbacks.Callback):
 
 
 def killed(make, kill, model_dir, **options):
-    """Trains until a kill, with a checkpoint at every third step, and then to the end."""
+    """Trains until a kill, with a checkpoint at every third step, and then resumes to the end."""
     config = {"save_checkpoints_steps": 3, **options.pop("config", {})}
     options = {"model_dir": model_dir, "config": config, **options}
     with pytest.raises(Killed):
@@ -75,7 +75,7 @@ def killed(make, kill, model_dir, **options):
 
 
 def scalars(folder):
-    """(run, tag) to {step: value}, of all event files below a folder; no step is there twice."""
+    """Reads all event files below a folder: {(run, tag): {step: value}}; no step occurs twice."""
     found = {}
     for path in sorted(pathlib.Path(folder).glob("*/events*")):
         for event in tf.compat.v1.train.summary_iterator(str(path)):
@@ -108,7 +108,7 @@ def test_tensorboard_with_an_update_freq_shows_what_fit_shows(frequency, tmp_pat
     assert list(expected["train", "batch_loss"]) == batches
     train(board("ours"))
     assert_same_scalars(scalars(tmp_path / "ours"), expected, leave_out=rates)
-    if frequency == 2:  # killed after step 13, goes on from step 12
+    if frequency == 2:  # killed after step 13, resumes from step 12
         killed(lambda: [board("killed")], 13, tmp_path / "run")
         assert_same_scalars(scalars(tmp_path / "killed"), expected, leave_out=rates)
 
@@ -133,18 +133,18 @@ def test_model_checkpoint_saves_at_the_steps_of_fit(tmp_path):
             values.append(model.get_weights())
         for ours, fits in zip(*values, strict=True):
             np.testing.assert_allclose(ours, fits, atol=1e-5)
-    # Killed after step 7, it goes on from step 4, which is no multiple of its frequency.
+    # Killed after step 7, it resumes from step 4, which is not a multiple of its frequency.
     config = {"save_checkpoints_steps": 4}
     killed(lambda: [saver("killed")], 7, tmp_path / "run", config=config)
     assert files("killed") == files("fit")
 
 
-def test_the_best_of_the_epochs_is_saved_in_a_run_that_goes_on_too(tmp_path):
+def test_the_best_epoch_is_saved_in_a_resumed_run_too(tmp_path):
     def saver(name):
         path = tmp_path / name / "e{epoch}-{val_loss:.4f}.weights.h5"
         return keras.callbacks.ModelCheckpoint(path, save_weights_only=True, save_best_only=True)
 
-    # Down the hill, up it, and down again, not as far as before.
+    # The loss falls, rises, and falls again, but not below its minimum.
     def rates():
         values = [0.1, 0.1, -0.1, 0.02]
         return keras.callbacks.LearningRateScheduler(lambda epoch: values[epoch])
@@ -161,7 +161,7 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
-def test_a_csv_logger_that_goes_on_keeps_the_rows_of_finished_epochs(tmp_path):
+def test_a_csv_logger_in_a_resumed_run_keeps_the_rows_of_finished_epochs(tmp_path):
     def logger(name, **options):
         return keras.callbacks.CSVLogger(tmp_path / name, **options)
 
@@ -170,7 +170,7 @@ def test_a_csv_logger_that_goes_on_keeps_the_rows_of_finished_epochs(tmp_path):
     # Killed in epoch 3, whose checkpoint is of step 9, in epoch 1: row 2 is written again.
     config = {"save_checkpoints_steps": 9}
     killed(lambda: [logger("killed.csv")], 17, tmp_path / "killed", config=config)
-    # Finished, and made longer: what was there before is another run's.
+    # Finished, then extended: the rows from before belong to another run.
     (tmp_path / "longer.csv").write_bytes((tmp_path / "fit.csv").read_bytes())
     for epochs in (2, 4):
         train(logger("longer.csv", append=True), epochs=epochs, model_dir=tmp_path / "longer")
@@ -182,13 +182,13 @@ def test_a_csv_logger_that_goes_on_keeps_the_rows_of_finished_epochs(tmp_path):
             np.testing.assert_allclose(
                 [float(v) for v in ours.values()], [float(v) for v in fits.values()], rtol=1e-4
             )
-    # A run of its own begins its file anew.
+    # An independent run starts a new file.
     train(logger("killed.csv"), epochs=1)
     assert [row["epoch"] for row in rows(tmp_path / "killed.csv")] == ["0"]
 
 
-class Told(keras.callbacks.Callback):
-    """Keeps what its hooks are told."""
+class Recorder(keras.callbacks.Callback):
+    """Records the arguments of its hooks."""
 
     def __init__(self):
         super().__init__()
@@ -224,30 +224,28 @@ def names_of(line):
     return [[n for n, _ in part] if isinstance(part, list) else part for part in line]
 
 
-def test_a_users_callback_is_told_what_fit_tells_it():
-    ours, fits = Told(), Told()
+def test_a_users_callback_receives_the_same_arguments_as_from_fit():
+    ours, fits = Recorder(), Recorder()
     fit(fits, epochs=2)
     train(ours, epochs=2, config={"steps_per_loop": 1})
     assert [names_of(line) for line in ours._lines] == [names_of(line) for line in fits._lines]
     for our, fit_s in zip(ours._lines, fits._lines, strict=True):
         np.testing.assert_allclose(numbers_of(our), numbers_of(fit_s), rtol=1e-4)
         assert all(type(number) is float for number in numbers_of(our))
-    limited = Told()
+    limited = Recorder()
     train(limited, max_steps=8)
     assert limited._lines[0] == ("params", {"epochs": 1, "steps": EPOCH})
 
 
 @pytest.mark.parametrize("swap_on_epoch", [False, True])
-def test_averages_are_swapped_as_in_fit_and_a_run_that_goes_on_has_the_same(
-    swap_on_epoch, tmp_path
-):
+def test_averages_are_swapped_as_in_fit_also_in_a_resumed_run(swap_on_epoch, tmp_path):
     def ema():
         return build(use_ema=True, ema_momentum=0.9)
 
-    def callbacks(told):
-        return [keras.callbacks.SwapEMAWeights(swap_on_epoch), told]
+    def callbacks(recorder):
+        return [keras.callbacks.SwapEMAWeights(swap_on_epoch), recorder]
 
-    fits, ours = Told(), Told()
+    fits, ours = Recorder(), Recorder()
     model = fit(*callbacks(fits), model=ema())
     result = train(*callbacks(ours), model_fn=ema)
     ends = [
@@ -256,7 +254,7 @@ def test_averages_are_swapped_as_in_fit_and_a_run_that_goes_on_has_the_same(
     for our, fit_s in zip(*ends, strict=True):
         np.testing.assert_allclose(numbers_of(our), numbers_of(fit_s), rtol=1e-4)
     again = killed(
-        lambda: callbacks(Told()),
+        lambda: callbacks(Recorder()),
         13,
         tmp_path / "run",
         model_fn=ema,
@@ -269,7 +267,7 @@ def test_averages_are_swapped_as_in_fit_and_a_run_that_goes_on_has_the_same(
         np.testing.assert_array_equal(resumed, ours)
 
 
-def test_the_best_weights_stay_where_the_optimizer_keeps_averages(tmp_path):
+def test_the_best_weights_are_restored_with_an_optimizer_that_keeps_averages(tmp_path):
     def ema():
         return build(use_ema=True, ema_momentum=0.9)
 
@@ -281,13 +279,13 @@ def test_the_best_weights_stay_where_the_optimizer_keeps_averages(tmp_path):
         ]
 
     expected = fit(*callbacks(), model=ema()).get_weights()
-    for _ in range(2):  # the second finds the run ended
+    for _ in range(2):  # the second run finds that the first has ended
         result = train(*callbacks(), model_fn=ema, model_dir=tmp_path)
         for ours, fits in zip(result.model.get_weights(), expected, strict=True):
             np.testing.assert_allclose(ours, fits, atol=1e-5)
 
 
-def test_a_progbar_logger_takes_the_place_of_the_progress_line(capsys):
+def test_a_progbar_logger_replaces_the_progress_line(capsys):
     tfbig.train_distributed(
         build,
         dataset,
@@ -303,16 +301,16 @@ def test_a_progbar_logger_takes_the_place_of_the_progress_line(capsys):
     assert "step 10" not in shown
 
 
-def test_a_profile_is_of_the_batches_that_were_asked_for(tmp_path):
+def test_a_profile_covers_the_requested_batches(tmp_path):
     board = keras.callbacks.TensorBoard(tmp_path, profile_batch=(3, 4), write_graph=False)
-    told = Told()
-    train(board, told, epochs=1)
-    ended = [line[1] for line in told._lines if line[0] == "batch_end"]
-    assert {1, 3} <= set(ended)  # a call begins with batch 3, and one ends with batch 4
+    recorder = Recorder()
+    train(board, recorder, epochs=1)
+    ended = [line[1] for line in recorder._lines if line[0] == "batch_end"]
+    assert {1, 3} <= set(ended)  # a call starts with batch 3, and one ends with batch 4
     assert list((tmp_path / "train" / "plugins" / "profile").glob("*/*.xplane.pb"))
 
 
-def test_summaries_are_whole_beside_a_tensorboard_and_after_a_kill(tmp_path):
+def test_summaries_are_complete_beside_a_tensorboard_and_after_a_kill(tmp_path):
     killed(
         lambda: [keras.callbacks.TensorBoard(tmp_path / "board", update_freq=2)],
         17,
@@ -326,7 +324,7 @@ def test_summaries_are_whole_beside_a_tensorboard_and_after_a_kill(tmp_path):
     assert steps == [3, 6, 9, 12, 15, 18, 20]
 
 
-def test_averages_for_an_evaluation_that_another_task_makes_are_refused():
+def test_swapping_averages_is_rejected_with_an_evaluator_task():
     runner = CallbackRunner([keras.callbacks.SwapEMAWeights()], build())
-    with pytest.raises(UserError, match="SwapEMAWeights, which puts the averages in place before"):
-        runner.check_evaluated_elsewhere()
+    with pytest.raises(UserError, match="SwapEMAWeights, which swaps the averages in before"):
+        runner.check_evaluator_task()

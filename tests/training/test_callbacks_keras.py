@@ -1,4 +1,4 @@
-"""Keras's own callbacks and a user's, in real runs on one device."""
+"""Keras's own callbacks and user-defined ones, in real runs on one device."""
 
 import csv
 import logging
@@ -11,7 +11,7 @@ import tensorflow as tf
 import tfbig
 from tfbig.errors import TrainingDiverged, UserError
 
-EPOCH = 5  # steps in one pass over 40 examples
+EPOCH = 5  # steps in one epoch over 40 examples
 X = np.random.RandomState(0).rand(40, 3).astype(np.float32)
 Y = X @ np.array([[1.0], [-2.0], [0.5]], np.float32) + 0.3
 
@@ -44,7 +44,7 @@ def rates(values):
 
 
 class Weights(keras.callbacks.Callback):
-    """Keeps the weights that each epoch ended with."""
+    """Records the weights at the end of each epoch."""
 
     def __init__(self):
         super().__init__()
@@ -54,10 +54,10 @@ class Weights(keras.callbacks.Callback):
         self._each.append(self.model.get_weights())
 
 
-def test_early_stopping_ends_the_run_and_brings_the_best_weights_back():
+def test_early_stopping_ends_the_run_and_restores_the_best_weights():
     weights = Weights()
     stopping = keras.callbacks.EarlyStopping("val_loss", patience=2, restore_best_weights=True)
-    # Two epochs down the hill, then up it.
+    # The loss falls for two epochs, then rises.
     result = train(rates([0.1, 0.1, -0.1]), weights, stopping, epochs=20)
     assert result.global_step == 4 * EPOCH
     assert stopping.stopped_epoch == 3
@@ -68,13 +68,13 @@ def test_early_stopping_ends_the_run_and_brings_the_best_weights_back():
         assert np.abs(ours - last).max() > 1e-3
 
 
-def test_early_stopping_counts_on_when_the_run_goes_on(tmp_path, caplog):
+def test_early_stopping_continues_its_count_in_a_resumed_run(tmp_path, caplog):
     def run(epochs):
         stopping = keras.callbacks.EarlyStopping("val_loss", patience=3)
         with caplog.at_level(logging.INFO, "tfbig"):
             return train(stopping, rate=0.0, epochs=epochs, model_dir=tmp_path).global_step
 
-    assert run(2) == 2 * EPOCH  # one epoch without a better one
+    assert run(2) == 2 * EPOCH  # one epoch without improvement
     assert run(20) == 4 * EPOCH  # and two more
     caplog.clear()
     assert run(20) == 4 * EPOCH
@@ -126,7 +126,7 @@ def test_tensorboard_writes_the_epochs_of_training_and_validation(tmp_path):
         assert found["epoch_mae"] == [0, 1]
 
 
-def test_model_checkpoint_saves_what_keras_can_load(tmp_path):
+def test_model_checkpoint_saves_a_model_that_keras_can_load(tmp_path):
     path = tmp_path / "best.keras"
     result = train(keras.callbacks.ModelCheckpoint(path, save_best_only=True), epochs=3)
     loaded = keras.saving.load_model(path)
@@ -140,21 +140,21 @@ def test_terminate_on_nan_ends_the_run_and_without_it_a_nan_is_an_error():
         train(rate=1e15, epochs=50)
 
 
-def test_batch_hooks_tell_the_true_step_of_each_call():
+def test_batch_hooks_receive_the_true_step_of_each_call():
     began, ended, epochs = [], [], []
-    told = keras.callbacks.LambdaCallback(
+    recorder = keras.callbacks.LambdaCallback(
         on_train_batch_begin=lambda batch, logs: began.append(batch),
         on_train_batch_end=lambda batch, logs: ended.append((batch, *sorted(logs))),
         on_epoch_end=lambda epoch, logs: epochs.append((epoch, ended[-1][0])),
     )
-    train(told, epochs=3, config={"steps_per_loop": 3})
+    train(recorder, epochs=3, config={"steps_per_loop": 3})
     assert began == [0, 3, 5, 8, 10, 13]
     assert [line[0] for line in ended] == [2, 4, 7, 9, 12, 14]
     assert {line[1:] for line in ended} == {("loss", "mae")}
     assert epochs == [(0, 4), (1, 9), (2, 14)]
 
 
-def test_stopping_in_the_middle_of_an_epoch_ends_there():
+def test_a_run_can_stop_in_the_middle_of_an_epoch():
     class Stop(tfbig.callbacks.LoopCallback):
         def on_calls(self, step, logs):
             self.model.stop_training = step == 7
@@ -163,7 +163,7 @@ def test_stopping_in_the_middle_of_an_epoch_ends_there():
     assert result.global_step == 7
 
 
-def test_a_users_callback_goes_on_with_its_public_values(tmp_path):
+def test_a_users_callback_keeps_its_public_attributes_in_a_resumed_run(tmp_path):
     class Count(keras.callbacks.Callback):
         def __init__(self):
             super().__init__()
@@ -182,8 +182,10 @@ def test_a_users_callback_goes_on_with_its_public_values(tmp_path):
     np.testing.assert_array_equal(count.best_kernel, result.model.get_weights()[0])
 
 
-def test_what_is_no_callback_or_would_fight_with_the_checkpoints_is_refused(tmp_path):
-    with pytest.raises(UserError, match="BackupAndRestore, which would restore over tfbig's own"):
+def test_invalid_and_conflicting_callbacks_are_rejected(tmp_path):
+    with pytest.raises(UserError, match="BackupAndRestore, which would overwrite the state from"):
         train(keras.callbacks.BackupAndRestore(tmp_path))
-    with pytest.raises(UserError, match=r"which is no keras\.callbacks\.Callback; pass instances"):
+    with pytest.raises(
+        UserError, match=r"which is not a keras\.callbacks\.Callback; pass instances"
+    ):
         train(keras.callbacks.EarlyStopping)

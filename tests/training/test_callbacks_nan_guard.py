@@ -1,4 +1,4 @@
-"""NaNGuard, and how the first bad op is found."""
+"""NaNGuard, and the search for the first op with a NaN."""
 
 import re
 
@@ -22,15 +22,15 @@ def test_the_nan_guard_names_the_first_step_and_what_to_try():
     assert message_of(NaNGuard(), 37, lambda: None) == (
         "the loss is NaN or infinite, for the first time at step 37; try a lower learning rate, "
         "or clipping (global_clipnorm=1.0 on the optimizer), and check the input; "
-        "NaNGuard(find_op=True) names the op it began with."
+        "NaNGuard(find_op=True) names the first op with a NaN."
     )
 
 
-def test_the_nan_guard_says_first_what_is_wrong_with_the_input():
+def test_the_nan_guard_names_an_error_in_the_input_first():
     assert message_of(NaNGuard(), 1, lambda: "features['x'] has NaN in example 3") == (
         "features['x'] has NaN in example 3; the loss is NaN or infinite, for the first time at "
         "step 1; repair or leave out such examples in input_fn, and check the input; "
-        "NaNGuard(find_op=True) names the op it began with."
+        "NaNGuard(find_op=True) names the first op with a NaN."
     )
 
 
@@ -43,14 +43,12 @@ def test_the_nan_guard_names_the_op_on_request_only():
         "rate, or clipping (global_clipnorm=1.0 on the optimizer), and check the input."
     )
     guard.locate_op = lambda: None
-    assert "no op had a NaN or infinite output when the step was run once more" in message_of(
-        guard, 5
-    )
-    asked = []
+    assert "no op had a NaN or infinite output when the step was run again" in message_of(guard, 5)
+    calls = []
     guard = NaNGuard()
-    guard.locate_op = lambda: asked.append(1)
+    guard.locate_op = lambda: calls.append(1)
     message_of(guard, 5)
-    assert asked == []
+    assert calls == []
 
 
 def test_a_diagnosis_that_fails_does_not_hide_the_nan(caplog):
@@ -75,7 +73,7 @@ def test_locating_names_the_first_op_its_output_and_the_line(caplog):
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_locating_looks_inside_functions_that_are_traced_and_compiled_already(jit_compile):
+def test_locating_finds_ops_in_functions_that_are_already_traced_and_compiled(jit_compile):
     @tf.function(jit_compile=jit_compile)
     def steps(x):
         for _ in tf.range(3):
@@ -88,7 +86,9 @@ def test_locating_looks_inside_functions_that_are_traced_and_compiled_already(ji
         r"RealDiv \(float32, shape \(1,\)\), test_callbacks_nan_guard\.py line \d+$", found
     )
     assert not tf.config.functions_run_eagerly()
-    steps(tf.constant([1.0]))  # the checks are off again: infinite, and no error
+    steps(
+        tf.constant([1.0])
+    )  # the checks are disabled again: the result is infinite, without an error
 
 
 def test_locating_finds_an_op_of_the_gradient():
@@ -101,7 +101,7 @@ def test_locating_finds_an_op_of_the_gradient():
     assert locate_first_bad_op(gradient, tf.constant([0.0])).startswith("SqrtGrad (float32, ")
 
 
-def test_locating_runs_as_a_graph_what_needs_one():
+def test_locating_runs_code_that_needs_a_graph_as_a_graph():
     def graph_only(x):
         y = tf.sqrt(x, name="root")
         return tf.gradients(tf.reduce_sum(y), x)
@@ -132,10 +132,10 @@ def test_locating_works_inside_the_replicas_of_a_strategy():
     assert locate_first_bad_op(step, tf.constant([-1.0])).startswith("Log (float32, shape (1,))")
 
 
-def test_locating_gives_up_with_a_warning_when_the_function_fails_by_itself(caplog):
+def test_locating_warns_if_the_function_fails_for_another_reason(caplog):
     def fail():
         raise KeyError("labels")
 
     assert locate_first_bad_op(fail) is None
     assert "looking for the first op with a NaN failed" in caplog.text
-    assert np.isnan(tf.math.log(tf.constant(-1.0)))  # the checks are off again
+    assert np.isnan(tf.math.log(tf.constant(-1.0)))  # the checks are disabled again

@@ -33,13 +33,13 @@ def test_without_a_terminal_each_log_point_and_evaluation_is_one_plain_line(caps
     ]
 
 
-def test_with_the_end_unknown_the_plain_line_counts_without_an_eta(capsys):
+def test_without_a_known_end_the_plain_line_has_no_eta(capsys):
     progress = begin(Progress(), max_steps=None)
     progress.on_log(300, LOGS)
     assert capsys.readouterr().out == "step 300  loss 0.1234  accuracy 0.975  examples/s 61000\n"
 
 
-def test_gradients_that_were_dropped_are_told_of_once_there_are_some(capsys):
+def test_dropped_gradients_are_shown_only_if_there_are_any(capsys):
     for dropped in (0.0, 2.0):
         progress = begin(Progress(), max_steps=None)
         progress.on_log(1, {"loss": 0.0, "gradients_dropped": dropped})
@@ -47,7 +47,7 @@ def test_gradients_that_were_dropped_are_told_of_once_there_are_some(capsys):
     assert lines == ["step 1  loss 0", "step 1  loss 0  gradients_dropped 2"]
 
 
-def test_force_color_does_not_put_a_live_line_into_a_pipe(capsys, monkeypatch):
+def test_force_color_does_not_write_a_live_line_to_a_pipe(capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     progress = begin(Progress())
     progress.on_log(2000, {"accuracy": 1.0, "loss": 123456.0, "steps_per_sec": 2.0})
@@ -66,7 +66,7 @@ def test_numbers_have_four_digits(capsys, value, text):
     assert capsys.readouterr().out == f"step 1  loss {text}\n"
 
 
-def test_an_eta_of_more_than_a_day_is_in_hours(capsys):
+def test_an_eta_of_more_than_a_day_is_in_hparent(capsys):
     begin(Progress(), max_steps=100_001).on_log(1, {"loss": 1.0, "steps_per_sec": 1.0})
     assert capsys.readouterr().out.endswith("eta 27:46:40\n")
 
@@ -76,7 +76,7 @@ def terminal(width=120):
 
 
 def drawn(console):
-    """The states of the live line, in order, without control codes."""
+    """The successive states of the live line, without control codes."""
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", console.file.getvalue())
     return [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
 
@@ -106,7 +106,7 @@ def test_the_live_line_has_bar_step_loss_metrics_rate_and_eta():
     progress.close()
 
 
-def test_before_the_first_log_point_the_rate_leaves_the_first_call_out():
+def test_before_the_first_log_point_the_rate_excludes_the_first_call():
     clock, console = Clock(), terminal()
     progress = begin(Progress(console=console, clock=clock), max_steps=110)
     clock.now += 30  # compiling
@@ -117,7 +117,7 @@ def test_before_the_first_log_point_the_rate_leaves_the_first_call_out():
     progress.close()
 
 
-def test_with_the_end_unknown_the_live_line_has_no_bar_and_no_eta():
+def test_without_a_known_end_the_live_line_has_no_bar_and_no_eta():
     clock, console = Clock(), terminal()
     progress = begin(Progress(console=console, clock=clock), max_steps=None)
     progress.on_calls(7, {"loss": 0.5})
@@ -134,7 +134,7 @@ def test_on_a_narrow_terminal_the_live_line_stays_one_line():
     assert console.file.getvalue().count("\n") == 1
 
 
-def test_an_evaluation_says_so_and_leaves_its_result_above_the_live_line():
+def test_an_evaluation_is_shown_and_prints_its_result_above_the_live_line():
     clock, console = Clock(), terminal()
     progress = begin(Progress(console=console, clock=clock))
     progress.on_calls(400, {"loss": 0.5})
@@ -154,19 +154,19 @@ def test_closing_ends_the_live_line_once_and_leaves_the_cursor_visible():
     console = terminal()
     progress = begin(Progress(console=console, clock=Clock()))
     progress.on_calls(3, {})
-    progress.close()  # an error: on_train_end is never called
+    progress.close()  # after an error, on_train_end is never called
     text = console.file.getvalue()
     assert text.endswith("\x1b[?25h")
     progress.close()
     progress.on_train_end()
     progress.on_calls(4, {})
     assert console.file.getvalue() == text
-    begin(progress)  # and the next run has a new one
+    begin(progress)  # the next run has a new line
     assert len(console.file.getvalue()) > len(text)
     progress.close()
 
 
-def test_while_running_the_cursor_is_never_left_hidden_for_a_kill_to_find():
+def test_the_cursor_is_visible_during_a_run_in_case_of_a_kill():
     console = terminal()
     progress = begin(Progress(console=console, clock=Clock()))
     text = console.file.getvalue()
@@ -174,7 +174,7 @@ def test_while_running_the_cursor_is_never_left_hidden_for_a_kill_to_find():
     progress.close()
 
 
-def test_log_handlers_of_the_terminal_write_above_the_line_and_are_given_back():
+def test_log_handlers_of_the_terminal_write_above_the_line_and_are_restored():
     class Terminal(io.StringIO):
         def isatty(self):
             return True
@@ -231,7 +231,7 @@ TERMINAL_PROGRAM = """
 
 
 def screen_of(output):
-    """What a terminal shows after this output: just the codes that a live line needs."""
+    """The screen of a terminal after this output; supports the codes that a live line uses."""
     rows, row, column = [""], 0, 0
     for code, char in re.findall(r"(\x1b\[[0-9;?]*[a-zA-Z])|(.)", output, re.DOTALL):
         if code.endswith("A"):
@@ -255,19 +255,19 @@ def screen_of(output):
 def in_terminal(tmp_path, monkeypatch):
     """Runs TERMINAL_PROGRAM with a pseudo-terminal for its standard streams."""
 
-    def run(how):
-        ours, theirs = pty.openpty()
-        words = ["-c", textwrap.dedent(TERMINAL_PROGRAM), how, os.ttyname(theirs)]
+    def run(end):
+        parent, child_end = pty.openpty()
+        words = ["-c", textwrap.dedent(TERMINAL_PROGRAM), end, os.ttyname(child_end)]
         child = nursery.python(words, tmp_path / "process", tmp_path, TERM="xterm", COLUMNS="100")
         output = b""
         try:
-            while not child.ended(0) or select.select([ours], [], [], 0)[0]:
-                if select.select([ours], [], [], 0.1)[0]:
-                    output += os.read(ours, 65536)
+            while not child.ended(0) or select.select([parent], [], [], 0)[0]:
+                if select.select([parent], [], [], 0.1)[0]:
+                    output += os.read(parent, 65536)
         finally:
             child.send(signal.SIGKILL)
-            os.close(ours)
-            os.close(theirs)
+            os.close(parent)
+            os.close(child_end)
         text = output.decode()
         return text[text.index("\x1b[?25l") :], child.code
 
@@ -275,10 +275,10 @@ def in_terminal(tmp_path, monkeypatch):
     return run
 
 
-def test_on_a_real_terminal_only_one_line_is_live(in_terminal):
+def test_on_a_real_terminal_only_one_line_is_redrawn(in_terminal):
     output, code = in_terminal("ends")
     assert code == 0
-    assert output.count("step ") > 50  # it was drawn many times
+    assert output.count("step ") > 50  # it was redrawn many times
     assert screen_of(output) == [
         "terminal True",
         "a log record",
@@ -289,7 +289,7 @@ def test_on_a_real_terminal_only_one_line_is_live(in_terminal):
     ]
 
 
-def test_on_a_real_terminal_an_error_leaves_the_last_state_and_a_usable_terminal(in_terminal):
+def test_after_an_error_a_real_terminal_shows_the_last_state_and_is_usable(in_terminal):
     output, code = in_terminal("error")
     assert code == 1
     screen = screen_of(output)

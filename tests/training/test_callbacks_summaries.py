@@ -1,4 +1,4 @@
-"""Summaries: what TensorBoard finds in the event files."""
+"""Summaries: the contents of the event files for TensorBoard."""
 
 import os
 
@@ -11,7 +11,7 @@ from tfbig.training.callbacks.summaries import Summaries
 
 
 def written(directory):
-    """{tag: [(step, value), …]} of all event files of a directory, files in order of age."""
+    """Reads all event files of a directory, oldest first: {tag: [(step, value), …]}."""
     scalars = {}
     for name in sorted(tf.io.gfile.glob(os.path.join(directory, "events*"))):
         for event in tf.compat.v1.train.summary_iterator(name):
@@ -60,7 +60,7 @@ def test_tensorboard_reads_the_summaries_as_its_own_scalars(tmp_path):
     assert read[0].plugin_data.plugin_name == "scalars"
 
 
-def test_summaries_before_a_checkpoint_are_on_disk_before_the_run_goes_on(tmp_path):
+def test_summaries_before_a_checkpoint_are_flushed_at_the_checkpoint(tmp_path):
     summaries = begin(Summaries(), model_dir=str(tmp_path))
     summaries.on_summary(100, {"loss": 0.5})
     summaries.on_checkpoint(100, "ckpt-100")

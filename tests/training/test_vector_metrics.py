@@ -119,7 +119,7 @@ def test_a_metric_with_several_values_cannot_be_monitored():
         train(build, data, eval_input_fn=data, max_steps=2, callbacks=[callback])
     assert str(error.value) == (
         "EarlyStopping(monitor='val_f1_score'): the metric has 3 values, one for each class. "
-        "Monitor one of them, as 'val_f1_score_0', or give the metric one value, as "
+        "Monitor one of them, such as 'val_f1_score_0', or use a metric with one value, such as "
         'keras.metrics.F1Score(average="macro").'
     )
     macro = lambda: build(average="macro")  # noqa: E731

@@ -127,4 +127,4 @@ def needs_of(runner: CallbackRunner, program: Program, jit: bool) -> CallbackNee
         jit: whether the step is compiled; the chief measures that.
     """
     epochs = runner.need_epochs or program.has_running_metrics
-    return CallbackNeeds(epochs, runner.may_stop, runner.guard is not None, jit, *runner.ends)
+    return CallbackNeeds(epochs, runner.may_stop, runner.guard is not None, jit, *runner.call_ends)

@@ -15,7 +15,7 @@ from tfbig.placement.parameter_server.serving_task import ServingTask
 from tfbig.placement.placement import Placement
 from tfbig.placement.strategies import find_role
 from tfbig.programs.model_fn.spec import ModeKeys
-from tfbig.training.callbacks.choice import callbacks_of
+from tfbig.training.callbacks.choice import select_callbacks
 from tfbig.training.callbacks.runner import CallbackRunner
 from tfbig.training.checkpoints.checkpoints import Checkpoints
 from tfbig.training.checkpoints.resuming import Start, broadcast_assign, is_done, resume
@@ -146,7 +146,7 @@ class TrainingRun:
     def _train(self, request: TrainRequest, data: RunData, model: RunModel) -> TrainResult:
         program = model.program
         given = [*request.callbacks, *request.options.callbacks]
-        callbacks = callbacks_of(given, program, self._peers.is_chief)
+        callbacks = select_callbacks(given, program, self._peers.is_chief)
         runner = CallbackRunner(callbacks, program.callback_model())
         self._check_finds_op(runner)
         agreement = Agreement(program, self._placement, callbacks)

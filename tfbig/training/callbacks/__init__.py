@@ -1,1 +1,1 @@
-"""One callback a file; public as `tfbig.callbacks`."""
+"""tfbig's callbacks, one a file, public as `tfbig.callbacks`; and what runs all callbacks."""

@@ -1,4 +1,4 @@
-"""The base class of tfbig's own callbacks: Keras's protocol and the training loop's extra hooks."""
+"""The base class of tfbig's callbacks: Keras's hooks and additional hooks of the training loop."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,20 +9,20 @@ import keras
 
 @dataclasses.dataclass(frozen=True)
 class RunInfo:
-    """What a callback may want to know about the run before it begins.
+    """Facts about a run that callbacks receive before it begins.
 
     Attributes:
-        model_dir: where the run keeps its files; None: it keeps nothing.
+        model_dir: the directory for the run's files; None: the run writes no files.
         max_steps: the global step at which the run stops; None: not limited by steps.
         steps_per_epoch: updates in one pass over the data; None: the length is not known.
         epochs: number of passes; None: not limited by passes.
         log_steps: updates between two calls of `on_log`.
         summary_steps: updates between two calls of `on_summary`.
-        start_step: the global step of the checkpoint the run goes on from; 0 for a new run.
-        batch_size: examples in one global batch, all replicas together.
+        start_step: the global step of the checkpoint from which the run resumes; 0: a new run.
+        batch_size: examples in one global batch, over all replicas.
         num_replicas: number of replicas that share a global batch.
-        data_end: the global step at which the data end; None: the length is not known, or they
-            start anew by themselves.
+        data_end: the global step at which the data end; None: their length is not known, or they
+            repeat.
     """
 
     model_dir: str | None
@@ -38,7 +38,7 @@ class RunInfo:
 
     @property
     def total_steps(self) -> int | None:
-        """The global step at which the run ends, or None if only the data's end will tell."""
+        """The global step at which the run ends; None if the end of the data decides it."""
         if self.max_steps is not None:
             return min(self.max_steps, self.data_end or self.max_steps)
         if self.epochs is not None and self.steps_per_epoch is not None:
@@ -47,16 +47,18 @@ class RunInfo:
 
 
 class LoopCallback(keras.callbacks.Callback):
-    """A Keras callback that also hears of the loop's calls, log points and checkpoints.
+    """A Keras callback with additional hooks for the loop's calls, log points and checkpoints.
 
-    Every hook is a no-op here; a subclass overrides those it needs, and Keras's own
-    (`on_train_begin`, `on_epoch_end` …) as it likes. `step` is always the global step, the
-    number of finished updates; `logs` holds Python floats. The hooks run on the chief.
+    All hooks do nothing by default. A subclass overrides the hooks it needs, including Keras's own
+    (`on_train_begin`, `on_epoch_end` …). `step` is always the global step, which is the number of
+    finished updates; `logs` contains Python floats. The hooks run on the chief.
 
     Attributes:
-        stop_every: a call of the loop ends every so many steps, counted from the step at which
-            the process begins; None: where it would anyway. 1 makes every step a call.
-        save_now: while True, a checkpoint is written after the call, which sets it back.
+        run: the facts of the run, set before `on_train_begin`.
+        stop_every: end a call of the loop every `stop_every` steps, counted from the step at which
+            the process starts; None: no additional ends. With 1, every step is its own call.
+        save_now: set it to True to request a checkpoint after the current call; the loop sets it
+            back to False.
 
     Example:
 
@@ -74,7 +76,7 @@ class LoopCallback(keras.callbacks.Callback):
     save_now = False
 
     def set_run(self, run: RunInfo) -> None:
-        """Receives the facts of the run, once, before `on_train_begin`."""
+        """Receives the facts of the run once, before `on_train_begin`."""
         self.run = run
 
     def on_call_begin(self, step: int, look: Callable[[Any], Any]) -> None:
@@ -82,13 +84,14 @@ class LoopCallback(keras.callbacks.Callback):
 
         Args:
             step: the number of finished updates.
-            look: `look(fetches)` computes tensors of an estimator-style model_fn as its next step
-                will: names, tensors or a structure of them, as in a SessionRunHook's `before_run`.
-                A new set of fetches is traced once; each look costs a forward pass.
+            look: `look(fetches)` computes tensors of an estimator-style model_fn on the batch of
+                the next step. `fetches` are names, tensors or a structure of them, as in a
+                SessionRunHook's `before_run`. A new set of fetches is traced once; each call costs
+                a forward pass.
         """
 
     def on_calls(self, step: int, logs: dict[str, float]) -> None:
-        """Called after every call of the traced loop, often: cheap work only."""
+        """Called after every call of the traced loop; it is called often, so it should be cheap."""
 
     def on_log(self, step: int, logs: dict[str, float]) -> None:
         """Called every `log_step_count_steps` updates and after the last one.
@@ -108,11 +111,11 @@ class LoopCallback(keras.callbacks.Callback):
         """Called before a checkpoint is written."""
 
     def on_checkpoint(self, step: int, path: str) -> None:
-        """Called once the checkpoint of a step is there, at `path`.
+        """Called when the checkpoint of a step is complete, at `path`.
 
-        That is when it was saved; tables on parameter servers are written while training goes
-        on, and then it is at a later step.
+        Usually that is immediately after saving. Tables on parameter servers are written while
+        training continues, so this is then called at a later step.
         """
 
     def close(self) -> None:
-        """Called once when the run is over, also after an error; gives back what is held."""
+        """Called once when the run ends, also after an error; releases the callback's resources."""

@@ -1,4 +1,4 @@
-"""Which callbacks take part in a run: the user's, and those that every run has."""
+"""Selects the callbacks of a run: those of the user, and those that every run has."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -14,17 +14,18 @@ from tfbig.training.callbacks.summaries import Summaries
 from tfbig.training.step.own_train_step import check_rates
 
 
-def callbacks_of(given: Iterable[Any] | None, program: Program, is_chief: bool) -> list[Any]:
-    """The user's callbacks, with summaries and a progress line unless there are such.
+def select_callbacks(given: Iterable[Any] | None, program: Program, is_chief: bool) -> list[Any]:
+    """Returns the user's callbacks, with Summaries and a Progress added if they are missing.
 
-    Callbacks run on the chief; that a loss is NaN, every task sees.
+    Callbacks run on the chief. A NaNGuard also runs on the other tasks, which see the same loss.
 
     Args:
         given: callbacks, or lists of them, or None.
-        program: built.
+        program: the program of the run, already built.
+        is_chief: whether this task is the chief.
 
     Raises:
-        UserError: one of them sets a learning rate that the program does not use, or monitors a
+        UserError: a callback sets a learning rate that the program does not use, or monitors a
             metric that has several values.
     """
     callbacks = keras.tree.flatten([] if given is None else given)
@@ -32,8 +33,8 @@ def callbacks_of(given: Iterable[Any] | None, program: Program, is_chief: bool) 
     check_monitors(callbacks, program.metric_results())
     if not is_chief:
         return [callback for callback in callbacks if isinstance(callback, NaNGuard)]
-    for kind, instead in ((Summaries, ()), (Progress, (keras.callbacks.ProgbarLogger,))):
-        if not any(isinstance(callback, (kind, *instead)) for callback in callbacks):
+    for kind, replacements in ((Summaries, ()), (Progress, (keras.callbacks.ProgbarLogger,))):
+        if not any(isinstance(callback, (kind, *replacements)) for callback in callbacks):
             callbacks.append(kind())
     if program.summaries:
         callbacks.append(GraphSummaries(program.summaries))

@@ -1,4 +1,4 @@
-"""NaNGuard: ends a run at the first NaN or infinite loss, and says what to look at."""
+"""NaNGuard: stops a run at the first NaN or infinite loss, and says what to check."""
 
 import logging
 import os
@@ -29,8 +29,8 @@ _LIBRARIES = tuple(
 class NaNGuard(LoopCallback):
     """Stops training with an error at the first step whose loss is NaN or infinite.
 
-    The error's one line names that step, the input batch if the NaN is already there, and what
-    to try. A run that goes on with NaN weights only costs time: every later checkpoint is lost.
+    The error message names that step, the input batch if it contains the NaN already, and what to
+    try. A run that continued with NaN weights would waste time: all later checkpoints are useless.
 
     Example:
 
@@ -42,12 +42,12 @@ class NaNGuard(LoopCallback):
     ```
 
     Args:
-        find_op: bool, run the step once more, un-jitted and with every op's output checked, to
-            name the first op whose output is not finite. Costs nothing until then.
+        find_op: bool, whether to run the step again, without XLA and with the output of every op
+            checked, to name the first op whose output is not finite. It costs nothing before that.
 
     Attributes:
-        locate_op: function the loop supplies: `locate_op() -> str | None` runs the step again
-            through `locate_first_bad_op`.
+        locate_op: a function that the loop sets: `locate_op() -> str | None` runs the step again
+            with `locate_first_bad_op`.
 
     Raises:
         TrainingDiverged: from `on_nonfinite`, always.
@@ -59,26 +59,26 @@ class NaNGuard(LoopCallback):
         self.locate_op: Callable[[], str | None] | None = None
 
     def on_nonfinite(self, step: int, describe: Callable[[], str | None] | None = None) -> None:
-        """Called by the loop when it has seen the first loss that is not finite.
+        """Called by the loop after the first loss that is not finite.
 
         Args:
-            step: the global step whose loss it is, counted from 1.
-            describe: returns a sentence about that step's batch if its values explain the loss,
-                e.g. "features['x'] has NaN in example 3", else None.
+            step: the global step of that loss, counted from 1.
+            describe: returns a sentence about the batch of that step if its values explain the
+                loss, such as "features['x'] has NaN in example 3", else None.
 
         Raises:
             TrainingDiverged: always.
         """
-        bad_input = _ask(describe, "describing the input batch")
+        bad_input = _diagnose(describe, "describing the input batch")
         parts = [f"the loss is NaN or infinite, for the first time at step {step}"]
         if bad_input:
             parts.insert(0, bad_input.strip().rstrip("."))
         if self.find_op:
-            op = _ask(self.locate_op, "looking for the first op with a NaN")
+            op = _diagnose(self.locate_op, "looking for the first op with a NaN")
             parts.append(
                 f"the first op with a NaN or infinite output is {op}"
                 if op
-                else "no op had a NaN or infinite output when the step was run once more"
+                else "no op had a NaN or infinite output when the step was run again"
             )
         if bad_input:
             advice = "repair or leave out such examples in input_fn, and check the input"
@@ -88,29 +88,29 @@ class NaNGuard(LoopCallback):
                 "and check the input"
             )
         if not self.find_op:
-            advice += "; NaNGuard(find_op=True) names the op it began with"
+            advice += "; NaNGuard(find_op=True) names the first op with a NaN"
         parts.append(advice)
         raise TrainingDiverged(" ".join("; ".join(parts).split()) + ".")
 
 
-def _ask(fn: Callable[[], str | None] | None, doing: str) -> str | None:
-    """The answer of a diagnosis, which must not hide the finding when it fails itself."""
+def _diagnose(fn: Callable[[], str | None] | None, task: str) -> str | None:
+    """Returns the result of a diagnosis; if it fails, it must not hide the original error."""
     if fn is None:
         return None
     try:
         return fn()
     except Exception as error:
-        log.warning("%s failed: %s", doing, " ".join(str(error).split())[:300])
+        log.warning("%s failed: %s", task, " ".join(str(error).split())[:300])
         return None
 
 
 def locate_first_bad_op(fn: Callable, *args: Any) -> str | None:
-    """Runs `fn` with every op's output checked and names the first NaN or infinite one.
+    """Runs `fn` with the output of every op checked; names the first NaN or infinite one.
 
-    tf.functions inside `fn` are run op by op, without XLA, in program order; what needs a
-    graph (TF1 code, tf.gradients) is run as a graph instead. Ops that are infinite on purpose,
-    such as a mask of -inf, are named too. Uses tf.debugging.enable_check_numerics, and switches
-    it off afterwards.
+    tf.functions inside `fn` run op by op, without XLA, in program order. Code that needs a graph
+    (TF1 code, tf.gradients) runs as a graph instead. Ops with intentionally infinite outputs, such
+    as a mask of -inf, are named too. The function uses tf.debugging.enable_check_numerics, and
+    disables it afterwards.
 
     Example:
 
@@ -123,12 +123,13 @@ def locate_first_bad_op(fn: Callable, *args: Any) -> str | None:
     ```
 
     Args:
-        fn: function that does TensorFlow work; its result is dropped, its side effects stay.
-        *args: given to `fn`; a NaN in them is found at the first op that computes with it.
+        fn: a function that runs TensorFlow ops; its result is ignored, its side effects remain.
+        *args: arguments of `fn`; a NaN in them is found at the first op that uses it.
 
     Returns:
-        The op's type, its name where that says more, its output's dtype and shape, and the line
-        of the user's code it came from; None if every output was finite or `fn` failed otherwise.
+        The op's type, its name if that differs, the dtype and shape of its output, and the line of
+        the user's code that created it; None if all outputs were finite or `fn` failed for another
+        reason.
     """
     eagerly = tf.config.functions_run_eagerly()
     tf.debugging.enable_check_numerics()
@@ -143,8 +144,8 @@ def locate_first_bad_op(fn: Callable, *args: Any) -> str | None:
                 return found
         tf.config.run_functions_eagerly(False)
         try:
-            # A new trace, so that the checks are in the graph, and not compiled: XLA has no
-            # kernel for them.
+            # A new trace, so that the graph contains the checks; without XLA, which has no kernel
+            # for them.
             tf.function(fn, jit_compile=False)(*args)
             return None
         except Exception as error:
@@ -159,7 +160,7 @@ def locate_first_bad_op(fn: Callable, *args: Any) -> str | None:
 
 
 def _describe_op(error: Exception) -> str | None:
-    """What a check's error message says about its op, or None for another kind of error."""
+    """Describes the op that a numerics check names in its error; None for another error."""
     message = str(error)
     found = _OP.search(message)
     if not found:
@@ -173,19 +174,19 @@ def _describe_op(error: Exception) -> str | None:
     text = f"{op_type} ({', '.join(facts)})" if facts else op_type
     if layer:
         text += f" in {layer.group(1)}"
-    place = _place(error)
-    return f"{text}, {place}" if place else text
+    line = _user_line(error)
+    return f"{text}, {line}" if line else text
 
 
-def _place(error: Exception) -> str | None:
-    """The innermost line behind the error that is neither TensorFlow's, Keras's nor tfbig's."""
-    here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
+def _user_line(error: Exception) -> str | None:
+    """The innermost line in the traceback outside of TensorFlow, Keras and tfbig."""
+    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
     frames = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__)]
-    # A graph fails far from the line that made the op; that line is in the message alone.
+    # A graph fails far from the line that created the op; only the message contains that line.
     frames += _FRAME.findall(str(error))
     for filename, line in reversed(frames):
         path = os.path.abspath(filename)
         generated = filename.startswith("<") or "__autograph_generated_file" in path
-        if not generated and not path.startswith((*_LIBRARIES, here)):
+        if not generated and not path.startswith((*_LIBRARIES, package)):
             return f"{os.path.basename(path)} line {line}"
     return None

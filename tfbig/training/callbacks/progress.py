@@ -1,4 +1,4 @@
-"""Progress: one live line on a terminal, one plain line per log point elsewhere."""
+"""Progress: a live line on a terminal, one plain line per log point elsewhere."""
 
 import atexit
 import contextlib
@@ -9,27 +9,29 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from typing_extensions import override
+
 from tfbig.training.callbacks.callback import LoopCallback
 
 _REFRESH_SECONDS = 0.125
 _BAR_WIDTH = 24
 _NOT_METRICS = ("learning_rate", "steps_per_sec", "examples_per_sec")
-_COUNTS = ("gradients_dropped",)  # of what seldom happens: not shown while there is none
+_RARE_COUNTS = ("gradients_dropped",)  # not shown while they are zero
 _LOGGERS = (None, "tfbig", "absl", "tensorflow", "keras")
 
 
 class Progress(LoopCallback):
-    """Shows how far a run is: step, loss, metrics, examples a second, time left.
+    """Shows the progress of a run: step, loss, metrics, examples per second, remaining time.
 
-    On a terminal there is one live line with a bar; log records and prints appear above it.
-    Elsewhere (a pipe, a file, a notebook) each log point and evaluation prints one plain line:
+    On a terminal, it shows one live line with a bar; log records and prints appear above it.
+    Elsewhere (a pipe, a file, a notebook), each log point and evaluation prints one plain line:
 
     ```
     step 300/2000  loss 0.1234  accuracy 0.975  examples/s 61000  eta 0:00:12
     evaluation at step 400: loss 0.08  accuracy 0.981
     ```
 
-    When the last step is not known, there is a counter and no time left.
+    If the last step is not known, the line has a step counter but no bar and no remaining time.
 
     Example:
 
@@ -39,9 +41,9 @@ class Progress(LoopCallback):
     ```
 
     Args:
-        live: True, False, or None: live if standard output is a terminal that can do it.
-        console: rich.console.Console to write to; None: standard output.
-        clock: function that returns seconds, for tests.
+        live: whether to show a live line; None: if standard output is a terminal that supports it.
+        console: a rich.console.Console to write to; None: standard output.
+        clock: a function that returns seconds, for tests.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class Progress(LoopCallback):
         clock: Callable[[], float] = time.monotonic,
     ):
         super().__init__()
-        self._wanted = live
+        self._live = live
         self._console = console
         self._clock = clock
         self._line: _LiveLine | None = None
@@ -61,19 +63,21 @@ class Progress(LoopCallback):
     def _restart(self) -> None:
         self._step = self.run.start_step if self.run else 0
         self._logs: dict[str, float] = {}
-        self._doing = "starting"
+        self._activity = "starting"
         self._next_refresh = -math.inf
         self._first_call: tuple[float, int] | None = None
 
+    @override
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.close()
         self._restart()
         if self._is_live():
             self._line = _LiveLine(self._console)
-            # The caller may not reach on_train_end or close; the interpreter's end closes too.
+            # If the caller never reaches on_train_end or close, the interpreter's exit closes it.
             atexit.register(self.close)
             self._refresh()
 
+    @override
     def on_calls(self, step: int, logs: dict[str, float]) -> None:
         if self._line is None:
             return
@@ -82,42 +86,47 @@ class Progress(LoopCallback):
         if logs:
             self._logs.update(logs)
         if self._first_call is None:
-            self._first_call = (now, step)  # its own time is mostly compilation
-            self._doing = ""
+            self._first_call = (now, step)  # the first call is mostly compilation
+            self._activity = ""
         if now >= self._next_refresh:
             self._next_refresh = now + _REFRESH_SECONDS
             self._refresh()
 
+    @override
     def on_log(self, step: int, logs: dict[str, float]) -> None:
         self._step, self._logs = step, dict(logs)
         if self._line is None:
             self._print(self._text(self._logs.get("steps_per_sec")))
 
+    @override
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
-        self._doing = "evaluating"
+        self._activity = "evaluating"
         self._refresh()
 
+    @override
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
-        self._doing = ""
+        self._activity = ""
 
+    @override
     def on_evaluate(self, step: int, metrics: dict[str, float]) -> None:
         self._print(f"evaluation at step {step}: {'  '.join(_numbers(metrics))}")
 
+    @override
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self.close()
 
     def close(self) -> None:
-        """Takes the live line down, its last state staying, and gives the terminal back."""
+        """Stops the live line, whose last state stays visible, and restores the terminal."""
         if self._line is not None:
             line, self._line = self._line, None
             atexit.unregister(self.close)
-            self._doing = ""
+            self._activity = ""
             line.stop(self._step, self._total(), self._live_text())
 
     def _is_live(self) -> bool:
-        if self._wanted is not None:
-            return self._wanted
-        # The stream itself is asked, because FORCE_COLOR makes rich take a pipe for a terminal.
+        if self._live is not None:
+            return self._live
+        # Ask the stream itself, because with FORCE_COLOR rich treats a pipe as a terminal.
         is_terminal = hasattr(sys.stdout, "isatty") and sys.stdout.isatty()
         if self._console is None and not is_terminal:
             return False
@@ -140,10 +149,10 @@ class Progress(LoopCallback):
             steps = self._step - self._first_call[1]
             rate = steps / seconds if seconds > 0 and steps > 0 else None
         text = self._text(rate)
-        return f"{text}  {self._doing}" if self._doing else text
+        return f"{text}  {self._activity}" if self._activity else text
 
     def _text(self, steps_per_sec: float | None) -> str:
-        """The line's text: what a plain line consists of, and the live one next to its bar."""
+        """The text of a plain line, and of the live line after its bar."""
         total = self._total()
         parts = [f"step {self._step}" if total is None else f"step {self._step}/{total}"]
         parts += _numbers(self._logs)
@@ -166,15 +175,15 @@ class Progress(LoopCallback):
 
 
 class _LiveLine:
-    """One line at the bottom of a terminal, drawn again in its place."""
+    """One line at the bottom of a terminal, which is redrawn in place."""
 
     def __init__(self, console: Any):
         from rich.console import Console
         from rich.live import Live
 
         self._console = console if console is not None else Console()
-        # No refresh thread: it would take the interpreter's lock from the loop. A stream that
-        # is not the terminal (2> errors.log) stays where its user sent it.
+        # No refresh thread, which would compete with the loop for the interpreter lock. A stream
+        # that is not a terminal (2> errors.log) is not redirected.
         self._live = Live(
             console=self._console,
             auto_refresh=False,
@@ -183,9 +192,9 @@ class _LiveLine:
         )
         self._handlers = contextlib.ExitStack()
         self._live.start()
-        # rich hides the cursor; a process that is killed could not bring it back.
+        # rich hides the cursor, and a process that is killed could not show it again.
         self._console.show_cursor(True)
-        self._handlers.enter_context(_log_records_above(self._console))
+        self._handlers.enter_context(_redirect_log_handlers(self._console))
 
     def show(self, step: int, total: int | None, text: str) -> None:
         self._live.update(self._render(step, total, text), refresh=True)
@@ -202,7 +211,7 @@ class _LiveLine:
         from rich.text import Text
 
         line = Text(no_wrap=True, overflow="crop", end="")
-        # The numbers matter more than the bar: on a narrow terminal it gives way.
+        # The numbers are more important than the bar, which is omitted on a narrow terminal.
         if total and len(text) + _BAR_WIDTH + 2 <= self._console.width:
             full, empty = ("#", "-") if self._console.options.ascii_only else ("━", "─")
             done = min(_BAR_WIDTH, _BAR_WIDTH * step // total)
@@ -213,17 +222,19 @@ class _LiveLine:
 
 
 @contextlib.contextmanager
-def _log_records_above(console: Any) -> Iterator[None]:
-    """Makes log handlers that write to a terminal write through the console inside the block.
+def _redirect_log_handlers(console: Any) -> Iterator[None]:
+    """Redirects log handlers that write to a terminal to the console, inside the block.
 
-    A handler keeps the stream it was made with, so redirecting sys.stderr does not reach it.
+    A handler keeps the stream it was created with, so redirecting sys.stderr does not affect it.
     """
     from rich.file_proxy import FileProxy
 
     moved = []
     for name in _LOGGERS:
         for handler in logging.getLogger(name).handlers:
-            handler = getattr(handler, "python_handler", handler)  # absl's wraps the real one
+            handler = getattr(
+                handler, "python_handler", handler
+            )  # absl's handler wraps the real one
             stream = getattr(handler, "stream", None)
             if not isinstance(handler, logging.StreamHandler) or isinstance(stream, FileProxy):
                 continue
@@ -247,15 +258,17 @@ def _is_terminal(stream: Any) -> bool:
 
 
 def _numbers(values: dict[str, float]) -> list[str]:
-    """'name value' of each value that is a loss or a metric, the loss first."""
-    names = sorted(values, key=lambda name: name != "loss")  # stable: metrics keep their order
+    """Formats the loss and the metrics as "name value", the loss first."""
+    names = sorted(
+        values, key=lambda name: name != "loss"
+    )  # a stable sort keeps the order of the metrics
     names = [name for name in names if name not in _NOT_METRICS]
-    shown = [name for name in names if values[name] or name not in _COUNTS]
+    shown = [name for name in names if values[name] or name not in _RARE_COUNTS]
     return [f"{name} {_number(values[name])}" for name in shown]
 
 
 def _number(value: float) -> str:
-    # Four digits, and no exponent for what a person still reads as a number.
+    # Four digits; no exponent for numbers that are still easy to read.
     return f"{value:.0f}" if 1e4 <= abs(value) < 1e7 else f"{value:.4g}"
 
 

@@ -1,4 +1,4 @@
-"""Drives the callbacks of one run: Keras's hooks, the loop's own, and what a checkpoint keeps."""
+"""Runs the callbacks of one run: Keras's hooks, the loop's hooks, and their saved state."""
 
 import copy
 from collections.abc import Callable, Iterable
@@ -17,18 +17,18 @@ from tfbig.training.callbacks.log_files import LogFiles
 from tfbig.training.callbacks.nan_guard import NaNGuard
 
 _SCALARS = (bool, int, float, str, type(None))
-_OWN = "counts and files"  # a name that no callback has
+_OWN = "counts and files"  # the key of the runner's own state; no callback has this name
 
 
 class CallbackRunner:
-    """The callbacks of a run as one.
+    """Calls the hooks of all callbacks of a run.
 
     Args:
-        callbacks: Keras's own, tfbig's and the user's alike.
-        model: what they see as `self.model`.
+        callbacks: callbacks of Keras, tfbig and the user.
+        model: the model that callbacks see as `self.model`.
 
     Raises:
-        UserError: one of them is not a callback, or would fight with the loop.
+        UserError: an item is not a callback, or conflicts with the loop.
     """
 
     def __init__(self, callbacks: Iterable[keras.callbacks.Callback], model: Any):
@@ -41,64 +41,64 @@ class CallbackRunner:
         self.guard = guards[0] if guards else None if tolerant else NaNGuard()
         self._model = model
         self._keras: keras.callbacks.CallbackList | None = None
-        self._base: dict[str, dict[str, Any]] = {}
-        self._given: dict[str, set[str]] = {}
+        self._initial: dict[str, dict[str, Any]] = {}
+        self._restored: dict[str, set[str]] = {}
         model.stop_training = False
 
     @property
     def stop_training(self) -> bool:
-        """Whether a callback has asked the run to end."""
+        """Whether a callback has requested the end of the run."""
         return bool(self._model.stop_training)
 
     @property
     def save_now(self) -> bool:
-        """Whether a callback has asked for a checkpoint."""
+        """Whether a callback has requested a checkpoint."""
         return any(callback.save_now for callback in self._loop)
 
     @property
-    def ends(self) -> tuple[list[int], list[int], list[int]]:
-        """Where callbacks want a call of the loop to end.
+    def call_ends(self) -> tuple[list[int], list[int], list[int]]:
+        """The steps at which callbacks need a call of the loop to end.
 
         Returns:
-            Every so many steps from the step at which the process begins; at the multiples of
-            these global steps; and at these global steps.
+            Three lists: periods, counted from the step at which the process starts; periods,
+            counted from step 0; and single global steps.
         """
         stops = sorted({c.stop_every for c in self._loop if c.stop_every is not None})
         return stops, self._counts.frequencies, self._counts.steps
 
     @property
     def need_epochs(self) -> bool:
-        """Whether any callback listens to epochs, so that the loop has to stop for them."""
-        return self._listens("on_epoch_begin", "on_epoch_end")
+        """Whether any callback overrides an epoch hook, so that a call has to end at epoch ends."""
+        return self._any_overrides("on_epoch_begin", "on_epoch_end")
 
     @property
     def need_batch_logs(self) -> bool:
-        """Whether any callback listens to batches."""
-        return self._listens(
+        """Whether any callback overrides a batch hook."""
+        return self._any_overrides(
             "on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end"
         )
 
     @property
     def may_stop(self) -> bool:
-        """Whether there are callbacks besides tfbig's own, which may have ended an earlier run."""
+        """Whether there are callbacks besides tfbig's own; they may have ended an earlier run."""
         return len(self._all) > len(self._loop)
 
-    def check_evaluated_elsewhere(self) -> None:
-        """Refuses what cannot be done where another task evaluates the checkpoints.
+    def check_evaluator_task(self) -> None:
+        """Checks that the callbacks work if an evaluator task evaluates the checkpoints.
 
         Raises:
-            UserError: a callback changes the weights for an evaluation.
+            UserError: a callback changes the weights for evaluations.
         """
         if self._swaps:
             raise UserError(
-                "callbacks has a SwapEMAWeights, which puts the averages in place before an "
+                "callbacks has a SwapEMAWeights, which swaps the averages in before an "
                 "evaluation, but an evaluator task evaluates the checkpoints of this run with the "
-                "weights themselves; leave out SwapEMAWeights, or the evaluator task."
+                "weights themselves; remove SwapEMAWeights, or the evaluator task."
             )
 
     @property
     def restored_best(self) -> bool:
-        """Whether an EarlyStopping has put its best weights in place, once training has ended."""
+        """Whether an EarlyStopping has restored its best weights after the end of training."""
         kind = keras.callbacks.EarlyStopping
         return any(
             c.restore_best_weights and c.best_weights is not None
@@ -116,9 +116,10 @@ class CallbackRunner:
         """Starts the run.
 
         Args:
-            run: its facts.
-            state, arrays: what a checkpoint kept; None and {} in a new run.
-            epoch_steps: updates in an epoch; None: not known, or nobody listens to epochs.
+            run: the facts of the run.
+            state: the plain values from `state`, which a checkpoint stored; None in a new run.
+            arrays: the arrays from `state`; {} in a new run.
+            epoch_steps: updates in an epoch; None: not known, or no callback needs epochs.
         """
         own = (state or {}).get(_OWN)
         epochs = run.start_step // epoch_steps if epoch_steps else 0
@@ -127,13 +128,13 @@ class CallbackRunner:
             callback.set_run(run)
         params = _params(run, epoch_steps, self._all)
         self._keras = keras.callbacks.CallbackList(self._all, model=self._model, **params)
-        for swap in self._swaps:  # of its last epoch it would overwrite the averages
+        for swap in self._swaps:  # in the last epoch, it would overwrite the averages
             swap.set_params({**params, "epochs": 0})
         self._keras.on_train_begin()
-        self._files.begun()
+        self._files.opened()
         self._counts.begin(run.start_step, epoch_steps, own["tested"] if own else [])
         for key, callback in self._keyed():
-            self._base[key] = copy.deepcopy(_public_state(callback))
+            self._initial[key] = copy.deepcopy(_public_state(callback))
             kept = dict((state or {}).get(key, {}))
             prefix = f"{key}."
             kept.update(
@@ -141,26 +142,26 @@ class CallbackRunner:
                               if n.startswith(prefix)})
             )  # fmt: skip
             if getattr(callback, "monitor_op", True) is None:
-                # Keras turns the sign of min_delta at the first epoch's end, in each process.
+                # Keras negates min_delta at the end of the first epoch, in each process.
                 kept.pop("min_delta", None)
-            self._given[key] = set(kept)
+            self._restored[key] = set(kept)
             for name, value in kept.items():
                 setattr(callback, name, value)
 
     def state(self) -> tuple[dict, dict[str, np.ndarray]]:
-        """What callbacks changed of their public attributes since they began, for a checkpoint.
+        """Returns the public attributes that callbacks have changed, for a checkpoint.
 
         Returns:
-            Plain values for JSON, and arrays by name: an EarlyStopping's `wait` and
-            `best_weights`, say.
+            Plain values for JSON, and arrays by name; for an EarlyStopping, for example, `wait` and
+            `best_weights`.
         """
         plain: dict[str, dict] = {_OWN: {**self._files.state(), "tested": self._counts.state()}}
         arrays: dict[str, np.ndarray] = {}
         for key, callback in self._keyed():
-            base = self._base.get(key, {})
+            initial = self._initial.get(key, {})
             for name, value in _public_state(callback).items():
-                same = name in base and _same(base[name], value)
-                if same and name not in self._given.get(key, ()):
+                same = name in initial and _same(initial[name], value)
+                if same and name not in self._restored.get(key, ()):
                     continue
                 if isinstance(value, _SCALARS):
                     plain.setdefault(key, {})[name] = value
@@ -171,9 +172,11 @@ class CallbackRunner:
         return plain, arrays
 
     def epoch_begin(self, epoch: int) -> None:
+        """Calls on_epoch_begin; epochs count from 0."""
         self._keras.on_epoch_begin(epoch)
 
     def epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        """Calls on_epoch_end with the logs of the epoch, then swaps averages back."""
         self._files.epoch_end(logs)
         for callback in self._all:
             callback.on_epoch_end(epoch, logs_for(callback, logs))
@@ -181,7 +184,7 @@ class CallbackRunner:
             _private_api.restore_swapped_weights(swap)
 
     def call_begin(self, step: int, look: Callable[[Any], Any]) -> None:
-        """Before a call of the loop whose first update makes the global step `step` + 1."""
+        """Calls the hooks before a call of the loop; `step` updates are finished."""
         if self.need_batch_logs:
             self._counts.call_begin(step)
             for callback in self._all:
@@ -190,10 +193,16 @@ class CallbackRunner:
             callback.on_call_begin(step, look)
 
     def call_end(self, step: int, loss: float, batch_logs: Callable[[], dict]) -> None:
-        """After a call that finished `step` updates; Keras counts batches from 0."""
+        """Calls the hooks after a call of the loop; `step` updates are finished.
+
+        Args:
+            step: the global step; Keras's batch numbers count from 0.
+            loss: the mean loss of the call; with a custom train_step, since the epoch began.
+            batch_logs: returns loss and metrics since the epoch began; called only if needed.
+        """
         if self.need_batch_logs:
             self._counts.call_end(step)
-            logs = dict(sorted(batch_logs().items()))  # as Keras sorts them
+            logs = dict(sorted(batch_logs().items()))  # in the same order as in Keras
             for callback in self._all:
                 batch = self._counts.batch(callback, step - 1)
                 callback.on_train_batch_end(batch, logs_for(callback, logs))
@@ -201,20 +210,22 @@ class CallbackRunner:
             callback.on_calls(step, {"loss": loss})
 
     def log(self, step: int, logs: dict[str, float]) -> None:
+        """Calls on_log at a log point."""
         for callback in self._loop:
             callback.on_log(step, to_scalars(logs))
 
     def summary(self, step: int, logs: dict[str, float]) -> None:
+        """Calls on_summary, every `save_summary_steps` updates."""
         for callback in self._loop:
             callback.on_summary(step, to_scalars(logs))
 
     def evaluate(self, step: int, evaluator: Callable[..., dict[str, float]]) -> dict[str, float]:
-        """Runs an evaluation between the hooks that belong to it."""
+        """Runs an evaluation and calls the hooks that belong to it; returns its metrics."""
         self._counts.test_begin()
         for callback in self._all:
             callback.on_test_begin({})
-        listens = self._listens("on_test_batch_begin", "on_test_batch_end")
-        metrics = evaluator(*((self._test_call,) if listens else ()))
+        batch_hooks = self._any_overrides("on_test_batch_begin", "on_test_batch_end")
+        metrics = evaluator(*((self._test_call,) if batch_hooks else ()))
         for callback in self._all:
             callback.on_test_end(logs_for(callback, metrics))
         for callback in self._loop:
@@ -222,22 +233,27 @@ class CallbackRunner:
         return metrics
 
     def saving(self, step: int) -> None:
+        """Calls on_saving before a checkpoint is written."""
         self._counts.flush()
         for callback in self._loop:
             callback.on_saving(step)
 
     def saved(self) -> None:
+        """Resets the requests for a checkpoint after one was written."""
         for callback in self._loop:
             callback.save_now = False
 
     def checkpoint(self, step: int, path: str) -> None:
+        """Calls on_checkpoint once the checkpoint is complete."""
         for callback in self._loop:
             callback.on_checkpoint(step, path)
 
     def end(self, logs: dict[str, float]) -> None:
+        """Calls on_train_end with the final logs; not called after an error."""
         self._keras.on_train_end(to_fit_logs(logs))
 
     def close(self) -> None:
+        """Closes tfbig's callbacks, also after an error."""
         for callback in self._loop:
             callback.close()
 
@@ -247,7 +263,7 @@ class CallbackRunner:
         for callback in self._all:
             callback.on_test_batch_end(last, logs_for(callback, logs))
 
-    def _listens(self, *hooks: str) -> bool:
+    def _any_overrides(self, *hooks: str) -> bool:
         return any(_overrides(callback, hook) for callback in self._all for hook in hooks)
 
     def _keyed(self) -> list[tuple[str, keras.callbacks.Callback]]:
@@ -263,12 +279,13 @@ class CallbackRunner:
 def _checked(callback: Any) -> keras.callbacks.Callback:
     if isinstance(callback, keras.callbacks.BackupAndRestore):
         raise UserError(
-            "callbacks has a BackupAndRestore, which would restore over tfbig's own checkpoints; "
-            "leave it out: give model_dir, and a run that is started again goes on by itself."
+            "callbacks has a BackupAndRestore, which would overwrite the state from tfbig's own "
+            "checkpoints; remove it and pass model_dir: a run that is started again resumes by "
+            "itself."
         )
     if not isinstance(callback, keras.callbacks.Callback):
         raise UserError(
-            f"callbacks has {callback!r}, which is no keras.callbacks.Callback; pass instances, "
+            f"callbacks has {callback!r}, which is not a keras.callbacks.Callback; pass instances, "
             "for example callbacks=[keras.callbacks.CSVLogger('log.csv')]."
         )
     return callback
@@ -277,7 +294,7 @@ def _checked(callback: Any) -> keras.callbacks.Callback:
 def _params(
     run: RunInfo, epoch_steps: int | None, callbacks: Iterable[keras.callbacks.Callback]
 ) -> dict[str, Any]:
-    """What callbacks see as `self.params`."""
+    """Returns the dict that callbacks see as `self.params`."""
     epochs, total = run.epochs, run.total_steps
     if epochs is None and total is not None and epoch_steps:
         epochs = -(-total // epoch_steps)
@@ -286,13 +303,13 @@ def _params(
 
 
 def _overrides(callback: keras.callbacks.Callback, hook: str) -> bool:
-    """Whether a callback has its own version of a hook, by its class or on the instance."""
+    """Whether a callback overrides a hook, in its class or on the instance."""
     bound = getattr(callback, hook)
     return getattr(bound, "__func__", bound) is not getattr(keras.callbacks.Callback, hook)
 
 
 def _public_state(callback: keras.callbacks.Callback) -> dict[str, Any]:
-    """A callback's public attributes that are plain values, arrays or lists of arrays."""
+    """Returns a callback's public attributes that are plain values, arrays or lists of arrays."""
     found = {}
     for name, value in vars(callback).items():
         if name.startswith("_") or name in ("run", "params", "model", "save_now", "stop_every"):
@@ -314,11 +331,11 @@ def _same(first: Any, second: Any) -> bool:
         return len(first) == len(second) and all(map(_same, first, second))
     if isinstance(first, (list, np.ndarray)) or isinstance(second, (list, np.ndarray)):
         return type(first) is type(second) and np.array_equal(first, second)
-    return first == second or (first != first and second != second)  # NaN is NaN
+    return first == second or (first != first and second != second)  # NaN equals NaN here
 
 
 def _unflattened(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """{"best_weights.0": a, "best_weights.1": b} to {"best_weights": [a, b]}."""
+    """Converts {"best_weights.0": a, "best_weights.1": b} to {"best_weights": [a, b]}."""
     values: dict[str, Any] = {}
     for name, array in arrays.items():
         attribute, _, number = name.partition(".")

@@ -1,9 +1,11 @@
-"""Throughput: how fast a run was, its first calls left out."""
+"""Throughput: measures the speed of a run without its first calls."""
 
 import logging
 import time
 from collections.abc import Callable
 from typing import Any
+
+from typing_extensions import override
 
 from tfbig.errors import UserError
 from tfbig.training.callbacks.callback import LoopCallback
@@ -12,12 +14,12 @@ log = logging.getLogger("tfbig")
 
 
 class Throughput(LoopCallback):
-    """Measures steps and examples a second over a run, without its first calls.
+    """Measures steps and examples per second over a run, without its first calls.
 
     The first call of the loop traces and compiles, and so do the next ones while the loop tries
-    out its settings; the clock starts when `skip_steps` updates of this process are finished, at
-    the end of a call. Evaluations do not count; checkpoints and other callbacks do.
-    The rates are in one line of the log at the end, and in two attributes.
+    settings. The clock starts at the end of the call in which this process has finished
+    `skip_steps` updates. Evaluations are not counted; checkpoints and other callbacks are. The
+    rates are logged in one line at the end, and are available as two attributes.
 
     Example:
 
@@ -29,11 +31,11 @@ class Throughput(LoopCallback):
 
     Args:
         skip_steps: int, updates before the clock starts; the first call is never measured.
-        clock: function that returns seconds, for tests.
+        clock: a function that returns seconds, for tests.
 
     Attributes:
-        steps_per_sec: updates a second, a float; None until a call was measured.
-        examples_per_sec: the same times the global batch size.
+        steps_per_sec: updates per second, a float; None until a call was measured.
+        examples_per_sec: steps_per_sec times the global batch size.
 
     Raises:
         UserError: `skip_steps` is not an int of 0 or more.
@@ -43,8 +45,8 @@ class Throughput(LoopCallback):
         super().__init__()
         if isinstance(skip_steps, bool) or not isinstance(skip_steps, int) or skip_steps < 0:
             raise UserError(
-                f"Throughput(skip_steps={skip_steps!r}): expected the number of updates to leave "
-                "out, an int of 0 or more; write for example Throughput(skip_steps=50)."
+                f"Throughput(skip_steps={skip_steps!r}): expected the number of updates to skip, "
+                "an int of 0 or more; write for example Throughput(skip_steps=50)."
             )
         self.skip_steps = skip_steps
         self.steps_per_sec: float | None = None
@@ -56,13 +58,15 @@ class Throughput(LoopCallback):
         self.steps_per_sec = self.examples_per_sec = None
         self._first: tuple[float, int] | None = None
         self._last: tuple[float, int] | None = None
-        self._paused = 0.0  # in evaluations, since the clock started
+        self._paused = 0.0  # seconds in evaluations since the clock started
         self._paused_at_last = 0.0
         self._test_began: float | None = None
 
+    @override
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._restart()
 
+    @override
     def on_calls(self, step: int, logs: dict[str, float]) -> None:
         if self._first is not None:
             self._last = (self._clock(), step)
@@ -70,17 +74,20 @@ class Throughput(LoopCallback):
         elif step - self.run.start_step >= self.skip_steps:
             self._first = (self._clock(), step)
 
+    @override
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._test_began = self._clock()
 
+    @override
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
         if self._test_began is not None and self._first is not None:
             # An evaluation cannot overlap a call, so it began after the clock started.
             self._paused += self._clock() - self._test_began
         self._test_began = None
 
+    @override
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        # The time after the last call (the last evaluation and checkpoint) is no training.
+        # The time after the last call (the last evaluation and checkpoint) is not training.
         if self._last is None or self._last[1] == self._first[1]:
             log.info(
                 "throughput: not measured, the run ended before a call after the first %d updates",

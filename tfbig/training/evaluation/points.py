@@ -47,7 +47,7 @@ class EvaluationPoints:
         self._at: int | None = kept["evaluated_at"] if kept else None
         self._is_new = False  # whether `metrics` were found in this epoch
         if self.need_checkpoints:
-            callbacks.check_evaluated_elsewhere()
+            callbacks.check_evaluator_task()
         if elsewhere is not None:  # the results of an earlier run do not belong to this one
             returned = kept.get("evaluations_told") if kept else None
             elsewhere.returned = len(elsewhere.read()) if returned is None else returned

@@ -53,7 +53,7 @@ class CallbackNeeds(NamedTuple):
         may_stop: whether a callback may end the run.
         guarded: whether a loss that is NaN ends the run in an error.
         jit: whether the step is compiled; the chief measures that.
-        stops, frequencies, steps: where calls of the loop end, as in `CallbackRunner.ends`.
+        stops, frequencies, steps: where calls of the loop end, as in `CallbackRunner.call_ends`.
     """
 
     epochs: bool
