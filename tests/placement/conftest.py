@@ -1,4 +1,4 @@
-"""What tests of clusters share."""
+"""Fixtures of the tests with several tasks."""
 
 import pytest
 
@@ -8,12 +8,12 @@ from tests.placement.tasks import tasks
 
 @pytest.fixture
 def start(tmp_path):
-    """Starts a task: `start(function, *arguments)`; those left at the end are killed."""
+    """Starts a task: `start(function, *arguments)`; tasks that still run at the end are killed."""
     with tasks(tmp_path) as starter:
         yield starter
 
 
 @pytest.fixture
 def addresses():
-    """Three addresses on loopback that are free."""
+    """Three free addresses on loopback."""
     return free_addresses(3)

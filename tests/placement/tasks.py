@@ -1,4 +1,4 @@
-"""Tasks of a cluster as processes of their own, which a test can stop and kill."""
+"""Tasks of a cluster in separate processes, which a test can stop and kill."""
 
 import contextlib
 import pathlib
@@ -12,7 +12,7 @@ from tests.harness import ProcessFailed, cores_for_a_cluster
 
 
 class Task:
-    """A module's function in a process; its arguments and result are what JSON can hold."""
+    """A function in its own process; its arguments and result are values that JSON can hold."""
 
     def __init__(self, function: Callable, folder: pathlib.Path, arguments: tuple):
         self._process = nursery.start(function, folder, arguments)
@@ -38,13 +38,13 @@ class Task:
         self._process.send(number)
 
     def ends(self, timeout: float = 60) -> int:
-        """The exit code."""
+        """Waits for the process to end; returns its exit code."""
         if not self._process.ended(timeout):
             raise ProcessFailed(f"still there; it printed:\n{self.out}{self.err}")
         return self._process.code
 
     def result(self, timeout: float = 60) -> Any:
-        """What the function has returned."""
+        """Waits for the process to end; returns the result of the function."""
         if code := self.ends(timeout):
             raise ProcessFailed(f"exit code {code}:\n{self.out}{self.err}")
         return self._process.result()
@@ -52,7 +52,7 @@ class Task:
 
 @contextlib.contextmanager
 def tasks(folder: pathlib.Path) -> Iterator[Callable[..., Task]]:
-    """Gives a function that starts tasks, `start(function, *arguments)`; none outlives it."""
+    """Yields a function that starts tasks, `start(function, *arguments)`; kills them at the end."""
     started: list[Task] = []
 
     def start(function: Callable, *arguments: Any) -> Task:

@@ -1,4 +1,4 @@
-"""From `strategy=` and `devices=` to a placement, or to an error that says what to write."""
+"""`strategy=` and `devices=` select a placement, or raise an error that says what to write."""
 
 import json
 
@@ -12,7 +12,7 @@ from tfbig.placement.placement import Placement
 from tfbig.placement.strategies import make_placement
 
 GPUS = tf.config.list_physical_devices("GPU")
-without_gpu = pytest.mark.skipif(bool(GPUS), reason="for machines with CPUs alone")
+without_gpu = pytest.mark.skipif(bool(GPUS), reason="for machines without GPUs")
 
 
 def facts(placement: Placement) -> list:
@@ -64,7 +64,7 @@ def test_the_default_strategy_is_one_device():
 
 @pytest.fixture
 def two_gpus(monkeypatch):
-    """A machine that shows two GPUs, as far as names are concerned."""
+    """Simulates a machine with two GPUs; only their names exist."""
     monkeypatch.setattr(
         strategies.tf.config,
         "list_physical_devices",
@@ -88,7 +88,7 @@ def two_gpus(monkeypatch):
         ("auto", ["GPU:0", "CPU:0"], ("GPU:0", "CPU:0")),
     ],
 )
-def test_gpus_are_taken_by_number_or_name(strategy, devices, names, two_gpus):
+def test_gpus_are_selected_by_number_or_name(strategy, devices, names, two_gpus):
     assert make_placement(strategy, devices) == "mirrored"
     assert two_gpus == [names]
 
@@ -138,7 +138,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_devices_that_cannot_be_are_refused(case):
+def test_invalid_devices_are_rejected(case):
     devices, message = BAD[case]
     with pytest.raises(UserError) as raised:
         make_placement("auto", devices)
@@ -146,7 +146,7 @@ def test_devices_that_cannot_be_are_refused(case):
 
 
 @pytest.mark.parametrize("strategy", ["", "Mirrored", "tpus", None, 2, ["mirrored"]])
-def test_an_unknown_strategy_is_refused(strategy):
+def test_an_unknown_strategy_is_rejected(strategy):
     with pytest.raises(UserError) as raised:
         make_placement(strategy)
     assert str(raised.value) == (
@@ -171,7 +171,7 @@ def test_two_devices_are_too_many_for_one():
         make_placement("one_device", ["CPU:0", "CPU:1"])
 
 
-def test_a_strategy_object_has_devices_of_its_own():
+def test_devices_cannot_be_passed_with_a_strategy_object():
     with pytest.raises(UserError, match="^devices=1 together with a OneDeviceStrategy, which has"):
         make_placement(tf.distribute.OneDeviceStrategy("CPU:0"), 1)
 
@@ -208,13 +208,13 @@ def mirrored_by_number() -> dict:
 
 
 @without_gpu
-def test_a_number_of_cpus_is_as_many_replicas(in_process):
+def test_each_cpu_device_is_a_replica(in_process):
     found = in_process(mirrored_by_number)
     assert found == {
         "facts": ["Mirrored", "mirrored", 3],
         "whole loop": False,
         "owns": [True, False],
-        # 0 + 5 + 10, and what the first replica computed.
+        # 0 + 5 + 10, and the result of the first replica.
         "found": {"total": 15.0, "ones": [3.0, 3.0], "part": 0.0},
         "describe": "mirrored over 3 replicas (CPU:0, CPU:1, CPU:2)",
         "cpus": 3,
@@ -250,13 +250,13 @@ def test_several_cpus_after_tensorflow_has_started_is_an_error(in_process):
 def given_strategy() -> list:
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 4)
-    tf.zeros([])  # four are there: two more are not asked for
+    tf.zeros([])  # four exist, so no more devices are requested
     strategy = tf.distribute.MirroredStrategy(["CPU:1", "CPU:3"])
     placement = make_placement(strategy)
     return [*facts(placement), placement.strategy is strategy, placement.describe()]
 
 
-def test_a_given_mirrored_strategy_is_used_as_it_is(in_process):
+def test_a_given_mirrored_strategy_is_used_unchanged(in_process):
     assert in_process(given_strategy) == [
         "Mirrored",
         "mirrored",
@@ -274,11 +274,11 @@ def devices_there_already() -> list:
 
 
 @without_gpu
-def test_cpus_that_are_there_already_are_used(in_process):
+def test_existing_cpu_devices_are_used(in_process):
     assert in_process(devices_there_already) == ["Mirrored", "mirrored", 2]
 
 
-def test_parameter_servers_train_and_what_comes_after_is_done_by_each_task(monkeypatch):
+def test_with_parameter_servers_each_task_evaluates_and_predicts_on_its_own(monkeypatch):
     jobs = {"chief": ["127.0.0.1:1"], "worker": ["127.0.0.1:2"], "ps": ["127.0.0.1:3"]}
     task = {"type": "chief", "index": 0}
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": jobs, "task": task}))

@@ -66,7 +66,7 @@ def test_numbers_have_four_digits(capsys, value, text):
     assert capsys.readouterr().out == f"step 1  loss {text}\n"
 
 
-def test_an_eta_of_more_than_a_day_is_in_hparent(capsys):
+def test_an_eta_of_more_than_a_day_is_in_hours(capsys):
     begin(Progress(), max_steps=100_001).on_log(1, {"loss": 1.0, "steps_per_sec": 1.0})
     assert capsys.readouterr().out.endswith("eta 27:46:40\n")
 
