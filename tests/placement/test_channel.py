@@ -146,9 +146,8 @@ def test_files_of_any_size_are_copied_to_the_tasks_that_want_them(star, tmp_path
         c.broadcast_files(
             directory, wanted=c.index == 2, destination=str(tmp_path / f"into{c.index}")
         )
-        return sorted(
-            os.listdir(tmp_path)
-        )  # immediately: no task returns before the files are written
+        # No task returns before the files are written.
+        return sorted(os.listdir(tmp_path))
 
     assert call_on_all(star, send) == [["into2", "saved"]] * 3
     found = {path.name: path.read_bytes() for path in (tmp_path / "into2").iterdir()}
@@ -224,9 +223,8 @@ def test_a_message_that_arrived_before_a_loss_is_still_read(star):
 
 
 def test_the_log_names_the_tasks_that_a_call_waits_for(star, caplog, monkeypatch):
-    monkeypatch.setattr(
-        channel_module, "_FIRST_LOG_AFTER", 1.5
-    )  # later than the chief's first heartbeat
+    # Later than the chief's first heartbeat.
+    monkeypatch.setattr(channel_module, "_FIRST_LOG_AFTER", 1.5)
     monkeypatch.setattr(channel_module, "_LOG_EVERY", 100.0)
     with caplog.at_level(logging.INFO, "tfbig"):
         waiting = [threading.Thread(target=lambda c=c: c.all_gather(1)) for c in star[:2]]

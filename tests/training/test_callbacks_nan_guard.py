@@ -86,9 +86,8 @@ def test_locating_finds_ops_in_functions_that_are_already_traced_and_compiled(ji
         r"RealDiv \(float32, shape \(1,\)\), test_callbacks_nan_guard\.py line \d+$", found
     )
     assert not tf.config.functions_run_eagerly()
-    steps(
-        tf.constant([1.0])
-    )  # the checks are disabled again: the result is infinite, without an error
+    # The checks are disabled again: the result is infinite, without an error.
+    steps(tf.constant([1.0]))
 
 
 def test_locating_finds_an_op_of_the_gradient():

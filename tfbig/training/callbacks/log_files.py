@@ -33,15 +33,15 @@ class LogFiles:
         self._columns: list[list[str] | None] = [None] * len(self._loggers)
         self._rows_before: list[int] = []  # rows of other runs, which are kept
 
-    def begin(self, model_dir: str | None, epochs: int, kept: dict[str, Any] | None) -> None:
+    def begin(self, model_dir: str | None, epochs: int, state: dict[str, Any] | None) -> None:
         """Called before the callbacks open their files.
 
         Args:
             model_dir: the model_dir of the run.
             epochs: the number of finished epochs.
-            kept: the result of `state` in an earlier process; None in a new run.
+            state: the result of `state` in an earlier process; None in a new run.
         """
-        rows_before = kept["rows_before"] if kept else []
+        rows_before = state["rows_before"] if state else []
         for number, logger in enumerate(self._loggers):
             logger.append_header = True  # Keras decides again if it appends
             if number < len(rows_before):  # the earlier process had it too
@@ -50,13 +50,13 @@ class LogFiles:
                 logger.append = True
             else:
                 self._rows_before.append(len(_rows(logger)[1:]) if logger.append else 0)
-        if kept:
+        if state:
             folders = [os.path.join(model_dir, "summaries")] if model_dir else []
             folders += [
                 os.path.join(b.log_dir, f) for b in self._boards for f in ("train", "validation")
             ]
             for folder in folders:
-                truncate_events(folder, kept["time"])
+                truncate_events(folder, state["time"])
 
     def opened(self) -> None:
         """Called after the callbacks have opened their files."""

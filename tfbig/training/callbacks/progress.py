@@ -232,9 +232,8 @@ def _redirect_log_handlers(console: Any) -> Iterator[None]:
     moved = []
     for name in _LOGGERS:
         for handler in logging.getLogger(name).handlers:
-            handler = getattr(
-                handler, "python_handler", handler
-            )  # absl's handler wraps the real one
+            # absl's handler wraps the real one.
+            handler = getattr(handler, "python_handler", handler)
             stream = getattr(handler, "stream", None)
             if not isinstance(handler, logging.StreamHandler) or isinstance(stream, FileProxy):
                 continue
@@ -259,9 +258,8 @@ def _is_terminal(stream: Any) -> bool:
 
 def _numbers(values: dict[str, float]) -> list[str]:
     """Formats the loss and the metrics as "name value", the loss first."""
-    names = sorted(
-        values, key=lambda name: name != "loss"
-    )  # a stable sort keeps the order of the metrics
+    # A stable sort, so that the metrics keep their order.
+    names = sorted(values, key=lambda name: name != "loss")
     names = [name for name in names if name not in _NOT_METRICS]
     shown = [name for name in names if values[name] or name not in _RARE_COUNTS]
     return [f"{name} {_number(values[name])}" for name in shown]

@@ -135,17 +135,17 @@ class CallbackRunner:
         self._counts.begin(run.start_step, epoch_steps, own["tested"] if own else [])
         for key, callback in self._keyed():
             self._initial[key] = copy.deepcopy(_public_state(callback))
-            kept = dict((state or {}).get(key, {}))
+            restored = dict((state or {}).get(key, {}))
             prefix = f"{key}."
-            kept.update(
+            restored.update(
                 _unflattened({n.removeprefix(prefix): a for n, a in arrays.items()
                               if n.startswith(prefix)})
             )  # fmt: skip
             if getattr(callback, "monitor_op", True) is None:
                 # Keras negates min_delta at the end of the first epoch, in each process.
-                kept.pop("min_delta", None)
-            self._restored[key] = set(kept)
-            for name, value in kept.items():
+                restored.pop("min_delta", None)
+            self._restored[key] = set(restored)
+            for name, value in restored.items():
                 setattr(callback, name, value)
 
     def state(self) -> tuple[dict, dict[str, np.ndarray]]:
