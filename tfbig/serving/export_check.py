@@ -43,7 +43,7 @@ def check_keras_export(
         first, *others = arguments
         for step in preprocessing:
             first = step(first)
-        first = match_features(model, first, say=False)
+        first = match_features(model, first, log_unused=False)
         # Seeds and states that a call moves on stay as they are, but for the second call.
         with tf.device("CPU:0"), keras.StatelessScope():
             return model(first, *others), model(first, *others)
