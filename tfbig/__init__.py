@@ -39,7 +39,7 @@ _NAMES: dict[str, str | None] = {
     "train_and_evaluate": "estimator.train_evaluate",
     "LatestExporter": "estimator.exporters",
     "FinalExporter": "estimator.exporters",
-    "BestExporter": "estimator.best_exporter",
+    "BestExporter": "estimator.exporters",
     "WarmStartSettings": "estimator.warm_start",
     "stop_if_higher_hook": "estimator.hooks.early_stopping",
     "stop_if_lower_hook": "estimator.hooks.early_stopping",
@@ -78,9 +78,9 @@ if TYPE_CHECKING:
         predict as predict,
         train_distributed as train_distributed,
     )
-    from tfbig.estimator.best_exporter import BestExporter as BestExporter
     from tfbig.estimator.estimator import Estimator as Estimator
     from tfbig.estimator.exporters import (
+        BestExporter as BestExporter,
         FinalExporter as FinalExporter,
         LatestExporter as LatestExporter,
     )

@@ -1,4 +1,4 @@
-"""A model_fn in both dialects on iris, and what the tests of the Estimator train it with."""
+"""model_fns on iris in TF1 and in Keras style, and the data and settings of Estimator tests."""
 
 import inspect
 
@@ -41,7 +41,7 @@ def spec_of(mode, logits, labels, train, **fields):
 
 
 def model_fn(features, labels, mode, params):
-    """TensorFlow 1's dialect: Adam, whose slots have names of their own."""
+    """TF1 style, with Adam, whose slot variables have their own names."""
     logits = dense(dense(features["x"], params["units"], "hidden", tf.nn.tanh), 3, "logits")
     return spec_of(mode, logits, labels, adam)
 
@@ -52,14 +52,14 @@ def adam(loss):
 
 
 def keras_model_fn(features, labels, mode, params):
-    """Keras's dialect."""
+    """Keras style."""
     hidden = keras.layers.Dense(params["units"], "tanh", name="hidden")(features["x"])
     logits = keras.layers.Dense(3, name="logits")(hidden)
     return spec_of(mode, logits, labels, lambda loss: {"optimizer": keras.optimizers.Adam(0.05)})
 
 
 def input_fn():
-    """Five batches a pass, the last one smaller."""
+    """Five batches per epoch; the last one is smaller."""
     return tf.data.Dataset.from_tensor_slices(({"x": X}, Y)).shuffle(150, seed=1).batch(BATCH)
 
 
@@ -76,7 +76,7 @@ def features_input_fn():
 
 
 def config(**fields) -> tfbig.RunConfig:
-    """A RunConfig with a seed, and without the seconds that XLA takes."""
+    """A RunConfig with a seed, and without XLA, which takes seconds to compile."""
     return tfbig.RunConfig(**{"tf_random_seed": 3, "jit_compile": False, **fields})
 
 

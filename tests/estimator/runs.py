@@ -1,4 +1,4 @@
-"""Runs of an Estimator in processes of their own."""
+"""Runs of an Estimator, each in its own process."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ def train_whole(kind: str, model_dir: str) -> dict:
 
 
 class Kill(tfbig.callbacks.LoopCallback):
-    """Ends the process as nothing can be done about, between two checkpoints."""
+    """Kills the process between two checkpoints."""
 
     stop_every = 1
 
@@ -41,11 +41,11 @@ def train_and_use(kind: str, model_dir: str, strategy: str, devices: int) -> dic
 
 
 def use(kind: str, model_dir: str, strategy: str, devices: int) -> dict:
-    """Evaluates and predicts by the newest checkpoint."""
+    """Evaluates and predicts from the newest checkpoint."""
     estimator = iris.estimator(model_dir, KINDS[kind], strategy=strategy, devices=devices)
     predictions = estimator.predict(iris.features_input_fn)
     names = ("hidden/kernel", "hidden/bias", "logits/kernel", "logits/bias")
-    if estimator.latest_checkpoint() is None:  # in a cluster, the chief has written it elsewhere
+    if estimator.latest_checkpoint() is None:  # in a cluster, the chief wrote it to another folder
         names = ()
     weights = [np.zeros(0), *(estimator.get_variable_value(name).ravel() for name in names)]
     return {

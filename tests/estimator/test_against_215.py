@@ -49,7 +49,7 @@ def group(records: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
 
 
 def write_checkpoint(folder: pathlib.Path, variables: dict[str, np.ndarray]) -> str:
-    """A checkpoint as tf.compat.v1.train.Saver writes it; returns its folder."""
+    """Writes a checkpoint in the format of tf.compat.v1.train.Saver; returns its folder."""
     folder.mkdir()
     prefix = folder / "model.ckpt-0"
     tf.raw_ops.SaveV2(
@@ -92,7 +92,7 @@ def assert_variables(checkpoint: str, expected: dict[str, np.ndarray]) -> None:
         )
 
 
-def test_the_loss_of_each_step_and_the_last_weights_are_those_of_tf_estimator(
+def test_the_loss_of_each_step_and_the_final_weights_are_those_of_tf_estimator(
     name, records, tmp_path
 ):
     model_dir = write_checkpoint(tmp_path / "initial", group(records, "initial"))
@@ -102,10 +102,10 @@ def test_the_loss_of_each_step_and_the_last_weights_are_those_of_tf_estimator(
     assert_variables(latest(model_dir), group(records, "final"))
 
 
-def test_a_checkpoint_of_tf_estimator_is_trained_on_as_it_would_have_been(
+def test_training_resumes_from_a_checkpoint_of_tf_estimator_as_tf_estimator_would(
     name, records, trained_dir
 ):
-    """Its slots and the global step are read too: Adam and Adagrad go on where they were."""
+    """The slot variables and the global step are restored too, for Adam and Adagrad."""
     work = WORKS[name]
     step, losses = train(name, work.one_batch_input_fn, trained_dir, STEPS + MORE_STEPS)
     assert step == STEPS + MORE_STEPS
@@ -135,8 +135,8 @@ def test_an_estimator_evaluates_predicts_and_trains_on_from_a_checkpoint_of_tf_e
         assert_close(evaluation[key], value)
 
 
-def test_the_files_hold_what_a_tf_1_saver_wrote(name, records):
-    """The checkpoint and the records are of one run, and neither is a tf.train.Checkpoint."""
+def test_the_files_were_written_by_a_tf1_saver(name, records):
+    """The checkpoint and the records come from one run; it is not a tf.train.Checkpoint."""
     reader = tf.train.load_checkpoint(str(DATA / f"{name}_model_dir"))
     final = group(records, "final")
     assert set(reader.get_variable_to_shape_map()) == set(final)

@@ -1,4 +1,4 @@
-"""An Estimator in a cluster of two workers: the chief writes, all compute alike."""
+"""An Estimator on a cluster of two workers: the chief writes, and all compute the same."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def work(kind: str, folder: str, addresses: list[str], index: int) -> dict:
         {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
     )
     model_dir = os.path.join(folder, "run" if index == 0 else "elsewhere")
-    told = runs.train_and_use(kind, model_dir, "multi_worker", None)
+    outcome = runs.train_and_use(kind, model_dir, "multi_worker", None)
     estimator = iris.estimator(
         model_dir, runs.KINDS[kind], strategy="multi_worker",
         config=iris.config(eval_every_steps=5),
@@ -44,7 +44,7 @@ def work(kind: str, folder: str, addresses: list[str], index: int) -> dict:
         tfbig.TrainSpec(iris.endless_input_fn, max_steps=110, hooks=[hook]),
         tfbig.EvalSpec(iris.eval_input_fn, exporters=tfbig.FinalExporter("final", RECEIVER)),
     )
-    return {**told, "after": result, "losses": len(hook.seen), "exported": exported}
+    return {**outcome, "after": result, "losses": len(hook.seen), "exported": exported}
 
 
 @pytest.mark.slow
@@ -55,9 +55,9 @@ def test_two_workers_compute_what_one_device_does(kind, tmp_path, in_process):
     with tasks(tmp_path) as start:
         both = [start(work, kind, str(tmp_path), addresses, index) for index in (0, 1)]
         chief, other = (task.result(timeout=200) for task in both)
-    for told in (chief, other):
-        assert told["ids"] == one["ids"]
-        assert told["result"] == pytest.approx(one["result"], abs=1e-5)
+    for outcome in (chief, other):
+        assert outcome["ids"] == one["ids"]
+        assert outcome["result"] == pytest.approx(one["result"], abs=1e-5)
     np.testing.assert_allclose(chief["weights"], one["weights"], atol=1e-5)
     assert chief["after"]["global_step"] == 110
     assert other["after"] == pytest.approx(chief["after"])

@@ -1,4 +1,4 @@
-"""tfbig.Estimator: train, evaluate and predict by the checkpoints in model_dir."""
+"""tfbig.Estimator: train, evaluate and predict with the checkpoints in model_dir."""
 
 import logging
 import math
@@ -18,20 +18,20 @@ SLOTS = [f"{v}/Adam{n}" for v in ("hidden/kernel", "logits/bias") for n in ("", 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """An Estimator that was trained 60 steps."""
+    """An Estimator after 60 steps of training."""
     folder = tmp_path_factory.mktemp("trained")
     return iris.estimator(folder).train(iris.endless_input_fn, steps=60)
 
 
 @pytest.fixture(scope="module")
 def trained_by_keras(tmp_path_factory):
-    """The same in the other dialect."""
+    """The same in Keras style."""
     folder = tmp_path_factory.mktemp("trained_by_keras")
     return iris.estimator(folder, iris.keras_model_fn).train(iris.endless_input_fn, steps=60)
 
 
 def copied(estimator, tmp_path):
-    """The same in a model_dir of its own."""
+    """A copy of an Estimator with its own model_dir."""
     tf.io.gfile.makedirs(str(tmp_path / "run"))
     for folder, _, files in os.walk(estimator.model_dir):
         target = tmp_path / "run" / os.path.relpath(folder, estimator.model_dir)
@@ -42,7 +42,7 @@ def copied(estimator, tmp_path):
 
 
 @pytest.mark.parametrize("dialect", ["trained", "trained_by_keras"])
-def test_evaluate_equals_a_numpy_evaluation_of_predicts_output(dialect, request):
+def test_evaluate_equals_a_numpy_evaluation_of_the_predictions(dialect, request):
     trained = request.getfixturevalue(dialect)
     result = trained.evaluate(iris.eval_input_fn)
     predictions = list(trained.predict(iris.features_input_fn))
@@ -57,7 +57,7 @@ def test_evaluate_equals_a_numpy_evaluation_of_predicts_output(dialect, request)
 
 
 def test_predict_gives_batches_and_chosen_keys(trained):
-    labelled = iris.eval_input_fn  # the labels are left aside
+    labelled = iris.eval_input_fn  # predict ignores the labels
     batches = list(
         trained.predict(labelled, predict_keys=["class_ids"], yield_single_examples=False)
     )
@@ -99,7 +99,7 @@ def test_steps_are_added_and_max_steps_is_a_limit(trained, tmp_path):
     assert estimator.get_variable_value("global_step") == 66
 
 
-def test_each_train_reads_the_data_from_their_start(tmp_path):
+def test_each_train_reads_the_data_from_the_start(tmp_path):
     estimator = iris.estimator(tmp_path)
     for step in (5, 10):  # one pass has five batches
         estimator.train(iris.input_fn)
@@ -110,7 +110,7 @@ def test_each_train_reads_the_data_from_their_start(tmp_path):
         assert estimator.get_variable_value("global_step") == step
 
 
-def test_two_calls_of_train_are_one_on_data_that_are_put_together(tmp_path):
+def test_two_calls_of_train_equal_one_call_on_concatenated_data(tmp_path):
     first, second = iris.eval_input_fn().take(2), iris.eval_input_fn().skip(2)
     two = iris.estimator(tmp_path / "two").train(lambda: first).train(lambda: second)
     one = iris.estimator(tmp_path / "one").train(lambda: first.concatenate(second))
@@ -130,7 +130,7 @@ def test_evaluate_takes_steps_a_checkpoint_and_a_name(trained, tmp_path):
     assert set(tfbig.estimator.read_eval_metrics(estimator.eval_dir())) == {60, 80}
 
 
-def test_without_a_checkpoint_evaluate_uses_first_values_and_predict_says_so(tmp_path, caplog):
+def test_without_a_checkpoint_evaluate_uses_initial_values_and_predict_raises(tmp_path, caplog):
     estimator = iris.estimator(tmp_path)
     with caplog.at_level(logging.WARNING, "tfbig"):
         result = estimator.evaluate(iris.eval_input_fn)
@@ -191,8 +191,8 @@ def more_arguments(features, labels, mode, width, depth):
             lambda e: e.train(lambda: iris.input_fn().make_one_shot_iterator().get_next()),
             "return the Dataset itself: `return dataset`",
         ),
-        (lambda e: e.evaluate(iris.endless_input_fn), "give steps, or leave out .repeat"),
-        (lambda e: e.train(iris.input_fn, hooks=[3]), "has 3, which is no hook"),
+        (lambda e: e.evaluate(iris.endless_input_fn), "pass steps, or leave out .repeat"),
+        (lambda e: e.train(iris.input_fn, hooks=[3]), "has 3, which is not a hook"),
         (lambda e: e.train(iris.input_fn, hooks=3), "expected a list of hooks"),
         (lambda e: tfbig.Estimator(no_features), "must take features as its first argument"),
         (
@@ -212,7 +212,7 @@ def more_arguments(features, labels, mode, width, depth):
         (lambda e: e.evaluate(iris.input_fn, checkpoint_path="/nowhere"), "there is no checkpoint"),
     ],
 )
-def test_what_cannot_be_used_is_named(tmp_path, make, message):
+def test_errors_name_the_invalid_argument(tmp_path, make, message):
     with pytest.raises(UserError, match=message):
         make(iris.estimator(tmp_path / "run"))
 
@@ -233,7 +233,7 @@ def test_params_reach_input_fn_and_labels_may_be_a_dict(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tf1", "keras"])
-def test_a_new_process_evaluates_and_predicts_the_same_bits(kind, tmp_path, in_process):
+def test_a_new_process_evaluates_and_predicts_bit_for_bit(kind, tmp_path, in_process):
     first = in_process(runs.train_and_use, kind, str(tmp_path), "one_device", 1)
     again = in_process(runs.use, kind, str(tmp_path), "one_device", 1)
     assert again["result"]["global_step"] == 100
@@ -242,7 +242,7 @@ def test_a_new_process_evaluates_and_predicts_the_same_bits(kind, tmp_path, in_p
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tf1", "keras"])
-def test_a_killed_run_goes_on_in_a_new_process_to_the_same_bits(kind, tmp_path, in_process):
+def test_a_killed_run_resumes_bit_for_bit_in_a_new_process(kind, tmp_path, in_process):
     whole = in_process(runs.train_whole, kind, str(tmp_path / "whole"))
     with pytest.raises(ProcessFailed, match="exit code -9"):
         in_process(runs.train_killed, kind, str(tmp_path / "parts"))

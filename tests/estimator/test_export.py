@@ -1,4 +1,4 @@
-"""Exports of an Estimator, read by TensorFlow in a process without tfbig."""
+"""Exports of an Estimator, loaded with plain TensorFlow in a process without tfbig."""
 
 import json
 import os
@@ -22,23 +22,22 @@ PARSED = export.build_parsing_serving_input_receiver_fn(
 SERVE = """
 import json, sys
 import tensorflow as tf
-for line in sys.stdin:
-    folder, rows = json.loads(line)
-    model = tf.saved_model.load(folder)
-    examples = [
-        tf.train.Example(features=tf.train.Features(feature={
-            "x": tf.train.Feature(float_list=tf.train.FloatList(value=row))
-        })).SerializeToString()
-        for row in rows
-    ]
-    told = {}
-    for name, signature in model.signatures.items():
-        ((argument, spec),) = signature.structured_input_signature[1].items()
-        given = examples if spec.dtype == tf.string else rows
-        outputs = signature(**{argument: tf.constant(given)})
-        told[name] = [argument, {k: v.numpy().astype(str).tolist() for k, v in outputs.items()}]
-    assert "tfbig" not in sys.modules
-    print(json.dumps(told), flush=True)
+folder, rows = sys.argv[1], json.loads(sys.argv[2])
+model = tf.saved_model.load(folder)
+examples = [
+    tf.train.Example(features=tf.train.Features(feature={
+        "x": tf.train.Feature(float_list=tf.train.FloatList(value=row))
+    })).SerializeToString()
+    for row in rows
+]
+results = {}
+for name, signature in model.signatures.items():
+    ((argument, spec),) = signature.structured_input_signature[1].items()
+    given = examples if spec.dtype == tf.string else rows
+    outputs = signature(**{argument: tf.constant(given)})
+    results[name] = [argument, {k: v.numpy().astype(str).tolist() for k, v in outputs.items()}]
+assert not any(m.split(".")[0] in ("tfbig", "keras") for m in sys.modules if m == "tfbig")
+print(json.dumps(results))
 """
 
 
@@ -98,13 +97,13 @@ def test_parsed_examples_are_classified_regressed_and_predicted(trained, served,
     assert os.path.dirname(folder) == str(tmp_path / "out")
     assert os.path.basename(folder).isdigit()
     assert (tmp_path / "out" / os.path.basename(folder) / "assets.extra/a/words.txt").exists()
-    told = served(folder, iris.X[:3])
-    assert {name: argument for name, (argument, _) in told.items()} == {
+    results = served(folder, iris.X[:3])
+    assert {name: argument for name, (argument, _) in results.items()} == {
         "serving_default": "inputs",
         "regression": "inputs",
         "predict": "examples",
     }
-    outputs = {name: out for name, (_, out) in told.items()}
+    outputs = {name: out for name, (_, out) in results.items()}
     assert set(outputs["serving_default"]) == {"classes", "scores"}
     scores = np.array(outputs["serving_default"]["scores"], float)
     np.testing.assert_allclose(scores, p[:3], atol=1e-6)
@@ -121,14 +120,16 @@ def test_raw_features_keep_their_names_and_a_second_export_another_folder(
     one, two = (estimator.export_saved_model(tmp_path, RAW) for _ in range(2))
     assert one != two
     assert sorted(os.listdir(tmp_path)) == sorted(map(os.path.basename, (one, two)))
-    told = served(two, iris.X)
-    assert {name: argument for name, (argument, _) in told.items()} == dict.fromkeys(told, "x")
-    values = np.array(told["predict"][1]["probabilities"], float)
+    results = served(two, iris.X)
+    assert {name: argument for name, (argument, _) in results.items()} == dict.fromkeys(
+        results, "x"
+    )
+    values = np.array(results["predict"][1]["probabilities"], float)
     np.testing.assert_allclose(values, p, atol=1e-6)
     assert set(methods(two).values()) == {"predict"}
 
 
-def test_a_function_of_ones_own_may_compute_features_and_offer_alternatives(trained, tmp_path):
+def test_a_users_function_may_compute_features_and_offer_alternatives(trained, tmp_path):
     estimator, p = trained
 
     def receiver_fn():
@@ -146,9 +147,9 @@ def test_a_function_of_ones_own_may_compute_features_and_offer_alternatives(trai
 
 
 def test_a_mirrored_run_is_exported_with_plain_variables(served, tmp_path, in_process):
-    told = in_process(export_mirrored, str(tmp_path))
-    got = served(told["folder"], iris.X[:4])["serving_default"][1]["probabilities"]
-    np.testing.assert_allclose(np.array(got, float), told["p"], atol=1e-6)
+    results = in_process(export_mirrored, str(tmp_path))
+    got = served(results["folder"], iris.X[:4])["serving_default"][1]["probabilities"]
+    np.testing.assert_allclose(np.array(got, float), results["p"], atol=1e-6)
 
 
 def export_mirrored(folder):
@@ -168,7 +169,7 @@ def two_outputs(features, labels, mode, params):
     return tfbig.EstimatorSpec(mode, predictions=spec.predictions, export_outputs=outputs)
 
 
-def test_what_cannot_be_exported_is_named(trained, tmp_path):
+def test_errors_name_what_cannot_be_exported(trained, tmp_path):
     estimator, _ = trained
     cases = [
         (lambda: estimator.export_saved_model(tmp_path, None), "must be defined"),
@@ -176,7 +177,7 @@ def test_what_cannot_be_exported_is_named(trained, tmp_path):
         (lambda: estimator.export_saved_model(tmp_path, RAW, as_text=True), "as_text"),
         (
             lambda: estimator.export_saved_model(tmp_path, RAW, {"a": "/nowhere"}),
-            "'/nowhere', which is no file",
+            "'/nowhere', which is not a file",
         ),
         (
             lambda: iris.estimator(estimator.model_dir, two_outputs).export_saved_model(

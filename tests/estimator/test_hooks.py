@@ -1,4 +1,4 @@
-"""Hooks of tfbig and of TensorFlow 1, in train, in evaluate, in predict and in the spec."""
+"""Hooks of tfbig and TensorFlow 1, passed to train, evaluate and predict, and in the spec."""
 
 import dataclasses
 import logging
@@ -19,7 +19,7 @@ v1 = tf.compat.v1.train
 
 
 def with_fields(**fields):
-    """iris.model_fn whose spec has more fields; functions of the spec are called."""
+    """iris.model_fn with more fields in its spec; a field may be a function of the spec."""
 
     def model_fn(features, labels, mode, params):
         spec = iris.model_fn(features, labels, mode, params)
@@ -41,7 +41,7 @@ def steps_of(estimator):
 
 
 def plain_losses(tmp_path, steps):
-    """The loss of each step, as the loop itself reports it."""
+    """The loss of each step, as the loop reports it."""
     losses = []
 
     class Losses(tfbig.callbacks.LoopCallback):
@@ -84,20 +84,20 @@ class Fetches(v1.SessionRunHook):
 
 class Listener(est.CheckpointSaverListener):
     def __init__(self, stop=None):
-        self.told, self._stop = [], stop
+        self.calls, self._stop = [], stop
 
     def begin(self):
-        self.told.append("begin")
+        self.calls.append("begin")
 
     def before_save(self, session, global_step_value):
-        self.told.append(("before", global_step_value))
+        self.calls.append(("before", global_step_value))
 
     def after_save(self, session, global_step_value):
-        self.told.append(("after", global_step_value))
+        self.calls.append(("after", global_step_value))
         return global_step_value == self._stop
 
     def end(self, session, global_step_value):
-        self.told.append(("end", global_step_value))
+        self.calls.append(("end", global_step_value))
 
 
 @pytest.mark.parametrize("kind", [est.CheckpointSaverHook, v1.CheckpointSaverHook])
@@ -107,7 +107,7 @@ def test_checkpoint_saver_and_its_listeners(tmp_path, kind):
     assert steps_of(run(tmp_path, hook)) == [4, 8, 10]
     saved = [(when, step) for step in (4, 8) for when in ("before", "after")]
     last = [("end", 10), ("before", 10), ("after", 10)]
-    assert listener.told == ["begin", *saved, *last]
+    assert listener.calls == ["begin", *saved, *last]
 
 
 def test_a_listener_ends_the_run(tmp_path):
@@ -117,7 +117,7 @@ def test_a_listener_ends_the_run(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [est.LoggingTensorHook, v1.LoggingTensorHook])
-def test_logging_tensor_shows_a_steps_own_values(tmp_path, kind, caplog):
+def test_logging_tensor_shows_the_values_of_its_step(tmp_path, kind, caplog):
     seen = []
     hook = kind(
         {"step": "global_step", "loss": "loss", "p": "softmax_tensor"},
@@ -134,7 +134,7 @@ def test_logging_tensor_shows_a_steps_own_values(tmp_path, kind, caplog):
 
 
 def with_state(features, labels, mode, params):
-    """Moving statistics and a random stream, which a look must leave as they are."""
+    """Has moving statistics and a random stream, which a fetch must not change."""
     x = keras.layers.Dense(params["units"], name="hidden")(features["x"])
     x = keras.layers.BatchNormalization()(x, training=mode == "train")
     x = keras.layers.Dropout(0.5)(x, training=mode == "train")
@@ -144,7 +144,7 @@ def with_state(features, labels, mode, params):
 
 
 def counting(features, labels, mode, params):
-    """A variable that is changed whenever the probabilities are computed."""
+    """Has a variable that changes whenever the probabilities are computed."""
     count = iris.v1.get_variable(
         "count", [], initializer=iris.v1.zeros_initializer(), trainable=False
     )
@@ -154,12 +154,12 @@ def counting(features, labels, mode, params):
 
 
 @pytest.mark.parametrize("model_fn", [iris.model_fn, with_state, counting])
-def test_looking_changes_nothing(tmp_path, model_fn):
+def test_fetching_tensors_changes_nothing(tmp_path, model_fn):
     hook = est.LoggingTensorHook(["loss"], every_n_iter=3, at_end=True)
     adapted = SessionRunHookAdapter(Fetches())
-    looked = run(tmp_path / "looked", hook, adapted, model_fn=model_fn)
+    fetched = run(tmp_path / "fetched", hook, adapted, model_fn=model_fn)
     plain = run(tmp_path / "plain", model_fn=model_fn)
-    np.testing.assert_equal(iris.values(looked.model_dir), iris.values(plain.model_dir))
+    np.testing.assert_equal(iris.values(fetched.model_dir), iris.values(plain.model_dir))
 
 
 def test_hooks_of_the_spec_see_its_tensors(tmp_path, caplog):
@@ -191,7 +191,7 @@ def nan_model_fn(features, labels, mode, params):
     return iris.spec_of(mode, logits * broken, labels, iris.adam)
 
 
-def test_nan_ends_the_run_with_an_error_or_without(tmp_path):
+def test_nan_ends_the_run_with_or_without_an_error(tmp_path):
     with pytest.raises(TrainingDiverged, match="the loss is NaN"):
         run(tmp_path / "a", v1.NanTensorHook("loss"), model_fn=nan_model_fn)
     hook = est.NanTensorHook("loss", fail_on_nan_loss=False)
@@ -217,7 +217,7 @@ def test_summaries_of_tensorflow_1_are_written(tmp_path):
 
 
 def with_summaries(fn):
-    """A model_fn that also makes summaries, one of them of a metric's update."""
+    """A model_fn that also writes summaries, one of them of a metric's update."""
 
     def model_fn(features, labels, mode, params):
         spec = fn(features, labels, mode, params)
@@ -268,7 +268,7 @@ def test_evaluate_and_predict_have_hooks_too(tmp_path, caplog):
         estimator.evaluate(iris.eval_input_fn, hooks=[est.StopAtStepHook(num_steps=1)])
 
 
-def test_a_scaffold_is_honoured_as_far_as_it_can_be(tmp_path):
+def test_a_scaffold_is_supported_unless_it_needs_a_session(tmp_path):
     called = []
     scaffold = v1.Scaffold(init_fn=lambda scaffold, session: called.append(1))
     estimator = run(tmp_path, model_fn=with_fields(scaffold=scaffold))
@@ -281,14 +281,14 @@ def test_a_scaffold_is_honoured_as_far_as_it_can_be(tmp_path):
     def refused(spec):
         return v1.Scaffold(init_fn=lambda scaffold, session: session.run("x"))
 
-    with pytest.raises(UserError, match="init_fn uses session.run, and there is no session"):
+    with pytest.raises(UserError, match="init_fn uses session.run, but TensorFlow 2 has no"):
         run(tmp_path / "b", model_fn=with_fields(scaffold=refused))
-    with pytest.raises(UserError, match="local_init_op is not honoured"):
+    with pytest.raises(UserError, match="local_init_op is not supported"):
         scaffold = lambda spec: v1.Scaffold(local_init_op=tf.no_op())  # noqa: E731
         run(tmp_path / "c", model_fn=with_fields(scaffold=scaffold))
 
 
-def test_a_savers_max_to_keep_is_honoured(tmp_path):
+def test_a_savers_max_to_keep_is_used(tmp_path):
     with tf.Graph().as_default():
         saver = v1.Saver([tf.compat.v1.get_variable("x", [])], max_to_keep=2)
     model_fn = with_fields(scaffold=v1.Scaffold(saver=saver))
@@ -302,25 +302,28 @@ def test_a_savers_max_to_keep_is_honoured(tmp_path):
         (lambda: est.StopAtStepHook(), "exactly one of num_steps and last_step"),
         (lambda: est.StopAtStepHook(1, 2), "exactly one of num_steps and last_step"),
         (lambda: est.CheckpointSaverHook("a"), "exactly one of save_secs and save_steps"),
-        (lambda: est.CheckpointSaverHook("a", save_steps=1, saver=3), r"saver=…\) is not honoured"),
+        (
+            lambda: est.CheckpointSaverHook("a", save_steps=1, saver=3),
+            r"saver=…\) is not supp",
+        ),
         (lambda: est.LoggingTensorHook(["a"]), "exactly one of every_n_iter and every_n_secs"),
         (lambda: est.LoggingTensorHook([], 1), "at least one tensor"),
         (lambda: est.StepCounterHook(0), "every_n_steps=0"),
-        (lambda: est.StepCounterHook(summary_writer=3), "give output_dir"),
-        (lambda: est.SummarySaverHook(1, output_dir="a"), "give output_dir and summary_op"),
-        (lambda: est.FinalOpsHook("a", {"b": 1}), "nothing is fed"),
+        (lambda: est.StepCounterHook(summary_writer=3), "pass output_dir"),
+        (lambda: est.SummarySaverHook(1, output_dir="a"), "pass output_dir and summary_op"),
+        (lambda: est.FinalOpsHook("a", {"b": 1}), "TensorFlow 2 has no feeds"),
     ],
 )
-def test_arguments_that_cannot_be_meant_are_named(make, message):
+def test_errors_name_invalid_arguments(make, message):
     with pytest.raises(UserError, match=message):
         make()
 
 
-def test_what_hooks_cannot_do_is_named(tmp_path):
+def test_errors_name_what_hooks_cannot_do(tmp_path):
     feeds = v1.FeedFnHook(lambda: {})
     elsewhere = est.CheckpointSaverHook(str(tmp_path / "other"), save_steps=1)
     cases = [
-        (feeds, "FeedFnHook is not honoured; use input_fn"),
+        (feeds, "FeedFnHook is not supported; use input_fn"),
         (elsewhere, "checkpoints are written to the model_dir"),
         (est.LoggingTensorHook(["nothing"], 1), "a hook fetches 'nothing', and there is none. Th"),
     ]

@@ -1,4 +1,4 @@
-"""An Estimator on parameter servers: the chief trains and writes, all tasks can use the result."""
+"""An Estimator on parameter servers: the chief trains and saves, all tasks use the result."""
 
 import json
 import os
@@ -29,46 +29,46 @@ class Steps(tf.compat.v1.train.SessionRunHook):
 
 
 def work(kind: str, model_dir: str, strategy: str, staleness: int | None) -> dict:
-    """Trains, uses what was trained, and goes on with evaluations and exports."""
+    """Trains, evaluates and predicts, and then trains with evaluations and exports."""
     config = iris.config(eval_every_steps=5, max_staleness=staleness)
     estimator = iris.estimator(model_dir, runs.KINDS[kind], strategy=strategy, config=config)
     estimator.train(iris.endless_input_fn, steps=100)
-    told = runs.use(kind, model_dir, strategy, None)
+    outcome = runs.use(kind, model_dir, strategy, None)
     hook = Steps()
     result, exported = tfbig.train_and_evaluate(
         estimator,
         tfbig.TrainSpec(iris.endless_input_fn, max_steps=110, hooks=[hook]),
         tfbig.EvalSpec(iris.eval_input_fn, exporters=tfbig.FinalExporter("final", RECEIVER)),
     )
-    return {**told, "after": result, "hook": hook.seen, "exported": exported}
+    return {**outcome, "after": result, "hook": hook.seen, "exported": exported}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tf1", "keras"])
-def test_workers_that_share_each_batch_compute_what_one_device_does(kind, tmp_path):
-    folders = [tmp_path / name for name in ("alone", "cluster")]
+def test_workers_that_share_each_batch_match_one_device(kind, tmp_path):
+    folders = [tmp_path / name for name in ("single", "cluster")]
     for folder in folders:
         folder.mkdir()
-    alone, cluster = (str(folder / "run") for folder in folders)
-    one = harness.call(work, folders[0], kind, alone, "one_device", None, timeout=150)
+    single, cluster = (str(folder / "run") for folder in folders)
+    one = harness.call(work, folders[0], kind, single, "one_device", None, timeout=150)
     tasks = harness.call_parameter_server(
         work, folders[1], kind, cluster, "parameter_server", 0, workers=2, ps=1, timeout=250
     )
-    for told in tasks.values():  # each has evaluated and predicted by itself, from the checkpoint
-        assert told["ids"] == one["ids"]
-        assert told["result"] == pytest.approx(one["result"], abs=1e-5)
-        assert told["after"] == pytest.approx(one["after"], abs=1e-5)
-        assert told["after"]["global_step"] == 110
-        np.testing.assert_allclose(told["weights"], one["weights"], atol=1e-5)
+    for outcome in tasks.values():  # each task evaluates and predicts from the checkpoint
+        assert outcome["ids"] == one["ids"]
+        assert outcome["result"] == pytest.approx(one["result"], abs=1e-5)
+        assert outcome["after"] == pytest.approx(one["after"], abs=1e-5)
+        assert outcome["after"]["global_step"] == 110
+        np.testing.assert_allclose(outcome["weights"], one["weights"], atol=1e-5)
     chief = tasks.pop("chief")
     assert chief["hook"] > 0
-    assert not any(told["hook"] for told in tasks.values())
+    assert not any(outcome["hook"] for outcome in tasks.values())
     assert len(chief["exported"]) == 1
     assert os.path.isdir(chief["exported"][0])
-    assert not any(told["exported"] for told in tasks.values())
+    assert not any(outcome["exported"] for outcome in tasks.values())
     assert len(os.listdir(os.path.join(cluster, "export", "final"))) == 1
     events = os.listdir(os.path.join(cluster, "eval"))
-    assert len(events) == len(os.listdir(os.path.join(alone, "eval")))  # of the chief alone
+    assert len(events) == len(os.listdir(os.path.join(single, "eval")))  # only the chief writes
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""train_and_evaluate: evaluations at steps, exporters after them, and early stopping."""
+"""train_and_evaluate: evaluations at steps, exporters after each one, and early stopping."""
 
 import logging
 import pathlib
@@ -19,7 +19,7 @@ RECEIVER = tfbig.estimator.export.build_raw_serving_input_receiver_fn(
 
 
 class Recorder(tfbig.estimator.Exporter):
-    """Notes what it is called with, and reads the checkpoint that it is given."""
+    """Records its calls, and evaluates the checkpoint that it receives."""
 
     name = "recorder"
 
@@ -66,7 +66,7 @@ def test_exporters_run_after_each_evaluation_with_a_checkpoint_of_its_step(tmp_p
     np.testing.assert_allclose(served(x=tf.constant(iris.X))["probabilities"], p, atol=1e-6)
 
 
-def test_the_last_step_is_exported_once_when_it_is_evaluated_as_others(tmp_path):
+def test_the_last_step_is_exported_once_if_an_evaluation_is_due_there(tmp_path):
     recorder = Recorder()
     tfbig.train_and_evaluate(
         iris.estimator(tmp_path, config=iris.config(save_checkpoints_steps=5)),
@@ -77,7 +77,7 @@ def test_the_last_step_is_exported_once_when_it_is_evaluated_as_others(tmp_path)
     assert set(tfbig.estimator.read_eval_metrics(str(tmp_path / "eval_own"))) == {5, 10}
 
 
-def test_the_best_is_kept_over_restarts(tmp_path):
+def test_the_best_result_survives_restarts(tmp_path):
     estimator = iris.estimator(tmp_path)
     write_eval_metrics(estimator.eval_dir(), 1, {"loss": 0.5, "accuracy": 0.7})
     write_eval_metrics(estimator.eval_dir(), 2, {"loss": 0.4, "accuracy": 0.6})
@@ -108,13 +108,13 @@ def test_the_best_is_kept_over_restarts(tmp_path):
         export(tfbig.BestExporter(serving_input_receiver_fn=RECEIVER), 7, accuracy=0.1)
 
 
-def test_the_clock_of_tf_estimator_is_told_to_be_steps(tmp_path, caplog):
+def test_seconds_in_eval_spec_are_ignored_with_a_warning(tmp_path, caplog):
     estimator = iris.estimator(tmp_path, config=iris.config(save_checkpoints_steps=4))
     spec = tfbig.EvalSpec(iris.eval_input_fn, start_delay_secs=0, throttle_secs=60)
     with caplog.at_level(logging.WARNING, "tfbig"):
         tfbig.train_and_evaluate(estimator, tfbig.TrainSpec(iris.input_fn), spec)
     assert (
-        "EvalSpec(throttle_secs=60): evaluations are at steps and not by the clock, every 4 st"
+        "EvalSpec(throttle_secs=60) is ignored: evaluations run at steps and not by the clock"
         in caplog.text
     )
     assert set(tfbig.estimator.read_eval_metrics(estimator.eval_dir())) == {4, 5}
@@ -152,7 +152,7 @@ def evaluated(estimator, losses):
         (lambda e: tfbig.stop_if_lower_hook(e, "loss", 1), {0: 3, 10: 2}, False),
     ],
 )
-def test_early_stopping_is_decided_by_all_evaluations(tmp_path, make, losses, stops):
+def test_early_stopping_considers_all_evaluations(tmp_path, make, losses, stops):
     estimator = iris.estimator(tmp_path)
     hook = make(estimator)
     hook.set_model(type("Model", (), {"stop_training": False})())
@@ -161,7 +161,7 @@ def test_early_stopping_is_decided_by_all_evaluations(tmp_path, make, losses, st
     assert hook.model.stop_training is stops
 
 
-def test_a_run_ends_where_an_evaluation_says_so_and_is_exported(tmp_path):
+def test_a_run_stopped_by_an_evaluation_is_exported(tmp_path):
     estimator = iris.estimator(tmp_path, config=iris.config(eval_every_steps=5))
     recorder = Recorder()
     hook = tfbig.stop_if_lower_hook(estimator, "loss", 0.8)
@@ -199,33 +199,31 @@ def test_an_unknown_metric_is_named(tmp_path):
         (lambda: tfbig.EvalSpec(iris.input_fn, steps=0), "EvalSpec.steps=0"),
         (lambda: tfbig.EvalSpec(iris.input_fn, name=""), "expected a name"),
         (lambda: tfbig.EvalSpec(iris.input_fn, throttle_secs=-1), "throttle_secs=-1"),
-        (lambda: tfbig.EvalSpec(iris.input_fn, exporters=[3]), "which is no exporter"),
+        (lambda: tfbig.EvalSpec(iris.input_fn, exporters=[3]), "which is not an exporter"),
         (
             lambda: tfbig.EvalSpec(
                 iris.input_fn, exporters=[tfbig.FinalExporter("a", RECEIVER)] * 2
             ),
-            "two exporters of the name 'a'",
+            "two exporters named 'a'",
         ),
-        (lambda: tfbig.FinalExporter("a/b", RECEIVER), "expected a folder's name"),
+        (lambda: tfbig.FinalExporter("a/b", RECEIVER), "expected the name of a folder"),
         (lambda: tfbig.FinalExporter("a", None), "build_raw_serving_input_receiver_fn"),
         (lambda: tfbig.LatestExporter("a", RECEIVER, as_text=True), "as_text"),
         (lambda: tfbig.LatestExporter("a", RECEIVER, exports_to_keep=0), "exports_to_keep=0"),
         (lambda: tfbig.train_and_evaluate(3, None, None), "`estimator` must have type"),
     ],
 )
-def test_what_cannot_be_used_is_named(make, message):
+def test_errors_name_the_invalid_argument(make, message):
     with pytest.raises(UserError, match=message):
         make()
 
 
-def test_what_an_evaluator_finds_is_exported_by_the_checkpoint_that_it_has_evaluated(
-    tmp_path, caplog
-):
+def test_an_evaluators_result_is_exported_with_the_checkpoint_that_it_evaluated(tmp_path, caplog):
     estimator = iris.estimator(tmp_path, config=iris.config(save_checkpoints_steps=5))
     estimator.train(iris.endless_input_fn, max_steps=15)
     path = tmp_path / "checkpoints" / "ckpt-00000005"
     found = estimator.evaluate(iris.eval_input_fn, checkpoint_path=path)
-    recorder = Recorder()  # which evaluates what it is given, too
+    recorder = Recorder()  # evaluates the checkpoint as well
     after = running._AfterEvaluation(
         estimator, tfbig.EvalSpec(iris.eval_input_fn, exporters=recorder)
     )
@@ -235,5 +233,5 @@ def test_what_an_evaluator_finds_is_exported_by_the_checkpoint_that_it_has_evalu
         after.on_evaluate(4, {"loss": 1.0, "accuracy": 0.5})
     assert recorder.calls == [(5, False)]
     assert not after.save_now
-    assert "the checkpoint of step 4 is not kept any more, and not exported" in caplog.messages
+    assert "the checkpoint of step 4 was deleted before it could be exported" in caplog.messages
     assert set(tfbig.estimator.read_eval_metrics(estimator.eval_dir())) >= {4, 5}

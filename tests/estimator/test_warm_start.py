@@ -1,4 +1,4 @@
-"""WarmStartSettings: which variables start from an earlier checkpoint."""
+"""WarmStartSettings: which variables are initialized from an earlier checkpoint."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def old(tmp_path_factory):
 
 
 def started(settings, tmp_path, model_fn=iris.model_fn):
-    """The values after one step at a rate of 0."""
+    """The values after one step with a learning rate of 0."""
     estimator = iris.estimator(tmp_path, still(model_fn), warm_start_from=settings)
     estimator.train(iris.input_fn, steps=1)
     return iris.values(tmp_path)
@@ -42,26 +42,26 @@ def same(values, old, names):
 WEIGHTS = {"hidden/kernel", "hidden/bias", "logits/kernel", "logits/bias"}
 
 
-def test_a_path_starts_all_weights_and_nothing_of_the_optimizer(old, tmp_path):
+def test_a_path_initializes_all_weights_and_no_optimizer_variables(old, tmp_path):
     values = started(str(old), tmp_path)
     assert same(values, old, WEIGHTS) == WEIGHTS
     assert values["global_step"] == 1
     assert not same(values, old, {"hidden/kernel/Adam_1", "beta1_power"})
 
 
-def test_a_pattern_chooses(old, tmp_path):
+def test_a_pattern_selects_weights(old, tmp_path):
     settings = tfbig.WarmStartSettings(str(old), vars_to_warm_start="hidden.*")
     assert same(started(settings, tmp_path), old, WEIGHTS) == {"hidden/kernel", "hidden/bias"}
 
 
-def test_a_list_chooses_among_the_optimizers_variables_too(old, tmp_path):
+def test_a_list_selects_among_optimizer_variables_too(old, tmp_path):
     settings = tfbig.WarmStartSettings(str(old), vars_to_warm_start=["hidden/kernel$", "beta1"])
     values = started(settings, tmp_path)
     assert same(values, old, WEIGHTS) == {"hidden/kernel"}
     assert values["beta1_power"] == pytest.approx(iris.values(old)["beta1_power"] * 0.9)
 
 
-def test_a_renamed_variable_finds_its_earlier_name(old, tmp_path):
+def test_a_renamed_variable_is_read_by_its_earlier_name(old, tmp_path):
     def renamed(features, labels, mode, params):
         hidden = iris.dense(features["x"], params["units"], "first", iris.tf.nn.tanh)
         return iris.spec_of(mode, iris.dense(hidden, 3, "logits"), labels, iris.adam)
@@ -92,13 +92,13 @@ def test_evaluate_before_training_uses_the_warm_start(old, tmp_path):
             dict(vars_to_warm_start="nothing"),
             "no variable matches 'nothing'; there are hidden/bias",
         ),
-        (dict(var_name_to_prev_var_name={"x": "y"}), "names 'x', which model_fn does not make"),
+        (dict(var_name_to_prev_var_name={"x": "y"}), "names 'x', which model_fn does not create"),
         (dict(var_name_to_prev_var_name={"hidden/bias": "y"}), "has no variable 'y'"),
         (dict(var_name_to_prev_var_name={"hidden/bias": "hidden/kernel"}), "hidden/bias has shape"),
-        (dict(var_name_to_vocab_info={"x": 1}), "var_name_to_vocab_info=…. is not honoured"),
+        (dict(var_name_to_vocab_info={"x": 1}), "var_name_to_vocab_info=…. is not supported"),
         (dict(vars_to_warm_start=3), "expected a regular expression"),
     ],
 )
-def test_what_cannot_be_started_is_named(old, tmp_path, settings, message):
+def test_errors_name_the_invalid_setting(old, tmp_path, settings, message):
     with pytest.raises(UserError, match=message):
         started(tfbig.WarmStartSettings(str(old), **settings), tmp_path)

@@ -6,7 +6,11 @@ import tensorflow as tf
 
 import tfbig
 from tfbig.errors import UserError
-from tfbig.serving.export_outputs import ClassificationOutput, PredictOutput, RegressionOutput
+from tfbig.programs.model_fn.export_output import (
+    ClassificationOutput,
+    PredictOutput,
+    RegressionOutput,
+)
 
 TRAIN, EVAL, PREDICT = (
     tfbig.ModeKeys.TRAIN,

@@ -1,4 +1,4 @@
-"""The names that estimator code used; importing this module is cheap."""
+"""The public names of `tf.estimator`, loaded on first use, so that the import is cheap."""
 
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ _NAMES: dict[str, str | None] = {
     "Exporter": "estimator.exporters",
     "LatestExporter": "estimator.exporters",
     "FinalExporter": "estimator.exporters",
-    "BestExporter": "estimator.best_exporter",
+    "BestExporter": "estimator.exporters",
     "read_eval_metrics": "estimator.eval_events",
     "StopAtStepHook": "estimator.hooks.stop_at_step",
     "CheckpointSaverHook": "estimator.hooks.checkpoint_saver",
@@ -41,10 +41,10 @@ __all__ = [*_NAMES]
 if TYPE_CHECKING:
     from tfbig.api import train_distributed
     from tfbig.estimator import export as export, inputs as inputs
-    from tfbig.estimator.best_exporter import BestExporter as BestExporter
     from tfbig.estimator.estimator import Estimator as Estimator
     from tfbig.estimator.eval_events import read_eval_metrics as read_eval_metrics
     from tfbig.estimator.exporters import (
+        BestExporter as BestExporter,
         Exporter as Exporter,
         FinalExporter as FinalExporter,
         LatestExporter as LatestExporter,

@@ -1,4 +1,4 @@
-"""Estimator: trains, evaluates, predicts and exports a model_fn, by its checkpoints."""
+"""Estimator: trains, evaluates, predicts with and exports a model_fn and its checkpoints."""
 
 import logging
 import os
@@ -20,11 +20,11 @@ log = logging.getLogger("tfbig")
 
 
 class Estimator:
-    """A model_fn with its checkpoints: what tf.estimator.Estimator was, on tfbig's loop.
+    """A model_fn and its checkpoints, with the methods of tf.estimator.Estimator.
 
-    Each method reads the newest checkpoint in model_dir; `train` goes on from it. A call of
-    `train` that was stopped goes on with its data where it stood, to the bit; one that had ended
-    is followed by a new one, on data from their start.
+    Each method reads the newest checkpoint in model_dir. A call of `train` that was interrupted
+    is resumed at the same position in the data, bit for bit. After a call that finished, the next
+    one continues from its weights and reads the data from the start.
 
     Example:
 
@@ -36,16 +36,18 @@ class Estimator:
 
     Args:
         model_fn: `model_fn(features, labels, mode, params, config)`, which returns an
-            EstimatorSpec; arguments are recognised by name, `features` is required.
-        model_dir: where checkpoints, summaries and exports are; None: a new temporary folder.
-        config: a tfbig.RunConfig.
-        params: a dict, handed to model_fn and to input functions that ask for it.
-        warm_start_from: a tfbig.WarmStartSettings or a checkpoint's path, for the first values
-            where model_dir has no checkpoint.
-        strategy, devices: as for `tfbig.train_distributed`; of all methods.
+            EstimatorSpec. Arguments are recognised by name; only `features` is required.
+        model_dir: the folder for checkpoints, summaries and exports; None creates a temporary
+            folder.
+        config: a tfbig.RunConfig; None for the defaults.
+        params: a dict, passed to model_fn and to the input functions that have a `params`
+            argument.
+        warm_start_from: a tfbig.WarmStartSettings or the path of a checkpoint. It gives the
+            initial values if model_dir has no checkpoint.
+        strategy, devices: as for `tfbig.train_distributed`; used by all methods.
 
     Raises:
-        UserError: something given cannot be used.
+        UserError: an argument has an invalid value.
     """
 
     def __init__(
@@ -78,27 +80,27 @@ class Estimator:
 
     @property
     def model_dir(self) -> str:
-        """Where checkpoints, summaries and exports are."""
+        """The folder of the checkpoints, summaries and exports."""
         return self._model_dir
 
     @property
     def config(self) -> Any:
-        """The RunConfig."""
+        """The RunConfig of all methods, as given to the constructor."""
         return self._config
 
     @property
     def params(self) -> Any:
-        """What model_fn and input functions are handed."""
+        """The dict that is passed to model_fn and to input functions; {} if none was given."""
         return self._params
 
     @property
     def model_fn(self) -> Callable:
-        """The model_fn as it was given."""
+        """The model_fn, as given to the constructor."""
         return self._model_fn
 
     @property
     def warm_start(self) -> Any:
-        """The WarmStartSettings, or None."""
+        """The WarmStartSettings, or None if training starts from the model's own initializers."""
         return self._warm_start
 
     def train(
@@ -109,24 +111,26 @@ class Estimator:
         max_steps: int | None = None,
         saving_listeners: Sequence[Any] | None = None,
     ) -> "Estimator":
-        """Trains, from the newest checkpoint if there is one, and leaves a new one.
+        """Trains from the newest checkpoint, if there is one, and writes a checkpoint at the end.
 
         Args:
             input_fn: returns a tf.data.Dataset or a tfbig.data.Source of features or (features,
-                labels), batched to the global batch size; may ask for mode, params, config.
-            hooks: of `tfbig.estimator` or tf.compat.v1.train, your own SessionRunHooks, and
+                labels), batched to the global batch size. It may take mode, params and config.
+            hooks: hooks of `tfbig.estimator` or tf.compat.v1.train, your own SessionRunHooks, and
                 keras.callbacks.
-            steps: how many steps this call trains.
-            max_steps: or the global step at which training ends; nothing happens if it is
-                reached. With neither, training ends at the data's end.
-            saving_listeners: CheckpointSaverListeners.
+            steps: the number of steps of this call.
+            max_steps: the global step at which training ends; nothing is trained if the
+                checkpoint has reached it. Without steps and max_steps, training ends at the end
+                of the data.
+            saving_listeners: CheckpointSaverListeners, called for each checkpoint.
 
         Returns:
-            The Estimator.
+            The Estimator itself.
 
         Raises:
-            UserError: something given cannot be used.
-            SystemExit, KeyboardInterrupt: SIGTERM or SIGINT has come; all was saved first.
+            UserError: an argument has an invalid value.
+            SystemExit, KeyboardInterrupt: the process received SIGTERM or SIGINT; a checkpoint
+                was written first.
         """
         if steps is not None and max_steps is not None:
             raise UserError(
@@ -154,17 +158,18 @@ class Estimator:
         checkpoint_path: str | os.PathLike | None = None,
         name: str | None = None,
     ) -> dict[str, float]:
-        """Evaluates a checkpoint on one pass over data.
+        """Evaluates a checkpoint on one pass over the data of input_fn.
 
         Args:
             input_fn: as for `train`.
-            steps: the number of batches; None: all.
+            steps: the number of batches; None for all.
             hooks: LoggingTensorHook, FinalOpsHook and your own SessionRunHooks.
-            checkpoint_path: None: the newest; without any, the model's first values.
-            name: the figures are written to model_dir/eval_<name>; None: model_dir/eval.
+            checkpoint_path: None for the newest checkpoint, or the model's initial values if
+                there is none.
+            name: the results are written to model_dir/eval_<name>; None for model_dir/eval.
 
         Returns:
-            "loss", the spec's metrics and "global_step".
+            "loss", the metrics of the spec, and "global_step".
         """
         check_callable("input_fn", input_fn)
         check_count("steps", steps)
@@ -180,20 +185,20 @@ class Estimator:
         checkpoint_path: str | os.PathLike | None = None,
         yield_single_examples: bool = True,
     ) -> Iterator[Any]:
-        """Predicts for every example of input_fn, in their order.
+        """Predicts for every example of input_fn, in the order of the data.
 
         Args:
-            input_fn: as for `train`; labels are left aside.
-            predict_keys: which of the predictions; None: all.
+            input_fn: as for `train`; labels are ignored.
+            predict_keys: the names of the predictions to return; None for all.
             hooks: as for `evaluate`.
-            checkpoint_path: None: the newest.
-            yield_single_examples: False: whole batches.
+            checkpoint_path: None for the newest checkpoint.
+            yield_single_examples: False to yield whole batches.
 
         Yields:
-            A dict of NumPy arrays (or what the spec's predictions are), one for each example.
+            For each example, a dict of NumPy arrays (or the structure of the spec's predictions).
 
         Raises:
-            UserError: there is no checkpoint, or the data cannot be used.
+            UserError: there is no checkpoint, or the data is unsuitable.
         """
         check_callable("input_fn", input_fn)
         return predicting.predict(
@@ -223,18 +228,23 @@ class Estimator:
             served = tf.saved_model.load(path).signatures["serving_default"]
 
         Args:
-            export_dir_base: the export is a folder in it that is named by the time.
+            export_dir_base: the parent folder. The export is a new folder in it, named by the
+                time in seconds.
             serving_input_receiver_fn: returns a ServingInputReceiver.
-            assets_extra: by path in assets.extra, the files to copy there.
-            as_text: False; SavedModels are written in binary form.
-            checkpoint_path: None: the newest.
+            assets_extra: a dict from paths inside assets.extra to the files to copy there.
+            as_text: must be False; SavedModels are written in binary form.
+            checkpoint_path: None for the newest checkpoint.
 
         Returns:
-            The folder.
+            The path of the new folder.
+
+        Raises:
+            UserError: an argument has an invalid value, there is no checkpoint, or the export
+                failed.
         """
         if as_text:
             raise UserError(
-                "export_saved_model(as_text=True): SavedModels are written in binary form alone; "
+                "export_saved_model(as_text=True): SavedModels are written in binary form only; "
                 "leave as_text out."
             )
         return exporting.export(
@@ -246,39 +256,42 @@ class Estimator:
         )
 
     def get_variable_names(self) -> list[str]:
-        """The names of all variables in the newest checkpoint.
+        """Returns the names of all variables in the newest checkpoint.
 
         Raises:
-            UserError: there is none.
+            UserError: there is no checkpoint.
         """
         return sorted(NamedCheckpoint(self.checkpoint()).shapes)
 
     def get_variable_value(self, name: str) -> np.ndarray:
-        """The value of a variable in the newest checkpoint.
+        """Returns the value of a variable in the newest checkpoint.
+
+        Args:
+            name: the name of the variable, with or without ":0".
 
         Raises:
-            UserError: there is no checkpoint, or no variable of that name.
+            UserError: there is no checkpoint, or it has no variable of that name.
         """
         return NamedCheckpoint(self.checkpoint()).value(name.removesuffix(":0"))
 
     def latest_checkpoint(self) -> str | None:
-        """The newest checkpoint, for `tf.train.load_checkpoint` and checkpoint_path=; or None."""
+        """Returns the newest checkpoint, for `tf.train.load_checkpoint`; None if there is none."""
         return latest(self._model_dir)
 
     def eval_dir(self, name: str | None = None) -> str:
-        """Where the figures of `evaluate(name=name)` are."""
+        """Returns the folder of the results of `evaluate(name=name)`."""
         return eval_dir(self._model_dir, name)
 
     def checkpoint(self, path: str | os.PathLike | None = None) -> str:
-        """The checkpoint at a path, or the newest.
+        """Returns the checkpoint at a path, or the newest one.
 
         Raises:
-            UserError: there is none.
+            UserError: there is no checkpoint.
         """
         path = self.latest_checkpoint() if path is None else os.fspath(path)
         if path is None:
             raise UserError(
                 f"Could not find trained model in model_dir: {self._model_dir}. Call train first, "
-                "or give checkpoint_path."
+                "or pass checkpoint_path."
             )
         return NamedCheckpoint(path).path

@@ -1,4 +1,4 @@
-"""An evaluation's figures as TensorBoard events in eval folders, written and read again."""
+"""Writes and reads the results of evaluations, as TensorBoard events in eval folders."""
 
 import glob
 import os
@@ -12,12 +12,12 @@ _SCALAR = tf.compat.v1.SummaryMetadata(
 
 
 def eval_dir(model_dir: str, name: str | None = None) -> str:
-    """Where the figures of evaluations of a name are: `eval`, or `eval_<name>`."""
+    """Returns the folder of an evaluation's results: `eval`, or `eval_<name>`."""
     return os.path.join(model_dir, f"eval_{name}" if name else "eval")
 
 
 def write_eval_metrics(folder: str, step: int, metrics: dict[str, float]) -> None:
-    """Writes one evaluation's figures; they are on the disk when this returns."""
+    """Writes the results of one evaluation and closes the file."""
     writer = tf.summary.create_file_writer(folder)
     with writer.as_default():
         for name, value in metrics.items():
@@ -28,17 +28,18 @@ def write_eval_metrics(folder: str, step: int, metrics: dict[str, float]) -> Non
 
 
 def read_eval_metrics(folder: str) -> dict[int, dict[str, float]]:
-    """Reads all evaluations in a folder, of tfbig or tf.estimator.
+    """Reads all evaluations in a folder that tfbig or tf.estimator wrote.
 
     Example: `read_eval_metrics(estimator.eval_dir())[1000]["accuracy"]`
 
     Args:
-        folder: of `Estimator.eval_dir`; one that is not there has no evaluations.
+        folder: as returned by `Estimator.eval_dir`; a folder that does not exist has no
+            evaluations.
 
     Returns:
-        By global step, in their order, the figures by name.
+        The metrics by name, by global step, in increasing order of steps.
     """
-    found: dict[int, dict[str, float]] = {}
+    evaluations: dict[int, dict[str, float]] = {}
     for path in sorted(glob.glob(os.path.join(folder, "*tfevents*"))):
         try:
             for record in tf.data.TFRecordDataset(path):
@@ -46,10 +47,10 @@ def read_eval_metrics(folder: str) -> dict[int, dict[str, float]]:
                 for value in event.summary.value:
                     number = _number(value)
                     if number is not None:
-                        found.setdefault(event.step, {})[value.tag] = number
+                        evaluations.setdefault(event.step, {})[value.tag] = number
         except tf.errors.DataLossError:
-            continue  # the last record of a process that was killed is cut; those before count
-    return dict(sorted(found.items()))
+            continue  # a killed process leaves a truncated last record; the ones before are valid
+    return dict(sorted(evaluations.items()))
 
 
 def _number(value: Any) -> float | None:

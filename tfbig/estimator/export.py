@@ -1,4 +1,4 @@
-"""What a served model is fed with: ServingInputReceiver and the functions that build one."""
+"""The inputs of a served model: ServingInputReceiver and the functions that build one."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tfbig.errors import UserError
-from tfbig.serving.export_outputs import (
+from tfbig.programs.model_fn.export_output import (
     ClassificationOutput,
     ExportOutput,
     PredictOutput,
@@ -30,7 +30,7 @@ _EXAMPLES = "examples"
 
 
 class ServingInputReceiver(NamedTuple):
-    """What a serving_input_receiver_fn returns: the tensors that are fed, and features of them.
+    """The result of a serving_input_receiver_fn: input tensors, and the features made of them.
 
     Example:
 
@@ -40,10 +40,11 @@ class ServingInputReceiver(NamedTuple):
             return tfbig.estimator.export.ServingInputReceiver(features, {"images": images})
 
     Attributes:
-        features: what model_fn is given, a tensor or a dict of them.
-        receiver_tensors: placeholders, a tensor or a dict; names are those of the signature.
-        receiver_tensors_alternatives: by name, other placeholders that features follow from too;
-            each makes a signature `<name>:<output>`.
+        features: the features for model_fn, a tensor or a dict of tensors.
+        receiver_tensors: a placeholder or a dict of placeholders; the keys are the names of the
+            signature's inputs.
+        receiver_tensors_alternatives: a dict of other placeholders from which the features can be
+            computed; each one adds a signature `<name>:<output>`.
     """
 
     features: Any
@@ -54,19 +55,19 @@ class ServingInputReceiver(NamedTuple):
 def build_raw_serving_input_receiver_fn(
     features: Any, default_batch_size: int | None = None
 ) -> Callable[[], ServingInputReceiver]:
-    """A serving_input_receiver_fn that is fed the features themselves.
+    """Returns a serving_input_receiver_fn whose inputs are the features themselves.
 
     Example:
 
         build_raw_serving_input_receiver_fn({"x": tf.TensorSpec([None, 4], tf.float32)})
 
     Args:
-        features: a tensor, array or tf.TensorSpec, or a dict of them by name; they tell shapes
-            and dtypes, and their first dimension is the batch's.
-        default_batch_size: the batch's size; None: any.
+        features: a tensor, array or tf.TensorSpec, or a dict of them. Only their shapes,
+            [batch, …], and dtypes are used.
+        default_batch_size: the size of the batch dimension; None for any size.
 
     Raises:
-        UserError: one of them has no batch dimension.
+        UserError: a feature has no batch dimension.
     """
     single = not isinstance(features, Mapping)
     named = {_SINGLE: features} if single else dict(features)
@@ -87,8 +88,8 @@ def build_raw_serving_input_receiver_fn(
             name: tf.compat.v1.placeholder(spec.dtype, spec.shape, name=identifier(name))
             for name, spec in specs.items()
         }
-        given = placeholders[_SINGLE] if single else dict(placeholders)
-        return ServingInputReceiver(given, placeholders)
+        features = placeholders[_SINGLE] if single else dict(placeholders)
+        return ServingInputReceiver(features, placeholders)
 
     return serving_input_receiver_fn
 
@@ -96,15 +97,15 @@ def build_raw_serving_input_receiver_fn(
 def build_parsing_serving_input_receiver_fn(
     feature_spec: Mapping[str, Any], default_batch_size: int | None = None
 ) -> Callable[[], ServingInputReceiver]:
-    """A serving_input_receiver_fn that is fed serialized tf.train.Example records.
+    """Returns a serving_input_receiver_fn whose input is serialized tf.train.Example records.
 
     Example:
 
         build_parsing_serving_input_receiver_fn({"x": tf.io.FixedLenFeature([4], tf.float32)})
 
     Args:
-        feature_spec: as for tf.io.parse_example; dense features alone.
-        default_batch_size: the batch's size; None: any.
+        feature_spec: as for tf.io.parse_example; only dense features.
+        default_batch_size: the number of records; None for any number.
 
     Raises:
         UserError: a feature is sparse.
@@ -114,8 +115,8 @@ def build_parsing_serving_input_receiver_fn(
             raise UserError(
                 f"build_parsing_serving_input_receiver_fn: the feature {name!r} is a "
                 f"{type(feature).__name__}, which would be a SparseTensor; models are trained on "
-                "dense features here. Give a tf.io.FixedLenFeature, or a function of your own "
-                "that makes it dense."
+                "dense features here. Use a tf.io.FixedLenFeature, or write a function that makes "
+                "the feature dense."
             )
 
     def serving_input_receiver_fn() -> ServingInputReceiver:
@@ -129,10 +130,10 @@ def build_parsing_serving_input_receiver_fn(
 
 
 def checked_receiver(receiver: Any) -> ServingInputReceiver:
-    """What a serving_input_receiver_fn returned, with dicts of receiver tensors.
+    """Checks the result of a serving_input_receiver_fn, and makes dicts of its receiver tensors.
 
     Raises:
-        UserError: it cannot be served.
+        UserError: the result is not a ServingInputReceiver of dense tensors.
     """
     fields = ("features", "receiver_tensors")
     if not all(hasattr(receiver, field) for field in fields):
@@ -144,7 +145,7 @@ def checked_receiver(receiver: Any) -> ServingInputReceiver:
         if not isinstance(leaf, tf.Tensor):
             raise UserError(
                 f"ServingInputReceiver.features has a {type(leaf).__name__}; expected dense "
-                "tensors, as the model was trained on."
+                "tensors, like those that the model was trained on."
             )
     alternatives = getattr(receiver, "receiver_tensors_alternatives", None) or {}
     return ServingInputReceiver(
@@ -169,6 +170,6 @@ def _placeholders(tensors: Any, where: str) -> dict[str, tf.Tensor]:
 
 
 def identifier(name: str) -> str:
-    """A name that an operation of a graph may have, made of any other."""
+    """Makes a valid name for a graph operation from any string."""
     kept = "".join(c if c.isalnum() or c == "_" else "_" for c in name)
     return kept if kept[:1].isalpha() else f"input_{kept}"

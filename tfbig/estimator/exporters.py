@@ -1,4 +1,4 @@
-"""What is exported after the evaluations of train_and_evaluate."""
+"""Exporters: what train_and_evaluate exports after its evaluations."""
 
 import os
 import re
@@ -7,20 +7,22 @@ from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
+from typing_extensions import override
 
 from tfbig.arguments import check_count
 from tfbig.errors import UserError
+from tfbig.estimator.eval_events import read_eval_metrics
 
 
 class Exporter:
-    """What is done with a model after each evaluation; the base of all exporters.
+    """Base class of exporters, which run after each evaluation of `train_and_evaluate`.
 
-    A subclass has a `name` and an `export`.
+    A subclass defines `name` and `export`.
     """
 
     @property
     def name(self) -> str:
-        """The folder's name: `<model_dir>/export/<name>`."""
+        """The name of the folder `<model_dir>/export/<name>`."""
         raise NotImplementedError
 
     def export(
@@ -35,24 +37,24 @@ class Exporter:
 
         Args:
             estimator: the tfbig.Estimator.
-            export_path: the folder.
-            checkpoint_path: of the values that were evaluated.
-            eval_result: what the evaluation has returned.
+            export_path: the parent folder of the exports.
+            checkpoint_path: the checkpoint that was evaluated.
+            eval_result: the result of the evaluation.
             is_the_final_export: whether training has ended.
 
         Returns:
-            The path of what was written, or None.
+            The path of the export, or None if nothing was exported.
         """
         raise NotImplementedError
 
 
 class _SavedModelExporter(Exporter):
-    """Exports by `Estimator.export_saved_model`.
+    """Exports with `Estimator.export_saved_model`.
 
     Args:
-        name: of the folder.
+        name: the name of the folder.
         serving_input_receiver_fn, assets_extra: as for that method.
-        as_text: refused.
+        as_text: must be False.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class _SavedModelExporter(Exporter):
         as_text: bool,
     ):
         if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
-            raise UserError(f"{type(self).__name__}(name={name!r}): expected a folder's name.")
+            raise UserError(f"{type(self).__name__}(name={name!r}): expected the name of a folder.")
         if not callable(serving_input_receiver_fn):
             raise UserError(
                 f"{type(self).__name__}(serving_input_receiver_fn={serving_input_receiver_fn!r}): "
@@ -73,7 +75,7 @@ class _SavedModelExporter(Exporter):
         if as_text:
             raise UserError(
                 f"{type(self).__name__}(as_text=True): SavedModels are written in binary form "
-                "alone; leave as_text out."
+                "only; leave as_text out."
             )
         self._name, self._receiver_fn = name, serving_input_receiver_fn
         self._assets_extra = assets_extra
@@ -97,9 +99,9 @@ class FinalExporter(_SavedModelExporter):
     Example: `tfbig.FinalExporter("final", serving_input_receiver_fn)`
 
     Args:
-        name: of the folder in `<model_dir>/export`.
+        name: the name of the folder in `<model_dir>/export`.
         serving_input_receiver_fn, assets_extra: as for `Estimator.export_saved_model`.
-        as_text: False; SavedModels are written in binary form.
+        as_text: must be False; SavedModels are written in binary form.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class FinalExporter(_SavedModelExporter):
     ):
         super().__init__(name, serving_input_receiver_fn, assets_extra, as_text)
 
+    @override
     def export(
         self,
         estimator: Any,
@@ -132,7 +135,7 @@ class LatestExporter(_SavedModelExporter):
 
     Args:
         name, serving_input_receiver_fn, assets_extra, as_text: as for FinalExporter.
-        exports_to_keep: how many stay; None: all.
+        exports_to_keep: the number of exports to keep; None for all.
     """
 
     def __init__(
@@ -147,6 +150,7 @@ class LatestExporter(_SavedModelExporter):
         check_count("LatestExporter.exports_to_keep", exports_to_keep)
         self._keep = exports_to_keep
 
+    @override
     def export(
         self,
         estimator: Any,
@@ -161,8 +165,99 @@ class LatestExporter(_SavedModelExporter):
         return path
 
 
+def loss_smaller(best_eval_result: dict, current_eval_result: dict) -> bool:
+    """Whether the loss of the current evaluation is below the best loss."""
+    for which, result in (("best", best_eval_result), ("current", current_eval_result)):
+        if "loss" not in (result or {}):
+            raise UserError(
+                f"BestExporter: the {which} evaluation has no loss; pass compare_fn(best_eval_"
+                "result, current_eval_result)."
+            )
+    return best_eval_result["loss"] > current_eval_result["loss"]
+
+
+class BestExporter(_SavedModelExporter):
+    """Exports the model whenever an evaluation is better than all before it.
+
+    The best result so far is read from the events in model_dir, so it survives a restart.
+
+    Example:
+
+        tfbig.BestExporter(
+            serving_input_receiver_fn=receiver_fn,
+            compare_fn=lambda best_eval_result, current_eval_result:
+                current_eval_result["accuracy"] > best_eval_result["accuracy"])
+
+    Args:
+        name: the name of the folder in `<model_dir>/export`.
+        serving_input_receiver_fn, assets_extra, as_text: as for FinalExporter.
+        event_file_pattern: the event files with the earlier evaluations, relative to model_dir,
+            such as "eval_test/*.tfevents.*"; None for the folder `eval`.
+        compare_fn: takes best_eval_result and current_eval_result, and returns whether the
+            current one is better; None compares the losses.
+        exports_to_keep: the number of exports to keep; None for all.
+
+    Raises:
+        UserError: an argument has an invalid value.
+    """
+
+    def __init__(
+        self,
+        name: str = "best_exporter",
+        serving_input_receiver_fn: Callable | None = None,
+        event_file_pattern: str | None = None,
+        compare_fn: Callable[..., bool] | None = None,
+        assets_extra: dict | None = None,
+        as_text: bool = False,
+        exports_to_keep: int | None = 5,
+    ):
+        super().__init__(name, serving_input_receiver_fn, assets_extra, as_text)
+        check_count("BestExporter.exports_to_keep", exports_to_keep)
+        compare_fn = loss_smaller if compare_fn is None else compare_fn
+        if not callable(compare_fn):
+            raise UserError(f"BestExporter(compare_fn={compare_fn!r}): expected a function.")
+        self._folder = os.path.dirname(event_file_pattern or "eval/*")
+        self._compare, self._keep = compare_fn, exports_to_keep
+        self._best: dict | None = None
+        self._has_read_events = False
+
+    @override
+    def export(
+        self,
+        estimator: Any,
+        export_path: str,
+        checkpoint_path: str,
+        eval_result: dict,
+        is_the_final_export: bool,
+    ) -> str | None:
+        del is_the_final_export
+        if not self._has_read_events:
+            self._best = self._best_before(estimator.model_dir, eval_result)
+            self._has_read_events = True
+        if self._best is not None and not self._is_better(self._best, eval_result):
+            return None
+        self._best = eval_result
+        path = self._export(estimator, export_path, checkpoint_path)
+        remove_old(export_path, self._keep)
+        return path
+
+    def _is_better(self, best: dict, current: dict) -> bool:
+        return self._compare(best_eval_result=best, current_eval_result=current)
+
+    def _best_before(self, model_dir: str, current: dict) -> dict | None:
+        """Returns the best of the evaluations in the events, without the current one."""
+        best = None
+        steps = read_eval_metrics(os.path.join(model_dir, self._folder))
+        for step, result in steps.items():
+            if step == current.get("global_step"):
+                continue
+            if best is None or self._is_better(best, result):
+                best = result
+        return best
+
+
 def remove_old(folder: str, keep: int | None) -> None:
-    """Removes all but the newest exports, which are folders named by their time."""
+    """Removes all but the newest `keep` exports, which are folders named by their time."""
     if keep is None or not os.path.isdir(folder):
         return
     times = sorted(int(name) for name in os.listdir(folder) if name.isdigit())
@@ -173,7 +268,7 @@ def remove_old(folder: str, keep: int | None) -> None:
 def run_exporters(
     exporters: Any, estimator: Any, checkpoint: str, result: dict, final: bool
 ) -> list[str | None]:
-    """Has each exporter decide, in its own folder; returns what they return."""
+    """Runs each exporter with its own folder, and returns their results in the same order."""
     paths = []
     for exporter in exporters:
         folder = os.path.join(estimator.model_dir, "export", exporter.name)

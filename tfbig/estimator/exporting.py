@@ -1,4 +1,4 @@
-"""Estimator.export_saved_model: a model_fn in PREDICT mode as a SavedModel."""
+"""Estimator.export_saved_model: writes a model_fn in PREDICT mode as a SavedModel."""
 
 import contextlib
 import logging
@@ -6,15 +6,16 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
+from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.estimator.export import ServingInputReceiver, checked_receiver, identifier
-from tfbig.estimator.placing import placement_of, writes
-from tfbig.estimator.signatures import Signature, signatures_of, with_methods
+from tfbig.estimator.loading import placement_outside_training, writes_results
+from tfbig.programs.model_fn.export_output import PredictOutput
 from tfbig.programs.model_fn.model_fn_program import ModelFnProgram
 from tfbig.serving.checker import CHECKER
 from tfbig.serving.export_check import check_signatures
@@ -22,6 +23,17 @@ from tfbig.serving.samples import values_of_graph
 from tfbig.training.checkpoints.named_checkpoint import NamedCheckpoint
 
 log = logging.getLogger("tfbig")
+
+_DEFAULT = "serving_default"
+_PREDICT = "tensorflow/serving/predict"
+
+
+class Signature(NamedTuple):
+    """The tensors of one signature by name, and its TensorFlow Serving method."""
+
+    inputs: dict[str, tf.Tensor]
+    outputs: dict[str, tf.Tensor]
+    method: str
 
 
 def export(
@@ -32,23 +44,23 @@ def export(
     assets_extra: dict[str, str] | None,
     checkpoint: Any,
 ) -> str:
-    """As `Estimator.export_saved_model`; in a cluster the chief writes, and others do nothing."""
+    """Does the work of `Estimator.export_saved_model`; in a cluster, only the chief writes."""
     if not callable(serving_input_receiver_fn):
         raise UserError(
             "export_saved_model: serving_input_receiver_fn must be defined; "
             "tfbig.estimator.export.build_raw_serving_input_receiver_fn(…) makes one."
         )
-    if not writes(placement_of(estimator)):
+    if not writes_results(placement_outside_training(estimator)):
         return base
     path = estimator.checkpoint(checkpoint)
-    CHECKER.start()  # which imports TensorFlow meanwhile
+    CHECKER.start()  # its process imports TensorFlow during the export
     module, functions, methods, graph = _module(estimator, path, serving_input_receiver_fn)
     os.makedirs(base, exist_ok=True)
     folder = _timestamped(base)
     temporary = os.path.join(base, f"temp-{os.path.basename(folder)}")
     try:
         tf.saved_model.save(module, temporary, signatures=functions)
-        with_methods(temporary, methods)
+        set_methods(temporary, methods)
         for name, source in (assets_extra or {}).items():
             _copy(source, os.path.join(temporary, "assets.extra", name))
         check_signatures(temporary, base, functions, values_of_graph(graph))
@@ -65,43 +77,43 @@ def export(
 def _module(
     estimator: Any, path: str, serving_input_receiver_fn: Callable
 ) -> tuple[tf.Module, dict[str, Any], dict[str, str], tf.Graph]:
-    """A module with the variables, its functions by signature, their methods, and the graph."""
+    """Returns a module with the variables, its functions and methods by signature, and a graph."""
     config = estimator.config
     precision = config.precision
-    if precision == "float32":  # the default; a policy that the user has set stays
+    if precision == "float32":  # the default: keep a policy that the user has set
         precision = keras.config.dtype_policy().name
     program = ModelFnProgram(
         estimator.model_fn, estimator.params, config, contextlib.nullcontext, precision
     )
-    made: dict[str, Any] = {}
+    traced: dict[str, Any] = {}
 
     def trace() -> Any:
-        made["receiver"] = receiver = checked_receiver(serving_input_receiver_fn())
+        traced["receiver"] = receiver = checked_receiver(serving_input_receiver_fn())
         flat = tf.nest.flatten(receiver.features)
         specs = [tf.TensorSpec(t.shape, t.dtype) for t in flat]
         structure = tf.nest.pack_sequence_as(receiver.features, specs)
         with program.tracing():
             program.build_prediction(structure, lambda fn, _: (fn(*flat), set())[1])
-            made["spec"] = program.prediction_spec(receiver.features)
+            traced["spec"] = program.prediction_spec(receiver.features)
         return tf.zeros([])
 
     with tf.device("CPU:0"):
         graph = tf.compat.v1.wrap_function(trace, signature=[])
-    receiver: ServingInputReceiver = made["receiver"]
+    receiver: ServingInputReceiver = traced["receiver"]
     variables = program.named_variables()
     values = NamedCheckpoint(path).values_for(variables)
     for name, value in values.items():
         variables[name].assign(value)
-    signatures = signatures_of(made["spec"], receiver)
+    signatures = signatures_of(traced["spec"], receiver)
     module = tf.Module()
     module.model_variables = {name.replace(".", "_"): v for name, v in variables.items()}
     module.tables = list(program.tables)
-    functions = {name: _served(graph, s, variables) for name, s in signatures.items()}
+    functions = {name: _serving_function(graph, s, variables) for name, s in signatures.items()}
     return module, functions, {name: s.method for name, s in signatures.items()}, graph.graph
 
 
-def _served(graph: Any, signature: Signature, variables: dict[str, tf.Variable]) -> Any:
-    """The function of a signature, whose arguments have the receiver tensors' names."""
+def _serving_function(graph: Any, signature: Signature, variables: dict[str, tf.Variable]) -> Any:
+    """Returns the function of a signature; its arguments have the names of the receiver tensors."""
     names = list(signature.inputs)
     tensors = [signature.inputs[name] for name in names]
     outputs = list(signature.outputs)
@@ -111,17 +123,17 @@ def _served(graph: Any, signature: Signature, variables: dict[str, tf.Variable])
     handles = {name: v.handle for name, v in variables.items() if id(v.handle) in used}
 
     def serve(**given: Any) -> Any:
-        for name, handle in handles.items():  # else they are captured under numbers
+        for name, handle in handles.items():  # otherwise captures get numbers for names
             tf.compat.v1.get_default_graph().capture(handle, name=identifier(name))
-        found = pruned(*(given[name] for name in names))
-        return dict(zip(outputs, found, strict=True))
+        values = pruned(*(given[name] for name in names))
+        return dict(zip(outputs, values, strict=True))
 
     specs = {n: tf.TensorSpec(t.shape, t.dtype, name=n) for n, t in signature.inputs.items()}
     return tf.function(serve, autograph=False).get_concrete_function(**specs)
 
 
 def _timestamped(base: str) -> str:
-    """A folder that is not there yet, named by the time in seconds."""
+    """Returns the path of a new folder, named by the time in seconds."""
     now = int(time.time())
     while os.path.exists(os.path.join(base, str(now))):
         now += 1
@@ -130,6 +142,64 @@ def _timestamped(base: str) -> str:
 
 def _copy(source: str, target: str) -> None:
     if not os.path.isfile(source):
-        raise UserError(f"export_saved_model: assets_extra has {source!r}, which is no file.")
+        raise UserError(f"export_saved_model: assets_extra has {source!r}, which is not a file.")
     os.makedirs(os.path.dirname(target), exist_ok=True)
     shutil.copy(source, target)
+
+
+def signatures_of(spec: Any, receiver: ServingInputReceiver) -> dict[str, Signature]:
+    """Returns all signatures of a spec by name, with the names that tf.estimator gives them.
+
+    Args:
+        spec: an EstimatorSpec in PREDICT mode.
+        receiver: the result of `checked_receiver`.
+
+    Raises:
+        UserError: the spec has several outputs, and none of them is the default.
+    """
+    outputs = dict(spec.export_outputs or {_DEFAULT: PredictOutput(spec.predictions)})
+    if _DEFAULT not in outputs and len(outputs) == 1:
+        outputs[_DEFAULT] = next(iter(outputs.values()))
+    if _DEFAULT not in outputs:
+        raise UserError(
+            f"Multiple `export_outputs` were provided ({', '.join(outputs)}), but none of them is "
+            f"specified as the default; name one of them {_DEFAULT!r}."
+        )
+    signatures = {}
+    for name, output in outputs.items():
+        signatures[name] = _signature(name, output, receiver.receiver_tensors)
+        for other, tensors in (receiver.receiver_tensors_alternatives or {}).items():
+            signatures[f"{other}:{name}"] = _signature(name, output, tensors)
+    return signatures
+
+
+def set_methods(folder: str, methods: dict[str, str]) -> None:
+    """Sets the methods of a SavedModel's signatures; TensorFlow writes "predict" for all.
+
+    Args:
+        folder: the folder of the SavedModel.
+        methods: the method's name by signature.
+    """
+    if all(method == _PREDICT for method in methods.values()):
+        return
+    _private_api.set_signature_methods(os.path.join(folder, "saved_model.pb"), methods)
+    fingerprint = os.path.join(folder, "fingerprint.pb")  # its checksum covers the signatures
+    if os.path.exists(fingerprint):
+        os.remove(fingerprint)
+
+
+def _signature(name: str, output: Any, inputs: dict[str, tf.Tensor]) -> Signature:
+    method = output.method_name
+    if method == _PREDICT:
+        return Signature(inputs, output.outputs(), method)
+    only = list(inputs.values())
+    if len(only) == 1 and only[0].dtype == tf.string:
+        return Signature({"inputs": only[0]}, output.outputs(), method)
+    log.warning(
+        "the signature %r takes %s, but TensorFlow Serving's %s calls send only serialized "
+        "tf.Examples; it is exported for predict calls",
+        name,
+        ", ".join(inputs),
+        method.rsplit("/", 1)[1],
+    )
+    return Signature(inputs, output.outputs(), _PREDICT)

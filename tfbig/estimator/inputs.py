@@ -1,4 +1,4 @@
-"""Input functions of arrays and DataFrames, as tf.compat.v1.estimator.inputs had them."""
+"""Input functions for arrays and DataFrames, as in tf.compat.v1.estimator.inputs."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,21 +21,20 @@ def numpy_input_fn(
     queue_capacity: int = 1000,
     num_threads: int = 1,
 ) -> Callable[[], tf.data.Dataset]:
-    """An input_fn that reads NumPy arrays.
+    """Returns an input_fn that reads NumPy arrays.
 
     Example: `numpy_input_fn({"x": images}, labels, batch_size=64, num_epochs=None, shuffle=True)`
 
     Args:
-        x: an array or a dict of arrays, [n, …] each.
-        y: labels, the same; None: there are none.
-        batch_size: the global batch size; batches go on over the ends of epochs.
-        num_epochs: how often the data are read; None: for ever.
-        shuffle: whether all examples are shuffled, anew in each epoch; has to be given.
-        queue_capacity, num_threads: TensorFlow 1's; there is no queue, so only their defaults
-            are taken.
+        x: an array or a dict of arrays, each of shape [n, …].
+        y: the labels, an array or a dict of arrays of shape [n, …]; None for no labels.
+        batch_size: the global batch size. A batch may span the end of an epoch.
+        num_epochs: the number of passes over the data; None repeats without end.
+        shuffle: whether to shuffle all examples, differently in each epoch; required.
+        queue_capacity, num_threads: only the defaults are accepted; there is no queue.
 
     Raises:
-        UserError: lengths differ, or something else given cannot be used.
+        UserError: the lengths differ, or an argument has an invalid value.
     """
     _check("numpy_input_fn", batch_size, num_epochs, shuffle, queue_capacity, num_threads)
     features, labels = _arrays("x", x), None if y is None else _arrays("y", y)
@@ -53,18 +52,18 @@ def pandas_input_fn(
     num_threads: int = 1,
     target_column: str = "target",
 ) -> Callable[[], tf.data.Dataset]:
-    """An input_fn that reads the columns of a pandas DataFrame.
+    """Returns an input_fn that reads the columns of a pandas DataFrame.
 
     Example: `pandas_input_fn(frame[["age", "hours"]], frame["income"], shuffle=False)`
 
     Args:
-        x: a DataFrame; features are a dict with its columns, [n] each.
-        y: a Series, or a DataFrame for a dict of labels; its index is that of x.
+        x: a DataFrame; the features are a dict of its columns, each of shape [n].
+        y: a Series, or a DataFrame for a dict of labels; its index must equal that of x.
         batch_size, num_epochs, shuffle, queue_capacity, num_threads: as for `numpy_input_fn`.
-        target_column: a column name that x must not have, where y is a Series.
+        target_column: the name of the labels; x must not have such a column if y is a Series.
 
     Raises:
-        UserError: the indices differ, or something else given cannot be used.
+        UserError: the indices differ, or an argument has an invalid value.
     """
     _check("pandas_input_fn", batch_size, num_epochs, shuffle, queue_capacity, num_threads)
     if not hasattr(x, "columns") or not hasattr(x, "index"):
@@ -73,7 +72,7 @@ def pandas_input_fn(
     if y is not None:
         if not hasattr(y, "index") or not np.array_equal(x.index, y.index):
             raise UserError(
-                "pandas_input_fn: Index for x and y are mismatched; give rows of one DataFrame."
+                "pandas_input_fn: Index for x and y are mismatched; pass rows of one DataFrame."
             )
         if hasattr(y, "columns"):
             data += ({str(name): _column(y[name]) for name in y.columns},)
@@ -81,7 +80,7 @@ def pandas_input_fn(
             if target_column in x.columns:
                 raise UserError(
                     f"pandas_input_fn: x has a column {target_column!r}, the name of the labels; "
-                    "give another target_column."
+                    "pass another target_column."
                 )
             data += (_column(y),)
     return _input_fn("pandas_input_fn", data, batch_size, num_epochs, shuffle)
@@ -93,8 +92,8 @@ def _input_fn(
     lengths = {len(array) for array in tf.nest.flatten(data)}
     if len(lengths) != 1 or 0 in lengths:
         raise UserError(
-            f"{name}: Length of tensors in x and y is mismatched; all need as many examples, one "
-            f"or more. They have {sorted(lengths)}."
+            f"{name}: Length of tensors in x and y is mismatched; all must have the same number "
+            f"of examples, at least one. They have {sorted(lengths)}."
         )
     (length,) = lengths
 
@@ -134,6 +133,6 @@ def _check(
     for key, value in given.items():
         if value != _QUEUE[key]:
             raise UserError(
-                f"{name}({key}={value!r}) is not honoured: there is no queue here, and all "
+                f"{name}({key}={value!r}) is not supported: there is no queue, and all "
                 "examples are shuffled; leave it out."
             )

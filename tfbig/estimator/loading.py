@@ -1,4 +1,4 @@
-"""A model_fn with a checkpoint's values, to be evaluated, used or exported."""
+"""Loads a checkpoint into a model_fn's program, for evaluation, prediction and export."""
 
 import logging
 from collections.abc import Callable
@@ -7,8 +7,10 @@ from typing import Any
 import keras
 
 from tfbig.data.feeds.feed import Feed
+from tfbig.placement.clusters.find import find_cluster
 from tfbig.placement.placement import Placement
 from tfbig.programs.model_fn.call import ModelFnRecorder
+from tfbig.placement.strategies import make_placement
 from tfbig.programs.model_fn.model_fn_program import ModelFnProgram
 from tfbig.programs.model_fn.spec import ModeKeys
 from tfbig.run_config import RunConfig
@@ -29,21 +31,21 @@ def load_program(
     checkpoint: str | None,
     initialize: Callable | None = None,
 ) -> ModelFnProgram:
-    """Builds a model_fn in EVAL or PREDICT mode and gives it the chief's checkpoint.
+    """Builds a model_fn in EVAL or PREDICT mode and loads the chief's checkpoint.
 
     Args:
         watched: the model_fn.
-        params, config: handed to it.
-        placement: where its variables are.
-        feed: of the batches it will be called with.
+        params, config: passed to the model_fn.
+        placement: where the variables are created.
+        feed: reads the batches that the model_fn will be called with.
         mode: ModeKeys.EVAL or PREDICT.
-        checkpoint: the chief's, as for NamedCheckpoint; None: it keeps its initial values.
-        initialize: what a run without a checkpoint takes values from, or None.
+        checkpoint: the path on the chief, as for NamedCheckpoint; None keeps the initial values.
+        initialize: returns initial values by variable for a run without a checkpoint; or None.
     """
     if config.tf_random_seed is not None:
         keras.utils.set_random_seed(config.tf_random_seed)
     precision = config.precision
-    if precision == "float32":  # the default; a policy that the user has set stays
+    if precision == "float32":  # the default: keep a policy that the user has set
         precision = keras.config.dtype_policy().name
     program = ModelFnProgram(watched, params, config, placement.scope, precision)
     if mode == ModeKeys.PREDICT:
@@ -60,3 +62,24 @@ def load_program(
     if checkpoint is not None:
         log.info("restored %s", checkpoint)
     return program
+
+
+def placement_outside_training(estimator: Any) -> Placement:
+    """Returns the placement for evaluation, prediction and export.
+
+    Parameter servers are used for training only. For everything else, each task of their cluster
+    loads the checkpoint on its own devices.
+
+    Raises:
+        UserError: `make_placement` refuses the strategy or the devices.
+    """
+    strategy = "auto" if estimator.strategy == "parameter_server" else estimator.strategy
+    return make_placement(strategy, estimator.devices)
+
+
+def writes_results(placement: Placement) -> bool:
+    """Whether this task writes the results that all tasks of a cluster compute."""
+    cluster = find_cluster()
+    if cluster is not None and cluster.strategy == "parameter_server":
+        return cluster.task_type == "chief"
+    return placement.peers.is_chief

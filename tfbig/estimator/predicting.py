@@ -1,4 +1,4 @@
-"""Estimator.predict: a checkpoint's predictions, example by example."""
+"""Estimator.predict: predictions of a checkpoint, one example at a time."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -9,8 +9,7 @@ from tfbig.arguments import call_input_fn
 from tfbig.data.feeds.feed import Feed
 from tfbig.errors import UserError
 from tfbig.estimator.hooks.translation import ModeHooks
-from tfbig.estimator.loading import load_program
-from tfbig.estimator.placing import placement_of
+from tfbig.estimator.loading import load_program, placement_outside_training
 from tfbig.placement.control.cluster_errors import cluster_error_scope
 from tfbig.placement.control.peers import Peers
 from tfbig.placement.control.preflight import compare
@@ -30,9 +29,9 @@ def predict(
     checkpoint: Any,
     single: bool,
 ) -> Iterator[Any]:
-    """As `Estimator.predict`."""
+    """Does the work of `Estimator.predict`; the arguments are the same."""
     config, params = estimator.config, estimator.params
-    placement = placement_of(estimator)
+    placement = placement_outside_training(estimator)
     peers = placement.peers
     with cluster_error_scope(peers, config):
         path = peers.broadcast(estimator.checkpoint(checkpoint) if peers.is_chief else None)
@@ -51,15 +50,15 @@ def predict(
             program = load_program(watched, params, config, placement, feed, ModeKeys.PREDICT, path)
             keys = _checked_keys(keys, watched.first[ModeKeys.PREDICT].predictions)
             predictor = Predictor(program, placement, feed)
-            look = TensorFetcher(program, placement, feed, watched, ModeKeys.PREDICT)
-            mode_hooks = ModeHooks(hooks, watched, "prediction_hooks", ModeKeys.PREDICT, look)
+            fetcher = TensorFetcher(program, placement, feed, watched, ModeKeys.PREDICT)
+            mode_hooks = ModeHooks(hooks, watched, "prediction_hooks", ModeKeys.PREDICT, fetcher)
         except BaseException:
             feed.close()
             raise
-    return _yielded(predictor, mode_hooks, feed, peers, keys, single)
+    return _iterate(predictor, mode_hooks, feed, peers, keys, single)
 
 
-def _yielded(
+def _iterate(
     predictor: Predictor,
     hooks: ModeHooks,
     feed: Feed,
@@ -79,19 +78,19 @@ def _yielded(
             if not single:
                 yield outputs
                 continue
-            for row in range(_rows(outputs)):
-                yield tf.nest.map_structure(lambda a: a[row], outputs)  # noqa: B023
+            for i in range(_batch_size(outputs)):
+                yield tf.nest.map_structure(lambda a: a[i], outputs)  # noqa: B023
     finally:
         feed.close()
 
 
-def _rows(outputs: Any) -> int:
+def _batch_size(outputs: Any) -> int:
     sizes = {a.shape[:1] for a in tf.nest.flatten(outputs)}
     if len(sizes) > 1 or () in sizes:
         shapes = tf.nest.map_structure(lambda a: a.shape, outputs)
         raise UserError(
             f"Batch length of predictions should be same; received {shapes}. Pass "
-            "yield_single_examples=False, or leave some out by predict_keys."
+            "yield_single_examples=False, or select outputs with predict_keys."
         )
     return sizes.pop()[0]
 
@@ -108,6 +107,6 @@ def _checked_keys(keys: Any, predictions: Any) -> list[str] | None:
     if unknown or not keys:
         raise UserError(
             f"predict(predict_keys={keys!r}): Expected to run at least one output from "
-            f"{sorted(predictions)}, and only such."
+            f"{sorted(predictions)}, and no other names."
         )
     return keys

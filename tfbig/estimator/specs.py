@@ -1,4 +1,4 @@
-"""TrainSpec and EvalSpec: what train_and_evaluate trains and evaluates."""
+"""TrainSpec and EvalSpec: the arguments of train_and_evaluate."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -17,9 +17,9 @@ class TrainSpec:
 
     Args:
         input_fn: as for `Estimator.train`.
-        max_steps: the global step at which training ends; None: at the data's end.
+        max_steps: the global step at which training ends; None for the end of the data.
         hooks: as for `Estimator.train`.
-        saving_listeners: CheckpointSaverListeners.
+        saving_listeners: CheckpointSaverListeners, called for each checkpoint.
     """
 
     input_fn: Callable
@@ -43,16 +43,16 @@ class EvalSpec:
 
     Args:
         input_fn: as for `Estimator.evaluate`.
-        steps: the number of batches of one evaluation; None: all.
-        name: the figures go to the folder eval_<name>.
+        steps: the number of batches of one evaluation; None for all.
+        name: the results are written to the folder eval_<name>.
         hooks: as for `Estimator.evaluate`.
-        exporters: an Exporter or several with different names; they run after each evaluation.
-        start_delay_secs, throttle_secs: tf.estimator's clock. Evaluations are at steps here
-            (RunConfig.eval_every_steps, else where checkpoints are written by steps, else each
-            pass over the data), and train_and_evaluate says so in the log if these are given.
+        exporters: an Exporter, or a list of them with different names; they run after each
+            evaluation.
+        start_delay_secs, throttle_secs: accepted for tf.estimator's sake and ignored, with a
+            warning: evaluations run at steps, not by the clock. See `train_and_evaluate`.
 
     Raises:
-        UserError: a field has a value that it cannot have.
+        UserError: a field has an invalid value.
     """
 
     input_fn: Callable
@@ -79,14 +79,14 @@ class EvalSpec:
         for exporter in exporters:
             if not isinstance(exporter, Exporter):
                 raise UserError(
-                    f"EvalSpec(exporters=…) has {exporter!r}, which is no exporter; pass "
-                    "tfbig.BestExporter(serving_input_receiver_fn=…), say."
+                    f"EvalSpec(exporters=…) has {exporter!r}, which is not an exporter; pass "
+                    "tfbig.BestExporter(serving_input_receiver_fn=…), for example."
                 )
         names = [exporter.name for exporter in exporters]
-        twice = [name for name in names if names.count(name) > 1]
-        if twice:
+        duplicates = [name for name in names if names.count(name) > 1]
+        if duplicates:
             raise UserError(
-                f"EvalSpec(exporters=…) has two exporters of the name {twice[0]!r}, which would "
-                "write to one folder; give them names of their own."
+                f"EvalSpec(exporters=…) has two exporters named {duplicates[0]!r}, which would "
+                "write to the same folder; give them different names."
             )
         object.__setattr__(self, "exporters", tuple(exporters))

@@ -1,4 +1,4 @@
-"""train_and_evaluate: one run with evaluations and exports on its way."""
+"""train_and_evaluate: one training run with evaluations and exports at intervals."""
 
 import dataclasses
 import logging
@@ -20,11 +20,11 @@ log = logging.getLogger("tfbig")
 def train_and_evaluate(
     estimator: Estimator, train_spec: TrainSpec, eval_spec: EvalSpec
 ) -> tuple[dict[str, float], list[str | None]]:
-    """Trains, evaluates at steps and at the end, and has exporters run after each evaluation.
+    """Trains, evaluates at fixed steps and at the end, and runs exporters after each evaluation.
 
-    Evaluations are at multiples of RunConfig.eval_every_steps; without it, where checkpoints are
-    written by steps; else after each pass over data of known length, and every 1000 steps
-    otherwise. A checkpoint is written at each of them.
+    Evaluations run at multiples of RunConfig.eval_every_steps. The default is
+    RunConfig.save_checkpoints_steps if it is set, otherwise once per pass over data of known
+    length, otherwise every 1000 steps. Each evaluation writes a checkpoint.
 
     Example:
 
@@ -39,10 +39,10 @@ def train_and_evaluate(
         eval_spec: a tfbig.EvalSpec.
 
     Returns:
-        The last evaluation's figures, and what the exporters returned at the end.
+        The results of the last evaluation, and a list of what each exporter returned at the end.
 
     Raises:
-        UserError: something given cannot be used.
+        UserError: an argument has an invalid value.
     """
     for name, value, kind in (
         ("estimator", estimator, Estimator),
@@ -59,12 +59,14 @@ def train_and_evaluate(
         config = dataclasses.replace(config, eval_every_steps=config.save_checkpoints_steps)
     delays = {n: getattr(eval_spec, n) for n in ("start_delay_secs", "throttle_secs")}
     if any(delays.values()):
-        told = ", ".join(f"{name}={value:g}" for name, value in delays.items() if value)
+        shown = ", ".join(f"{name}={value:g}" for name, value in delays.items() if value)
         log.warning(
-            "EvalSpec(%s): evaluations are at steps and not by the clock, %s; "
-            "RunConfig(eval_every_steps=…) sets them",
-            told,
-            f"every {config.eval_every_steps} steps" if config.eval_every_steps else "each pass",
+            "EvalSpec(%s) is ignored: evaluations run at steps and not by the clock, %s; "
+            "set RunConfig(eval_every_steps=…) to change them",
+            shown,
+            f"every {config.eval_every_steps} steps"
+            if config.eval_every_steps
+            else "once per pass",
         )
     after = _AfterEvaluation(estimator, eval_spec)
     result = fit(
@@ -76,20 +78,20 @@ def train_and_evaluate(
         evaluation=Evaluation(eval_spec.input_fn, eval_spec.steps, eval_spec.hooks, [after]),
         config=config,
     )
-    if after.result is None:  # an earlier process had trained to the end, or this is no chief
+    if after.result is None:  # an earlier process finished the training, or this is not the chief
         return {**result.metrics, "global_step": result.global_step}, []
     return after.result, after.exported
 
 
 class _AfterEvaluation(Hook):
-    """Writes an evaluation's figures, has a checkpoint written, and then runs the exporters."""
+    """Writes the results of an evaluation, requests a checkpoint, and then runs the exporters."""
 
     def __init__(self, estimator: Estimator, spec: EvalSpec):
         super().__init__()
         self._estimator, self._spec = estimator, spec
         self.result: dict[str, Any] | None = None
         self.exported: list[str | None] = []
-        self._waiting: dict[int, dict[str, Any]] = {}  # for the checkpoints of their steps
+        self._pending: dict[int, dict[str, Any]] = {}  # by the step whose checkpoint is not written
         self._ending = False
         self._step = 0
 
@@ -99,11 +101,11 @@ class _AfterEvaluation(Hook):
     def on_evaluate(self, step: int, metrics: dict[str, float]) -> None:
         self.result = {**metrics, "global_step": step}
         write_eval_metrics(self._estimator.eval_dir(self._spec.name), step, self.result)
-        if step < self._step:  # by an evaluator, of a checkpoint that it has found
+        if step < self._step:  # an evaluator task has evaluated an earlier checkpoint
             self._export_earlier(step)
         else:
             self.save_now = True
-            self._waiting[step] = self.result
+            self._pending[step] = self.result
 
     def finish(self) -> None:
         self._ending = True
@@ -113,7 +115,7 @@ class _AfterEvaluation(Hook):
             if self.result is not None and self.result["global_step"] == step:
                 self._export(path, self.result)
             return
-        result = self._waiting.pop(step, None)
+        result = self._pending.pop(step, None)
         if result is not None and not self._is_last(step):
             self._export(path, result)
 
@@ -124,11 +126,11 @@ class _AfterEvaluation(Hook):
     def _export_earlier(self, step: int) -> None:
         path = folder_of(self._estimator.model_dir, step)
         if not os.path.isdir(path):
-            log.info("the checkpoint of step %d is not kept any more, and not exported", step)
+            log.info("the checkpoint of step %d was deleted before it could be exported", step)
             return
         self._export(path, self.result)
 
     def _is_last(self, step: int) -> bool:
-        """Whether the run ends here, so that the same step is saved, and exported, once more."""
+        """Whether training ends here; this step is then saved and exported once more at the end."""
         ends = self.model.stop_training or step == self.run.max_steps
         return ends and step == self._step

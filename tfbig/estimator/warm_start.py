@@ -1,4 +1,4 @@
-"""WarmStartSettings: a new model's first values from an earlier model's checkpoint."""
+"""WarmStartSettings: initial values of a new model from the checkpoint of an earlier one."""
 
 import dataclasses
 import logging
@@ -18,9 +18,9 @@ log = logging.getLogger("tfbig")
 
 @dataclasses.dataclass(frozen=True)
 class WarmStartSettings:
-    """Which variables of a new model take their first values from a checkpoint.
+    """Which variables of a new model take their initial values from a checkpoint.
 
-    They are used where model_dir has no checkpoint yet.
+    The settings are used only if model_dir has no checkpoint yet.
 
     Example:
 
@@ -29,16 +29,17 @@ class WarmStartSettings:
             var_name_to_prev_var_name={"hidden/kernel": "dense/kernel"}))
 
     Args:
-        ckpt_to_initialize_from: a model_dir, for its newest checkpoint, or one checkpoint, as
-            `latest_checkpoint()` returns it; of tfbig or of tf.estimator.
-        vars_to_warm_start: a regular expression, matched from a name's start: the trained
-            variables whose names match. Or a list of such: all variables, the optimizer's too.
-            None: none at all.
-        var_name_to_vocab_info: another vocabulary; refused.
-        var_name_to_prev_var_name: by a variable's name, the one that it has in the checkpoint.
+        ckpt_to_initialize_from: a model_dir, for its newest checkpoint, or the path of one
+            checkpoint, as `latest_checkpoint()` returns it; written by tfbig or tf.estimator.
+        vars_to_warm_start: a regular expression that is matched at the start of a name; it
+            selects among the trainable variables. A list of expressions selects among all
+            variables, including those of the optimizer. None selects nothing.
+        var_name_to_vocab_info: not supported; refused if it is not empty.
+        var_name_to_prev_var_name: a dict from the name of a variable to its name in the
+            checkpoint, where they differ.
 
     Raises:
-        UserError: something given cannot be used.
+        UserError: an argument has an invalid value.
     """
 
     ckpt_to_initialize_from: str | os.PathLike
@@ -55,9 +56,10 @@ class WarmStartSettings:
             )
         if self.var_name_to_vocab_info:
             raise UserError(
-                "WarmStartSettings(var_name_to_vocab_info=…) is not honoured: rows of an embedding "
-                "are not moved to their places in another vocabulary. Keep the vocabulary, or "
-                "leave that variable out of vars_to_warm_start and assign it in model_fn."
+                "WarmStartSettings(var_name_to_vocab_info=…) is not supported: rows of an "
+                "embedding are not moved to their index in another vocabulary. Keep the "
+                "vocabulary, or leave that variable out of vars_to_warm_start and assign it in "
+                "model_fn."
             )
         wanted = self.vars_to_warm_start
         listed = isinstance(wanted, (list, tuple)) and all(isinstance(w, str) for w in wanted)
@@ -68,10 +70,11 @@ class WarmStartSettings:
             )
 
     def values_for(self, program: Program) -> dict[str, np.ndarray]:
-        """The values that a program's variables start from, by name in `named_variables`.
+        """Returns the initial values of a program's variables, by name in `named_variables`.
 
         Raises:
-            UserError: the checkpoint lacks one of them, it has another shape, or nothing matches.
+            UserError: the checkpoint lacks a variable or has another shape for it, or a pattern
+                matches nothing.
         """
         variables = program.named_variables()
         own = {name: name.split("/", 1)[1] for name in variables}
@@ -79,7 +82,7 @@ class WarmStartSettings:
         if unknown:
             raise UserError(
                 f"WarmStartSettings.var_name_to_prev_var_name names {sorted(unknown)[0]!r}, which "
-                f"model_fn does not make; it makes {', '.join(sorted(own.values()))}."
+                f"model_fn does not create; it creates {', '.join(sorted(own.values()))}."
             )
         chosen = self._chosen(program, own)
         checkpoint = NamedCheckpoint(self.ckpt_to_initialize_from)
@@ -94,7 +97,7 @@ class WarmStartSettings:
                     "vars_to_warm_start."
                 )
             values[name] = value
-        log.info("%d variables start from %s", len(values), checkpoint.path)
+        log.info("%d variables are initialized from %s", len(values), checkpoint.path)
         return values
 
     def _chosen(self, program: Program, own: dict[str, str]) -> list[str]:
@@ -102,7 +105,7 @@ class WarmStartSettings:
         if wanted is None:
             return []
         if isinstance(wanted, str):
-            # A program that is not trained here does not tell its weights from their state.
+            # A program that is not built for training does not know which variables are trainable.
             trained = {id(variable) for variable in program.trainable}
             candidates = [
                 name
@@ -122,7 +125,7 @@ class WarmStartSettings:
 
 
 def checked_warm_start(value: Any) -> WarmStartSettings | None:
-    """The argument `warm_start_from` of an Estimator: settings, a path, or None."""
+    """Returns the settings for an Estimator's `warm_start_from`: settings, a path, or None."""
     if value is None or isinstance(value, WarmStartSettings):
         return value
     if isinstance(value, (str, os.PathLike)):

@@ -1,1 +1,1 @@
-"""Hooks of estimator code, one class a file; public as `tfbig.estimator.<Name>`."""
+"""Hooks of tf.estimator, one class per file; public as `tfbig.estimator.<Name>`."""

@@ -1,37 +1,37 @@
-"""CheckpointSaverHook and its listeners: when checkpoints are written, and who hears of it."""
+"""CheckpointSaverHook and CheckpointSaverListener: when to save, and what to run around it."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
+from typing_extensions import override
 
 from tfbig.errors import UserError
-from tfbig.estimator.hooks.hook import Hook
-from tfbig.estimator.hooks.no_session import NoSession
+from tfbig.estimator.hooks.hook import Hook, NoSession
 
 
 class CheckpointSaverListener:
-    """Hears of every checkpoint; a subclass overrides what it needs.
+    """Called before and after each checkpoint; a subclass overrides the methods that it needs.
 
-    There is no session: what is passed as such answers any use of it with an error that says what
-    to use instead. `tf.compat.v1.train.CheckpointSaverListener` may be subclassed as well.
+    There is no session: any use of the `session` argument raises an error that says what to use
+    instead. Subclasses of `tf.compat.v1.train.CheckpointSaverListener` are accepted as well.
     """
 
     def begin(self) -> None:
-        """Before the first step."""
+        """Called before the first step."""
 
     def before_save(self, session: Any, global_step_value: int) -> None:
-        """Before a checkpoint is written."""
+        """Called before a checkpoint is written."""
 
     def after_save(self, session: Any, global_step_value: int) -> bool | None:
-        """After it was written; True ends training."""
+        """Called after a checkpoint was written; return True to end training."""
 
     def end(self, session: Any, global_step_value: int) -> None:
-        """After the last step."""
+        """Called after the last step."""
 
 
 class CheckpointSaverHook(tf.compat.v1.train.SessionRunHook):
-    """Sets when checkpoints are written, in the place of RunConfig's fields.
+    """Sets when checkpoints are written, instead of the fields of RunConfig.
 
     Example:
 
@@ -40,13 +40,12 @@ class CheckpointSaverHook(tf.compat.v1.train.SessionRunHook):
 
     Args:
         checkpoint_dir: the Estimator's model_dir.
-        save_secs, save_steps: one of them.
-        listeners: CheckpointSaverListeners.
-        saver, checkpoint_basename, scaffold, save_graph_def: TensorFlow 1's; refused but for
-            their defaults.
+        save_secs, save_steps: seconds or steps between two checkpoints; exactly one of them.
+        listeners: CheckpointSaverListeners, called for each checkpoint.
+        saver, checkpoint_basename, scaffold, save_graph_def: only the defaults are accepted.
 
     Raises:
-        UserError: something given cannot be used.
+        UserError: an argument has an invalid value.
     """
 
     def __init__(
@@ -74,19 +73,19 @@ class CheckpointSaverHook(tf.compat.v1.train.SessionRunHook):
         for name, is_given in given.items():
             if is_given:
                 raise UserError(
-                    f"CheckpointSaverHook({name}=…) is not honoured: checkpoints are tfbig's own, "
-                    "of all variables; leave it out. RunConfig(keep_checkpoint_max=…) says how "
-                    "many are kept."
+                    f"CheckpointSaverHook({name}=…) is not supported: checkpoints have tfbig's "
+                    "own format and hold all variables; leave it out. "
+                    "RunConfig(keep_checkpoint_max=…) sets how many are kept."
                 )
         self.checkpoint_dir, self.listeners = checkpoint_dir, list(listeners or [])
         self.save_secs, self.save_steps = save_secs, save_steps
 
 
-class Listeners(Hook):
-    """Tells CheckpointSaverListeners of the loop's checkpoints.
+class CheckpointListenersHook(Hook):
+    """Calls CheckpointSaverListeners around the checkpoints of the loop.
 
     Args:
-        listeners: of tfbig or tf.compat.v1.train.
+        listeners: listeners of tfbig or tf.compat.v1.train.
     """
 
     def __init__(self, listeners: Sequence[Any]):
@@ -102,24 +101,29 @@ class Listeners(Hook):
         self._session = NoSession("a CheckpointSaverListener")
         self._step = 0
 
+    @override
     def begin(self, step: int) -> None:
         self._step = step
-        self._tell(lambda listener: listener.begin())
+        self._call_each(lambda listener: listener.begin())
 
+    @override
     def after_run(self, step: int, logs: dict[str, float]) -> None:
         self._step = step
 
+    @override
     def on_saving(self, step: int) -> None:
-        self._tell(lambda listener: listener.before_save(self._session, step))
+        self._call_each(lambda listener: listener.before_save(self._session, step))
 
+    @override
     def on_checkpoint(self, step: int, path: str) -> None:
         for listener in self._listeners:
             if listener.after_save(self._session, step):
                 self.model.stop_training = True
 
+    @override
     def finish(self) -> None:
-        self._tell(lambda listener: listener.end(self._session, self._step))
+        self._call_each(lambda listener: listener.end(self._session, self._step))
 
-    def _tell(self, how: Callable[[Any], Any]) -> None:
+    def _call_each(self, function: Callable[[Any], Any]) -> None:
         for listener in self._listeners:
-            how(listener)
+            function(listener)

@@ -1,4 +1,4 @@
-"""stop_if_… hooks: training ends by what evaluations have found."""
+"""The stop_if_… hooks: end training depending on the results of evaluations."""
 
 import logging
 import operator
@@ -6,6 +6,8 @@ import os
 import time
 from collections.abc import Callable
 from typing import Any
+
+from typing_extensions import override
 
 from tfbig.errors import UserError
 from tfbig.estimator.eval_events import read_eval_metrics
@@ -15,15 +17,15 @@ log = logging.getLogger("tfbig")
 
 
 class EarlyStoppingHook(Hook):
-    """Ends training when a function says so.
+    """Ends training when a function returns True.
 
-    It is asked after each evaluation of this process, and besides, every so many steps or
-    seconds, for evaluations that another process writes.
+    The function is called after each evaluation of this process. It is also called at intervals,
+    because another process may write evaluations.
 
     Args:
-        should_stop_fn: returns whether to end.
-        run_every_secs, run_every_steps: how often it is asked besides; one of them.
-        clock: function that returns seconds, for tests.
+        should_stop_fn: returns whether to end training.
+        run_every_secs, run_every_steps: the interval; run_every_steps wins if both are set.
+        clock: returns the time in seconds; for tests.
     """
 
     def __init__(
@@ -44,18 +46,21 @@ class EarlyStoppingHook(Hook):
         self.stop_every = self._timer.steps
         self._should_stop = should_stop_fn
 
+    @override
     def begin(self, step: int) -> None:
         self._timer.reset()
         self._timer.due(step)
 
+    @override
     def after_run(self, step: int, logs: dict[str, float]) -> None:
         if self._timer.due(step):
-            self._ask(step)
+            self._check(step)
 
+    @override
     def on_evaluate(self, step: int, metrics: dict[str, float]) -> None:
-        self._ask(step)
+        self._check(step)
 
-    def _ask(self, step: int) -> None:
+    def _check(self, step: int) -> None:
         if not self.model.stop_training and self._should_stop():
             log.info("Requesting early stopping at global step %d", step)
             self.model.stop_training = True
@@ -67,13 +72,15 @@ def make_early_stopping_hook(
     run_every_secs: float | None = 60,
     run_every_steps: int | None = None,
 ) -> EarlyStoppingHook:
-    """A hook that ends training when a function without arguments returns True.
+    """Returns a hook that ends training when a function without arguments returns True.
 
     Example: `make_early_stopping_hook(estimator, lambda: os.path.exists("stop"))`
 
     Args:
         estimator: the tfbig.Estimator that is trained.
-        should_stop_fn: asked after each evaluation, and every run_every_secs or run_every_steps.
+        should_stop_fn: called after each evaluation, and at the interval.
+        run_every_secs, run_every_steps: the interval in seconds or steps; run_every_steps wins if
+            both are set.
     """
     _check_estimator(estimator)
     return EarlyStoppingHook(should_stop_fn, run_every_secs, run_every_steps)
@@ -88,19 +95,19 @@ def stop_if_higher_hook(
     run_every_secs: float | None = 60,
     run_every_steps: int | None = None,
 ) -> EarlyStoppingHook:
-    """A hook that ends training when a metric of an evaluation is above a threshold.
+    """Returns a hook that ends training when a metric of an evaluation is above a threshold.
 
     Example: `stop_if_higher_hook(estimator, "accuracy", 0.95)`
 
     Args:
         estimator: the tfbig.Estimator that is trained.
-        metric_name: as `evaluate` returns it.
-        threshold: to compare with.
-        eval_dir: where the evaluations' events are; None: `estimator.eval_dir()`.
-        min_steps: evaluations before this global step do not count.
+        metric_name: a key of the dict that `evaluate` returns.
+        threshold: the value to compare the metric with.
+        eval_dir: the folder of the evaluations' events; None for `estimator.eval_dir()`.
+        min_steps: evaluations before this global step are ignored.
         run_every_secs, run_every_steps: as for `make_early_stopping_hook`.
     """
-    return _threshold_hook(operator.gt, **_given(locals()))
+    return _threshold_hook(operator.gt, **locals())
 
 
 def stop_if_lower_hook(
@@ -112,11 +119,12 @@ def stop_if_lower_hook(
     run_every_secs: float | None = 60,
     run_every_steps: int | None = None,
 ) -> EarlyStoppingHook:
-    """A hook that ends training when a metric of an evaluation is below a threshold.
+    """Returns a hook that ends training when a metric of an evaluation is below a threshold.
 
-    Example: `stop_if_lower_hook(estimator, "loss", 0.1)`. Args: as for `stop_if_higher_hook`.
+    Example: `stop_if_lower_hook(estimator, "loss", 0.1)`. The arguments are those of
+    `stop_if_higher_hook`.
     """
-    return _threshold_hook(operator.lt, **_given(locals()))
+    return _threshold_hook(operator.lt, **locals())
 
 
 def stop_if_no_increase_hook(
@@ -128,14 +136,17 @@ def stop_if_no_increase_hook(
     run_every_secs: float | None = 60,
     run_every_steps: int | None = None,
 ) -> EarlyStoppingHook:
-    """A hook that ends training when a metric has not grown for a number of steps.
+    """Returns a hook that ends training when a metric has not increased for a number of steps.
 
-    Example: `stop_if_no_increase_hook(estimator, "accuracy", 1000)`. Args: as for
-    `stop_if_higher_hook`, and max_steps_without_increase: between two evaluations.
+    Example: `stop_if_no_increase_hook(estimator, "accuracy", 1000)`. The other
+    arguments are those of `stop_if_higher_hook`.
+
+    Args:
+        max_steps_without_increase: the number of steps since the best evaluation.
     """
-    given = _given(locals())
-    steps = given.pop("max_steps_without_increase")
-    return _improvement_hook(operator.gt, "increase", steps, **given)
+    arguments = dict(locals())
+    steps = arguments.pop("max_steps_without_increase")
+    return _improvement_hook(operator.gt, "increase", steps, **arguments)
 
 
 def stop_if_no_decrease_hook(
@@ -147,18 +158,17 @@ def stop_if_no_decrease_hook(
     run_every_secs: float | None = 60,
     run_every_steps: int | None = None,
 ) -> EarlyStoppingHook:
-    """A hook that ends training when a metric has not fallen for a number of steps.
+    """Returns a hook that ends training when a metric has not decreased for a number of steps.
 
-    Example: `stop_if_no_decrease_hook(estimator, "loss", 1000)`. Args: as for
-    `stop_if_higher_hook`, and max_steps_without_decrease: between two evaluations.
+    Example: `stop_if_no_decrease_hook(estimator, "loss", 1000)`. The other
+    arguments are those of `stop_if_higher_hook`.
+
+    Args:
+        max_steps_without_decrease: the number of steps since the best evaluation.
     """
-    given = _given(locals())
-    steps = given.pop("max_steps_without_decrease")
-    return _improvement_hook(operator.lt, "decrease", steps, **given)
-
-
-def _given(arguments: dict) -> dict:
-    return dict(arguments)
+    arguments = dict(locals())
+    steps = arguments.pop("max_steps_without_decrease")
+    return _improvement_hook(operator.lt, "decrease", steps, **arguments)
 
 
 def _threshold_hook(
@@ -217,12 +227,12 @@ def _improvement_hook(
 
 
 def _values(folder: str, metric_name: str, min_steps: int) -> list[tuple[int, float]]:
-    """(step, value) of the metric in all evaluations from a step on.
+    """Returns (step, value) of the metric in all evaluations from `min_steps` on.
 
     Raises:
-        UserError: evaluations have no such metric.
+        UserError: an evaluation has no such metric.
     """
-    found = []
+    values = []
     for step, metrics in read_eval_metrics(folder).items():
         if metric_name not in metrics:
             raise UserError(
@@ -230,8 +240,8 @@ def _values(folder: str, metric_name: str, min_steps: int) -> list[tuple[int, fl
                 f"{metric_name!r}; it has {', '.join(sorted(metrics))}."
             )
         if step >= min_steps:
-            found.append((step, metrics[metric_name]))
-    return found
+            values.append((step, metrics[metric_name]))
+    return values
 
 
 def _folder(estimator: Any, eval_dir: str | None) -> str:

@@ -1,4 +1,4 @@
-"""LoggingTensorHook: prints the values of tensors."""
+"""LoggingTensorHook: logs the values of tensors."""
 
 import logging
 import time
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from tfbig.errors import UserError
 from tfbig.estimator.hooks.hook import Hook, Timer
@@ -14,7 +15,7 @@ log = logging.getLogger("tfbig")
 
 
 class LoggingTensorHook(Hook):
-    """Logs tensors of model_fn every so many runs, as the step that comes next computes them.
+    """Logs tensors of model_fn at intervals, with the values that the next step computes.
 
     Example:
 
@@ -22,15 +23,16 @@ class LoggingTensorHook(Hook):
         estimator.train(input_fn, hooks=[hook], steps=1000)
 
     Args:
-        tensors: dict of tensors or names by what they are called in the log; or a list of them.
-        every_n_iter: steps (in EVAL and PREDICT mode: batches) between two lines.
-        every_n_secs: or seconds.
-        at_end: log once more at the end; alone, only then.
-        formatter: from the dict of values to the line.
-        clock: function that returns seconds, for tests.
+        tensors: a dict from names in the log to tensors or tensor names; or a list of tensors or
+            tensor names.
+        every_n_iter: the number of steps (in EVAL and PREDICT mode: batches) between two lines.
+        every_n_secs: the number of seconds between two lines, instead of every_n_iter.
+        at_end: also log at the end; without an interval, log only then.
+        formatter: takes the dict of values and returns the line; None for the default format.
+        clock: returns the time in seconds; for tests.
 
     Raises:
-        UserError: none or several of every_n_iter, every_n_secs and at_end say when.
+        UserError: both intervals are given, or neither of them nor at_end.
     """
 
     def __init__(
@@ -56,26 +58,29 @@ class LoggingTensorHook(Hook):
             raise UserError("LoggingTensorHook(tensors=…): expected at least one tensor.")
         self.tensors = dict(tensors)
         self._formatter, self._at_end, self._clock = formatter, at_end, clock
-        self._last_look: Callable | None = None
+        self._last_fetch: Callable | None = None
         self._last_time: float | None = None
 
+    @override
     def begin(self, step: int) -> None:
         if self._timer is not None:
             self._timer.reset()
-        self._last_look = self._last_time = None
+        self._last_fetch = self._last_time = None
 
-    def before_run(self, step: int, look: Callable[[Any], Any]) -> None:
-        self._last_look = look
+    @override
+    def before_run(self, step: int, fetch: Callable[[Any], Any]) -> None:
+        self._last_fetch = fetch
         if self._timer is not None and self._timer.due(step):
-            self._log(look)
+            self._log(fetch)
 
+    @override
     def finish(self) -> None:
-        if self._at_end and self._last_look is not None:
-            self._log(self._last_look)
-        self._last_look = None
+        if self._at_end and self._last_fetch is not None:
+            self._log(self._last_fetch)
+        self._last_fetch = None
 
-    def _log(self, look: Callable[[Any], Any]) -> None:
-        values = look(self.tensors)
+    def _log(self, fetch: Callable[[Any], Any]) -> None:
+        values = fetch(self.tensors)
         now = self._clock()
         seconds = None if self._last_time is None else now - self._last_time
         self._last_time = now

@@ -1,8 +1,10 @@
-"""NanTensorHook: what happens when the loss is NaN."""
+"""NanTensorHook: stops training when the loss is NaN."""
 
 import logging
 from collections.abc import Callable
 from typing import Any
+
+from typing_extensions import override
 
 from tfbig.training.callbacks.nan_guard import NaNGuard
 
@@ -10,21 +12,22 @@ log = logging.getLogger("tfbig")
 
 
 class NanTensorHook(NaNGuard):
-    """Ends training at the first loss that is NaN or infinite, with an error or without.
+    """Ends training at the first loss that is NaN or infinite, with or without an error.
 
-    With an error is what happens without this hook, too.
+    Without this hook, such a loss raises TrainingDiverged as well.
 
     Example: `tfbig.estimator.NanTensorHook(loss, fail_on_nan_loss=False)`
 
     Args:
-        loss_tensor: the spec's loss, or its name; other tensors are refused.
-        fail_on_nan_loss: raise TrainingDiverged; False: log an error and stop.
+        loss_tensor: the loss of the spec, or its name; other tensors are refused.
+        fail_on_nan_loss: True raises TrainingDiverged; False logs an error and stops.
     """
 
     def __init__(self, loss_tensor: Any, fail_on_nan_loss: bool = True):
         super().__init__()
         self.loss_tensor, self._fail = loss_tensor, fail_on_nan_loss
 
+    @override
     def on_nonfinite(self, step: int, describe: Callable[[], str | None] | None = None) -> None:
         if self._fail:
             super().on_nonfinite(step, describe)

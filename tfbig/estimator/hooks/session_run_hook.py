@@ -1,4 +1,4 @@
-"""A user's SessionRunHook, as far as it needs no session."""
+"""SessionRunHookAdapter: calls a user's SessionRunHook without a session."""
 
 import logging
 from collections.abc import Callable
@@ -7,10 +7,10 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from typing_extensions import override
 
 from tfbig.errors import UserError
-from tfbig.estimator.hooks.hook import Hook
-from tfbig.estimator.hooks.no_session import NoSession
+from tfbig.estimator.hooks.hook import Hook, NoSession
 
 log = logging.getLogger("tfbig")
 
@@ -18,11 +18,11 @@ _v1 = tf.compat.v1.train
 
 
 class RunContext:
-    """What `before_run` and `after_run` are given, as a tf.compat.v1.train.SessionRunContext.
+    """The argument of `before_run` and `after_run`, like tf.compat.v1.train.SessionRunContext.
 
     Attributes:
-        original_args: no fetches: the loop's own are not the hook's to see.
-        session: an error, on any use.
+        original_args: without fetches; hooks cannot see the fetches of the loop.
+        session: raises an error on any use.
         stop_requested: whether `request_stop` was called.
     """
 
@@ -39,15 +39,16 @@ class RunContext:
 class SessionRunHookAdapter(Hook):
     """Calls a SessionRunHook's begin, before_run, after_run and end around each step.
 
-    Fetches are the spec's tensors or names of tensors. The loss and the global step come from the
-    loop; for all others the batch is computed once more, before the step and with its weights.
+    Fetches are tensors of the spec, or names of tensors. The loss and the global step are taken
+    from the loop. For all other tensors, the forward pass of the batch runs once more before the
+    step, with the same weights.
 
     Args:
-        hook: of the user.
-        spec: the EstimatorSpec that its tensors may be of, or None.
+        hook: the user's hook.
+        spec: the EstimatorSpec whose tensors the hook may fetch, or None.
 
     Raises:
-        UserError: it asks for a session.
+        UserError: the hook needs a session.
     """
 
     def __init__(self, hook: Any, spec: Any = None):
@@ -55,11 +56,11 @@ class SessionRunHookAdapter(Hook):
         name = type(hook).__name__
         if type(hook).after_create_session is not _v1.SessionRunHook.after_create_session:
             raise UserError(
-                f"the hook {name} has an after_create_session, and there is no session on "
-                "TensorFlow 2. Use WarmStartSettings to set variables before training, "
-                "EstimatorSpec(scaffold=…)'s init_fn for what runs once, or `begin`."
+                f"the hook {name} has an after_create_session method, but TensorFlow 2 has no "
+                "session. Use WarmStartSettings to set variables before training, the init_fn of "
+                "EstimatorSpec(scaffold=…) for code that runs once, or the hook's `begin`."
             )
-        log.info("steps are run one by one, more slowly, while the hook %s listens", name)
+        log.info("the hook %s makes the loop run one step per call, which is slower", name)
         self.stop_every = 1
         self._hook, self._spec = hook, spec
         self._session = NoSession(f"the hook {name}")
@@ -67,8 +68,9 @@ class SessionRunHookAdapter(Hook):
         self._values: dict[int, Any] = {}
         self._context: RunContext | None = None
 
+    @override
     def begin(self, step: int) -> None:
-        with tf.Graph().as_default():  # where a hook may ask for the global step's tensor
+        with tf.Graph().as_default():  # a hook may look up the tensor of the global step
             _v1.create_global_step()
             try:
                 self._hook.begin()
@@ -79,25 +81,28 @@ class SessionRunHookAdapter(Hook):
                     'tf.compat.v1.train.SessionRunArgs("name").'
                 ) from error
 
-    def before_run(self, step: int, look: Callable[[Any], Any]) -> None:
+    @override
+    def before_run(self, step: int, fetch: Callable[[Any], Any]) -> None:
         self._context = RunContext(self._session)
-        asked = self._hook.before_run(self._context)
-        if asked is not None and not isinstance(asked, _v1.SessionRunArgs):
+        arguments = self._hook.before_run(self._context)
+        if arguments is not None and not isinstance(arguments, _v1.SessionRunArgs):
             raise UserError(
-                f"the hook {type(self._hook).__name__} returned {type(asked).__name__} from "
+                f"the hook {type(self._hook).__name__} returned {type(arguments).__name__} from "
                 "before_run; return tf.compat.v1.train.SessionRunArgs(fetches), or None."
             )
-        if asked is not None and asked.feed_dict:
+        if arguments is not None and arguments.feed_dict:
             raise UserError(
-                f"the hook {type(self._hook).__name__} feeds values in before_run, and nothing is "
-                "fed on TensorFlow 2; put them into features in input_fn, or into params."
+                f"the hook {type(self._hook).__name__} feeds values in before_run, but "
+                "TensorFlow 2 has no feeds; put the values into the features of input_fn, or into "
+                "params."
             )
-        self._fetches = None if asked is None else asked.fetches
+        self._fetches = None if arguments is None else arguments.fetches
         flat = [] if self._fetches is None else keras.tree.flatten(self._fetches)
         others = {i: f for i, f in enumerate(flat) if not (_is_step(f) or self._is_loss(f))}
         self._values = {i: step for i, f in enumerate(flat) if _is_step(f)}
-        self._values.update(look(others))
+        self._values.update(fetch(others))
 
+    @override
     def after_run(self, step: int, logs: dict[str, float]) -> None:
         results = None
         if self._fetches is not None:
@@ -109,11 +114,12 @@ class SessionRunHookAdapter(Hook):
         if self._context.stop_requested and self.model is not None:
             self.model.stop_training = True
 
+    @override
     def finish(self) -> None:
         self._hook.end(self._session)
 
     def _is_loss(self, fetch: Any) -> bool:
-        """Whether it is the spec's scalar loss, which the loop itself computes."""
+        """Whether a fetch is the scalar loss of the spec, which the loop computes anyway."""
         loss = getattr(self._spec, "loss", None)
         return loss is not None and fetch is loss and loss.shape.rank == 0
 

@@ -1,4 +1,4 @@
-"""StepCounterHook: steps a second, in the log and for TensorBoard."""
+"""StepCounterHook: reports steps per second, in the log and for TensorBoard."""
 
 import logging
 import time
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
+from typing_extensions import override
 
 from tfbig.errors import UserError
 from tfbig.estimator.hooks.hook import Hook, Timer
@@ -14,15 +15,15 @@ log = logging.getLogger("tfbig")
 
 
 class StepCounterHook(Hook):
-    """Counts steps a second.
+    """Reports the number of steps per second.
 
     Example: `tfbig.estimator.StepCounterHook(every_n_steps=100, output_dir="runs/iris")`
 
     Args:
-        every_n_steps, every_n_secs: how often it reports; one of them, the other None.
-        output_dir: where `global_step/sec` is written for TensorBoard; None: it is only logged.
-        summary_writer: refused; give output_dir.
-        clock: function that returns seconds, for tests.
+        every_n_steps, every_n_secs: the interval; set one of them, and the other to None.
+        output_dir: the folder of the event files for `global_step/sec`; None to log only.
+        summary_writer: must be None; use output_dir.
+        clock: returns the time in seconds; for tests.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class StepCounterHook(Hook):
         super().__init__()
         if summary_writer is not None:
             raise UserError(
-                "StepCounterHook(summary_writer=…): writers of TensorFlow 1 need a session; give "
+                "StepCounterHook(summary_writer=…): writers of TensorFlow 1 need a session; pass "
                 "output_dir."
             )
         names = ("every_n_steps", "every_n_secs")
@@ -46,15 +47,18 @@ class StepCounterHook(Hook):
         self._output_dir, self._clock = output_dir, clock
         self._last: tuple[int, float] | None = None
 
+    @override
     def begin(self, step: int) -> None:
         self._timer.reset()
         self._last = None
 
-    def before_run(self, step: int, look: Any) -> None:
+    @override
+    def before_run(self, step: int, fetch: Callable[[Any], Any]) -> None:
         if self._last is None:
             self._timer.due(step)
             self._last = (step, self._clock())
 
+    @override
     def after_run(self, step: int, logs: dict[str, float]) -> None:
         if not self._timer.due(step):
             return

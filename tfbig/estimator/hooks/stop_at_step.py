@@ -1,4 +1,4 @@
-"""StopAtStepHook: ends training at a step."""
+"""StopAtStepHook: ends training at a given step."""
 
 import tensorflow as tf
 
@@ -12,8 +12,8 @@ class StopAtStepHook(tf.compat.v1.train.SessionRunHook):
     Example: `estimator.train(input_fn, hooks=[tfbig.estimator.StopAtStepHook(last_step=1000)])`
 
     Args:
-        num_steps: how many steps this run has.
-        last_step: or the global step at which it ends.
+        num_steps: the number of steps of this run.
+        last_step: the global step at which training ends, instead of num_steps.
 
     Raises:
         UserError: neither or both are given.

@@ -1,4 +1,4 @@
-"""SummarySaverHook: TensorFlow 1 summaries of a step, for TensorBoard."""
+"""SummarySaverHook: writes TensorFlow 1 summaries of a step for TensorBoard."""
 
 import time
 from collections.abc import Callable
@@ -6,13 +6,14 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from typing_extensions import override
 
 from tfbig.errors import UserError
 from tfbig.estimator.hooks.hook import Hook, Timer
 
 
 class SummarySaverHook(Hook):
-    """Writes tf.compat.v1.summary operations every so many steps.
+    """Writes the results of tf.compat.v1.summary operations at intervals.
 
     Example:
 
@@ -21,11 +22,12 @@ class SummarySaverHook(Hook):
         return tfbig.EstimatorSpec(mode, …, training_hooks=[hook])
 
     Args:
-        save_steps, save_secs: how often; one of them.
-        output_dir: where to.
-        summary_writer, scaffold: refused; give output_dir and summary_op.
-        summary_op: what tf.compat.v1.summary.scalar and the like return, or a list of such.
-        clock: function that returns seconds, for tests.
+        save_steps, save_secs: the interval in steps or seconds; exactly one of them.
+        output_dir: the folder for the event files.
+        summary_writer, scaffold: must be None; use output_dir and summary_op.
+        summary_op: the result of tf.compat.v1.summary.scalar or a similar function, or a list of
+            such results.
+        clock: returns the time in seconds; for tests.
     """
 
     def __init__(
@@ -42,36 +44,41 @@ class SummarySaverHook(Hook):
         super().__init__()
         if summary_writer is not None or scaffold is not None or summary_op is None:
             raise UserError(
-                "SummarySaverHook: writers and scaffolds of TensorFlow 1 need a session; give "
+                "SummarySaverHook: writers and scaffolds of TensorFlow 1 need a session; pass "
                 "output_dir and summary_op."
             )
         if not output_dir:
-            raise UserError("SummarySaverHook(output_dir=None): expected a directory's path.")
+            raise UserError("SummarySaverHook(output_dir=None): expected the path of a directory.")
         names = ("save_steps", "save_secs")
         self._timer = Timer("SummarySaverHook", save_steps, save_secs, names, clock=clock)
         self.stop_every = self._timer.steps
         self.summary_op, self._output_dir = summary_op, output_dir
         self._writer: Any = None
 
+    @override
     def begin(self, step: int) -> None:
         self._timer.reset()
 
-    def before_run(self, step: int, look: Callable[[Any], Any]) -> None:
+    @override
+    def before_run(self, step: int, fetch: Callable[[Any], Any]) -> None:
         if not self._timer.due(step):
             return
         if self._writer is None:
             self._writer = tf.summary.create_file_writer(self._output_dir)
         with self._writer.as_default(), tf.summary.record_if(True):
-            for summary in keras.tree.flatten(look(self.summary_op)):
+            for summary in keras.tree.flatten(fetch(self.summary_op)):
                 tf.summary.experimental.write_raw_pb(bytes(summary), step + 1)
 
+    @override
     def on_checkpoint(self, step: int, path: str) -> None:
         if self._writer is not None:
             self._writer.flush()
 
+    @override
     def finish(self) -> None:
         self.close()
 
+    @override
     def close(self) -> None:
         if self._writer is not None:
             writer, self._writer = self._writer, None

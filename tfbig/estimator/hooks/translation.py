@@ -1,4 +1,4 @@
-"""From the hooks that a user gives to what the loop does."""
+"""Translates the hooks and the scaffold of a user into callbacks and settings of the loop."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -8,9 +8,9 @@ import tensorflow as tf
 
 from tfbig import _private_api
 from tfbig.errors import UserError
-from tfbig.estimator.hooks.checkpoint_saver import CheckpointSaverHook, Listeners
+from tfbig.estimator.hooks.checkpoint_saver import CheckpointListenersHook, CheckpointSaverHook
 from tfbig.estimator.hooks.final_ops import FinalOpsHook
-from tfbig.estimator.hooks.hook import Hook
+from tfbig.estimator.hooks.hook import Hook, NoSession
 from tfbig.estimator.hooks.logging_tensor import LoggingTensorHook
 from tfbig.estimator.hooks.nan_tensor import NanTensorHook
 from tfbig.estimator.hooks.session_run_hook import SessionRunHookAdapter
@@ -20,20 +20,20 @@ from tfbig.estimator.hooks.summary_saver import SummarySaverHook
 
 _v1 = tf.compat.v1.train
 
-_NOT_HONOURED = {
+_UNSUPPORTED = {
     "ProfilerHook": "keras.callbacks.TensorBoard(profile_batch=…) in callbacks=",
-    "FeedFnHook": "input_fn, which gives all values",
+    "FeedFnHook": "input_fn, which returns all inputs",
     "GlobalStepWaiterHook": "nothing: workers start together",
 }
 
 
 class HookPlan(NamedTuple):
-    """What hooks ask of a run.
+    """What the hooks of a run set.
 
     Attributes:
-        callbacks: what the loop tells of its steps.
-        num_steps, last_step: where it ends, the nearest; or None.
-        savers: CheckpointSaverHooks.
+        callbacks: the hooks that the loop calls.
+        num_steps, last_step: the smallest limits of the StopAtStepHooks; or None.
+        savers: the CheckpointSaverHooks.
     """
 
     callbacks: list[Any]
@@ -48,46 +48,46 @@ def plan_hooks(
     """Sorts hooks of tfbig, of tf.compat.v1.train and of the user.
 
     Args:
-        hooks: as they were given.
-        where: for messages.
-        spec: the EstimatorSpec whose tensors they may hold, or None.
-        listeners: CheckpointSaverListeners.
+        hooks: the hooks as given by the user.
+        where: the argument's name, for error messages.
+        spec: the EstimatorSpec whose tensors the hooks may use, or None.
+        listeners: further CheckpointSaverListeners.
 
     Raises:
-        UserError: one of them is no hook, or needs what TensorFlow 2 does not have.
+        UserError: one of them is not a hook, or needs something that TensorFlow 2 lacks.
     """
     if hooks is not None and not isinstance(hooks, (list, tuple)):
         raise UserError(f"{where}={hooks!r}: expected a list of hooks.")
-    own = [_own(hook, where, spec) for hook in hooks or ()]
-    stops = [hook for hook in own if isinstance(hook, StopAtStepHook)]
-    savers = [hook for hook in own if isinstance(hook, CheckpointSaverHook)]
+    translated = [_translate(hook, where, spec) for hook in hooks or ()]
+    stops = [hook for hook in translated if isinstance(hook, StopAtStepHook)]
+    savers = [hook for hook in translated if isinstance(hook, CheckpointSaverHook)]
     listeners = [*listeners, *(listener for saver in savers for listener in saver.listeners)]
-    callbacks = [h for h in own if h not in stops and h not in savers]
+    callbacks = [h for h in translated if h not in stops and h not in savers]
     return HookPlan(
-        [*callbacks, *([Listeners(listeners)] if listeners else [])],
+        [*callbacks, *([CheckpointListenersHook(listeners)] if listeners else [])],
         min((h.num_steps for h in stops if h.num_steps is not None), default=None),
         min((h.last_step for h in stops if h.last_step is not None), default=None),
         savers,
     )
 
 
-def _own(hook: Any, where: str, spec: Any) -> Any:
+def _translate(hook: Any, where: str, spec: Any) -> Any:
     if isinstance(hook, NanTensorHook):
         _check_watches_loss(hook, spec)
     if isinstance(hook, (StopAtStepHook, CheckpointSaverHook, keras.callbacks.Callback)):
         return hook
     if not isinstance(hook, _v1.SessionRunHook):
         raise UserError(
-            f"{where} has {hook!r}, which is no hook; pass a hook of tfbig.estimator or "
+            f"{where} has {hook!r}, which is not a hook; pass a hook of tfbig.estimator or "
             "tf.compat.v1.train, your own SessionRunHook, or a keras.callbacks.Callback."
         )
     name = type(hook).__name__
     if type(hook).__module__.startswith("tensorflow."):
-        if name in _NOT_HONOURED:
-            raise UserError(f"{where}: {name} is not honoured; use {_NOT_HONOURED[name]}.")
+        if name in _UNSUPPORTED:
+            raise UserError(f"{where}: {name} is not supported; use {_UNSUPPORTED[name]}.")
         settings = _private_api.hook_settings(hook)
         if settings is not None:
-            return _own(_KINDS[name](**settings), where, spec)
+            return _translate(_KINDS[name](**settings), where, spec)
     return SessionRunHookAdapter(hook, spec)
 
 
@@ -109,61 +109,130 @@ def _check_watches_loss(hook: NanTensorHook, spec: Any) -> None:
     if isinstance(watched, str) and watched.split(":")[0] == "loss":
         return
     raise UserError(
-        f"NanTensorHook watches {getattr(watched, 'name', watched)!r}; here it watches the spec's "
-        'loss: NanTensorHook("loss"), or in training_hooks the tensor that is EstimatorSpec\'s '
-        "loss. For others, tf.debugging.assert_all_finite(x, message) in model_fn."
+        f"NanTensorHook watches {getattr(watched, 'name', watched)!r}; it can only watch the "
+        'loss of the spec: NanTensorHook("loss"), or in training_hooks the tensor that is '
+        "EstimatorSpec's loss. For other tensors, use tf.debugging.assert_all_finite(x, message) "
+        "in model_fn."
     )
 
 
 class ModeHooks:
-    """Hooks of an evaluation or a prediction, told of each batch.
+    """Calls the hooks of an evaluation or a prediction before and after each batch.
 
     Args:
-        hooks: of the user, for all runs of this mode.
-        watched: the model_fn, whose spec may have more.
-        field: which of the spec's: "evaluation_hooks" or "prediction_hooks".
-        mode: of ModeKeys.
-        look: of the mode.
+        hooks: the hooks that the user passed to `evaluate` or `predict`.
+        watched: the model_fn, whose spec may have further hooks.
+        field: the field of the spec: "evaluation_hooks" or "prediction_hooks".
+        mode: ModeKeys.EVAL or PREDICT.
+        fetcher: computes the tensors that hooks fetch, in this mode.
     """
 
-    def __init__(self, hooks: Sequence[Any] | None, watched: Any, field: str, mode: str, look: Any):
-        self._given, self._watched = hooks, watched
-        self._field, self._mode, self._look = field, mode, look
+    def __init__(
+        self, hooks: Sequence[Any] | None, watched: Any, field: str, mode: str, fetcher: Any
+    ):
+        self._user_hooks, self._watched = hooks, watched
+        self._field, self._mode, self._fetcher = field, mode, fetcher
         self._hooks: list[Hook] | None = None
 
     def begin(self) -> bool:
-        """Before the first batch; returns whether there are hooks at all."""
+        """Starts the hooks before the first batch; returns whether there are any hooks."""
         if self._hooks is None:
             spec = self._watched.first[self._mode]
             plans = [
-                plan_hooks(self._given, spec=spec),
+                plan_hooks(self._user_hooks, spec=spec),
                 plan_hooks(getattr(spec, self._field, None), where=self._field, spec=spec),
             ]
             for plan in plans:
-                self._refuse_others(plan)
+                self._check_plan(plan)
             self._hooks = [hook for plan in plans for hook in plan.callbacks]
         for hook in self._hooks:
             hook.begin(0)
         return bool(self._hooks)
 
     def before(self, stack: Any, step: int) -> None:
-        look = self._look.at(stack, 0, step)
+        """Calls the hooks before a batch.
+
+        Args:
+            stack: the batch, as the first one of a stack of batches.
+            step: the number of finished batches.
+        """
+        fetch = self._fetcher.at(stack, 0, step)
         for hook in self._hooks:
-            hook.before_run(step, look)
+            hook.before_run(step, fetch)
 
     def after(self, step: int, logs: dict[str, float]) -> None:
+        """Calls the hooks after a batch; `step` counts it, `logs` has its loss if known."""
         for hook in self._hooks:
             hook.after_run(step, logs)
 
     def finish(self) -> None:
+        """Calls the hooks after the last batch."""
         for hook in self._hooks:
             hook.finish()
 
-    def _refuse_others(self, plan: HookPlan) -> None:
+    def _check_plan(self, plan: HookPlan) -> None:
         training = plan.savers or plan.num_steps or plan.last_step
         if training or any(not isinstance(hook, Hook) for hook in plan.callbacks):
             raise UserError(
                 f"{self._field}: hooks that stop or save, and Keras callbacks, belong to training; "
                 "evaluate and predict take LoggingTensorHook, FinalOpsHook, SummarySaverHook and "
-                "your own SessionRunHooks (steps= says how many batches are evaluated)."
+                "your own SessionRunHooks (steps= limits the number of batches)."
             )
+
+
+_SCAFFOLD_REPLACEMENTS = {
+    "init_op": "warm_start_from= or init_fn",
+    "init_feed_dict": "warm_start_from= or init_fn",
+    "ready_op": "nothing: variables are always initialised",
+    "ready_for_local_init_op": "nothing: variables are always initialised",
+    "local_init_op": "lookup tables directly; they are filled when they are created",
+    "local_init_feed_dict": "lookup tables directly; they are filled when they are created",
+    "summary_op": "tf.compat.v1.summary in model_fn, or a SummarySaverHook in training_hooks",
+}
+
+
+class ScaffoldPlan(NamedTuple):
+    """The supported settings of a tf.compat.v1.train.Scaffold.
+
+    Attributes:
+        initialize: called once before a run that has no checkpoint; or None.
+        keep: the number of checkpoints to keep; None for the RunConfig's.
+    """
+
+    initialize: Any = None
+    keep: int | None = None
+
+
+def plan_scaffold(scaffold: Any) -> ScaffoldPlan:
+    """Reads EstimatorSpec(scaffold=…).
+
+    Raises:
+        UserError: it has a setting that needs a session; the message names it.
+    """
+    if scaffold is None:
+        return ScaffoldPlan()
+    if not isinstance(scaffold, tf.compat.v1.train.Scaffold):
+        raise UserError(
+            f"EstimatorSpec(scaffold=…) is a {type(scaffold).__name__}; expected a "
+            "tf.compat.v1.train.Scaffold, of which init_fn and the saver's max_to_keep are used."
+        )
+    for name, instead in _SCAFFOLD_REPLACEMENTS.items():
+        if getattr(scaffold, name, None) is not None:
+            raise UserError(f"EstimatorSpec(scaffold=…): {name} is not supported; use {instead}.")
+    keep = None
+    if isinstance(scaffold.saver, tf.compat.v1.train.Saver):
+        keep = _private_api.saver_max_to_keep(scaffold.saver)
+        if keep is None:
+            raise UserError(
+                "EstimatorSpec(scaffold=…): its saver keeps all checkpoints; set max_to_keep, or "
+                "leave the saver out and use RunConfig(keep_checkpoint_max=…)."
+            )
+    elif scaffold.saver is not None:
+        raise UserError(
+            f"EstimatorSpec(scaffold=…): its saver is a {type(scaffold.saver).__name__}; leave it "
+            "out; checkpoints hold all variables by name."
+        )
+    if scaffold.init_fn is None:
+        return ScaffoldPlan(keep=keep)
+    session = NoSession("the scaffold's init_fn")
+    return ScaffoldPlan(lambda: scaffold.init_fn(session), keep)
