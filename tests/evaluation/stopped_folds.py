@@ -1,4 +1,4 @@
-"""A cross-validation that would go on for hours, to be stopped from outside.
+"""A cross-validation that would run for hours; the test stops it.
 
 `python -m tests.evaluation.stopped_folds <model_dir>`
 """

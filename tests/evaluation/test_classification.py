@@ -1,4 +1,4 @@
-"""Metrics of classifiers against scikit-learn's figures on the same predictions."""
+"""Metrics of classifiers against scikit-learn on the same predictions."""
 
 import itertools
 import math
@@ -11,6 +11,7 @@ from hypothesis import given, settings, strategies as st
 
 from tfbig.errors import UserError
 from tfbig.metrics import classification
+from tfbig.metrics.class_reader import ClassReader
 from tfbig.metrics.classification import (
     F1,
     Accuracy,
@@ -21,7 +22,6 @@ from tfbig.metrics.classification import (
     TopK,
 )
 from tfbig.metrics.metric import results, update_all
-from tfbig.metrics.reading import ClassReading
 from tfbig.metrics.tasks import metrics_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning", "ignore:.*:FutureWarning")
@@ -29,7 +29,7 @@ CLOSE = dict(rel=1e-6, abs=1e-6, nan_ok=True)
 
 
 def examples(seed, size, classes, levels, weighted):
-    """Labels, probabilities with ties (a few levels only) and weights."""
+    """Labels, probabilities with ties (only a few levels) and weights."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, classes, size)
     scores = random.integers(1, levels + 1, [size, classes]).astype(np.float64)
@@ -38,7 +38,7 @@ def examples(seed, size, classes, levels, weighted):
 
 
 def measured(metrics, labels, predictions, weights, cuts=(0.3, 0.31, 0.9)):
-    """The results, fed in uneven batches."""
+    """The results after batches of different sizes."""
     ends = [0, *(int(cut * len(labels)) for cut in cuts), len(labels)]
     for start, end in itertools.pairwise(ends):
         part = slice(start, end)
@@ -142,7 +142,7 @@ def test_two_classes_equal_scikit_learn(seed, size, levels, weighted, shape, dty
 
 
 @pytest.mark.parametrize(("task", "classes"), [("binary", 2), ("classes", 4)])
-def test_logits_and_one_hot_labels_give_the_figures_of_probabilities(task, classes):
+def test_logits_and_one_hot_labels_give_the_results_of_probabilities(task, classes):
     random = np.random.default_rng(0)
     logits = 3 * random.normal(size=[200, classes])
     labels = random.integers(0, classes, 200)
@@ -157,10 +157,10 @@ def test_logits_and_one_hot_labels_give_the_figures_of_probabilities(task, class
 
 
 @pytest.mark.parametrize("classes", [2, 4])
-def test_an_example_of_weight_0_is_as_if_it_were_not_there(classes):
+def test_examples_of_weight_0_are_ignored(classes):
     task = "binary" if classes == 2 else "classes"
     labels, chances, weights = examples(3, 40, classes, 5, True)
-    weights[labels == 1] = 0  # no class 1 is left: the areas are not defined
+    weights[labels == 1] = 0  # class 1 is gone, so the areas are undefined
     there = weights > 0
     got = measured(metrics_for(task), labels, chances, weights)
     expected = measured(metrics_for(task), labels[there], chances[there], weights[there])
@@ -172,7 +172,7 @@ def test_an_example_of_weight_0_is_as_if_it_were_not_there(classes):
 
 
 @pytest.mark.parametrize(("task", "shape"), [("binary", 1), ("binary", 2), ("classes", 3)])
-def test_the_caller_may_use_its_arrays_again(task, shape):
+def test_the_caller_may_reuse_its_arrays(task, shape):
     labels, chances, weights = examples(5, 60, max(shape, 2), 9, True)
     chances = chances[:, 1:] if shape == 1 else chances
     expected = measured(metrics_for(task, ["roc_auc"]), labels, chances, weights, cuts=(0.5,))
@@ -185,7 +185,7 @@ def test_the_caller_may_use_its_arrays_again(task, shape):
     assert results(metrics) == expected
 
 
-def test_areas_are_the_same_where_the_order_is_not_kept(monkeypatch):
+def test_areas_are_the_same_without_the_cached_order(monkeypatch):
     labels, chances, weights = examples(6, 60, 4, 9, True)
     names = ["roc_auc_per_class", "pr_auc_per_class"]
     expected = measured(metrics_for("classes", names), labels, chances, weights)
@@ -193,7 +193,7 @@ def test_areas_are_the_same_where_the_order_is_not_kept(monkeypatch):
     assert measured(metrics_for("classes", names), labels, chances, weights) == expected
 
 
-def test_the_log_loss_of_logits_is_exact_where_probabilities_are_cut_off():
+def test_the_log_loss_of_logits_is_exact_where_probabilities_are_clipped():
     metric = metrics_for("binary", ["log_loss"])[0]
     metric.update([0, 1], [1000.0, 1000.0])
     assert metric.result() == pytest.approx(500)
@@ -227,19 +227,19 @@ def test_calibration_is_the_gap_in_each_bin_weighted_by_its_examples():
 
 
 def test_a_confidence_on_an_edge_belongs_to_the_bin_below():
-    metric = CalibrationError(bins=2, reading=ClassReading(binary=True))
+    metric = CalibrationError(bins=2, reader=ClassReader(binary=True))
     metric.update([0, 1], [0.5, 1.0])
     assert list(metric.bins().weight) == [1, 1]
 
 
 @given(seed=st.integers(0, 1000), bins=st.integers(1, 20), binary=st.booleans())
 @settings(max_examples=50, deadline=None)
-def test_calibration_equals_the_definition_written_out(seed, bins, binary):
+def test_calibration_equals_its_definition(seed, bins, binary):
     labels, chances, weights = examples(seed, 50, 2 if binary else 4, 9, True)
-    metric = CalibrationError(bins=bins, reading=ClassReading(binary=binary))
+    metric = CalibrationError(bins=bins, reader=ClassReader(binary=binary))
     metric.update(labels, chances[:, 1] if binary else chances, weights)
     confidence, right = chances.max(axis=1), chances.argmax(axis=1) == labels
-    if binary:  # 1 - p rounds to another side of an edge than the other column
+    if binary:  # 1 - p may round to the other side of an edge
         confidence = np.maximum(chances[:, 1], 1 - chances[:, 1])
     edges, expected = np.linspace(0, 1, bins + 1), 0.0
     for low, high in itertools.pairwise(edges):
@@ -252,15 +252,15 @@ def test_calibration_equals_the_definition_written_out(seed, bins, binary):
     assert metric.result() == pytest.approx(expected, abs=1e-9)
 
 
-def test_areas_say_what_is_too_large(monkeypatch):
+def test_areas_refuse_too_many_examples(monkeypatch):
     monkeypatch.setattr(classification, "MOST_EXAMPLES", 5)
     metric = PrAuc()
     metric.update([0] * 5, np.full([5, 2], 0.5))
-    with pytest.raises(UserError, match="at most 5 of them.*here are 6 examples"):
+    with pytest.raises(UserError, match="at most 5 of them.*there are 6 examples"):
         metric.update([0], [[0.5, 0.5]])
 
 
-def test_settings_that_mean_nothing_are_refused():
+def test_invalid_settings_are_refused():
     with pytest.raises(UserError, match="at least 1; got 0"):
         TopK(0)
     with pytest.raises(UserError, match="average='mean'"):
@@ -270,4 +270,4 @@ def test_settings_that_mean_nothing_are_refused():
     with pytest.raises(UserError, match="4097 classes is too large"):
         ConfusionMatrix().update([0], np.eye(4097)[:1])
     with pytest.raises(UserError, match='average="binary" needs two classes; .* have 3'):
-        F1("binary", ClassReading()).update([0], [[0.5, 0.25, 0.25]])
+        F1("binary", ClassReader()).update([0], [[0.5, 0.25, 0.25]])

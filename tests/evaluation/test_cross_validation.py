@@ -1,4 +1,4 @@
-"""Cross-validation in real processes: its figures, its folders, and what stops it."""
+"""Cross-validation in real processes: its results, its folders, and its errors."""
 
 import functools
 import json
@@ -31,8 +31,8 @@ def source() -> tfbig.data.Source:
     return tfbig.data.ArraySource(arrays()).batch(BATCH)
 
 
-def begun(caplog) -> list[str]:
-    return [message[:15] for message in caplog.messages if " begins" in message]
+def started(caplog) -> list[str]:
+    return [message[:15] for message in caplog.messages if " starts" in message]
 
 
 @pytest.fixture(scope="module")
@@ -69,15 +69,15 @@ def finished(validate, failure, folder):
     return result
 
 
-def test_a_fold_that_fails_is_named_in_one_sentence_and_its_log_is_kept(failure, folder):
+def test_the_error_names_a_failed_fold_and_its_log(failure, folder):
     log = folder / "run/fold_2/fold.log"
     assert failure == f"fold 2 of 2: RuntimeError: out of luck (log: {log})"
     assert "Traceback" in log.read_text()
     assert "out of luck" in log.read_text()
 
 
-def test_each_fold_is_a_training_run_on_the_other_folds_with_a_seed_of_its_own(finished):
-    """The same figures as of train_distributed on the same part with that seed."""
+def test_each_fold_is_a_training_run_on_the_other_folds_with_its_own_seed(finished):
+    """The results equal those of train_distributed on the same examples with the same seed."""
     _features, labels = arrays()
     split = splitting.folds(len(labels), 2, labels=labels, seed=3)[1]
     result = tfbig.train_distributed(
@@ -91,19 +91,17 @@ def test_each_fold_is_a_training_run_on_the_other_folds_with_a_seed_of_its_own(f
     assert finished.folds[0] != finished.folds[1]
 
 
-def test_folds_that_have_ended_are_not_trained_again(finished, validate, caplog):
+def test_finished_folds_are_not_trained_again(finished, validate, caplog):
     with caplog.at_level(logging.INFO, "tfbig"):
         again = validate()
-    assert begun(caplog) == []
+    assert started(caplog) == []
     assert again == finished
-    told = json.loads(pathlib.Path(again.model_dir, "metrics.json").read_text())
-    assert told["accuracy"] == again.mean["accuracy"]
-    assert told["intervals"]["accuracy"]["high"] == again.interval["accuracy"].high
+    written = json.loads(pathlib.Path(again.model_dir, "metrics.json").read_text())
+    assert written["accuracy"] == again.mean["accuracy"]
+    assert written["intervals"]["accuracy"]["high"] == again.interval["accuracy"].high
 
 
-def test_folds_at_the_same_time_give_the_same_bits_and_leave_nothing(
-    finished, tmp_path, monkeypatch
-):
+def test_parallel_folds_give_identical_results_and_leave_no_files(finished, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     result = tfbig.cross_validate(build, source, parallel_folds=2, **SETTINGS)
     assert result.folds == finished.folds
@@ -124,18 +122,16 @@ def test_folds_at_the_same_time_give_the_same_bits_and_leave_nothing(
         ),
         (dict(callbacks=[keras.callbacks.TerminateOnNaN()]), "callbacks was None and is .*OnNaN"),
         (dict(metrics=["log_loss"]), r"metrics was \[\] and is \['log_loss'\]"),
-        (dict(stratify=None), "have other examples than now: stratify"),
+        (dict(stratify=None), "have other examples: stratify"),
     ],
 )
-def test_another_way_to_train_is_refused_in_the_folder_of_the_first(
-    finished, validate, changed, says
-):
+def test_other_arguments_are_refused_in_the_same_folder(finished, validate, changed, says):
     with pytest.raises(tfbig.errors.UserError, match=says):
         validate(**changed)
 
 
 def table() -> tfbig.data.Source:
-    """Rows of (a, b, patient) of which some have no a; six rows a patient."""
+    """Rows of (a, b, patient), some without a; six rows per patient."""
     random = np.random.default_rng(0)
     patients = np.arange(120) // 6
     columns = {"a": random.normal(size=120) + patients, "b": random.normal(size=120)}
@@ -147,7 +143,7 @@ def table() -> tfbig.data.Source:
 
 def stacked(batch):
     features, labels = batch
-    assert list(features) == ["a", "b"]  # the model does not see who it is
+    assert list(features) == ["a", "b"]  # the model does not see the patient
     return np.stack(list(features.values()), axis=1), labels
 
 
@@ -156,7 +152,7 @@ def cleaned(train, test):
     return filling.fit(train).map(stacked), filling.apply(test).map(stacked)
 
 
-def test_a_saved_model_is_tuned_on_groups_that_are_cleaned_by_the_training_part(tmp_path):
+def test_a_saved_model_is_tuned_on_groups_with_cleaning_fitted_on_training_examples(tmp_path):
     keras.utils.set_random_seed(0)
     layers = [keras.layers.Dense(8, "relu"), keras.layers.Dense(2)]
     model = keras.Sequential([keras.Input((2,)), *layers])
@@ -188,8 +184,8 @@ def test_a_saved_model_is_tuned_on_groups_that_are_cleaned_by_the_training_part(
     for number in (1, 2):
         training = fold != number
         assert not set(features["patient"][training]) & set(features["patient"][~training])
-        told = json.loads((tmp_path / f"run/fold_{number}/cleaning.json").read_text())
-        assert told["steps"][0]["fitted"]["a"] == pytest.approx(
+        saved = json.loads((tmp_path / f"run/fold_{number}/cleaning.json").read_text())
+        assert saved["steps"][0]["fitted"]["a"] == pytest.approx(
             np.nanmean(features["a"][training]), rel=1e-6
         )
 
@@ -209,7 +205,7 @@ def test_the_interval_is_the_corrected_resampled_t_interval():
     assert interval.value - interval.low == pytest.approx(half, rel=1e-6)
 
 
-def test_what_is_not_one_number_or_not_defined_has_no_part_in_the_mean():
+def test_the_mean_ignores_undefined_values_and_values_that_are_not_numbers():
     folds = [
         {"loss": 1.0, "roc_auc": math.nan, "f1_per_class": {"0": 0.5}},
         {"loss": 2.0, "roc_auc": 0.75, "f1_per_class": {"0": 0.6}},
@@ -220,7 +216,7 @@ def test_what_is_not_one_number_or_not_defined_has_no_part_in_the_mean():
     assert math.isnan(result.interval["roc_auc"].low)
 
 
-def test_the_table_has_a_line_for_each_figure():
+def test_the_table_has_a_line_for_each_metric():
     result = crossed([{"accuracy": 0.5}, {"accuracy": 0.75}], 1.0, preempted="SIGINT")
     title, _, head, _, row, *_ = result.table().splitlines()
     assert title == "Cross-validation: 2 folds before SIGINT"

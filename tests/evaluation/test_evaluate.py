@@ -1,4 +1,4 @@
-"""tfbig.evaluate: the figures of a model on a hold-out set, whatever it is given as."""
+"""tfbig.evaluate: the metrics of a model on a hold-out set, for every kind of model."""
 
 import json
 
@@ -14,10 +14,10 @@ from tests.finetuning import pretrained
 from tests.training.small_runs import arrays, build, config, dataset, source, train
 from tfbig.errors import UserError
 from tfbig.evaluation.statistics import bootstrap
+from tfbig.metrics.class_reader import ClassReader
 from tfbig.metrics.classification import Accuracy
-from tfbig.metrics.reading import ClassReading
 
-X, Y = arrays()  # 152 examples: ten batches, the last of them half
+X, Y = arrays()  # 152 examples: ten batches, the last one half full
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def weighted():
     return tfbig.data.ArraySource((X, Y, weights)).batch(16)
 
 
-def test_the_figures_are_scikit_learns_and_the_loss_is_keras(model):
+def test_metrics_equal_scikit_learn_and_the_loss_equals_keras(model):
     figures = tfbig.evaluate(model, source)
     logits = model.predict(X, verbose=0)
     chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
@@ -45,11 +45,11 @@ def test_the_figures_are_scikit_learns_and_the_loss_is_keras(model):
     assert {name: figures[name] for name in expected} == pytest.approx(expected, abs=1e-6)
     matrix = sklearn.metrics.confusion_matrix(Y, guess)
     np.testing.assert_array_equal(figures["confusion_matrix"], matrix)
-    assert list(figures)[:3] == ["loss", "accuracy", "top_2_accuracy"]  # of three classes
-    assert "compiled_accuracy" not in figures  # Keras says the same
+    assert list(figures)[:3] == ["loss", "accuracy", "top_2_accuracy"]  # there are three classes
+    assert "compiled_accuracy" not in figures  # Keras has the same value
 
 
-def test_sample_weights_count_in_the_metrics_and_in_the_loss():
+def test_sample_weights_apply_to_the_metrics_and_the_loss():
     model = build()
     weights = weighted().read(np.arange(len(X)))[2]
     figures = tfbig.evaluate(model, weighted, metrics=["accuracy"])
@@ -62,7 +62,9 @@ def test_sample_weights_count_in_the_metrics_and_in_the_loss():
 
 
 def uneven():
-    return tfbig.data.ArraySource((X[:85], Y[:85])).batch(16)  # the last five: three and two
+    return tfbig.data.ArraySource((X[:85], Y[:85])).batch(
+        16
+    )  # the last five are split into three and two
 
 
 def on_two_replicas(path: str) -> list:
@@ -74,7 +76,7 @@ def on_two_replicas(path: str) -> list:
     return found
 
 
-def test_two_replicas_give_the_same_figures_on_an_uneven_last_batch(model, tmp_path):
+def test_two_replicas_give_the_same_results_with_an_uneven_last_batch(model, tmp_path):
     path = str(tmp_path / "model.keras")
     model.save(path)
     found = harness.call(on_two_replicas, tmp_path, path, timeout=180)
@@ -88,7 +90,7 @@ def test_two_replicas_give_the_same_figures_on_an_uneven_last_batch(model, tmp_p
             assert figures[name] == pytest.approx(value, abs=1e-6), name
 
 
-def test_steps_evaluates_so_many_batches_also_of_endless_data(model):
+def test_steps_limits_the_batches_also_of_infinite_data(model):
     expected = tfbig.evaluate(model, lambda: tfbig.data.ArraySource((X[:48], Y[:48])).batch(16))
     for input_fn in (source, dataset, lambda: dataset().repeat()):
         figures = tfbig.evaluate(model, input_fn, steps=3)
@@ -96,13 +98,13 @@ def test_steps_evaluates_so_many_batches_also_of_endless_data(model):
         assert figures["loss"] == pytest.approx(expected["loss"], abs=1e-6)
     whole = tfbig.evaluate(model, source, steps=1000)
     assert whole["accuracy"] == tfbig.evaluate(model, source)["accuracy"]
-    with pytest.raises(UserError, match="infinite Dataset, so the evaluation would not end; give"):
+    with pytest.raises(UserError, match="infinite Dataset, so the evaluation would not end; pass"):
         tfbig.evaluate(model, lambda: dataset().repeat())
     with pytest.raises(UserError, match="steps=0: expected an integer of 1 or more, or None"):
         tfbig.evaluate(model, source, steps=0)
 
 
-def test_the_data_are_read_once_for_the_loss_and_the_metrics(model):
+def test_the_data_is_read_once_for_the_loss_and_the_metrics(model):
     read = []
 
     def examples():
@@ -114,15 +116,15 @@ def test_the_data_are_read_once_for_the_loss_and_the_metrics(model):
         return tf.data.Dataset.from_generator(examples, output_signature=specs).batch(16)
 
     figures = tfbig.evaluate(model, input_fn)
-    # Once for the first batch, which tells its size, and not again for the second figure.
+    # Reading the first batch for its size and evaluating need one pass.
     assert len(read) == 1
     assert figures["loss"] == pytest.approx(figures["log_loss"], abs=1e-6)
 
 
-def test_metrics_are_names_metrics_and_keras_objects(model):
+def test_metrics_may_be_names_metrics_and_keras_objects(model):
     wanted = [
         "top_2_accuracy",
-        Accuracy(ClassReading(from_logits=True), name="mine"),
+        Accuracy(ClassReader(from_logits=True), name="mine"),
         keras.metrics.SparseTopKCategoricalAccuracy(k=2, name="keras_top_2"),
     ]
     figures = tfbig.evaluate(model, source, metrics=wanted)
@@ -141,20 +143,20 @@ def test_metrics_are_names_metrics_and_keras_objects(model):
         (["f1_macro", Accuracy(name="f1_macro")], "metrics has 'f1_macro' more than once"),
     ],
 )
-def test_what_is_no_metric_is_refused(model, metrics, message):
+def test_invalid_metrics_are_refused(model, metrics, message):
     with pytest.raises(UserError, match=message):
         tfbig.evaluate(model, source, metrics=metrics)
 
 
-def test_a_model_that_is_not_compiled_has_the_metrics_alone(model):
+def test_an_uncompiled_model_has_only_the_metrics(model):
     plain = keras.Sequential([keras.Input((8,)), *model.layers])
     figures = tfbig.evaluate(plain, source, metrics=["accuracy"])
     assert figures == {"accuracy": tfbig.evaluate(model, source)["accuracy"]}
-    with pytest.raises(UserError, match="there is no figure to tell: the model is not compiled"):
+    with pytest.raises(UserError, match="there is nothing to report: the model is not compiled"):
         tfbig.evaluate(plain, source, metrics=[])
 
 
-def test_the_given_model_is_left_as_it_is(model):
+def test_the_callers_model_is_unchanged(model):
     model.optimizer.build(model.trainable_variables)
     model.evaluate(X, Y, verbose=0)  # leaves its sums in the metrics
     everything = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
@@ -187,14 +189,14 @@ def test_a_saved_model_of_every_kind_is_evaluated_predicted_and_exported(fmt, tm
 
     figures = tfbig.evaluate(path, pretrained.batches, **given)
     assert figures["mae"] == pytest.approx(error, abs=1e-6)
-    assert ("loss" in figures) == (fmt != "savedmodel")  # which has no compile state
+    assert ("loss" in figures) == (fmt != "savedmodel")  # a SavedModel has no compile state
     guess = np.array(list(tfbig.predict(path, pretrained.batches, **given)))
     assert np.abs(guess.reshape(32, 2) - pretrained.Y).mean() == pytest.approx(error, abs=1e-6)
     exported = tfbig.export(path, tmp_path / "export", **given)
     assert tfbig.evaluate(exported, pretrained.batches)["mae"] == pytest.approx(error, abs=1e-6)
 
 
-def test_a_run_is_evaluated_with_the_curves_that_it_left(tmp_path):
+def test_the_report_of_a_run_has_its_learning_curves(tmp_path):
     run = str(tmp_path / "run")
     steps = config(eval_every_steps=10, log_step_count_steps=10, save_summary_steps=10)
     result = train(max_steps=30, eval_input_fn=source, model_dir=run, config=steps)
@@ -212,12 +214,12 @@ def test_a_run_is_evaluated_with_the_curves_that_it_left(tmp_path):
     assert written["confusion_matrix"] == figures["confusion_matrix"].tolist()
 
 
-def test_what_cannot_be_evaluated_is_refused_with_what_to_write(model, tmp_path):
+def test_errors_name_what_cannot_be_evaluated(model, tmp_path):
     with pytest.raises(UserError, match=r"^evaluate: model_or_path='no.h5': there is no"):
         tfbig.evaluate("no.h5", source)
     with pytest.raises(UserError, match="class_names has 2 names, but the predictions have 3"):
         tfbig.evaluate(model, source, class_names=["a", "b"])
-    with pytest.raises(UserError, match="task='class'; write one of 'binary', 'classes'"):
+    with pytest.raises(UserError, match="task='class': expected one of 'binary', 'classes'"):
         tfbig.evaluate(model, source, task="class")
     with pytest.raises(UserError, match="the Dataset is empty"):
         tfbig.evaluate(model, lambda: dataset().take(0))

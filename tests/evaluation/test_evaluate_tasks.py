@@ -1,4 +1,4 @@
-"""What tfbig.evaluate makes of the task that labels, predictions and the loss tell."""
+"""The task that tfbig.evaluate infers from labels, predictions and the loss."""
 
 import logging
 import math
@@ -27,7 +27,7 @@ def dense(units, loss, activation=None, metrics=()):
     return model
 
 
-def test_the_accuracy_of_logits_is_right_where_keras_takes_them_for_probabilities():
+def test_the_accuracy_of_logits_is_correct_where_keras_reads_them_as_probabilities():
     labels = (Y == 0).astype("int32")
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
     model = dense(1, loss, metrics=["accuracy"])
@@ -39,14 +39,14 @@ def test_the_accuracy_of_logits_is_right_where_keras_takes_them_for_probabilitie
     assert {"precision", "recall", "f1", "roc_auc"} < figures.keys()
 
 
-def test_logits_between_0_and_1_are_logits_where_the_loss_says_so():
+def test_logits_between_0_and_1_are_logits_if_the_loss_has_from_logits():
     model = dense(1, keras.losses.BinaryCrossentropy(from_logits=True))
     model.set_weights([np.zeros((8, 1)), np.array([0.4])])  # 0.4 as a probability would be "no"
     figures = tfbig.evaluate(model, source(np.ones(100, "int32")), metrics=["accuracy"])
     assert figures["accuracy"] == 1
 
 
-def test_counts_of_0_and_1_are_a_regression_where_the_loss_says_so():
+def test_counts_of_0_and_1_are_a_regression_if_the_loss_is_one():
     figures = tfbig.evaluate(dense(1, "mse"), source((Y == 0).astype("float32")))
     assert list(figures) == ["loss", "mae", "rmse", "r2"]
     assert figures["rmse"] ** 2 == pytest.approx(figures["loss"], abs=1e-6)
@@ -76,7 +76,7 @@ def test_a_language_model_has_perplexity_and_over_bytes_bits(vocabulary):
     assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), rel=1e-6)
 
 
-def test_a_model_of_two_outputs_has_its_compiled_metrics_alone(caplog):
+def test_a_model_with_two_outputs_has_only_its_compiled_metrics(caplog):
     inputs = keras.Input((8,))
     outputs = {"a": keras.layers.Dense(3)(inputs), "b": keras.layers.Dense(1)(inputs)}
     model = keras.Model(inputs, outputs)
@@ -87,12 +87,12 @@ def test_a_model_of_two_outputs_has_its_compiled_metrics_alone(caplog):
         figures = tfbig.evaluate(model, source(both))
     expected = model.evaluate(X, both, batch_size=100, verbose=0, return_dict=True)
     assert figures == pytest.approx(expected, abs=1e-5)
-    assert "no metrics but those that the model is compiled with: there are 2 labels" in caplog.text
+    assert "metrics that the model is compiled with are computed: there are 2 labels" in caplog.text
     with pytest.raises(UserError, match="there are 2 labels; hold-out metrics need one array of"):
         tfbig.evaluate(model, source(both), metrics=["accuracy"])
 
 
-def test_several_labels_to_an_example_are_no_regression():
+def test_several_labels_per_example_are_not_a_regression():
     labels = np.random.default_rng(0).integers(0, 2, [100, 3]).astype("float32")
     model = dense(3, "binary_crossentropy", "sigmoid", metrics=["binary_accuracy"])
     assert list(tfbig.evaluate(model, source(labels))) == ["loss", "binary_accuracy"]
@@ -112,7 +112,7 @@ def test_an_autoencoder_that_adds_its_loss_needs_no_labels():
     assert figures == {"loss": pytest.approx(np.mean(X**2), rel=1e-6)}
 
 
-def test_a_model_with_its_own_test_step_has_the_metrics_alone(caplog):
+def test_a_model_with_its_own_test_step_has_only_the_metrics(caplog):
     class Own(keras.Sequential):
         def test_step(self, data):
             raise NotImplementedError
@@ -122,14 +122,14 @@ def test_a_model_with_its_own_test_step_has_the_metrics_alone(caplog):
     with caplog.at_level(logging.INFO, "tfbig"):
         figures = tfbig.evaluate(model, source(Y), metrics=["accuracy"])
     assert list(figures) == ["accuracy"]
-    assert "the loss and the compiled metrics are left out: Own has its own test_step" in (
+    assert "the loss and the compiled metrics are not computed: Own has its own test_step" in (
         caplog.text
     )
 
 
-def test_a_model_that_cannot_be_made_again_is_evaluated_as_it_is_on_one_device():
+def test_a_model_that_cannot_be_rebuilt_is_evaluated_on_one_device():
     class Own(keras.Model):
-        def __init__(self, units):  # which its config does not tell
+        def __init__(self, units):  # the config lacks it
             super().__init__()
             self.dense = keras.layers.Dense(units)
 
@@ -146,7 +146,7 @@ def test_a_model_that_cannot_be_made_again_is_evaluated_as_it_is_on_one_device()
     assert isinstance(model.optimizer, keras.optimizers.Adam)
 
 
-def test_a_matrix_of_very_many_classes_is_left_out_unless_it_is_asked_for():
+def test_a_confusion_matrix_of_too_many_classes_is_left_out_unless_requested():
     crossentropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model = dense(4097, crossentropy)
     figures = tfbig.evaluate(model, source(Y))

@@ -1,4 +1,4 @@
-"""Which example is tested in which fold, and what is refused before any process is started."""
+"""Which fold tests which example, and which arguments are refused before a process starts."""
 
 import functools
 import types
@@ -45,7 +45,7 @@ def test_no_group_is_in_two_folds(groups, stratify):
     assert all(len(set(fold[site == SITES])) == 1 for site in range(18))
 
 
-def test_without_both_the_folds_are_drawn_by_the_seed():
+def test_without_labels_and_groups_the_seed_decides_the_folds():
     one, same, other = (
         fold_numbers(SOURCE, 4, stratify=None, groups=None, seed=seed) for seed in (0, 0, 1)
     )
@@ -53,7 +53,7 @@ def test_without_both_the_folds_are_drawn_by_the_seed():
     assert one.tolist() == same.tolist() != other.tolist()
 
 
-def test_bad_records_that_are_left_out_are_in_no_fold(tmp_path):
+def test_skipped_bad_records_are_in_no_fold(tmp_path):
     path = str(tmp_path / "rows.tfrecord")
     with tf.io.TFRecordWriter(path) as writer:
         for row in range(40):
@@ -72,11 +72,13 @@ def test_bad_records_that_are_left_out_are_in_no_fold(tmp_path):
 def test_a_fold_without_an_example_is_refused(monkeypatch):
     empty = [Split(train=np.arange(90)), Split(train=[], test=np.arange(90))]
     monkeypatch.setattr("tfbig.data.splitting.folds", lambda *arguments, **keywords: empty)
-    with pytest.raises(UserError, match="fold 1 of 2 has no example to test on: the groups"):
+    with pytest.raises(
+        UserError, match="fold 1 of 2 has no example to test on: there are too few groups"
+    ):
         fold_numbers(SOURCE, 2, stratify=True, groups=SITES, seed=0)
 
 
-def test_labels_of_several_outputs_or_places_are_refused_with_what_to_write():
+def test_errors_for_several_labels_say_how_to_select_one():
     x, kind = np.zeros([8, 1]), np.arange(8) % 2
     for labels, message in (
         (
@@ -96,7 +98,7 @@ def test_labels_of_several_outputs_or_places_are_refused_with_what_to_write():
 
 @pytest.fixture
 def refused(monkeypatch, tmp_path):
-    """Calls cross_validate, which must fail before any process, and returns the error."""
+    """Calls cross_validate, which must fail before it starts a process, and returns the error."""
 
     def started(*arguments, **keywords):
         raise AssertionError("a process was started")
@@ -126,9 +128,9 @@ def dataset():
     [
         (dict(folds=1), "k=1; expected an integer of 2 or more"),
         (dict(folds=153), "152 examples cannot fill 153 folds; write fewer folds"),
-        (dict(stratify=LABELS), "stratify is of shape [90], and the source has 152 examples"),
+        (dict(stratify=LABELS), "stratify is of shape [90], but the source has 152 examples"),
         (dict(stratify=np.arange(152) // 2), "class 0 has 2"),
-        (dict(stratify=0.5), "stratify is 0.5, and the source has 152 examples"),
+        (dict(stratify=0.5), "stratify is 0.5, but the source has 152 examples"),
         (dict(stratify=lambda batch: [1]), "the function stratify returned an array of shape [1]"),
         (dict(groups=np.arange(152) % 4), "4 groups cannot fill 5 folds; write fewer folds"),
         (dict(groups="patient"), "groups='patient': there is no such column; none"),
@@ -150,7 +152,7 @@ def dataset():
         (dict(model_fn=functools.partial(build, rate=dataset().take)), "model_fn cannot be sent"),
         (
             dict(source=small().map(lambda batch: batch)),
-            "write a function that returns this source, and give that",
+            "pass a function that returns this source",
         ),
         (
             dict(callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: None)]),
@@ -161,24 +163,24 @@ def dataset():
         (dict(recipe=tfbig.Recipe()), "recipe goes with pretrained=, which is not given"),
         (dict(pretrained=build()), "pretrained is a Sequential; expected a path"),
         (dict(prepare=3), "prepare=3): expected a function (train, test)"),
-        (dict(strategy=tf.distribute.get_strategy()), 'give its name, as strategy="mirrored"'),
+        (dict(strategy=tf.distribute.get_strategy()), 'pass its name, such as strategy="mirrored"'),
     ],
 )
-def test_what_cannot_be_is_refused_before_any_process_is_started(changes, says, refused):
+def test_invalid_arguments_are_refused_before_a_process_starts(changes, says, refused):
     assert says in refused(**changes)
 
 
-def test_a_source_that_was_cleaned_as_a_whole_is_refused(refused):
+def test_a_source_that_was_cleaned_before_the_split_is_refused(refused):
     whole = cleaning.Cleaning([cleaning.FillMissing()]).fit(small())
     assert "those of the test parts too; give the raw source, and clean in prepare" in refused(
         source=whole
     )
 
 
-def test_a_script_that_is_read_by_its_own_folds_is_told_what_to_write(refused, monkeypatch):
+def test_a_call_in_the_process_of_a_fold_raises_with_the_remedy(refused, monkeypatch):
     process = types.SimpleNamespace(name="tfbig fold 1")
     monkeypatch.setattr("multiprocessing.current_process", lambda: process)
-    assert 'write the call below if __name__ == "__main__":' in refused()
+    assert 'move the call below if __name__ == "__main__":' in refused()
 
 
 def test_functions_of_an_interactive_session_are_refused(tmp_path):

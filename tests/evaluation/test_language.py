@@ -10,7 +10,7 @@ import sklearn.metrics as sk
 from tfbig.errors import UserError
 from tfbig.evaluation.metrics import BitsPerByte as KerasBitsPerByte
 from tfbig.metrics import language
-from tfbig.metrics.language import BitsPerByte, Perplexity, TokenReading
+from tfbig.metrics.language import BitsPerByte, Perplexity, TokenReader
 from tfbig.metrics.metric import results, update_all
 from tfbig.metrics.tasks import metrics_for
 
@@ -62,18 +62,18 @@ def test_probabilities_give_the_same():
 
 
 def test_a_vocabulary_too_large_for_one_softmax_gives_the_same(monkeypatch):
-    whole = TokenReading()(LABELS, LOGITS).nats
-    monkeypatch.setattr(language, "_AT_ONCE", 256 * 5)  # 24 tokens in parts of 5
-    np.testing.assert_array_equal(TokenReading()(LABELS, LOGITS).nats, whole)
+    whole = TokenReader()(LABELS, LOGITS).nats
+    monkeypatch.setattr(language, "_MOST_LOGITS", 256 * 5)  # 24 tokens in parts of 5
+    np.testing.assert_array_equal(TokenReader()(LABELS, LOGITS).nats, whole)
 
 
-def test_no_model_is_eight_bits_and_a_perplexity_of_256():
+def test_a_uniform_prediction_has_eight_bits_and_a_perplexity_of_256():
     metrics = metrics_for("language")
     update_all(metrics, np.arange(256)[None], np.zeros([1, 256, 256]))
     assert results(metrics) == pytest.approx({"perplexity": 256, "bits_per_byte": 8})
 
 
-def test_a_label_that_is_masked_out_may_be_anything():
+def test_masked_labels_are_ignored():
     labels = np.where(MASK > 0, LABELS, -1)
     metric, expected = Perplexity(), Perplexity()
     metric.update(labels, LOGITS, MASK)
@@ -91,7 +91,7 @@ def test_tokens_of_several_bytes_are_counted_by_their_bytes():
         BitsPerByte(token_bytes=[1]).update([1], np.zeros([1, 2]))
 
 
-def test_a_token_thought_impossible_makes_the_perplexity_infinite():
+def test_a_token_of_probability_0_makes_the_perplexity_infinite():
     metric = Perplexity()
     metric.update([1], [[0.0, -np.inf]])
     assert metric.result() == math.inf

@@ -1,4 +1,4 @@
-"""Bits per byte."""
+"""The Keras metric BitsPerByte."""
 
 import keras
 import numpy as np
@@ -16,7 +16,7 @@ def test_a_byte_costs_the_logarithm_of_its_chance_to_base_2():
     np.testing.assert_allclose(bits_per_byte(LABELS, LOGITS), BITS, rtol=1e-5)
 
 
-def test_no_model_at_all_needs_eight_bits():
+def test_a_uniform_prediction_needs_eight_bits():
     metric = BitsPerByte()
     metric.update_state(np.arange(256), np.zeros([256, 256], np.float32))
     assert float(metric.result()) == pytest.approx(8)

@@ -1,4 +1,4 @@
-"""Metrics of regression against scikit-learn's figures on the same predictions."""
+"""Metrics of regression against scikit-learn on the same predictions."""
 
 import itertools
 import math
@@ -66,7 +66,7 @@ def test_r2_of_fewer_than_two_examples_is_not_defined():
     assert got["mae"] == 0
 
 
-def test_a_column_of_predictions_goes_with_a_row_of_labels():
+def test_predictions_n_1_match_labels_n():
     metric = MeanAbsoluteError()
     metric.update(np.array([1.0, 2.0]), np.array([[1.5], [2.0]]))  # not broadcast to [2, 2]
     assert metric.result() == 0.25
@@ -81,10 +81,10 @@ def test_no_examples_give_nan():
     [
         ([1.0, 2.0], [[1.0, 2.0]] * 2, r"labels have shape \[2\], but predictions \[2, 2\]"),
         ([1.0, np.nan], [1.0, 2.0], "labels have NaN"),
-        ([1.0, -np.inf], [1.0, 2.0], "labels have an infinite"),
-        (np.zeros([2, 2, 2]), np.zeros([2, 2, 2]), r"give \[n\] or \[n, k\]"),
+        ([1.0, -np.inf], [1.0, 2.0], "labels contain an infinite"),
+        (np.zeros([2, 2, 2]), np.zeros([2, 2, 2]), r"expected \[n\] or \[n, k\]"),
     ],
 )
-def test_what_does_not_fit_is_refused(labels, predictions, message):
+def test_invalid_arrays_are_refused(labels, predictions, message):
     with pytest.raises(UserError, match=message):
         RSquared().update(np.array(labels), np.array(predictions))

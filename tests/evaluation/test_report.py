@@ -1,4 +1,4 @@
-"""The table, metrics.json and the plots of an evaluation."""
+"""The tables, metrics.json and plots of an evaluation."""
 
 import io
 import json
@@ -57,13 +57,13 @@ def test_the_table_has_a_line_for_each_number_and_each_class():
     ]
 
 
-def test_hundreds_of_classes_are_cut_short():
+def test_the_table_of_many_classes_is_truncated():
     text = Report({"f1_per_class": {str(number): 0.5 for number in range(300)}}).text()
     assert "250 more" in text
     assert len(text.splitlines()) == 2 + 2 + 51
 
 
-def test_without_a_terminal_the_table_is_plain_and_on_one_it_has_lines():
+def test_the_table_has_borders_only_on_a_terminal():
     plain = io.StringIO()
     report().show(plain)
     assert plain.getvalue() == report().text() + "\n"
@@ -81,7 +81,7 @@ def test_without_a_terminal_the_table_is_plain_and_on_one_it_has_lines():
     assert "[red]runs[/red]" in terminal.getvalue()
 
 
-def test_metrics_json_holds_all_figures_and_null_for_what_is_undefined(tmp_path):
+def test_metrics_json_holds_all_results_and_null_for_undefined_ones(tmp_path):
     figures = {
         "accuracy": np.float32(0.5),
         "examples": 7,
@@ -104,7 +104,7 @@ def test_metrics_json_holds_all_figures_and_null_for_what_is_undefined(tmp_path)
     }
 
 
-def test_all_plots_are_written_and_nothing_is_left_beside(tmp_path):
+def test_all_plots_are_written_without_temporary_files(tmp_path):
     paths = report(history=HISTORY, class_names=["a $", "b_", "c"], title="$x^").write(
         str(tmp_path)
     )
@@ -118,7 +118,7 @@ def test_all_plots_are_written_and_nothing_is_left_beside(tmp_path):
             assert np.asarray(image.convert("L")).std() > 10
 
 
-def test_only_what_there_is_something_to_show_for_is_drawn(tmp_path):
+def test_only_plots_with_data_are_drawn(tmp_path):
     labels = RANDOM.normal(size=20)
     assert list(report("regression", labels, labels).plots()) == []
     assert list(report(labels=LABELS[:0], predictions=LOGITS[:0]).plots()) == []
@@ -138,7 +138,7 @@ def test_learning_curves_show_training_and_evaluation_by_step():
     assert accuracy.get_ylabel() == "accuracy"
 
 
-def test_values_that_are_not_finite_leave_a_gap_not_an_error():
+def test_values_that_are_not_finite_leave_a_gap():
     history = [{"step": 1, "loss": math.nan}, {"step": 2, "loss": 3.0}]
     (axes,) = Report({}, history=history).plots()["learning_curves"].axes
     assert list(axes.lines[0].get_ydata()) == [3.0]
@@ -152,10 +152,10 @@ def test_the_confusion_matrix_shows_the_counts_and_the_share_of_the_row():
         axes.images[0].get_array(), [[2 / 3, 1 / 3, 0], [0, 1, 0], [0, 0, 0]]
     )
     assert [text.get_text() for text in axes.texts] == ["2", "1", "1"]
-    assert axes.get_title().endswith("75.0% of 4 examples right")
+    assert axes.get_title().endswith("75.0% of 4 examples correct")
 
 
-def test_the_roc_curve_is_exact_and_says_its_area():
+def test_the_roc_curve_is_exact_and_shows_its_area():
     labels, chances = [0, 1, 0, 1], [0.1, 0.2, 0.3, 0.4]
     axes = report("binary", labels, chances).plots()["roc"].axes[0]
     assert np.array(axes.lines[0].get_xydata()).tolist() == [
@@ -174,7 +174,7 @@ def test_of_many_classes_the_worst_curves_are_named():
     chances = np.exp(np.eye(12)[labels] * 2 + RANDOM.normal(size=[400, 12]) * noise)
     axes = report(labels=labels, predictions=np.log(chances)).plots()["roc"].axes[0]
     names = [line.get_label() for line in axes.lines if line.get_label()[0] != "_"]
-    assert names[0] == "8 classes of larger area"
+    assert names[0] == "8 classes with larger area"
     assert len(names) == 1 + 4 + 1
 
 
@@ -198,7 +198,7 @@ def test_the_reliability_diagram_has_a_bar_for_each_confidence_that_occurs():
     assert above.get_title().endswith("expected calibration error 0.138")
 
 
-def test_the_backend_of_the_caller_is_left_alone(tmp_path):
+def test_the_matplotlib_backend_of_the_caller_is_unchanged(tmp_path):
     code = (
         "import sys, matplotlib; matplotlib.use('svg')\n"
         "from tfbig.evaluation.report import Report\n"
@@ -215,8 +215,8 @@ def test_matplotlib_is_imported_only_to_draw(tmp_path):
     harness.run_forked("-c", code, folder=tmp_path)
 
 
-def test_a_directory_that_cannot_be_written_is_told(tmp_path):
+def test_errors_name_a_directory_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="metrics.json' cannot be written: .*; give a directory"):
+    with pytest.raises(UserError, match="metrics.json' cannot be written: .*; pass a directory"):
         Report({"loss": 1.0}).write(str(tmp_path / "file"))
     assert os.listdir(tmp_path) == ["file"]

@@ -8,8 +8,8 @@ import scipy.stats
 
 from tfbig.errors import UserError
 from tfbig.evaluation.statistics import bootstrap, paired_test
+from tfbig.metrics.class_reader import ClassReader
 from tfbig.metrics.classification import F1, Accuracy
-from tfbig.metrics.reading import ClassReading
 
 RANDOM = np.random.default_rng(0)
 LABELS = RANDOM.integers(0, 2, 200)
@@ -20,7 +20,7 @@ def accuracy(labels, chances):
     return float(np.mean((chances > 0.5) == labels))
 
 
-def test_the_interval_of_a_mean_is_that_of_its_standard_error():
+def test_the_interval_of_a_mean_matches_its_standard_error():
     labels, guess = np.zeros(400), RANDOM.exponential(size=400)
     interval = bootstrap("mae", labels, guess, samples=2000, task="regression")
     half = 1.96 * guess.std(ddof=1) / math.sqrt(400)
@@ -29,7 +29,7 @@ def test_the_interval_of_a_mean_is_that_of_its_standard_error():
     assert interval.high == pytest.approx(guess.mean() + half, abs=0.15 * half)
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says():
+def test_the_interval_covers_the_truth_at_its_confidence_level():
     random, covered = np.random.default_rng(1), 0
     for seed in range(200):
         right = random.random(80) < 0.8
@@ -37,7 +37,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
             "accuracy", right.astype(int), np.ones(80), samples=200, seed=seed, task="binary"
         )
         covered += interval.low <= 0.8 <= interval.high
-    assert 180 <= covered <= 198  # 95 % of 200, less what a percentile interval misses
+    assert 180 <= covered <= 198  # 95 % of 200; percentile intervals cover a little less
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.9])
@@ -52,7 +52,7 @@ def test_scipy_has_the_same_interval(confidence):
 
 
 def test_a_name_a_metric_and_a_function_give_the_same_interval():
-    binary = ClassReading(binary=True)
+    binary = ClassReader(binary=True)
     by_name = bootstrap("accuracy", LABELS, CHANCES, samples=50)
     assert bootstrap(Accuracy(binary), LABELS, CHANCES, samples=50) == by_name
     assert bootstrap(accuracy, LABELS, CHANCES, samples=50) == by_name
@@ -74,19 +74,19 @@ def test_resampling_by_counts_equals_resampling_the_examples(name):
     )
 
 
-def test_seeds_decide_the_interval():
+def test_the_seed_decides_the_interval():
     first = bootstrap("roc_auc", LABELS, CHANCES, samples=50, seed=3)
     assert bootstrap("roc_auc", LABELS, CHANCES, samples=50, seed=3) == first
     assert bootstrap("roc_auc", LABELS, CHANCES, samples=50, seed=4) != first
 
 
 def test_examples_of_a_group_are_drawn_together():
-    mixed = RANDOM.permutation(400) // 10  # examples of a group are apart
+    mixed = RANDOM.permutation(400) // 10  # examples of a group are not adjacent
     labels, guess = np.zeros(400), RANDOM.normal(size=40)[mixed]
     groups = [f"patient {i}" for i in mixed]
-    alone = bootstrap(lambda y, p: float(p.mean()), labels, guess, samples=500)
+    ungrouped = bootstrap(lambda y, p: float(p.mean()), labels, guess, samples=500)
     grouped = bootstrap(lambda y, p: float(p.mean()), labels, guess, groups=groups, samples=500)
-    ratio = (grouped.high - grouped.low) / (alone.high - alone.low)
+    ratio = (grouped.high - grouped.low) / (ungrouped.high - ungrouped.low)
     assert ratio == pytest.approx(math.sqrt(10), rel=0.2)
 
 
@@ -112,7 +112,7 @@ def test_equal_models_do_not_differ():
     assert (test.difference, test.low, test.high, test.p_value) == (0, 0, 0, 1)
 
 
-def test_a_better_model_is_found_and_the_sign_is_that_of_the_first():
+def test_the_difference_is_positive_if_the_first_model_has_the_larger_metric():
     worse = np.where(np.arange(200) % 4 == 0, 1 - CHANCES, CHANCES)
     for name in ("accuracy", "roc_auc"):
         test = paired_test(name, LABELS, CHANCES, worse, samples=400)
@@ -132,7 +132,7 @@ def test_the_p_value_is_that_of_the_exact_sign_test():
     assert test.p_value == pytest.approx(scipy.stats.binomtest(9, 12).pvalue, abs=0.02)
 
 
-def test_without_a_difference_one_test_in_twenty_is_significant():
+def test_without_a_difference_5_percent_of_the_tests_are_significant():
     random, found = np.random.default_rng(2), 0
     for seed in range(200):
         labels = random.integers(0, 2, 60)
@@ -157,21 +157,21 @@ def test_one_model_may_give_logits():
     [
         (dict(samples=0), "samples=0"),
         (dict(confidence=95), "confidence=95"),
-        (dict(groups=[1, 2]), r"groups have shape \[2\]; give one per example, \[200\]"),
+        (dict(groups=[1, 2]), r"groups have shape \[2\]; pass one per example, \[200\]"),
         (dict(metric="confusion_matrix"), "result of confusion_matrix is not one number"),
-        (dict(metric=F1("per_class", ClassReading(binary=True))), "pick"),
-        (dict(metric=3), "metric=3; write a name"),
+        (dict(metric=F1("per_class", ClassReader(binary=True))), "selects one"),
+        (dict(metric=3), "metric=3: expected a name"),
         (dict(predictions=CHANCES[:5]), r"shape \[200\] and predictions \[5\]"),
         (dict(labels=[], predictions=[]), "at least one"),
         (dict(metric=accuracy, weights=LABELS), "a function takes none"),
     ],
 )
-def test_what_cannot_be_resampled_is_refused(arguments, message):
+def test_invalid_arguments_are_refused(arguments, message):
     given = dict(metric="accuracy", labels=LABELS, predictions=CHANCES, samples=2) | arguments
     with pytest.raises(UserError, match=message):
         bootstrap(**given)
 
 
-def test_models_of_other_shapes_are_refused():
+def test_predictions_of_different_shapes_are_refused():
     with pytest.raises(UserError, match="the same examples and classes"):
         paired_test("accuracy", LABELS, CHANCES, np.stack([CHANCES] * 2, 1))

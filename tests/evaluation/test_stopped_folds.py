@@ -1,4 +1,4 @@
-"""A cross-validation that is stopped: no process is left, and the folds go on where they were."""
+"""A stopped cross-validation leaves no process, and its folds resume."""
 
 import contextlib
 import os
@@ -16,12 +16,12 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
 def alive(folder) -> list[int]:
-    """The processes that have a file of the folder open, as a fold has its log."""
+    """Returns the ids of processes with an open file in the folder, such as the log of a fold."""
     found = []
     for process in pathlib.Path("/proc").glob("[0-9]*"):
         try:
             files = [os.readlink(file) for file in (process / "fd").iterdir()]
-        except OSError:  # it has ended meanwhile
+        except OSError:  # the process has ended
             continue
         if any(file.startswith(str(folder)) for file in files):
             found.append(int(process.name))
@@ -36,7 +36,7 @@ def wait_for(condition, seconds=60) -> None:
 
 
 def count(folder, words) -> int:
-    """How many logs of folds have these words."""
+    """Returns the number of fold logs that contain these words."""
     return sum(words in log.read_text() for log in folder.glob("fold_*/fold.log"))
 
 
@@ -58,14 +58,14 @@ def start(tmp_path):
 
     yield started
     for process in processes:
-        with contextlib.suppress(ProcessLookupError):  # none of its session is left
+        with contextlib.suppress(ProcessLookupError):  # the session is empty
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
 
 @pytest.mark.slow
-def test_no_process_is_left_and_the_folds_go_on_where_they_were(start, tmp_path):
-    """Ctrl-C, which a terminal sends to every process; then the parent alone is killed."""
+def test_no_process_is_left_and_the_folds_resume(start, tmp_path):
+    """Sends SIGINT to every process, as Ctrl-C does; then kills only the parent."""
     first = start()
     wait_for(lambda: count(tmp_path, "training on one device (CPU:0) from step 0") == 2)
     assert len(alive(tmp_path)) == 2

@@ -1,1 +1,1 @@
-"""How good a model is."""
+"""Evaluation of models: hold-out metrics, cross-validation, intervals and reports."""

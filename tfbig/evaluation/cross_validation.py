@@ -1,4 +1,4 @@
-"""Cross-validation: a model is trained once for each fold, and tested on what it has not seen."""
+"""Cross-validation: trains one model per fold and tests it on the examples of that fold."""
 
 import dataclasses
 import functools
@@ -18,12 +18,11 @@ from tfbig._optional import load
 from tfbig.data.keys import key_of
 from tfbig.data.source import Source
 from tfbig.errors import UserError
-from tfbig.evaluation import tables
-from tfbig.evaluation.fold_folders import fold_folder, keep_plan, kept_seed, read_figures
-from tfbig.evaluation.fold_process import NAME, Job, packed
+from tfbig.evaluation.fold_folders import fold_folder, read_results, save_plan, saved_seed
+from tfbig.evaluation.fold_process import NAME, FoldJob, pickle_arguments
 from tfbig.evaluation.fold_runner import run_jobs
 from tfbig.evaluation.fold_split import fold_numbers
-from tfbig.evaluation.json_files import write_json
+from tfbig.evaluation.output import Table, format_number, print_tables, table_text, write_json
 from tfbig.evaluation.statistics import Interval
 from tfbig.metrics.metric import Value
 
@@ -32,7 +31,7 @@ CONFIDENCE = 0.95
 
 @dataclasses.dataclass(frozen=True)
 class CrossValidation:
-    """How good a model is on examples it was not trained on, as several folds tell.
+    """The results of a cross-validation: each model's metrics on examples it was not trained on.
 
     Example:
 
@@ -42,10 +41,10 @@ class CrossValidation:
         print(f"{accuracy.value:.3f} ({accuracy.low:.3f} to {accuracy.high:.3f})")
 
     Attributes:
-        folds: for each fold its figures by name; those that have ended if a signal came.
-        test_share: test examples for each training example.
-        model_dir: where the folds are kept, or None.
-        preempted: "SIGTERM" or "SIGINT" if a signal has stopped it, else None.
+        folds: the metrics of each fold by name; after a signal, of the finished folds.
+        test_share: the ratio of test to training examples.
+        model_dir: the folder of the folds, or None.
+        preempted: "SIGTERM" or "SIGINT" if a signal stopped the run; None otherwise.
     """
 
     folds: Sequence[Mapping[str, Value]]
@@ -55,25 +54,25 @@ class CrossValidation:
 
     @property
     def mean(self) -> dict[str, float]:
-        """The mean over the folds of each figure that is one number."""
+        """The mean over the folds of each metric that is a single number."""
         return {name: interval.value for name, interval in self.interval.items()}
 
     @property
     def interval(self) -> dict[str, Interval]:
-        """By name of a figure its mean over the folds, and a 95 % interval around it.
+        """The mean over the folds of each metric and its 95 % interval, by name.
 
         It is the corrected resampled t interval of Nadeau & Bengio, Inference for the
-        Generalization Error, Machine Learning 52, 2003: mean ± t · sqrt((1/k + test/train) · s²),
-        where s² is the variance between the k folds, t Student's quantile for k - 1 degrees of
-        freedom, and test/train the ratio of test to training examples. Folds are not
-        independent, for any two models have most of their training examples in common, so the
-        usual s²/k is too small by far. The correction is approximate too: no unbiased
-        estimate of that variance exists (Bengio & Grandvalet, JMLR 5, 2004).
+        Generalization Error, Machine Learning 52, 2003: mean ± t · sqrt((1/k + test/train) · s²).
+        Here s² is the variance between the k folds, t is Student's quantile for k - 1 degrees of
+        freedom, and test/train is the ratio of test to training examples. The folds are not
+        independent, because any two models share most of their training examples, so the usual
+        s²/k is much too small. The correction is approximate: no unbiased estimate of that
+        variance exists (Bengio & Grandvalet, JMLR 5, 2004).
 
-        Folds in which a figure is not defined are left out and counted as `undefined`. Of fewer
-        than two folds the ends are NaN.
+        Folds in which a metric is undefined are left out and counted in `undefined`. With fewer
+        than two folds, the ends are NaN.
         """
-        names = {name: None for fold in self.folds for name in fold}  # in their order
+        names = {name: None for fold in self.folds for name in fold}  # keeps their order
         return {
             name: _interval(
                 [fold.get(name, math.nan) for fold in self.folds],  # type: ignore[misc]
@@ -84,29 +83,29 @@ class CrossValidation:
         }
 
     def table(self) -> str:
-        """A line for each figure: its mean, the ends of its interval, and that of every fold."""
-        return tables.text(self._title(), self._tables())
+        """Returns a table with a line per metric: its mean, its interval, and each fold's value."""
+        return table_text(self._title(), self._tables())
 
     def show(self, file: TextIO | None = None) -> None:
-        """Prints the table: with lines and weights on a terminal, else as `table`.
+        """Prints the table, with borders on a terminal, otherwise as `table`.
 
         Args:
-            file: None: standard output.
+            file: the output file; None for standard output.
         """
-        tables.show(self._title(), self._tables(), file)
+        print_tables(self._title(), self._tables(), file)
 
     def _title(self) -> str:
         stopped = f" before {self.preempted}" if self.preempted else ""
         return f"Cross-validation: {len(self.folds)} folds{stopped}"
 
-    def _tables(self) -> list[tables.Table]:
+    def _tables(self) -> list[Table]:
         head = ["metric", "mean", "low", "high"]
         head += [f"fold {number}" for number in range(1, len(self.folds) + 1)]
         rows = []
         for name, interval in self.interval.items():
             numbers = [interval.value, interval.low, interval.high]
             numbers += [fold.get(name, math.nan) for fold in self.folds]  # type: ignore[misc]
-            rows.append([name, *map(tables.number, numbers)])
+            rows.append([name, *map(format_number, numbers)])
         return [(head, rows)]
 
 
@@ -114,15 +113,15 @@ def _interval(values: Sequence[float], test_share: float) -> Interval:
     special = load("scipy.special", "CrossValidation.interval")
 
     array = np.asarray(values, np.float64)
-    there = array[~np.isnan(array)]
-    undefined = len(array) - len(there)
-    if not len(there):
+    defined = array[~np.isnan(array)]
+    undefined = len(array) - len(defined)
+    if not len(defined):
         return Interval(math.nan, math.nan, math.nan, undefined)
-    mean = float(there.mean())
-    if len(there) < 2:
+    mean = float(defined.mean())
+    if len(defined) < 2:
         return Interval(mean, math.nan, math.nan, undefined)
-    quantile = special.stdtrit(len(there) - 1, (1 + CONFIDENCE) / 2)
-    half = float(quantile * np.sqrt((1 / len(there) + test_share) * there.var(ddof=1)))
+    quantile = special.stdtrit(len(defined) - 1, (1 + CONFIDENCE) / 2)
+    half = float(quantile * np.sqrt((1 / len(defined) + test_share) * defined.var(ddof=1)))
     return Interval(mean, mean - half, mean + half, undefined)
 
 
@@ -138,34 +137,34 @@ def run_folds(
     parallel_folds: int,
     model_dir: str | None,
 ) -> CrossValidation:
-    """Splits, trains and tests.
+    """Splits the source, and trains and tests each fold in its own process.
 
     Args:
-        train, read: see `tfbig.evaluation.fold_process.run_fold`.
-        arguments: what is sent to the folds: source, prepare, config, and all else for `train`.
+        train, read: as for `tfbig.evaluation.fold_process.run_fold`.
+        arguments: the arguments for the folds: source, prepare, config, and those of `train`.
         folds, stratify, groups, metrics, parallel_folds, model_dir: as in `cross_validate`.
     """
     if multiprocessing.current_process().name.startswith(NAME):
         raise UserError(
-            "cross_validate was called by the process of a fold, which reads the script that it is "
-            'called in; write the call below if __name__ == "__main__":.'
+            "cross_validate was called in the process of a fold, which imports the script; move "
+            'the call below if __name__ == "__main__":.'
         )
     config = arguments["config"]
     source = read(arguments["source"], arguments.get("params"), config)
-    sent = packed(arguments)
+    sent = pickle_arguments(arguments)
     fold = fold_numbers(
         source, folds, stratify=stratify, groups=groups, seed=config.tf_random_seed or 0
     )
     seed = config.tf_random_seed
     if seed is None:
-        seed = kept_seed(model_dir)
+        seed = saved_seed(model_dir)
         seed = random.randrange(2**31) if seed is None else seed
     if model_dir is not None:
         plan = {"folds": folds, "examples": len(source), "batch_size": source.batch_size}
-        keep_plan(model_dir, plan | _plan(arguments) | {"metrics": metrics, "seed": seed}, fold)
+        save_plan(model_dir, plan | _plan(arguments) | {"metrics": metrics, "seed": seed}, fold)
     folder = model_dir or tempfile.mkdtemp(prefix="tfbig-folds-")
     jobs = [
-        Job(
+        FoldJob(
             number=number,
             examples=len(source),
             train=np.flatnonzero((fold != number) & (fold != 0)),
@@ -173,16 +172,16 @@ def run_folds(
             folder=fold_folder(folder, number),
             model_dir=model_dir and fold_folder(folder, number),
             seed=key_of(f"fold {number}", seed) % 2**31,
-            leave_out=groups if isinstance(groups, str) else None,
+            group_column=groups if isinstance(groups, str) else None,
             metrics=tuple(metrics),
             threads=max(1, _cores() // parallel_folds) if parallel_folds > 1 else None,
             parse_flags=flags.FLAGS.is_parsed(),
         )
         for number in range(1, folds + 1)
     ]
-    left = [job for job in jobs if read_figures(job.result) is None]
-    preempted = run_jobs(left, folds, train, read, sent, parallel=parallel_folds)
-    figures = [read_figures(job.result) for job in jobs]
+    unfinished = [job for job in jobs if read_results(job.result) is None]
+    preempted = run_jobs(unfinished, folds, train, read, sent, parallel=parallel_folds)
+    figures = [read_results(job.result) for job in jobs]
     result = CrossValidation(
         [figure for figure in figures if figure is not None],
         float(np.mean([len(job.test) / len(job.train) for job in jobs])),
@@ -192,12 +191,12 @@ def run_folds(
     if model_dir is None:
         shutil.rmtree(folder)
     elif preempted is None:
-        told = {n: dataclasses.asdict(i) for n, i in result.interval.items()}
-        write_json(os.path.join(model_dir, "metrics.json"), {**result.mean, "intervals": told})
+        intervals = {n: dataclasses.asdict(i) for n, i in result.interval.items()}
+        write_json(os.path.join(model_dir, "metrics.json"), {**result.mean, "intervals": intervals})
     return result
 
 
-_PLANNED = (
+_PLAN_ARGUMENTS = (
     "model_fn",
     "pretrained",
     "base_model_fn",
@@ -211,22 +210,22 @@ _PLANNED = (
 
 
 def _plan(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """What must not change between two calls: what the figures depend on, in plain words."""
+    """Returns the arguments that the results depend on, which must not change between calls."""
     config = arguments["config"]
-    plan = {name: _told(arguments.get(name)) for name in _PLANNED}
+    plan = {name: _to_plain(arguments.get(name)) for name in _PLAN_ARGUMENTS}
     for name in ("precision", "gradient_aggregation", "data_distribution"):
         plan[name] = getattr(config, name)
     return plan
 
 
-def _told(value: Any) -> Any:
-    """A value as JSON has it; functions by their names."""
+def _to_plain(value: Any) -> Any:
+    """Converts a value to JSON types; functions become their names."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _told(dataclasses.asdict(value))
+        return _to_plain(dataclasses.asdict(value))
     if hasattr(value, "items"):
-        return {str(name): _told(each) for name, each in value.items()}
+        return {str(name): _to_plain(each) for name, each in value.items()}
     if isinstance(value, list | tuple | set):
-        return [_told(each) for each in value]
+        return [_to_plain(each) for each in value]
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, os.PathLike):
@@ -234,7 +233,7 @@ def _told(value: Any) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     if isinstance(value, functools.partial):
-        return [_told(value.func), _told(value.args), _told(value.keywords)]
+        return [_to_plain(value.func), _to_plain(value.args), _to_plain(value.keywords)]
     return getattr(value, "__qualname__", type(value).__qualname__)
 
 

@@ -1,4 +1,4 @@
-"""The learning curves of a run that has ended, from the summaries that it left."""
+"""Reads the learning curves of a finished run from its summaries."""
 
 import os
 from collections.abc import Iterator
@@ -9,14 +9,17 @@ _PREFIXES = {"train/": "", "eval/": "val_"}
 
 
 def read_history(*folders: str | None) -> list[dict[str, float]]:
-    """A run's history as `TrainResult.history` has it, without the rates; [] if there is none.
+    """Returns the history of a run like `TrainResult.history`, without the rates.
 
-    A run that was killed and started again has written some steps twice: the later ones count.
+    A run that was killed and restarted may have written some steps twice; the later values count.
 
     Example: `Report(figures, history=read_history("runs/digits")).write("runs/digits")`.
 
     Args:
-        folders: model_dirs of train_distributed; the first that holds summaries counts.
+        folders: model_dirs of train_distributed; the first one with summaries is read.
+
+    Returns:
+        One dict per logged step; [] if no folder has summaries.
     """
     for folder in filter(None, folders):
         files = tf.io.gfile.glob(os.path.join(folder, "summaries", "events.out.tfevents.*"))
@@ -28,9 +31,9 @@ def read_history(*folders: str | None) -> list[dict[str, float]]:
 def _history(files: list[str]) -> list[dict[str, float]]:
     points: dict[int, dict[str, float]] = {}
     for file in files:
-        found = _scalars(file)
-        if found:
-            points = {step: point for step, point in points.items() if step < min(found)} | found
+        newer = _scalars(file)
+        if newer:
+            points = {step: point for step, point in points.items() if step < min(newer)} | newer
     return [{"step": step, **points[step]} for step in sorted(points)]
 
 
@@ -38,9 +41,9 @@ def _scalars(file: str) -> dict[int, dict[str, float]]:
     points: dict[int, dict[str, float]] = {}
     for event in _events(file):
         for value in event.summary.value:
-            for prefix, ours in _PREFIXES.items():
+            for prefix, own_prefix in _PREFIXES.items():
                 if value.tag.startswith(prefix):
-                    name = ours + value.tag.removeprefix(prefix)
+                    name = own_prefix + value.tag.removeprefix(prefix)
                     number = float(tf.make_ndarray(value.tensor))
                     points.setdefault(event.step, {})[name] = number
     return points
@@ -50,5 +53,5 @@ def _events(file: str) -> Iterator[tf.compat.v1.Event]:
     try:
         for record in tf.data.TFRecordDataset(file).as_numpy_iterator():
             yield tf.compat.v1.Event.FromString(record)
-    except tf.errors.DataLossError:  # the last record of a process that was killed
+    except tf.errors.DataLossError:  # a killed process leaves a truncated last record
         return

@@ -1,4 +1,4 @@
-"""What cross-validation keeps in its model_dir, so that a second call goes on with it."""
+"""The files of a cross-validation in its model_dir, from which a second call resumes."""
 
 import glob
 import json
@@ -8,84 +8,84 @@ from typing import Any
 import numpy as np
 
 from tfbig.errors import UserError
-from tfbig.evaluation.json_files import plain, write_json, write_renamed
+from tfbig.evaluation.output import to_json, write_atomically, write_json
 from tfbig.metrics.metric import Value
 
 _PLAN, _SPLIT = "cross_validation.json", "folds.npy"
 
 
 def fold_folder(model_dir: str, number: int) -> str:
-    """The folder of a fold, counted from 1; its model_dir too."""
+    """Returns the folder of a fold, which is also its model_dir; folds are counted from 1."""
     return os.path.join(model_dir, f"fold_{number}")
 
 
-def kept_seed(model_dir: str | None) -> int | None:
-    """The seed that was drawn in the first call, or None."""
+def saved_seed(model_dir: str | None) -> int | None:
+    """Returns the seed that the first call drew; None if there is no earlier call."""
     plan = _read(os.path.join(model_dir, _PLAN)) if model_dir else None
     return plan["seed"] if plan else None
 
 
-def keep_plan(model_dir: str, plan: dict[str, Any], fold: np.ndarray) -> None:
-    """Writes down what is going to be done, or makes sure that it is what was begun.
+def save_plan(model_dir: str, plan: dict[str, Any], fold: np.ndarray) -> None:
+    """Saves the plan and the split, or checks that they equal those of the folds in model_dir.
 
     Args:
-        model_dir: of the cross-validation.
-        plan: by the name of an argument, its value; plain values.
-        fold: int [n]; the number of the fold that tests the example.
+        model_dir: the folder of the cross-validation.
+        plan: the arguments by name, in JSON types.
+        fold: int [n], the number of the fold that tests each example.
 
     Raises:
-        UserError: folds are there that were trained in another way.
+        UserError: model_dir has folds that were trained with another plan or split.
     """
-    plan = json.loads(json.dumps(plain(plan)))
+    plan = json.loads(json.dumps(to_json(plan)))
     path = os.path.join(model_dir, _PLAN)
-    if any(_is_begun(folder) for folder in glob.glob(os.path.join(model_dir, "fold_*"))):
+    if any(_has_started(folder) for folder in glob.glob(os.path.join(model_dir, "fold_*"))):
         _check_same(model_dir, _read(path), plan, fold)
         return
 
-    def write(beside: str) -> None:
-        with open(beside, "wb") as file:
+    def write(temporary: str) -> None:
+        with open(temporary, "wb") as file:
             np.save(file, fold, allow_pickle=False)
 
-    write_renamed(os.path.join(model_dir, _SPLIT), write)
+    write_atomically(os.path.join(model_dir, _SPLIT), write)
     write_json(path, plan)
 
 
-def read_figures(path: str) -> dict[str, Value] | None:
-    """The figures of a fold that has ended; None if it has not."""
-    told = _read(path)
-    return None if told is None else {n: _numbers(v) for n, v in told["figures"].items()}
+def read_results(path: str) -> dict[str, Value] | None:
+    """Returns the results of a finished fold by name; None if it has not finished."""
+    content = _read(path)
+    return None if content is None else {n: _numbers(v) for n, v in content["figures"].items()}
 
 
-def _is_begun(folder: str) -> bool:
+def _has_started(folder: str) -> bool:
     return os.path.exists(os.path.join(folder, "fold.json")) or bool(
         glob.glob(os.path.join(folder, "checkpoints", "ckpt-*"))
     )
 
 
-def _check_same(model_dir: str, kept: dict | None, plan: dict, fold: np.ndarray) -> None:
-    if kept is None:
+def _check_same(model_dir: str, saved: dict | None, plan: dict, fold: np.ndarray) -> None:
+    if saved is None:
         raise UserError(
-            f"cross_validate: {model_dir!r} has folds, but no {_PLAN} that says how they were "
-            "trained; give another model_dir."
+            f"cross_validate: {model_dir!r} has folds, but the file {_PLAN} with their settings "
+            "is missing; pass another model_dir."
         )
-    changed = [name for name in plan if kept.get(name) != plan[name]]
+    changed = [name for name in plan if saved.get(name) != plan[name]]
     if changed:
-        told = "; ".join(f"{n} was {kept.get(n)!r} and is {plan[n]!r}" for n in changed)
+        changes = "; ".join(f"{n} was {saved.get(n)!r} and is {plan[n]!r}" for n in changed)
         raise UserError(
-            f"cross_validate: the folds in {model_dir!r} were begun in another way: {told}. Write "
-            "it as it was, or give another model_dir."
+            f"cross_validate: the folds in {model_dir!r} were trained with other arguments: "
+            f"{changes}. Use the same arguments, or pass another model_dir."
         )
     try:
         same = np.array_equal(np.load(os.path.join(model_dir, _SPLIT), allow_pickle=False), fold)
     except (OSError, ValueError) as error:
         raise UserError(
             f"cross_validate: the split of the folds in {model_dir!r} cannot be read ({error}); "
-            "give another model_dir."
+            "pass another model_dir."
         ) from error
     if not same:
         raise UserError(
-            f"cross_validate: the folds in {model_dir!r} have other examples than now: stratify, "
-            "groups or the data have changed. Write them as they were, or give another model_dir."
+            f"cross_validate: the folds in {model_dir!r} have other examples: stratify, groups or "
+            "the data have changed. Use the same ones, or pass another model_dir."
         )
 
 
@@ -97,13 +97,13 @@ def _read(path: str) -> dict | None:
         return None
     except (OSError, ValueError) as error:
         raise UserError(
-            f"cross_validate: {path!r} cannot be read ({error}); remove it, or give another "
+            f"cross_validate: {path!r} cannot be read ({error}); remove it, or pass another "
             "model_dir."
         ) from error
 
 
 def _numbers(value: Any) -> Value:
-    """What JSON has made null is NaN again, and a matrix an array."""
+    """Reverses `to_json`: null becomes NaN, and lists become arrays."""
     if isinstance(value, dict):
         return {key: _numbers(each) for key, each in value.items()}
     if isinstance(value, list):

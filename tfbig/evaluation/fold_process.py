@@ -1,4 +1,4 @@
-"""One fold in a process of its own: what is sent to it, and what it does."""
+"""One fold in its own process: its arguments, training and evaluation."""
 
 import dataclasses
 import functools
@@ -22,8 +22,8 @@ from absl import flags
 from tfbig.data.columns import without_column
 from tfbig.data.source import Source
 from tfbig.errors import UserError
-from tfbig.evaluation.json_files import write_json
-from tfbig.evaluation.measuring import HoldOutMetrics
+from tfbig.evaluation.holdout_metrics import HoldOutMetrics
+from tfbig.evaluation.output import write_json
 from tfbig.metrics.metric import Value
 from tfbig.placement.strategies import make_placement
 from tfbig.programs.vector_metrics import to_scalars
@@ -32,28 +32,28 @@ from tfbig.training.feeds import make_feed
 
 log = logging.getLogger("tfbig")
 
-NAME = "tfbig fold"  # of the processes
+NAME = "tfbig fold"  # the start of the processes' names
 SECONDS_TO_SAVE = 60
-_LONGEST = 10_000  # characters of a message; more would not fit into a pipe that nobody reads yet
-_NOT_AT_END = 2**31 - 1  # steps between two evaluations, so that there is only the last
+_LONGEST_MESSAGE = 10_000  # characters; a longer one would fill the pipe and block the fold
+_ONLY_AT_END = 2**31 - 1  # steps between evaluations, so that only the last one runs
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
-    """One fold to be trained and tested.
+class FoldJob:
+    """One fold to train and test.
 
     Attributes:
-        number: from 1.
-        examples: how many the source has.
-        train, test: the numbers of those of this fold.
-        folder: for its log and its figures.
-        model_dir: the folder, or None: training keeps nothing.
-        seed: of weights, dropout and shuffles.
-        leave_out: the column that has the groups, or None.
+        number: the number of the fold, from 1.
+        examples: the number of examples of the source.
+        train, test: the indices of the training and the test examples.
+        folder: the folder for the log and the results.
+        model_dir: the same folder, or None if training saves nothing.
+        seed: the seed for weights, dropout and shuffling.
+        group_column: the column with the groups, which the model does not see; or None.
         metrics: names for `metrics_for`; () for none.
-        threads: of one operation of TensorFlow, where folds share the machine; None: as many as
-            there are cores.
-        parse_flags: whether the program has read its command line with absl.
+        threads: the threads of one TensorFlow operation, if folds share the machine; None for
+            one per core.
+        parse_flags: whether the program has parsed its command line with absl.
     """
 
     number: int
@@ -63,50 +63,52 @@ class Job:
     folder: str
     model_dir: str | None
     seed: int
-    leave_out: str | None
+    group_column: str | None
     metrics: Sequence[str]
     threads: int | None
     parse_flags: bool
 
     @property
     def log(self) -> str:
+        """The path of the log of the fold's process."""
         return os.path.join(self.folder, "fold.log")
 
     @property
     def result(self) -> str:
+        """The path of the file with the results, which exists once the fold has finished."""
         return os.path.join(self.folder, "fold.json")
 
 
-def packed(arguments: Mapping[str, Any]) -> dict[str, bytes]:
-    """The arguments as they are sent to another process: functions by their names.
+def pickle_arguments(arguments: Mapping[str, Any]) -> dict[str, bytes]:
+    """Pickles the arguments for another process; functions are pickled by name.
 
     Raises:
-        UserError: one cannot be sent.
+        UserError: an argument cannot be pickled.
     """
-    sent = {}
+    pickled = {}
     for name, value in arguments.items():
         try:
-            sent[name] = pickle.dumps(value)
-        except Exception as error:  # whatever an object raises that cannot be copied
-            raise UserError(_cannot_be_sent(name, value, error)) from error
-        if b"__main__" in sent[name] and not hasattr(sys.modules["__main__"], "__file__"):
+            pickled[name] = pickle.dumps(value)
+        except Exception as error:  # an object may raise anything when it is pickled
+            raise UserError(_pickling_message(name, value, error)) from error
+        if b"__main__" in pickled[name] and not hasattr(sys.modules["__main__"], "__file__"):
             raise UserError(
                 f"cross_validate: {name} is defined in an interactive session, which the processes "
-                "of the folds cannot read; put it into a module, and import it."
+                "of the folds cannot import; move it to a module, and import it."
             )
-    return sent
+    return pickled
 
 
-def _cannot_be_sent(name: str, value: Any, error: Exception) -> str:
+def _pickling_message(name: str, value: Any, error: Exception) -> str:
     reason = " ".join(str(error).split())
     if name == "source" and isinstance(value, Source):
-        remedy = "write a function that returns this source, and give that"
+        remedy = "pass a function that returns this source"
     elif name == "strategy":
-        remedy = 'give its name, as strategy="mirrored", and devices='
+        remedy = 'pass its name, such as strategy="mirrored", and devices='
     else:
         remedy = (
-            "give functions and classes that are defined at the top level of a module or of the "
-            "script (no lambda, no function inside of another), or functools.partial of them"
+            "use functions and classes that are defined at the top level of a module or of the "
+            "script (no lambdas or nested functions), or functools.partial of them"
         )
     return (
         f"cross_validate: {name} cannot be sent to the processes of the folds ({reason}); {remedy}."
@@ -114,32 +116,33 @@ def _cannot_be_sent(name: str, value: Any, error: Exception) -> str:
 
 
 def run_fold(
-    job: Job,
+    job: FoldJob,
     train: Callable[..., Any],
     read: Callable[..., Source],
     sent: dict[str, bytes],
     failures: multiprocessing.connection.Connection,
 ) -> None:
-    """The process of a fold from its first line to its last; ends with exit code 0, 1 or 143.
+    """Trains and tests a fold; the main function of its process, with exit code 0, 1 or 143.
 
     Args:
-        job: which fold.
-        train: train_distributed, or fine_tune.
-        read: `read(source, params, config)`: the Source itself, or what the function returns.
-        sent: what `packed` made of the arguments of cross_validate.
-        failures: gets (whether it is a UserError, the message) before exit code 1.
+        job: the fold.
+        train: train_distributed or fine_tune.
+        read: `read(source, params, config)` returns the Source, calling `source` if it is a
+            function.
+        sent: the result of `pickle_arguments` for the arguments of cross_validate.
+        failures: receives (whether it is a UserError, the message) before exit code 1.
     """
-    _write_to(job.log)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    _redirect_output(job.log)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     if job.threads is not None:
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(job.threads))
-        # The first process would take all of a GPU's memory otherwise.
+        # Otherwise, the first process allocates all memory of the GPU.
         os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     try:
-        arguments = {name: _unpacked(name, value) for name, value in sent.items()}
+        arguments = {name: _unpickle(name, value) for name, value in sent.items()}
         if job.parse_flags:
             _parse_flags()
-        figures = _figures(job, train, read, arguments)
+        figures = _train_and_test(job, train, read, arguments)
     except Exception as error:
         traceback.print_exc()
         failures.send((isinstance(error, UserError), _one_line(error)))
@@ -149,27 +152,27 @@ def run_fold(
     write_json(job.result, {"fold": job.number, "seed": job.seed, "figures": figures})
 
 
-def _figures(
-    job: Job, train: Callable, read: Callable, arguments: dict[str, Any]
+def _train_and_test(
+    job: FoldJob, train: Callable, read: Callable, arguments: dict[str, Any]
 ) -> dict[str, Value] | None:
-    """Trains and tests; None if a signal has stopped it."""
+    """Trains and tests; returns the results by name, or None if a signal stopped it."""
     source, prepare = arguments.pop("source"), arguments.pop("prepare")
     config = arguments.pop("config")
     config = dataclasses.replace(
         config,
         tf_random_seed=job.seed,
-        eval_every_steps=config.eval_every_steps or _NOT_AT_END,
+        eval_every_steps=config.eval_every_steps or _ONLY_AT_END,
     )
     source = read(source, arguments.get("params"), config)
     if len(source) != job.examples:
         raise UserError(
-            f"source has {len(source)} examples in the process of the fold and {job.examples} in "
-            "the program; let it be the same wherever it is made."
+            f"source has {len(source)} examples in the process of the fold, but {job.examples} "
+            "in the program; it must be the same in every process."
         )
-    learned, tested = _parts(job, source, prepare)
+    train_source, test_source = _split(job, source, prepare)
     result = train(
-        input_fn=lambda: learned,
-        eval_input_fn=lambda: tested,
+        input_fn=lambda: train_source,
+        eval_input_fn=lambda: test_source,
         model_dir=job.model_dir,
         config=config,
         **arguments,
@@ -178,69 +181,69 @@ def _figures(
         return None
     figures = to_scalars(result.metrics)
     if job.metrics:
-        placed = {name: arguments[name] for name in ("strategy", "devices") if name in arguments}
-        figures |= _measured(result.model, tested, job.metrics, **placed)
+        devices = {name: arguments[name] for name in ("strategy", "devices") if name in arguments}
+        figures |= _measure(result.model, test_source, job.metrics, **devices)
     return figures
 
 
-def _parts(job: Job, source: Source, prepare: Callable | None) -> tuple[Source, Source]:
-    """What is trained on and what is tested, batched."""
+def _split(job: FoldJob, source: Source, prepare: Callable | None) -> tuple[Source, Source]:
+    """Returns the training and the test examples, prepared and batched."""
     size = source.batch_size
-    if job.leave_out is not None:
-        source = source.map(functools.partial(without_column, job.leave_out))
+    if job.group_column is not None:
+        source = source.map(functools.partial(without_column, job.group_column))
     parts = source.select(job.train), source.select(job.test)
     if prepare is not None:
         parts = prepare(*parts)
         pair = isinstance(parts, tuple) and len(parts) == 2
         if not (pair and all(isinstance(part, Source) for part in parts)):
             raise UserError(
-                f"prepare returned {parts!r}; expected two Sources: return "
-                "cleaning.fit(train), cleaning.apply(test), say."
+                f"prepare returned {parts!r}; expected two Sources, for example return "
+                "cleaning.fit(train), cleaning.apply(test)."
             )
     train, test = (part if part.batch_size else part.batch(size) for part in parts)
     return train, test
 
 
-def _measured(
+def _measure(
     model: keras.Model,
     source: Source,
     names: Sequence[str],
     strategy: Any = "auto",
     devices: Any = None,
 ) -> dict[str, Value]:
-    """The hold-out metrics of these names, from the model's predictions."""
+    """Returns the hold-out metrics with these names, from the model's predictions."""
     placement = make_placement(strategy, devices)
     feed = make_feed(
         source, seed=None, multiple=placement.num_replicas, order="own", training=False
     )
-    measured = HoldOutMetrics(names, task=None, loss=model.loss)
+    metrics = HoldOutMetrics(names, task=None, loss=model.loss)
     try:
         for _, labels, weights, outputs in Predictor(model, placement, feed).batches():
-            measured.add(labels, outputs, weights)
+            metrics.add(labels, outputs, weights)
     finally:
         feed.close()
-    return measured.figures()
+    return metrics.results()
 
 
-def _unpacked(name: str, data: bytes) -> Any:
+def _unpickle(name: str, data: bytes) -> Any:
     try:
         return pickle.loads(data)
     except (ImportError, AttributeError) as error:
         raise UserError(
-            f"{name} cannot be found in the process of the fold ({error}); define it at the top "
-            "level of a module that can be imported, or of the script, and not below "
+            f"{name} cannot be imported in the process of the fold ({error}); define it at the "
+            "top level of an importable module or of the script, and not below "
             'if __name__ == "__main__".'
         ) from error
 
 
 def _parse_flags() -> None:
-    """Reads the command line as the program has, for functions that ask for flags."""
+    """Parses the command line like the program, for functions that read flags."""
     if not flags.FLAGS.is_parsed():
         flags.FLAGS(sys.argv, known_only=True)
 
 
-def _write_to(path: str) -> None:
-    """Sends all that this process prints, C++ included, to a file, and tfbig's log too."""
+def _redirect_output(path: str) -> None:
+    """Redirects the output of this process, including that of C++, and the log to a file."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for number in (1, 2):
         os.dup2(file, number)
@@ -250,8 +253,8 @@ def _write_to(path: str) -> None:
     log.setLevel(logging.INFO)
 
 
-def _leave_with_parent() -> None:
-    """Stops this process, as SIGTERM does, when the one that started it has ended."""
+def _exit_with_parent() -> None:
+    """Waits for the end of the parent process, and then terminates this one with SIGTERM."""
     multiprocessing.parent_process().join()
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(SECONDS_TO_SAVE)
@@ -261,5 +264,5 @@ def _leave_with_parent() -> None:
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split()) or "no message"
     if isinstance(error, UserError):
-        return text[:_LONGEST]
+        return text[:_LONGEST_MESSAGE]
     return f"{type(error).__name__}: {text[:400]}"

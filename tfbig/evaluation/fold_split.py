@@ -1,4 +1,4 @@
-"""Which example is tested in which fold."""
+"""Assigns each example to the fold that tests it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,22 +14,23 @@ from tfbig.errors import UserError
 def fold_numbers(
     source: Source, folds: int, *, stratify: Any, groups: Any, seed: int
 ) -> np.ndarray:
-    """Draws the folds by `tfbig.data.splitting.folds`.
+    """Assigns examples to folds with `tfbig.data.splitting.folds`.
 
     Args:
         source: the examples.
-        folds: how many.
-        stratify: None; True: the labels; the name of a column; a function of a batch that returns
-            the class of each of its examples; or an array [len(source)].
-        groups: the same but for True.
-        seed: of the split.
+        folds: the number of folds.
+        stratify: the classes to balance: True for the labels, the name of a column, a function
+            that returns the class of each example of a batch, or an array [len(source)]; None for
+            no balancing.
+        groups: the groups to keep together, given like `stratify`; True is not accepted.
+        seed: the seed of the split.
 
     Returns:
-        An array [len(source)]: the number of the fold that tests the example, counted from 1; 0
-        for a bad record, which is left out.
+        An integer array [len(source)]: for each example, the number of the fold that tests it,
+        from 1; 0 for a bad record, which is left out.
 
     Raises:
-        UserError: an argument cannot be used, or a fold would be empty.
+        UserError: an argument has an invalid value, or a fold would be empty.
     """
     if stratify is False:
         stratify = None
@@ -38,20 +39,20 @@ def fold_numbers(
             f"groups={groups}: expected an array, the name of a column or a function of a batch."
         )
     try:
-        return _drawn(source, folds, {"stratify": stratify, "groups": groups}, seed)
+        return _assign(source, folds, {"stratify": stratify, "groups": groups}, seed)
     except UserError as error:
         raise UserError(f"cross_validate: {error}") from error
 
 
-def _drawn(source: Source, folds: int, given: dict[str, Any], seed: int) -> np.ndarray:
-    functions = {n: _function(source, n, v) for n, v in given.items() if v is not None}
+def _assign(source: Source, folds: int, arguments: dict[str, Any], seed: int) -> np.ndarray:
+    functions = {n: _batch_function(source, n, v) for n, v in arguments.items() if v is not None}
     read = {name: function for name, function in functions.items() if function is not None}
     examples, values = np.arange(len(source)), {}
     if read:
         examples, values = read_values(source, read)
     for name in functions:
         if name not in read:
-            values[name] = _checked(name, given[name], len(source))[examples]
+            values[name] = _check_array(name, arguments[name], len(source))[examples]
     splits = splitting.folds(
         len(examples),
         folds,
@@ -63,15 +64,15 @@ def _drawn(source: Source, folds: int, given: dict[str, Any], seed: int) -> np.n
     for number, split in enumerate(splits, 1):
         if not len(split.test):
             raise UserError(
-                f"fold {number} of {folds} has no example to test on: the groups are too few or "
-                "of too unequal sizes; write fewer folds."
+                f"fold {number} of {folds} has no example to test on: there are too few groups, or "
+                "their sizes differ too much; use fewer folds."
             )
         fold[examples[split.test]] = number
     return fold
 
 
-def _function(source: Source, name: str, value: Any) -> Callable[[Any], np.ndarray] | None:
-    """What reads the values from batches; None for an array, which has them."""
+def _batch_function(source: Source, name: str, value: Any) -> Callable[[Any], np.ndarray] | None:
+    """Returns the function that reads the values from a batch; None if `value` is an array."""
     if value is True:
         return labels_of
     if isinstance(value, str):
@@ -80,14 +81,14 @@ def _function(source: Source, name: str, value: Any) -> Callable[[Any], np.ndarr
         return None
 
     def checked(batch: Any) -> np.ndarray:
-        found = np.asarray(value(batch))
+        values = np.asarray(value(batch))
         size = len(np.asarray(_first_leaf(batch)))
-        if found.shape[:1] != (size,):
+        if values.shape[:1] != (size,):
             raise UserError(
-                f"the function {name} returned an array of shape {list(found.shape)} for a batch "
-                f"of {size} examples; return one value for each, shape [{size}]."
+                f"the function {name} returned an array of shape {list(values.shape)} for a batch "
+                f"of {size} examples; return one value per example, shape [{size}]."
             )
-        return found
+        return values
 
     return checked
 
@@ -98,12 +99,12 @@ def _first_leaf(batch: Any) -> Any:
     return batch
 
 
-def _checked(name: str, value: Any, length: int) -> np.ndarray:
+def _check_array(name: str, value: Any, length: int) -> np.ndarray:
     array = np.asarray(value)
     if not array.ndim or len(array) != length:
         received = f"of shape {list(array.shape)}" if array.ndim else f"{value!r}"
         raise UserError(
-            f"{name} is {received}, and the source has {length} examples; give an array with one "
-            "value for each, the name of a column, or a function of a batch."
+            f"{name} is {received}, but the source has {length} examples; pass an array with one "
+            "value per example, the name of a column, or a function of a batch."
         )
     return array

@@ -1,4 +1,4 @@
-"""Evaluates a model on a hold-out set: its loss, its own metrics, and those of its task."""
+"""Evaluates a model on a hold-out set: its loss, its compiled metrics and those of the task."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ import numpy as np
 from tfbig import _private_api
 from tfbig.data.feeds.feed import Feed, Stack, cut_out, rows_for
 from tfbig.errors import UserError
-from tfbig.evaluation.measuring import HoldOutMetrics
+from tfbig.evaluation.holdout_metrics import HoldOutMetrics
 from tfbig.evaluation.report import Report
 from tfbig.metrics.metric import Value
 from tfbig.placement.placement import Placement
@@ -43,33 +43,33 @@ def evaluate_model(
     title: str = "Evaluation",
     keep: bool = True,
 ) -> Report:
-    """Reads the feed once; every stack of batches is predicted, measured, and put to the loss.
+    """Evaluates a model in one pass over the feed.
 
     Args:
-        model: compiled or not.
-        placement: where.
-        feed: in its own order; it is closed.
+        model: the model, compiled or not.
+        placement: the replicas to use.
+        feed: the data in its own order; it is closed at the end.
         metrics, task: as in `HoldOutMetrics`.
-        steps: the number of batches; None: all.
-        samples: of the bootstrap; 0: no intervals.
-        class_names, history, title: for the Report.
-        keep: the model is the caller's, and is left as it is.
+        steps: the number of batches; None for all.
+        samples: the number of bootstrap resamples; 0 for no intervals.
+        class_names, history, title: as in `Report`.
+        keep: whether the model belongs to the caller and must not be modified.
 
     Returns:
-        The Report. A figure that a compiled metric has under the same name is the hold-out's; the
-        compiled one is beside it as compiled_<name> if it says something else.
+        The Report. If a compiled metric has the name of a hold-out metric and a different value,
+        it is reported as compiled_<name>.
 
     Raises:
-        UserError: the data would not end or are none, or do not go with the model or the metrics.
+        UserError: the data is empty or infinite, or does not match the model or the metrics.
     """
     try:
         if getattr(feed, "infinite", False) and steps is None:
             raise UserError(
-                "input_fn returned an infinite Dataset, so the evaluation would not end; give "
+                "input_fn returned an infinite Dataset, so the evaluation would not end; pass "
                 "steps=, or leave out .repeat()."
             )
         has_loss = model.compiled and _has_loss(model, feed)
-        measured = HoldOutMetrics(
+        holdout = HoldOutMetrics(
             metrics,
             task=task,
             loss=model.loss if model.compiled else None,
@@ -77,40 +77,42 @@ def evaluate_model(
             samples=samples,
             most_examples=_most_steps(feed, steps) and _most_steps(feed, steps) * feed.batch_size,
         )
-        placed = _placed(model, placement, has_loss, keep)
-        if has_loss and not (keep and placed is model):
-            _leave_optimizer_out(placed, placement)
-        program = _program(placed, placement, feed) if has_loss else None
-        compiled = _pass(placed, program, placement, _OnePass(feed, steps, placement), measured)
+        local_model = _on_placement(model, placement, has_loss, keep)
+        if has_loss and not (keep and local_model is model):
+            _drop_optimizer_state(local_model, placement)
+        program = _program(local_model, placement, feed) if has_loss else None
+        one_pass = _OnePass(feed, steps, placement)
+        compiled = _measure_pass(local_model, program, placement, one_pass, holdout)
     finally:
         feed.close()
-    if not measured.examples:
-        raise UserError("input_fn gave no example, so there is nothing to evaluate on.")
-    figures = _together(measured.figures(), compiled)
+    if not holdout.examples:
+        raise UserError("input_fn returned no examples, so there is nothing to evaluate on.")
+    figures = _merge(holdout.results(), compiled)
     if not figures:
         raise UserError(
-            "there is no figure to tell: the model is not compiled with a loss, and metrics gives "
-            "none; compile it, or write metrics=None."
+            "there is nothing to report: the model is not compiled with a loss, and metrics is "
+            "empty; compile the model, or pass metrics=None."
         )
-    if class_names is not None and measured.classes not in (None, len(class_names)):
+    if class_names is not None and holdout.classes not in (None, len(class_names)):
         raise UserError(
             f"class_names has {len(class_names)} names, but the predictions have "
-            f"{measured.classes} classes; give one name for each."
+            f"{holdout.classes} classes; pass one name per class."
         )
     return Report(
         figures,
-        metrics=measured.metrics,
+        metrics=holdout.metrics,
         history=history,
-        intervals=measured.intervals(),
+        intervals=holdout.intervals(),
         class_names=class_names,
         title=title,
     )
 
 
 class _OnePass(Feed):
-    """A feed that ends after some steps, and shows every stack that is pulled.
+    """A feed that ends after `steps` batches and calls `on_stack` with every stack.
 
-    It shows whole batches, of which every worker has all predictions, and returns its share.
+    `on_stack` receives whole global batches, because every worker gets all predictions; `pull`
+    returns this worker's share.
     """
 
     infinite = False
@@ -124,17 +126,17 @@ class _OnePass(Feed):
         known = [n for n in (feed.steps_per_pass, steps) if n is not None]
         self.steps_per_pass = min(known, default=None)
         self._feed = feed
-        self.show: Callable[[Stack], None] = lambda stack: None
+        self.on_stack: Callable[[Stack], None] = lambda stack: None
 
     def pull(self, step: int, steps: int, then: int = 0) -> Stack:
         stack = self._feed.pull(step, steps, then)
-        self.show(stack)
+        self.on_stack(stack)
         if self.workers == 1 or not stack.steps:
             return stack
         return cut_out(stack, self.rows, self.worker, self.workers)
 
     def next_pass(self) -> None:
-        """There is no other."""
+        """Does nothing, because there is only one pass."""
 
 
 def _most_steps(feed: Feed, steps: int | None) -> int | None:
@@ -142,32 +144,32 @@ def _most_steps(feed: Feed, steps: int | None) -> int | None:
     return min(known, default=None)
 
 
-def _pass(
+def _measure_pass(
     model: keras.Model,
     program: KerasProgram | None,
     placement: Placement,
     feed: _OnePass,
-    measured: HoldOutMetrics,
+    holdout: HoldOutMetrics,
 ) -> dict[str, float]:
-    """Measures all batches; returns the loss and the compiled metrics, {} without a program."""
+    """Adds all batches to `holdout`; returns the loss and compiled metrics of the program."""
     predictor = Predictor(model, placement, feed)
     number = 0
 
     def add(features: Any, labels: Any, weights: Any, outputs: Any) -> None:
         nonlocal number
         number += 1
-        # Of a compiled model the loss tells, but a model's outputs can be numbers all the same.
-        taken = match_features(model, features)
-        found = explain_numbers("features", taken) if program is None else None
+        # The program checks the features of a compiled model; without one, check them here.
+        matched = match_features(model, features)
+        problem = explain_numbers("features", matched) if program is None else None
         try:
-            if not found:
-                measured.add(labels, outputs, weights)
+            if not problem:
+                holdout.add(labels, outputs, weights)
         except UserError:
-            found = program and program.explain_batch(features, labels)
-            if not found:
+            problem = program and program.explain_batch(features, labels)
+            if not problem:
                 raise
-        if found:
-            raise refusal_of_batch(found, number, "input_fn")
+        if problem:
+            raise refusal_of_batch(problem, number, "input_fn")
 
     if program is None:
         for batch in predictor.batches():
@@ -178,7 +180,7 @@ def _pass(
         for batch in predictor.of_stack(stack):
             add(*batch)
 
-    feed.show = measure
+    feed.on_stack = measure
     return to_fit_logs(Evaluator(program, placement, feed, RunConfig(), jit=False)())
 
 
@@ -186,30 +188,32 @@ def _has_loss(model: keras.Model, feed: Feed) -> bool:
     if model.loss is not None or _private_api.overrides(model, "compute_loss"):
         return True
     labels = split_element(feed.element_spec)[1]
-    return labels is None  # then its layers add the loss, if there is any
+    return labels is None  # without labels, layers may add the loss
 
 
-def _placed(model: keras.Model, placement: Placement, has_loss: bool, keep: bool) -> keras.Model:
-    """The model, or one like it, with its variables in the placement's scope."""
-    there = all(placement.owns(v.value) for v in model.variables)
-    if there and model.built and not (has_loss and keep):  # predicting alone changes nothing of it
+def _on_placement(
+    model: keras.Model, placement: Placement, has_loss: bool, keep: bool
+) -> keras.Model:
+    """Returns the model, or a copy whose variables are in the scope of the placement."""
+    on_devices = all(placement.owns(v.value) for v in model.variables)
+    if on_devices and model.built and not (has_loss and keep):  # predicting does not modify it
         return model
     try:
         with placement.scope():
             return rebuilt(model) if has_loss else rebuilt_uncompiled(model)
     except CANNOT_BE_REBUILT as error:
-        if there:
+        if on_devices:
             return model
         raise UserError(
-            f"{type(model).__name__} cannot be made again on the replicas' devices from its "
+            f"{type(model).__name__} cannot be rebuilt on the devices of the replicas from its "
             f"get_config ({str(error).splitlines()[0]}); evaluate on one device."
         ) from error
 
 
-def _leave_optimizer_out(model: keras.Model, placement: Placement) -> None:
-    """Compiles a model with an optimizer that keeps nothing for a weight; none is trained.
+def _drop_optimizer_state(model: keras.Model, placement: Placement) -> None:
+    """Compiles a model with an optimizer without slot variables, because nothing is trained.
 
-    A model's own compute_metrics may report the learning rate.
+    It keeps the learning rate, which the model's compute_metrics may report.
     """
     optimizer = keras.optimizers.SGD()
     if model.optimizer is not None:
@@ -223,14 +227,14 @@ def _program(model: keras.Model, placement: Placement, feed: Feed) -> KerasProgr
     try:
         program = KerasProgram(model)
     except UserError as error:
-        log.info("the loss and the compiled metrics are left out: %s", error)
+        log.info("the loss and the compiled metrics are not computed: %s", error)
         return None
     build_program(program, placement, feed, training=True)
     return program
 
 
-def _together(measured: dict[str, Value], compiled: dict[str, Value]) -> dict[str, Value]:
-    """All figures by name: the loss, those of the task, then what else the model tells."""
+def _merge(measured: dict[str, Value], compiled: dict[str, Value]) -> dict[str, Value]:
+    """Merges results by name: the loss, the hold-out metrics, then other compiled metrics."""
     figures: dict[str, Value] = {}
     if "loss" in compiled and "loss" not in measured:
         figures["loss"] = compiled["loss"]
@@ -244,11 +248,13 @@ def _together(measured: dict[str, Value], compiled: dict[str, Value]) -> dict[st
             and np.isclose(value, measured[name], rtol=1e-5, atol=1e-6)
         ):
             log.info(
-                "%s is %s, and %s by the metric of that name that the model is compiled with; both "
-                "are told",
+                "%s is %s, but %s by the metric of that name that the model is compiled with; both "
+                "are reported",
                 name,
-                f"{measured[name]:.4g}" if isinstance(measured[name], float) else "not one number",
-                f"{value:.4g}" if isinstance(value, float) else "not one number",
+                f"{measured[name]:.4g}"
+                if isinstance(measured[name], float)
+                else "not a single number",
+                f"{value:.4g}" if isinstance(value, float) else "not a single number",
             )
             figures[f"compiled_{name}"] = value
     return figures

@@ -1,4 +1,4 @@
-"""The lists of hold-out metrics by task, and Keras metrics that Keras does not have."""
+"""Hold-out metrics by task, and the Keras metric BitsPerByte."""
 
 from tfbig.metrics.bits_per_byte import BitsPerByte, bits_per_byte
 from tfbig.metrics.tasks import metrics_for, task_of

@@ -1,16 +1,18 @@
-"""The plots of a report, drawn on matplotlib's Figure: no window, no change to the backend.
+"""The plots of a report, drawn on Matplotlib figures without a window or a change of backend.
 
-Colours are those of Okabe and Ito, "Color Universal Design", 2008, and differ in line style too.
+The colours are those of Okabe and Ito, "Color Universal Design", 2008; line styles differ too.
 """
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfbig._optional import load
-from tfbig.metrics.classification import CalibrationError
+from tfbig.metrics.classification import CalibrationError, PrAuc, RocAuc
+from tfbig.metrics.metric import Metric, Value
+from tfbig.programs.vector_metrics import to_scalars
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,15 +22,63 @@ _STYLES = ("-", "--", "-.", ":")
 _GREY = "#8A8A8A"
 _NOT_CURVES = ("step", "epoch", "steps_per_sec", "examples_per_sec", "data_wait")
 _MOST_PANELS = 6
-_WORST_CURVES = 4  # named where there are more curves than colours
-_MOST_POINTS = 1000  # of a curve
-_MOST_CELLS_WITH_NUMBERS = 20  # classes of a confusion matrix
-_FEW = 10  # examples in a bin, whose share says little
+_WORST_CURVES = 4  # named in the legend if there are more curves than colours
+_MOST_POINTS = 1000  # in a curve
+_MOST_CLASSES_WITH_NUMBERS = 20  # in a confusion matrix
+_FEW = 10  # examples in a bin, too few for a reliable accuracy
 _DPI = 150
 
 
+def draw(
+    results: Mapping[str, Value],
+    *,
+    metrics: Sequence[Metric],
+    history: Sequence[Mapping[str, float]],
+    class_names: Sequence[str] | None,
+    title: str,
+) -> dict[str, "Figure"]:
+    """Draws the plots for which there is data.
+
+    Args:
+        results: the results by name; the confusion matrix is drawn from them.
+        metrics: the Metric objects; the ROC curve and the reliability diagram are theirs.
+        history: points of learning curves, as `TrainResult.history`.
+        class_names: the names of the classes by class number; None shows the numbers.
+        title: what was evaluated.
+
+    Returns:
+        Matplotlib figures by file name, without the extension.
+    """
+    drawn: dict[str, Figure] = {}
+    history = [to_scalars(point) for point in history]
+    names = curve_names(history)
+    if names:
+        drawn["learning_curves"] = learning_curves(history, names, title)
+    matrices = [v for v in results.values() if np.ndim(v) == 2 and np.sum(v) > 0]
+    if matrices:
+        drawn["confusion_matrix"] = confusion_matrix(np.asarray(matrices[0]), class_names, title)
+    ranked = [m for m in metrics if isinstance(m, RocAuc)]
+    ranked += [m for m in metrics if isinstance(m, PrAuc)]
+    curves = ranked[0].curves() if ranked else {}
+    curves = {name: curve for name, curve in curves.items() if len(curve[0]) > 1}
+    if curves:
+        drawn["roc"] = roc(curves, class_names, title)
+    calibrations = [m for m in metrics if isinstance(m, CalibrationError)]
+    if calibrations and calibrations[0].bins().weight.sum() > 0:
+        drawn["reliability"] = reliability(calibrations[0], title)
+    return drawn
+
+
+def class_name(class_names: Sequence[str] | None, number: int | str) -> str:
+    """Returns the name of a class, or its number if it has no name."""
+    number = int(number)
+    if class_names is None or number >= len(class_names):
+        return str(number)
+    return str(class_names[number])
+
+
 def curve_names(history: Sequence[Mapping[str, float]]) -> list[str]:
-    """What a history has curves of: loss, its metrics, learning_rate last."""
+    """Returns the names of the curves in a history: the loss, the metrics, learning_rate last."""
     keys = {key.removeprefix("val_"): None for point in history for key in point}
     names = [key for key in keys if key not in _NOT_CURVES and _curve(history, key)]
     first = [name for name in names if name == "loss"]
@@ -40,7 +90,7 @@ def curve_names(history: Sequence[Mapping[str, float]]) -> list[str]:
 def learning_curves(
     history: Sequence[Mapping[str, float]], names: Sequence[str], title: str
 ) -> "Figure":
-    """A panel for each name over the steps, training and evaluation together."""
+    """Draws one panel per name over the steps, with training and evaluation curves."""
     columns = min(len(names), 3)
     rows = -(-len(names) // columns)
     figure = _figure(width=4.2 * columns + 0.4, height=3.2 * rows + 0.5)
@@ -67,10 +117,8 @@ def learning_curves(
     return figure
 
 
-def confusion_matrix(
-    matrix: np.ndarray, title: str, name_of: Callable[[int | str], str]
-) -> "Figure":
-    """Rows are labels; the colour is the share of the row, the numbers are examples."""
+def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str] | None, title: str) -> "Figure":
+    """Draws a confusion matrix; rows are labels, colours are shares of a row, numbers counts."""
     size = len(matrix)
     side = float(np.clip(0.5 * size, 4, 10))
     figure = _figure(width=side + 1.8, height=side + 0.8)
@@ -79,21 +127,21 @@ def confusion_matrix(
     share = np.divide(matrix, sums, out=np.zeros(matrix.shape), where=sums > 0)
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class")
-    right = np.trace(matrix) / matrix.sum()
+    correct = np.trace(matrix) / matrix.sum()
     _finish(
         axes,
-        f"Confusion matrix: {title}\n{right:.1%} of {matrix.sum():,.6g} examples right",
+        f"Confusion matrix: {title}\n{correct:.1%} of {matrix.sum():,.6g} examples correct",
         "predicted class",
         "true class",
     )
     axes.grid(False)
     step = -(-size // 30)
     ticks = range(0, size, step)
-    names = [_literal(name_of(number)) for number in ticks]
-    turned = 90 if size * max(map(len, names)) > 60 else 0
-    axes.set_xticks(ticks, names, rotation=turned)
+    names = [_literal(class_name(class_names, number)) for number in ticks]
+    rotation = 90 if size * max(map(len, names)) > 60 else 0
+    axes.set_xticks(ticks, names, rotation=rotation)
     axes.set_yticks(ticks, names)
-    if size <= _MOST_CELLS_WITH_NUMBERS:
+    if size <= _MOST_CLASSES_WITH_NUMBERS:
         for row, column in np.ndindex(size, size):
             if matrix[row, column]:
                 colour = "white" if share[row, column] > 0.55 else "black"
@@ -111,36 +159,27 @@ def confusion_matrix(
 
 def roc(
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    class_names: Sequence[str] | None,
     title: str,
-    name_of: Callable[[int | str], str],
-    *,
-    named: bool,
 ) -> "Figure":
-    """Draws the true over the false positive rate.
-
-    Args:
-        curves: by class number the rates; of many classes those of the smallest area have names.
-        title: what was evaluated.
-        name_of: the name of a class by its number.
-        named: whether the classes have names other than their numbers.
-    """
+    """Draws ROC curves; of many classes, those with the smallest area are named."""
     figure = _figure(width=5.6, height=5.4)
     axes = figure.subplots()
     areas = {name: float(np.trapezoid(y, x)) for name, (x, y) in curves.items()}
     most = len(curves) if len(curves) <= len(_COLOURS) else _WORST_CURVES
-    worst = sorted(curves, key=areas.__getitem__)[:most]
-    rest = [name for name in curves if name not in worst]
-    for place, name in enumerate(rest):
-        label = f"{len(rest)} classes of larger area" if place == 0 else None
+    named = sorted(curves, key=areas.__getitem__)[:most]
+    rest = [name for name in curves if name not in named]
+    for i, name in enumerate(rest):
+        label = f"{len(rest)} classes with larger area" if i == 0 else None
         axes.plot(*_thinned(*curves[name]), color="#BBBBBB", linewidth=1, label=label)
-    for place, name in enumerate(sorted(worst, key=int)):
-        label = f"{_literal(name_of(name))} (area {areas[name]:.3f})"
+    for i, name in enumerate(sorted(named, key=int)):
+        label = f"{_literal(class_name(class_names, name))} (area {areas[name]:.3f})"
         axes.plot(
             *_thinned(*curves[name]),
-            color=_COLOURS[place],
-            linestyle=_STYLES[place % len(_STYLES)],
+            color=_COLOURS[i],
+            linestyle=_STYLES[i % len(_STYLES)],
             linewidth=1.8,
-            label=f"class {label}" if not named else label,
+            label=f"class {label}" if class_names is None else label,
         )
     axes.plot([0, 1], [0, 1], color=_GREY, linewidth=1, linestyle=(0, (1, 2)), label="chance")
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
@@ -156,19 +195,19 @@ def roc(
 
 
 def reliability(calibration: CalibrationError, title: str) -> "Figure":
-    """How often a confidence was right, and how many examples have it."""
+    """Draws accuracy over confidence, and the share of examples with each confidence."""
     bins = calibration.bins()
     centres, width = (bins.edges[1:] + bins.edges[:-1]) / 2, np.diff(bins.edges)
     figure = _figure(width=5.6, height=6.4)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     few = (bins.weight > 0) & (bins.weight < _FEW)
-    for there, colour, label in (
-        (bins.weight >= _FEW, _COLOURS[5], "share that was right"),
+    for shown, colour, label in (
+        (bins.weight >= _FEW, _COLOURS[5], "share of correct predictions"),
         (few, "#D5E9F5", f"the same, fewer than {_FEW} examples"),
     ):
-        if there.any():
-            height = bins.accuracy[there]
-            above.bar(centres[there], height, width[there] * 0.92, color=colour, label=label)
+        if shown.any():
+            height = bins.accuracy[shown]
+            above.bar(centres[shown], height, width[shown] * 0.92, color=colour, label=label)
     above.plot(
         bins.confidence,
         bins.accuracy,
@@ -182,7 +221,7 @@ def reliability(calibration: CalibrationError, title: str) -> "Figure":
     above.plot([0, 1], [0, 1], color="black", linestyle="--", linewidth=1, label="calibrated")
     above.set(xlim=(0, 1), ylim=(0, 1.02))
     error = f"expected calibration error {calibration.result():.3f}"
-    _finish(above, f"Reliability: {title}\n{error}", "", "accuracy (share right)")
+    _finish(above, f"Reliability: {title}\n{error}", "", "accuracy (share of correct predictions)")
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     share = bins.weight / bins.weight.sum()
     below.bar(centres, share, width * 0.92, color=_GREY)
@@ -205,10 +244,10 @@ def _finish(axes: Any, title: str, x: str, y: str) -> None:
 
 
 def _points(history: Sequence[Mapping[str, float]], key: str) -> tuple[list[float], list[float]]:
-    """The steps and the finite values of a key; a point without a step has its place."""
+    """Returns the steps and the finite values of a key; a point without a step uses its index."""
     pairs = [
-        (point.get("step", place), point[key])
-        for place, point in enumerate(history)
+        (point.get("step", i), point[key])
+        for i, point in enumerate(history)
         if key in point and np.ndim(point[key]) == 0 and np.isfinite(point[key])
     ]
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
@@ -232,15 +271,15 @@ def _words(name: str) -> str:
 
 
 def _literal(text: str) -> str:
-    return text.replace("$", r"\$")  # else matplotlib sets formulas
+    return text.replace("$", r"\$")  # otherwise Matplotlib renders formulas
 
 
 def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """At most so many points, both ends among them."""
+    """Reduces a curve to about _MOST_POINTS points, including both ends."""
     if len(x) <= _MOST_POINTS:
         return x, y
-    # Evenly along the curve, not over the thresholds: they crowd where the curve is steep.
-    along = np.cumsum(np.hypot(np.diff(x, prepend=0), np.diff(y, prepend=0)))
-    places = np.searchsorted(along, np.linspace(0, along[-1], _MOST_POINTS))
-    places = np.unique(np.minimum(places, len(x) - 1))
-    return x[places], y[places]
+    # Select evenly along the curve, because thresholds cluster where the curve is steep.
+    length = np.cumsum(np.hypot(np.diff(x, prepend=0), np.diff(y, prepend=0)))
+    indices = np.searchsorted(length, np.linspace(0, length[-1], _MOST_POINTS))
+    indices = np.unique(np.minimum(indices, len(x) - 1))
+    return x[indices], y[indices]

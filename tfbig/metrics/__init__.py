@@ -1,1 +1,1 @@
-"""Metrics that are exact over any split of the data, for evaluation."""
+"""Evaluation metrics that give the same result however the data is split into batches."""

@@ -1,14 +1,15 @@
-"""The Keras metric of byte-level language models; Keras has none."""
+"""The Keras metric BitsPerByte, for byte-level language models."""
 
 import math
 from typing import Any
 
 import keras
+from typing_extensions import override
 
 
 @keras.saving.register_keras_serializable("tfbig")
 def bits_per_byte(y_true: Any, y_pred: Any) -> Any:
-    """The cross-entropy of next bytes in bits, per token.
+    """Returns the cross-entropy of the next byte in bits, for each position.
 
     Args:
         y_true: int tensor of shape [...], the bytes.
@@ -23,22 +24,23 @@ def bits_per_byte(y_true: Any, y_pred: Any) -> Any:
 
 @keras.saving.register_keras_serializable("tfbig")
 class BitsPerByte(keras.metrics.MeanMetricWrapper):
-    """The mean number of bits a byte-level language model needs for a byte; 8 is no model at all.
+    """The mean number of bits per byte of a byte-level language model; 8 without any model.
 
-    Unlike the perplexity of tokens it compares models with different vocabularies.
+    Unlike the perplexity per token, it is comparable between models with different vocabularies.
 
     Example:
 
         model.compile("adam", loss, metrics=[BitsPerByte()])
 
     Args:
-        name: name of the metric.
-        dtype: dtype of the result.
+        name: the name of the metric.
+        dtype: the dtype of the result.
     """
 
     def __init__(self, name: str = "bits_per_byte", dtype: str | None = None):
         super().__init__(fn=bits_per_byte, name=name, dtype=dtype)
         self._direction = "down"
 
+    @override
     def get_config(self) -> dict:
         return {"name": self.name, "dtype": self.dtype}

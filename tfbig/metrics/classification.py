@@ -1,7 +1,7 @@
-"""Metrics of classifiers; each equals scikit-learn's figure on the same predictions.
+"""Metrics of classifiers; each equals scikit-learn's value on the same predictions.
 
-Where they differ on purpose: an example of weight 0 is as if it were not there, also for the
-question which classes occur; and the log loss of logits is exact, not cut off at 36 nats.
+There are two intended differences. Examples of weight 0 are ignored, also when deciding which
+classes occur. The log loss of logits is exact, not clipped at 36 nats.
 """
 
 import dataclasses
@@ -9,18 +9,19 @@ from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
+from typing_extensions import override
 
 from tfbig.errors import UserError
 from tfbig.metrics import ranking
+from tfbig.metrics.class_reader import ClassBatch, ClassReader
 from tfbig.metrics.metric import MeanMetric, Metric
-from tfbig.metrics.reading import ClassBatch, ClassReading
 
 Average = Literal["macro", "micro", "weighted", "binary", "per_class"]
 
-MOST_EXAMPLES = 10_000_000  # that a ranking keeps
+MOST_EXAMPLES = 10_000_000  # kept for a ranking
 MOST_SCORES = 100_000_000  # examples x classes
-_MOST_SORTED = 2_000_000  # scores whose order is kept: 32 MB
-MOST_CLASSES = 4096  # of a confusion matrix: 128 MiB
+_MOST_SORTED = 2_000_000  # scores whose sorted order is cached: 32 MB
+MOST_CLASSES = 4096  # in a confusion matrix: 128 MiB
 
 
 class Accuracy(MeanMetric):
@@ -29,16 +30,17 @@ class Accuracy(MeanMetric):
     Example:
 
         Accuracy()  # for predictions [n, c]
-        Accuracy(ClassReading(binary=True))
+        Accuracy(ClassReader(binary=True))
 
     Args:
-        reading: a ClassReading; its default reads [n, c].
+        reader: a ClassReader; the default reads predictions [n, c].
         name: the key in `metrics.json`.
     """
 
-    def __init__(self, reading: ClassReading | None = None, name: str = "accuracy"):
-        super().__init__(name, reading or ClassReading())
+    def __init__(self, reader: ClassReader | None = None, name: str = "accuracy"):
+        super().__init__(name, reader or ClassReader())
 
+    @override
     def values(self, batch: ClassBatch) -> np.ndarray:
         return (batch.predicted == batch.labels).astype(np.float64)
 
@@ -46,38 +48,40 @@ class Accuracy(MeanMetric):
 class LogLoss(MeanMetric):
     """The mean of -log(probability of the label), in nats; 0 is perfect.
 
-    Probabilities of 0 are taken as the rounding of their type (float32: 1.2e-7), as
-    scikit-learn does. With one class only in the labels it is computed all the same
-    (scikit-learn: when it is told `labels=`).
+    Probabilities of 0 are replaced by the epsilon of their dtype (float32: 1.2e-7), as in
+    scikit-learn. It is defined even if all labels are of one class, as scikit-learn's is with
+    `labels=`.
 
     Args:
-        reading, name: as in `Accuracy`.
+        reader, name: as in `Accuracy`.
     """
 
-    def __init__(self, reading: ClassReading | None = None, name: str = "log_loss"):
-        super().__init__(name, reading or ClassReading())
+    def __init__(self, reader: ClassReader | None = None, name: str = "log_loss"):
+        super().__init__(name, reader or ClassReader())
 
+    @override
     def values(self, batch: ClassBatch) -> np.ndarray:
         return batch.nats
 
 
 class TopK(MeanMetric):
-    """The share of examples whose label is among the k classes of the highest scores.
+    """The share of examples whose label is among the k classes with the highest scores.
 
-    Of equal scores the higher class number comes first, as in scikit-learn's
-    top_k_accuracy_score. 1 if there are no more than k classes.
+    Ties are broken in favour of the higher class number, as in scikit-learn's
+    top_k_accuracy_score. The result is 1 if there are at most k classes.
 
     Args:
         k: at least 1.
-        reading, name: as in `Accuracy`; predictions [n, c]. Default name: `top_<k>_accuracy`.
+        reader, name: as in `Accuracy`; predictions [n, c]. Default name: `top_<k>_accuracy`.
     """
 
-    def __init__(self, k: int, reading: ClassReading | None = None, name: str | None = None):
+    def __init__(self, k: int, reader: ClassReader | None = None, name: str | None = None):
         if not isinstance(k, int) or k < 1:
-            raise UserError(f"top-k needs a whole number k of at least 1; got {k!r}.")
+            raise UserError(f"top-k needs an integer k of at least 1; got {k!r}.")
         self._k = k
-        super().__init__(name or f"top_{k}_accuracy", reading or ClassReading())
+        super().__init__(name or f"top_{k}_accuracy", reader or ClassReader())
 
+    @override
     def values(self, batch: ClassBatch) -> np.ndarray:
         scores = batch.scores
         if scores.ndim == 1:
@@ -89,23 +93,23 @@ class TopK(MeanMetric):
 
 
 class _PerClass(Metric):
-    """Precision, recall and F1, from three sums per class."""
+    """Base class of precision, recall and F1, which need three sums per class."""
 
     def __init__(
         self,
         average: Average = "macro",
-        reading: ClassReading | None = None,
+        reader: ClassReader | None = None,
         name: str | None = None,
     ):
         if average not in ("macro", "micro", "weighted", "binary", "per_class"):
             raise UserError(
                 f'average={average!r}; write "macro", "micro", "weighted", "per_class" or '
-                '"binary" (that of class 1).'
+                '"binary" (for class 1).'
             )
         self._average = average
         kind = type(self).__name__.lower()
         default = kind if average == "binary" else f"{kind}_{average}"
-        super().__init__(name or default, reading or ClassReading(binary=average == "binary"))
+        super().__init__(name or default, reader or ClassReader(binary=average == "binary"))
 
     def reset(self) -> None:
         self._sums = np.zeros([0, 3])  # [class, (hits, predicted, labels)]
@@ -125,9 +129,9 @@ class _PerClass(Metric):
             self._sums[:, column] += np.bincount(numbers, weights, minlength=classes)
 
     def result(self) -> float | dict[str, float]:
-        seen = np.flatnonzero(self._sums[:, 1] + self._sums[:, 2])
-        hits, predicted, labels = self._sums[seen].T
-        if not len(seen):
+        present = np.flatnonzero(self._sums[:, 1] + self._sums[:, 2])
+        hits, predicted, labels = self._sums[present].T
+        if not len(present):
             return {} if self._average == "per_class" else float("nan")
         if self._average == "micro":
             return float(self._ratio(hits.sum(), predicted.sum(), labels.sum()))
@@ -135,7 +139,7 @@ class _PerClass(Metric):
             return float(self._ratio(*self._sums[1]))
         each = self._ratio(hits, predicted, labels)
         if self._average == "per_class":
-            return {str(number): float(value) for number, value in zip(seen, each, strict=True)}
+            return {str(number): float(value) for number, value in zip(present, each, strict=True)}
         return float(np.average(each, weights=labels if self._average == "weighted" else None))
 
     def _ratio(self, hits: np.ndarray, predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -143,17 +147,17 @@ class _PerClass(Metric):
 
 
 class Precision(_PerClass):
-    """Of the examples predicted to be of a class, the share that are.
+    """The share of the examples predicted as a class whose label is that class.
 
-    A class that is never predicted has the precision 0, as in scikit-learn; a class that occurs
-    neither in labels nor in predictions counts in no average and is missing in "per_class".
+    A class that is never predicted has the precision 0, as in scikit-learn. A class that occurs
+    neither in labels nor in predictions is excluded from averages and from "per_class".
 
     Args:
         average: "macro" (mean over classes), "micro" (over all examples), "weighted" (mean over
-            classes by their weight in the labels), "per_class" (a dict by class number), or
-            "binary" (that of class 1).
-        reading, name: as in `Accuracy`. Default name: `precision_<average>`, for "binary"
-            `precision`.
+            classes, weighted by their frequency in the labels), "per_class" (a dict by class
+            number), or "binary" (for class 1).
+        reader, name: as in `Accuracy`. The default name is `precision_<average>`, or `precision`
+            for "binary".
     """
 
     def _ratio(self, hits, predicted, labels):
@@ -161,7 +165,7 @@ class Precision(_PerClass):
 
 
 class Recall(_PerClass):
-    """Of the examples of a class, the share that is predicted to be; see `Precision`."""
+    """The share of the examples of a class that are predicted as it; see `Precision`."""
 
     def _ratio(self, hits, predicted, labels):
         return _divide(hits, labels)
@@ -178,15 +182,17 @@ class ConfusionMatrix(Metric):
     """The weight of examples by label (row) and predicted class (column), float64 [c, c].
 
     Args:
-        reading, name: as in `Accuracy`.
+        reader, name: as in `Accuracy`.
     """
 
-    def __init__(self, reading: ClassReading | None = None, name: str = "confusion_matrix"):
-        super().__init__(name, reading or ClassReading())
+    def __init__(self, reader: ClassReader | None = None, name: str = "confusion_matrix"):
+        super().__init__(name, reader or ClassReader())
 
+    @override
     def reset(self) -> None:
         self._matrix = np.zeros([0, 0])
 
+    @override
     def add(self, batch: ClassBatch) -> None:
         classes = 2 if batch.probabilities.ndim == 1 else batch.probabilities.shape[1]
         if classes > MOST_CLASSES:
@@ -199,17 +205,18 @@ class ConfusionMatrix(Metric):
         ).reshape(classes, classes)
         self._matrix = self._matrix + cells if len(self._matrix) else cells
 
+    @override
     def result(self) -> np.ndarray:
         return self._matrix
 
 
 class _Ranked(Metric):
-    """Keeps labels and scores, and ranks them at the end."""
+    """Base class of metrics that keep all labels and scores and rank them at the end."""
 
     def __init__(
         self,
         average: Literal["macro", "per_class"] = "macro",
-        reading: ClassReading | None = None,
+        reader: ClassReader | None = None,
         name: str | None = None,
     ):
         if average not in ("macro", "per_class"):
@@ -218,7 +225,7 @@ class _Ranked(Metric):
         kind = {RocAuc: "roc_auc", PrAuc: "pr_auc"}[type(self)]
         default = kind if average == "macro" else f"{kind}_per_class"
         self._sorted: tuple[np.ndarray | None, list] = (None, [])  # scores, thresholds by column
-        super().__init__(name or default, reading or ClassReading())
+        super().__init__(name or default, reader or ClassReader())
 
     def reset(self) -> None:
         self._kept: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []
@@ -230,15 +237,15 @@ class _Ranked(Metric):
         if self._examples > MOST_EXAMPLES or self._scores > MOST_SCORES:
             raise UserError(
                 f"{self.name} ranks all examples and keeps at most {MOST_EXAMPLES:,} of them and "
-                f"{MOST_SCORES:,} scores; here are {self._examples:,} examples with "
+                f"{MOST_SCORES:,} scores; there are {self._examples:,} examples with "
                 f"{self._scores:,} scores. Leave {self.name!r} out of the metrics, or evaluate on "
-                "a random part."
+                "a random subset."
             )
         weights = None if np.all(batch.weights == 1) else batch.weights
         self._kept.append((batch.labels.astype(np.int32), batch.scores, weights))
 
     def curves(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """The ROC curve of each class against the rest: (false, true positive rate)."""
+        """Returns the ROC curve of each class against the rest: false and true positive rates."""
         return {
             name: ranking.roc_curve(*counts) for name, counts in self._counts_by_class().items()
         }
@@ -252,23 +259,23 @@ class _Ranked(Metric):
     def _counts_by_class(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         if not self._examples:
             return {}
-        labels, scores, weights = self._kept[0] if len(self._kept) == 1 else self._together()
+        labels, scores, weights = self._kept[0] if len(self._kept) == 1 else self._concatenate()
         first = 1 if scores.ndim == 1 else 0
         return {
-            str(number): ranking.counts_above(labels == number, *found, weights)
-            for number, found in enumerate(self._thresholds(scores), first)
+            str(number): ranking.counts_above(labels == number, *order_and_ends, weights)
+            for number, order_and_ends in enumerate(self._thresholds(scores), first)
         }
 
     def _thresholds(self, scores: np.ndarray) -> Iterable[tuple[np.ndarray, np.ndarray]]:
         columns = scores[:, None] if scores.ndim == 1 else scores
-        found = (ranking.thresholds(column) for column in columns.T)
+        per_column = (ranking.thresholds(column) for column in columns.T)
         if scores.size > _MOST_SORTED:
-            return found  # one at a time
-        if self._sorted[0] is not scores:  # resampling changes the weights alone
-            self._sorted = scores, list(found)
+            return per_column  # lazily, one at a time
+        if self._sorted[0] is not scores:  # a bootstrap changes only the weights
+            self._sorted = scores, list(per_column)
         return self._sorted[1]
 
-    def _together(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    def _concatenate(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         labels, scores = (np.concatenate([kept[i] for kept in self._kept]) for i in (0, 1))
         weights = None
         if any(kept[2] is not None for kept in self._kept):
@@ -285,16 +292,16 @@ class _Ranked(Metric):
 class RocAuc(_Ranked):
     """The area under the ROC curve, by exact ranking; 0.5 is chance.
 
-    Two classes: that of class 1. More: each class against the rest, and their mean ("macro").
-    NaN where labels are of one class only, or, for the mean, where a class is missing, as
-    scikit-learn's roc_auc_score does with `labels=` (see "per_class" then).
+    For two classes, it is the area of class 1. For more, it is the mean over each class against
+    the rest ("macro"). It is NaN if all labels are of one class, and the mean is NaN if a class
+    is missing, as in scikit-learn's roc_auc_score with `labels=`; use "per_class" then.
 
     Args:
-        average: "macro", or "per_class": a dict by class number.
-        reading, name: as in `Accuracy`. Default name: `roc_auc` or `roc_auc_per_class`.
+        average: "macro", or "per_class" for a dict by class number.
+        reader, name: as in `Accuracy`. The default name is `roc_auc` or `roc_auc_per_class`.
 
     Raises:
-        UserError: by `update`, beyond 10 million examples or 100 million scores.
+        UserError: `update` has received more than 10 million examples or 100 million scores.
     """
 
     def _area(self, true: np.ndarray, false: np.ndarray) -> float:
@@ -304,14 +311,15 @@ class RocAuc(_Ranked):
 class PrAuc(_Ranked):
     """The area under the precision-recall curve: scikit-learn's average precision.
 
-    Two classes: that of class 1, and 0 without an example of it, as scikit-learn. More: each
-    class against the rest, NaN for a class that is missing (scikit-learn raises an error).
+    For two classes, it is the area of class 1, or 0 if no label is 1, as in scikit-learn. For
+    more, each class is measured against the rest. A missing class gives NaN, where scikit-learn
+    raises an error.
 
     Args:
-        average, reading, name: as in `RocAuc`.
+        average, reader, name: as in `RocAuc`.
 
     Raises:
-        UserError: as `RocAuc`.
+        UserError: as in `RocAuc`.
     """
 
     def _area(self, true: np.ndarray, false: np.ndarray) -> float:
@@ -323,13 +331,13 @@ class PrAuc(_Ranked):
 
 @dataclasses.dataclass(frozen=True)
 class CalibrationBins:
-    """How often a confidence was right, by equal-width bins.
+    """Confidence and accuracy in bins of equal width.
 
     Attributes:
-        edges: float64 [bins + 1].
-        confidence: float64 [bins], the mean confidence in the bin; NaN if it is empty.
-        accuracy: float64 [bins], the share that was right; NaN if it is empty.
-        weight: float64 [bins], the weight of examples.
+        edges: float64 [bins + 1], the edges of the bins.
+        confidence: float64 [bins], the mean confidence in a bin; NaN if it is empty.
+        accuracy: float64 [bins], the share of correct predictions; NaN if the bin is empty.
+        weight: float64 [bins], the total weight of the examples in a bin.
     """
 
     edges: np.ndarray
@@ -339,51 +347,60 @@ class CalibrationBins:
 
 
 class CalibrationError(Metric):
-    """The expected calibration error: |accuracy - confidence| in bins, weighted; 0 is perfect.
+    """The expected calibration error: the weighted mean of |accuracy - confidence| over bins.
 
-    The confidence is the probability of the predicted class; the bins ((i-1)/m, i/m] are of equal
-    width: Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural Networks", ICML 2017.
+    The confidence is the probability of the predicted class. The bins ((i-1)/m, i/m] have equal
+    width, as in Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural Networks", ICML
+    2017. 0 is perfect.
 
     Args:
-        bins: their number; 15 as in the paper.
-        reading, name: as in `Accuracy`.
+        bins: the number of bins; 15 in the paper.
+        reader, name: as in `Accuracy`.
     """
 
     def __init__(
         self,
         bins: int = 15,
-        reading: ClassReading | None = None,
+        reader: ClassReader | None = None,
         name: str = "expected_calibration_error",
     ):
         if not isinstance(bins, int) or bins < 1:
-            raise UserError(f"bins={bins!r}; write a whole number of at least 1.")
+            raise UserError(f"bins={bins!r}: expected an integer of at least 1.")
         self._edges = np.linspace(0, 1, bins + 1)
-        super().__init__(name, reading or ClassReading())
+        super().__init__(name, reader or ClassReader())
 
+    @override
     def reset(self) -> None:
-        self._sums = np.zeros([3, len(self._edges) - 1])  # confidence, right, weight
+        self._sums = np.zeros([3, len(self._edges) - 1])  # confidence, correct, weight
 
+    @override
     def add(self, batch: ClassBatch) -> None:
-        chances = batch.probabilities.astype(np.float64)
-        confidence = np.maximum(chances, 1 - chances) if chances.ndim == 1 else chances.max(axis=1)
+        probabilities = batch.probabilities.astype(np.float64)
+        confidence = (
+            np.maximum(probabilities, 1 - probabilities)
+            if probabilities.ndim == 1
+            else probabilities.max(axis=1)
+        )
         bins = self._sums.shape[1]
-        place = np.clip(np.searchsorted(self._edges, confidence, side="left") - 1, 0, bins - 1)
-        right = batch.predicted == batch.labels
-        for row, values in enumerate((confidence, right, 1.0)):
-            self._sums[row] += np.bincount(place, batch.weights * values, minlength=bins)
+        index = np.clip(np.searchsorted(self._edges, confidence, side="left") - 1, 0, bins - 1)
+        correct = batch.predicted == batch.labels
+        for row, values in enumerate((confidence, correct, 1.0)):
+            self._sums[row] += np.bincount(index, batch.weights * values, minlength=bins)
 
     def bins(self) -> CalibrationBins:
-        """What the reliability diagram shows."""
-        confidence, right, weight = self._sums
+        """Returns the bins, for a reliability diagram."""
+        confidence, correct, weight = self._sums
         empty = np.where(weight > 0, weight, np.nan)
-        return CalibrationBins(self._edges, confidence / empty, right / empty, weight)
+        return CalibrationBins(self._edges, confidence / empty, correct / empty, weight)
 
+    @override
     def result(self) -> float:
-        confidence, right, weight = self._sums
+        confidence, correct, weight = self._sums
         total = weight.sum()
-        return float(np.abs(right - confidence).sum() / total) if total else float("nan")
+        return float(np.abs(correct - confidence).sum() / total) if total else float("nan")
 
 
-def _divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    above, below = np.asarray(above, np.float64), np.asarray(below, np.float64)
-    return np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    numerator = np.asarray(numerator, np.float64)
+    denominator = np.asarray(denominator, np.float64)
+    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)

@@ -5,45 +5,53 @@ import math
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from tfbig.errors import UserError
-from tfbig.metrics.metric import Batch, Metric, Reading, as_floats, read_weights, weighted_sum
-from tfbig.metrics.reading import Scale, check_columns, class_numbers, sum_tolerance
+from tfbig.metrics.class_reader import LogitDetector, check_columns, class_numbers, sum_tolerance
+from tfbig.metrics.metric import (
+    BatchReader,
+    Metric,
+    MetricBatch,
+    as_floats,
+    read_weights,
+    weighted_sum,
+)
 
-_AT_ONCE = 4_000_000  # numbers of float64 in the softmax: 32 MB
+_MOST_LOGITS = 4_000_000  # float64 values in one softmax: 32 MB
 
 
 @dataclasses.dataclass
-class TokenBatch(Batch):
-    """Tokens, one after the other.
+class TokenBatch(MetricBatch):
+    """Tokens of all sequences, concatenated.
 
     Attributes:
         labels: int64 [tokens].
-        nats: float64 [tokens], -log of the probability of the label.
+        nats: float64 [tokens], -log(probability of the label).
     """
 
     labels: np.ndarray
     nats: np.ndarray
 
 
-class TokenReading(Reading):
-    """Reads next tokens and the logits (or probabilities) for them.
+class TokenReader(BatchReader):
+    """Reads next tokens and their logits or probabilities.
 
     Args:
-        from_logits: True, False or "auto"; see `tfbig.metrics.reading.Scale`.
+        from_logits: True, False or "auto", as in `tfbig.metrics.class_reader.LogitDetector`.
     """
 
     def __init__(self, from_logits: bool | str = "auto"):
-        self.scale = Scale(from_logits)
+        self.logit_detector = LogitDetector(from_logits)
 
     def __call__(self, labels: Any, predictions: Any, weights: Any = None) -> TokenBatch:
         """Reads a batch.
 
         Args:
-            labels: whole numbers [n, t] or [n].
-            predictions: [n, t, vocabulary] or [n, vocabulary].
-            weights: None, a mask or weights of the labels' shape, or one number per sequence [n].
-                Labels are checked where the weight is not 0 only: a padded label may be -1.
+            labels: token numbers [n, t] or [n].
+            predictions: logits or probabilities [n, t, vocabulary] or [n, vocabulary].
+            weights: None, a mask or weights of the shape of the labels, or one weight per
+                sequence [n]. Labels of weight 0 are not checked; padding may be -1.
         """
         tolerance = sum_tolerance(predictions)
         values = as_floats(predictions, "predictions")
@@ -55,9 +63,9 @@ class TokenReading(Reading):
             labels = np.where(weight.reshape(outer) > 0, labels.reshape(outer), 0)
         numbers, _ = class_numbers(labels, values.shape)
         values = values.reshape(-1, vocabulary)
-        logits = self.scale.logits(values, tolerance)
+        logits = self.logit_detector.are_logits(values, tolerance)
         nats = np.empty(len(values))
-        rows = max(1, _AT_ONCE // vocabulary)
+        rows = max(1, _MOST_LOGITS // vocabulary)
         for start in range(0, len(values), rows):
             part = slice(start, start + rows)
             nats[part] = _nats(values[part], numbers[part], logits)
@@ -65,8 +73,8 @@ class TokenReading(Reading):
 
 
 class _PerToken(Metric):
-    def __init__(self, name: str, reading: TokenReading | None):
-        super().__init__(name, reading or TokenReading())
+    def __init__(self, name: str, reader: TokenReader | None):
+        super().__init__(name, reader or TokenReader())
 
     def reset(self) -> None:
         self._nats = self._size = 0.0
@@ -84,7 +92,7 @@ class _PerToken(Metric):
 
 
 class Perplexity(_PerToken):
-    """exp(mean nats per token): how many tokens the model hesitates between; 1 is perfect.
+    """exp(mean nats per token), the effective number of equally likely tokens; 1 is perfect.
 
     Example:
 
@@ -93,37 +101,38 @@ class Perplexity(_PerToken):
         metric.result()  # 256.0
 
     Args:
-        reading: a TokenReading.
+        reader: a TokenReader.
         name: the key in `metrics.json`.
     """
 
-    def __init__(self, reading: TokenReading | None = None, name: str = "perplexity"):
-        super().__init__(name, reading)
+    def __init__(self, reader: TokenReader | None = None, name: str = "perplexity"):
+        super().__init__(name, reader)
 
+    @override
     def result(self) -> float:
         return math.inf if self._mean > 709 else math.exp(self._mean)
 
 
 class BitsPerByte(_PerToken):
-    """The bits needed for a byte of the text; 8 is no model at all.
+    """The mean number of bits per byte of text; 8 without any model.
 
-    The host's counterpart of the Keras metric `tfbig.evaluation.metrics.BitsPerByte`, with
-    weights and masks.
+    It is the counterpart on the host of the Keras metric
+    `tfbig.evaluation.metrics.BitsPerByte`, with weights and masks.
 
     Args:
-        reading, name: as in `Perplexity`.
-        token_bytes: int [vocabulary], the number of bytes of each token; None: every token is a
-            byte.
+        reader, name: as in `Perplexity`.
+        token_bytes: int [vocabulary], the number of bytes of each token; None if every token is
+            a byte.
     """
 
     def __init__(
         self,
-        reading: TokenReading | None = None,
+        reader: TokenReader | None = None,
         name: str = "bits_per_byte",
         token_bytes: Any = None,
     ):
         self._token_bytes = None if token_bytes is None else np.asarray(token_bytes)
-        super().__init__(name, reading)
+        super().__init__(name, reader)
 
     def _sizes(self, batch: TokenBatch) -> np.ndarray:
         if self._token_bytes is None:
@@ -131,10 +140,11 @@ class BitsPerByte(_PerToken):
         if len(batch.labels) and batch.labels.max() >= len(self._token_bytes):
             raise UserError(
                 f"token_bytes has {len(self._token_bytes)} entries, but a label is "
-                f"{batch.labels.max()}; give the number of bytes of every token."
+                f"{batch.labels.max()}; pass the number of bytes of every token."
             )
         return self._token_bytes[batch.labels]
 
+    @override
     def result(self) -> float:
         return self._mean / math.log(2)
 

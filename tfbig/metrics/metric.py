@@ -1,4 +1,4 @@
-"""What a hold-out metric is: fed batch by batch on the host, in float64."""
+"""The base classes of hold-out metrics, which are computed on the host in float64."""
 
 import abc
 import dataclasses
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Self
 
 import numpy as np
+from typing_extensions import override
 
 from tfbig.errors import UserError
 
@@ -13,38 +14,38 @@ Value = float | dict[str, float] | np.ndarray
 
 
 @dataclasses.dataclass
-class Batch:
-    """Labels and predictions, checked and in one form; every field has one entry per example.
+class MetricBatch:
+    """Checked labels and predictions in a standard form; each field has one entry per example.
 
     Attributes:
-        weights: float64 [n].
+        weights: float64 [n], the weight of each example.
     """
 
     weights: np.ndarray
 
     def take(self, indices: np.ndarray) -> Self:
-        """The examples at these indices, in their order."""
+        """Returns the examples at these indices, in this order."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return dataclasses.replace(self, **{name: x[indices] for name, x in fields.items()})
 
     def times(self, counts: np.ndarray) -> Self:
-        """The same examples, each as if it were there `counts[i]` times."""
+        """Returns the same examples, weighted as if example i occurred `counts[i]` times."""
         return dataclasses.replace(self, weights=self.weights * counts)
 
 
-class Reading(abc.ABC):
-    """Turns what an evaluation collects into a Batch; metrics of one list share one Reading."""
+class BatchReader(abc.ABC):
+    """Converts labels and predictions to a MetricBatch; the metrics of a list share one reader."""
 
     @abc.abstractmethod
-    def __call__(self, labels: Any, predictions: Any, weights: Any = None) -> Batch:
-        """Returns the Batch, or raises UserError if these do not go together."""
+    def __call__(self, labels: Any, predictions: Any, weights: Any = None) -> MetricBatch:
+        """Returns the MetricBatch; raises UserError if labels and predictions do not match."""
 
 
 class Metric(abc.ABC):
-    """A figure of merit over all examples of a hold-out set.
+    """A metric over all examples of a hold-out set.
 
-    The state is sums in float64, or the examples themselves where the figure needs a ranking. It
-    does not depend on how the examples are cut into batches beyond the rounding of float64.
+    The state consists of float64 sums, or of the examples themselves if the metric needs a
+    ranking. The result does not depend on the batch size, apart from float64 rounding.
 
     Example:
 
@@ -54,64 +55,66 @@ class Metric(abc.ABC):
 
     Args:
         name: the key in `metrics.json`.
-        reading: how labels and predictions are to be understood.
+        reader: converts labels and predictions to the form that `add` expects.
     """
 
-    def __init__(self, name: str, reading: Reading):
-        self.name, self.reading = name, reading
+    def __init__(self, name: str, reader: BatchReader):
+        self.name, self.reader = name, reader
         self.reset()
 
     def update(self, labels: Any, predictions: Any, weights: Any = None) -> None:
         """Adds a batch.
 
         Args:
-            labels: array, see the metric's reading.
-            predictions: array, see the metric's reading.
-            weights: None, or an array [n] of numbers >= 0. An example of weight 0 is as if it
-                were not there.
+            labels: an array as the metric's reader expects it.
+            predictions: an array as the metric's reader expects it.
+            weights: None, or an array [n] of numbers >= 0. Examples of weight 0 are ignored.
         """
-        self.add(self.reading(labels, predictions, weights))
+        self.add(self.reader(labels, predictions, weights))
 
     @abc.abstractmethod
     def reset(self) -> None:
-        """Forgets all examples."""
+        """Resets the state to that without any examples."""
 
     @abc.abstractmethod
-    def add(self, batch: Batch) -> None:
-        """Adds a batch that has been read."""
+    def add(self, batch: MetricBatch) -> None:
+        """Adds a batch that the reader has converted."""
 
     @abc.abstractmethod
     def result(self) -> Value:
-        """The figure over all examples so far; NaN where it is not defined."""
+        """Returns the metric over all examples so far; NaN if it is undefined."""
 
 
 class MeanMetric(Metric):
-    """The weighted mean of one value per example."""
+    """A metric that is the weighted mean of one value per example."""
 
+    @override
     def reset(self) -> None:
         self._sum = self._weight = 0.0
 
     @abc.abstractmethod
-    def values(self, batch: Batch) -> np.ndarray:
-        """One value per example, float [n]."""
+    def values(self, batch: MetricBatch) -> np.ndarray:
+        """Returns one value per example, float [n]."""
 
-    def add(self, batch: Batch) -> None:
+    @override
+    def add(self, batch: MetricBatch) -> None:
         self._sum += weighted_sum(self.values(batch), batch.weights)
         self._weight += float(batch.weights.sum())
 
+    @override
     def result(self) -> float:
         return self._sum / self._weight if self._weight else float("nan")
 
 
 def weighted_sum(values: np.ndarray, weights: np.ndarray) -> float:
-    """The sum of weights × values; an infinite value of weight 0 counts nothing."""
+    """Returns the sum of weights × values; an infinite value of weight 0 contributes 0."""
     return float(np.sum(np.multiply(values, weights, where=weights > 0, out=np.zeros(len(values)))))
 
 
 def update_all(
     metrics: Iterable[Metric], labels: Any, predictions: Any, weights: Any = None
 ) -> None:
-    """Adds a batch to all metrics, read once for those that share a Reading.
+    """Adds a batch to all metrics; it is converted once for metrics that share a reader.
 
     Example:
 
@@ -121,40 +124,40 @@ def update_all(
         figures = results(metrics)
 
     Args:
-        metrics: of one list of `metrics_for`, or any others.
+        metrics: the result of `metrics_for`, or any other metrics.
         labels, predictions, weights: as in `Metric.update`.
     """
     metrics = list(metrics)
     batches = read_all(metrics, labels, predictions, weights)
     for metric in metrics:
-        metric.add(batches[id(metric.reading)])
+        metric.add(batches[id(metric.reader)])
 
 
 def read_all(
     metrics: Iterable[Metric], labels: Any, predictions: Any, weights: Any = None
-) -> dict[int, Batch]:
-    """A batch as each Reading of these metrics understands it, by the Reading's `id`."""
-    readings = {id(metric.reading): metric.reading for metric in metrics}
-    return {key: reading(labels, predictions, weights) for key, reading in readings.items()}
+) -> dict[int, MetricBatch]:
+    """Converts a batch with each reader of these metrics; returns batches by `id(reader)`."""
+    readers = {id(metric.reader): metric.reader for metric in metrics}
+    return {key: reader(labels, predictions, weights) for key, reader in readers.items()}
 
 
 def results(metrics: Iterable[Metric]) -> dict[str, Value]:
-    """The results of all metrics by name."""
+    """Returns the results of all metrics by name."""
     return {metric.name: metric.result() for metric in metrics}
 
 
 def read_weights(weights: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Checks weights for labels of this shape and spreads those per example over the tokens.
+    """Checks weights and broadcasts weights per example to the shape of the labels.
 
     Args:
         weights: None (1 for all), or numbers >= 0 or a mask of shape [n], [n, 1] or `shape`.
-        shape: that of the labels.
+        shape: the shape of the labels.
 
     Returns:
-        float64 [product of shape].
+        A float64 array of shape [product of shape].
 
     Raises:
-        UserError: for a weight that is negative or not finite, or for another shape.
+        UserError: a weight is negative or not finite, or the shape does not match.
     """
     if weights is None:
         return np.ones(int(np.prod(shape)))
@@ -163,7 +166,7 @@ def read_weights(weights: Any, shape: tuple[int, ...]) -> np.ndarray:
         squeezed = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
         if squeezed.shape != shape[:1]:
             raise UserError(
-                f"weights have shape {list(values.shape)}, but the labels {list(shape)}; give one "
+                f"weights have shape {list(values.shape)}, but the labels {list(shape)}; pass one "
                 f"number per example, shape [{shape[0]}], or one per label."
             )
         values = np.broadcast_to(squeezed.reshape([-1] + [1] * (len(shape) - 1)), shape)
@@ -177,11 +180,15 @@ def read_weights(weights: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def as_floats(values: Any, name: str) -> np.ndarray:
-    """An array of float16, float32 or float64 without NaN and +inf (-inf masks a logit).
+    """Converts values to floats and checks that there is no NaN or +inf (-inf masks a logit).
 
     Args:
-        values: numbers; types that NumPy does not know itself, as bfloat16, become float32.
-        name: for the error.
+        values: an array of numbers. float16, float32 and float64 keep their dtype; dtypes that
+            NumPy lacks, such as bfloat16, become float32.
+        name: the name of the values in the error message.
+
+    Raises:
+        UserError: the values are not numbers, or one is NaN or +inf.
     """
     array: Any = np.asarray(values)
     if array.dtype.kind in "biu":
@@ -195,7 +202,7 @@ def as_floats(values: Any, name: str) -> np.ndarray:
     if wrong.any():
         first = int(np.argwhere(wrong)[0][0])
         raise UserError(
-            f"{name} have NaN or infinity, the first in example {first} of the batch; no metric is "
-            "defined then. Look for a diverged training or for missing values in the data."
+            f"{name} have NaN or infinity, the first in example {first} of the batch; metrics are "
+            "undefined then. Check for diverged training or for missing values in the data."
         )
     return array

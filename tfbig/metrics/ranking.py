@@ -1,16 +1,17 @@
-"""Figures of a ranking: exact, over every threshold that the scores have."""
+"""Exact ranking metrics, computed over every threshold that occurs in the scores."""
 
 import numpy as np
 
 
 def thresholds(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The order of the scores, the highest first, and where each threshold ends in it.
+    """Sorts the scores in decreasing order and finds the last index of each threshold.
 
     Args:
-        scores: float [n]; equal scores are one threshold.
+        scores: float [n]; equal scores form one threshold.
 
     Returns:
-        (order [n], ends [number of different scores]).
+        The sorting indices [n], and the last index of each threshold in this order,
+        [number of different scores].
     """
     order = np.argsort(scores, kind="stable")[::-1]
     ordered = scores[order]
@@ -23,15 +24,15 @@ def counts_above(
     ends: np.ndarray,
     weights: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The weight of true and false positives at each threshold, the highest first.
+    """Returns the weight of true and false positives at each threshold, from the highest.
 
     Args:
-        positive: bool [n].
-        order, ends: of `thresholds`.
-        weights: float [n], or None: 1 each.
+        positive: bool [n], whether an example is positive.
+        order, ends: the result of `thresholds`.
+        weights: float [n]; None for 1 each.
 
     Returns:
-        (true positives, false positives), float64 [number of thresholds].
+        True positives and false positives, float64 [number of thresholds] each.
     """
     positive = positive[order]
     weights = np.ones(len(order)) if weights is None else weights[order]
@@ -40,10 +41,10 @@ def counts_above(
 
 
 def roc_curve(true: np.ndarray, false: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(false positive rate, true positive rate) from (0, 0) to (1, 1); NaN if one class is empty.
+    """Returns false and true positive rates from (0, 0) to (1, 1); NaN if a class is empty.
 
     Args:
-        true, false: of `counts_above`.
+        true, false: the result of `counts_above`.
     """
     if not len(true) or not true[-1] or not false[-1]:
         return np.array([np.nan]), np.array([np.nan])
@@ -51,15 +52,16 @@ def roc_curve(true: np.ndarray, false: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def roc_auc(true: np.ndarray, false: np.ndarray) -> float:
-    """The area under the ROC curve; NaN if there are no positives or no negatives."""
+    """Returns the area under the ROC curve; NaN if there are no positives or no negatives."""
     rates = roc_curve(true, false)
     return float(np.trapezoid(rates[1], rates[0])) if len(rates[0]) > 1 else float("nan")
 
 
 def average_precision(true: np.ndarray, false: np.ndarray) -> float:
-    """The area under the precision-recall curve as steps: Σ (recall_i - recall_i-1) precision_i.
+    """Returns the area under the precision-recall curve: Σ (recall_i - recall_i-1) precision_i.
 
-    As scikit-learn's average_precision_score: not interpolated, 0 if there are no positives.
+    As in scikit-learn's average_precision_score, it is not interpolated, and it is 0 if there are
+    no positives.
     """
     if not len(true):
         return float("nan")

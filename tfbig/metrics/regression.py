@@ -1,17 +1,18 @@
-"""Metrics of regression; each equals scikit-learn's figure on the same predictions."""
+"""Metrics of regression; each equals scikit-learn's value on the same predictions."""
 
 import abc
 import dataclasses
 from typing import Any, ClassVar
 
 import numpy as np
+from typing_extensions import override
 
 from tfbig.errors import UserError
-from tfbig.metrics.metric import Batch, Metric, Reading, as_floats, read_weights
+from tfbig.metrics.metric import BatchReader, Metric, MetricBatch, as_floats, read_weights
 
 
 @dataclasses.dataclass
-class NumberBatch(Batch):
+class NumberBatch(MetricBatch):
     """Examples of a regression.
 
     Attributes:
@@ -22,34 +23,34 @@ class NumberBatch(Batch):
     predictions: np.ndarray
 
 
-class NumberReading(Reading):
-    """Reads labels and predictions of the same shape [n] or [n, k]; [n] and [n, 1] are the same."""
+class NumberReader(BatchReader):
+    """Reads labels and predictions of shape [n] or [n, k]; [n] and [n, 1] are equivalent."""
 
     def __call__(self, labels: Any, predictions: Any, weights: Any = None) -> NumberBatch:
         """Reads a batch; `weights` are per example."""
-        true, guess = (_columns(labels, "labels"), _columns(predictions, "predictions"))
-        if true.shape != guess.shape:
+        true, predicted = _columns(labels, "labels"), _columns(predictions, "predictions")
+        if true.shape != predicted.shape:
             raise UserError(
                 f"labels have shape {list(np.shape(labels))}, but predictions "
-                f"{list(np.shape(predictions))}; a regression needs one prediction per label."
+                f"{list(np.shape(predictions))}; regression needs one prediction per label."
             )
-        return NumberBatch(read_weights(weights, true.shape[:1]), true, guess)
+        return NumberBatch(read_weights(weights, true.shape[:1]), true, predicted)
 
 
 class _OverOutputs(Metric):
-    """A metric from sums over examples of each output, and the mean over outputs."""
+    """Base class of metrics with a sum over examples per output, and a mean over outputs."""
 
     NAME: ClassVar[str]
 
-    def __init__(self, name: str | None = None, reading: NumberReading | None = None):
-        super().__init__(name or self.NAME, reading or NumberReading())
+    def __init__(self, name: str | None = None, reader: NumberReader | None = None):
+        super().__init__(name or self.NAME, reader or NumberReader())
 
     def reset(self) -> None:
         self._sums, self._weight = 0.0, 0.0
 
     @abc.abstractmethod
     def _errors(self, batch: NumberBatch) -> np.ndarray:
-        """float64 [n, outputs], whose weighted sum is kept."""
+        """Returns the errors, float64 [n, outputs], whose weighted sum is the state."""
 
     def add(self, batch: NumberBatch) -> None:
         self._sums = self._sums + batch.weights @ self._errors(batch)
@@ -60,7 +61,7 @@ class _OverOutputs(Metric):
 
 
 class MeanAbsoluteError(_OverOutputs):
-    """The mean of |label - prediction|, in the label's unit.
+    """The mean of |label - prediction|, in the unit of the labels.
 
     Example:
 
@@ -69,8 +70,8 @@ class MeanAbsoluteError(_OverOutputs):
         metric.result()  # 0.25
 
     Args:
-        name: the key in `metrics.json`; default `mae`.
-        reading: a NumberReading.
+        name: the key in `metrics.json`; the default is `mae`.
+        reader: a NumberReader.
     """
 
     NAME = "mae"
@@ -80,13 +81,14 @@ class MeanAbsoluteError(_OverOutputs):
 
 
 class RootMeanSquaredError(_OverOutputs):
-    """The root of the mean of (label - prediction)², in the label's unit.
+    """The square root of the mean of (label - prediction)², in the unit of the labels.
 
-    For several outputs the mean of their roots, as scikit-learn's root_mean_squared_error.
+    For several outputs, it is the mean of their roots, as in scikit-learn's
+    root_mean_squared_error.
 
     Args:
-        name: default `rmse`.
-        reading: a NumberReading.
+        name: the key in `metrics.json`; the default is `rmse`.
+        reader: a NumberReader.
     """
 
     NAME = "rmse"
@@ -94,6 +96,7 @@ class RootMeanSquaredError(_OverOutputs):
     def _errors(self, batch: NumberBatch) -> np.ndarray:
         return (batch.labels - batch.predictions) ** 2
 
+    @override
     def result(self) -> float:
         return float(np.mean(np.sqrt(self._sums / self._weight))) if self._weight else float("nan")
 
@@ -101,16 +104,18 @@ class RootMeanSquaredError(_OverOutputs):
 class RSquared(_OverOutputs):
     """R²: 1 is perfect, 0 is no better than the mean of the labels.
 
-    As scikit-learn's r2_score: the mean over outputs; an output whose labels are all equal gives
-    1 if predicted without error, else 0; NaN for fewer than two examples.
+    As in scikit-learn's r2_score, it is the mean over outputs. An output whose labels are all
+    equal gives 1 if it is predicted without error, and 0 otherwise. R² is NaN for fewer than two
+    examples.
 
     Args:
-        name: default `r2`.
-        reading: a NumberReading.
+        name: the key in `metrics.json`; the default is `r2`.
+        reader: a NumberReader.
     """
 
     NAME = "r2"
 
+    @override
     def reset(self) -> None:
         super().reset()
         self._examples, self._first = 0, None
@@ -119,16 +124,17 @@ class RSquared(_OverOutputs):
     def _errors(self, batch: NumberBatch) -> np.ndarray:
         return (batch.labels - batch.predictions) ** 2
 
+    @override
     def add(self, batch: NumberBatch) -> None:
-        there = batch.weights > 0
+        present = batch.weights > 0
         weight = float(batch.weights.sum())
         if not weight:
             return
-        self._examples += int(there.sum())
+        self._examples += int(present.sum())
         if self._first is None:
-            self._first = batch.labels[there][0]
-        # From the first label, so that equal labels have a spread of exactly 0; merged by batches
-        # as Chan, Golub, LeVeque 1979, so that a large mean does not swallow the spread.
+            self._first = batch.labels[present][0]
+        # Subtract the first label, so that equal labels have a spread of exactly 0. Merge batches
+        # as in Chan, Golub, LeVeque 1979, so that a large mean does not cancel the spread.
         labels = batch.labels - self._first
         mean = batch.weights @ labels / weight
         shift = mean - self._mean
@@ -140,6 +146,7 @@ class RSquared(_OverOutputs):
         self._mean = self._mean + shift * (weight / (self._weight + weight))
         super().add(batch)
 
+    @override
     def result(self) -> float:
         if self._examples < 2:
             return float("nan")
@@ -153,8 +160,8 @@ def _columns(values: Any, name: str) -> np.ndarray:
     array = as_floats(values, name).astype(np.float64)
     if array.ndim not in (1, 2):
         raise UserError(
-            f"{name} of a regression have shape {list(array.shape)}; give [n] or [n, k]."
+            f"{name} of a regression have shape {list(array.shape)}; expected [n] or [n, k]."
         )
     if np.isinf(array).any():
-        raise UserError(f"{name} have an infinite number; leave such examples out.")
+        raise UserError(f"{name} contain an infinite number; leave such examples out.")
     return array.reshape(len(array), -1) if array.size else array.reshape(0, 1)

@@ -1,4 +1,4 @@
-"""Which metrics a task has."""
+"""The metrics of each task, and the task of a batch."""
 
 import difflib
 import re
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tfbig.errors import UserError
+from tfbig.metrics.class_reader import ClassReader
 from tfbig.metrics.classification import (
     F1,
     Accuracy,
@@ -20,46 +21,45 @@ from tfbig.metrics.classification import (
     RocAuc,
     TopK,
 )
-from tfbig.metrics.language import BitsPerByte, Perplexity, TokenReading
-from tfbig.metrics.metric import Metric, Reading
-from tfbig.metrics.reading import ClassReading
+from tfbig.metrics.language import BitsPerByte, Perplexity, TokenReader
+from tfbig.metrics.metric import BatchReader, Metric
 from tfbig.metrics.regression import (
     MeanAbsoluteError,
-    NumberReading,
+    NumberReader,
     RootMeanSquaredError,
     RSquared,
 )
 
 TASKS = ("binary", "classes", "regression", "language")
 
-_CLASSES: dict[str, Callable[[Reading], Metric]] = {
+_CLASSES: dict[str, Callable[[BatchReader], Metric]] = {
     "accuracy": Accuracy,
     "log_loss": LogLoss,
-    "roc_auc": lambda reading: RocAuc(reading=reading),
-    "pr_auc": lambda reading: PrAuc(reading=reading),
-    "expected_calibration_error": lambda reading: CalibrationError(reading=reading),
+    "roc_auc": lambda reader: RocAuc(reader=reader),
+    "pr_auc": lambda reader: PrAuc(reader=reader),
+    "expected_calibration_error": lambda reader: CalibrationError(reader=reader),
     "confusion_matrix": ConfusionMatrix,
 } | {
-    f"{kind.__name__.lower()}_{average}": lambda reading, kind=kind, average=average: kind(
-        average, reading
+    f"{kind.__name__.lower()}_{average}": lambda reader, kind=kind, average=average: kind(
+        average, reader
     )
     for kind in (Precision, Recall, F1)
     for average in ("macro", "micro", "weighted", "per_class")
 }
 _BINARY = _CLASSES | {
-    kind.__name__.lower(): lambda reading, kind=kind: kind("binary", reading)
+    kind.__name__.lower(): lambda reader, kind=kind: kind("binary", reader)
     for kind in (Precision, Recall, F1)
 }
 _MANY = _CLASSES | {
-    "roc_auc_per_class": lambda reading: RocAuc("per_class", reading),
-    "pr_auc_per_class": lambda reading: PrAuc("per_class", reading),
+    "roc_auc_per_class": lambda reader: RocAuc("per_class", reader),
+    "pr_auc_per_class": lambda reader: PrAuc("per_class", reader),
 }
-_REGRESSION: dict[str, Callable[[Reading], Metric]] = {
-    "mae": lambda reading: MeanAbsoluteError(reading=reading),
-    "rmse": lambda reading: RootMeanSquaredError(reading=reading),
-    "r2": lambda reading: RSquared(reading=reading),
+_REGRESSION: dict[str, Callable[[BatchReader], Metric]] = {
+    "mae": lambda reader: MeanAbsoluteError(reader=reader),
+    "rmse": lambda reader: RootMeanSquaredError(reader=reader),
+    "r2": lambda reader: RSquared(reader=reader),
 }
-_LANGUAGE: dict[str, Callable[[Reading], Metric]] = {
+_LANGUAGE: dict[str, Callable[[BatchReader], Metric]] = {
     "perplexity": Perplexity,
     "bits_per_byte": BitsPerByte,
 }
@@ -79,7 +79,7 @@ def metrics_for(
     classes: int | None = None,
     from_logits: bool | str = "auto",
 ) -> list[Metric]:
-    """The metrics of a task, new and empty; feed them with `update_all`.
+    """Returns new metrics for a task; add batches to them with `update_all`.
 
     Example:
 
@@ -87,57 +87,60 @@ def metrics_for(
 
     Args:
         task: "binary" (two classes, predictions [n], [n, 1] or [n, 2]), "classes" (predictions
-            [n, c]), "regression" (as the labels) or "language" (predictions [n, t, vocabulary]).
-        names: which; a Metric of your own is passed on. None: the task's usual list, without what
-            says nothing for this number of classes. Names of "classes": accuracy, log_loss,
-            roc_auc, pr_auc (and with _per_class), expected_calibration_error, confusion_matrix,
-            top_<k>_accuracy, and precision, recall, f1 each with _macro, _micro, _weighted,
-            _per_class; of "binary": the same without top-k and with precision, recall and f1 of
-            class 1; of "regression": mae, rmse, r2; of "language": perplexity, bits_per_byte.
+            [n, c]), "regression" (predictions of the shape of the labels) or "language"
+            (predictions [n, t, vocabulary]).
+        names: the names of the metrics; your own Metric objects are returned as they are. None
+            for the task's default list, without metrics that are meaningless for this number of
+            classes. The names for "classes" are accuracy, log_loss, roc_auc, pr_auc, the last two
+            also with _per_class, expected_calibration_error, confusion_matrix, top_<k>_accuracy,
+            and precision, recall and f1, each with _macro, _micro, _weighted or _per_class. For
+            "binary" they are the same without top-k, and also precision, recall and f1 of
+            class 1. For "regression" they are mae, rmse and r2, and for "language" perplexity
+            and bits_per_byte.
         classes: the number of classes or of tokens, if known.
-        from_logits: True, False, or "auto": decided over the first batch and logged; see
-            `tfbig.metrics.reading.Scale`.
+        from_logits: True, False, or "auto" to decide by the first batch; see
+            `tfbig.metrics.class_reader.LogitDetector`.
 
     Raises:
-        UserError: for an unknown task or name.
+        UserError: the task or a name is unknown.
     """
     if task not in TASKS:
         raise UserError(f"task={task!r}; write one of {', '.join(map(repr, TASKS))}.")
     if isinstance(names, str):
         raise UserError(f"metrics={names!r} is a string; write a list: [{names!r}].")
-    reading: Reading
+    reader: BatchReader
     if task == "regression":
-        reading = NumberReading()
+        reader = NumberReader()
     elif task == "language":
-        reading = TokenReading(from_logits)
+        reader = TokenReader(from_logits)
     else:
-        reading = ClassReading(from_logits, binary=task == "binary")
-    chosen = _usual(task, classes) if names is None else names
-    return [_metric(task, name, reading) for name in chosen]
+        reader = ClassReader(from_logits, binary=task == "binary")
+    chosen = _default_names(task, classes) if names is None else names
+    return [_metric(task, name, reader) for name in chosen]
 
 
 def task_of(labels: Any, predictions: Any) -> str:
-    """Guesses the task from one batch; where it can be mistaken, say the task.
+    """Infers the task from one batch. The rules are heuristic; pass task= if they are wrong.
 
     - whole labels of shape [n, t] and predictions [n, t, c]: "language"
     - whole labels [n] or [n, 1], or one-hot labels, and predictions [n, c]: "classes";
       for c = 2: "binary"
     - labels that are all 0 or 1, and predictions [n] or [n, 1]: "binary"
-    - else, labels and predictions of the same shape: "regression"
+    - otherwise, labels and predictions of the same shape: "regression"
 
     Example:
 
         task_of(np.array([1, 0]), np.array([[0.7], [0.2]]))  # "binary"
 
     Args:
-        labels: array.
-        predictions: array.
+        labels: the labels of the batch.
+        predictions: the predictions of the batch.
 
     Returns:
         One of `TASKS`.
 
     Raises:
-        UserError: if the shapes go together in none of these ways.
+        UserError: the shapes match none of these rules.
     """
     true, shape = np.asarray(labels), np.shape(predictions)
     whole = true.dtype.kind in "biuf" and bool(np.all(true == np.floor(true)))
@@ -159,7 +162,7 @@ def task_of(labels: Any, predictions: Any) -> str:
     )
 
 
-def _usual(task: str, classes: int | None) -> list[str]:
+def _default_names(task: str, classes: int | None) -> list[str]:
     if task == "binary":
         return [
             "accuracy",
@@ -175,7 +178,7 @@ def _usual(task: str, classes: int | None) -> list[str]:
     if task == "regression":
         return list(_REGRESSION)
     if task == "language":
-        # A token of another vocabulary is not a byte.
+        # Only with 256 tokens is a token a byte.
         return ["perplexity"] + (["bits_per_byte"] if classes in (None, 256) else [])
     k = 5 if classes is None or classes > 5 else 2
     return [
@@ -196,18 +199,18 @@ def _usual(task: str, classes: int | None) -> list[str]:
     ]
 
 
-def _metric(task: str, name: str | Metric, reading: Reading) -> Metric:
+def _metric(task: str, name: str | Metric, reader: BatchReader) -> Metric:
     if isinstance(name, Metric):
         return name
     top = _TOP_K.fullmatch(name) if isinstance(name, str) and task == "classes" else None
     if top:
-        return TopK(int(top.group(1)), reading)
+        return TopK(int(top.group(1)), reader)
     known = _KNOWN[task]
     if name not in known:
         near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise UserError(f"no metric {name!r} for {task!r}; {hint}There are: {', '.join(known)}.")
-    return known[name](reading)
+    return known[name](reader)
 
 
 def _one_hot(rows: np.ndarray) -> bool:

@@ -1,4 +1,4 @@
-"""Labels and predictions of classifiers, brought into one form."""
+"""ClassReader: converts labels and predictions of classifiers to a standard form."""
 
 import dataclasses
 import logging
@@ -7,23 +7,24 @@ from typing import Any
 import numpy as np
 
 from tfbig.errors import UserError
-from tfbig.metrics.metric import Batch, Reading, as_floats, read_weights
+from tfbig.metrics.metric import BatchReader, MetricBatch, as_floats, read_weights
 
 log = logging.getLogger("tfbig")
 
 
 @dataclasses.dataclass
-class ClassBatch(Batch):
+class ClassBatch(MetricBatch):
     """Examples of a classifier.
 
     Attributes:
-        labels: int64 [n], the class.
-        predicted: int64 [n], the class with the highest score, the first of equals; for two
-            classes in one column: 1 if its probability is above 0.5.
-        probabilities: float [n, c], or [n] of class 1 for two classes.
-        scores: what a ranking goes by, shape as probabilities: the logits of two classes (they
-            tell apart what the probability rounds to 1), else the probabilities.
-        nats: float64 [n], -log of the probability of the label.
+        labels: int64 [n], the class numbers.
+        predicted: int64 [n], the class with the highest score, or the first of several. For two
+            classes in one column, 1 if the probability is above 0.5.
+        probabilities: float [n, c]; for two classes, [n] with the probability of class 1.
+        scores: the values that rankings use, of the shape of probabilities. They are the logits
+            for two classes, because large logits differ where probabilities round to 1; otherwise
+            they are the probabilities.
+        nats: float64 [n], -log(probability of the label).
     """
 
     labels: np.ndarray
@@ -33,14 +34,14 @@ class ClassBatch(Batch):
     nats: np.ndarray
 
 
-class Scale:
-    """Whether predictions are logits, decided once.
+class LogitDetector:
+    """Decides once whether predictions are logits or probabilities.
 
     Args:
-        from_logits: True, False, or "auto": the first batch decides. If all its rows (a number of
-            one column by itself) are probabilities, that is not negative and with the sum 1
-            (a single column: between 0 and 1), predictions are probabilities, else logits. The
-            log says which. A later batch that contradicts is an error, not another decision.
+        from_logits: True, False, or "auto" to decide by the first batch and log the decision.
+            Predictions are probabilities if all rows are non-negative with the sum 1, or, for a
+            single column, if all values are between 0 and 1. Otherwise they are logits. A later
+            batch that contradicts the decision raises an error.
     """
 
     def __init__(self, from_logits: bool | str = "auto"):
@@ -49,12 +50,15 @@ class Scale:
         self.from_logits = None if from_logits == "auto" else bool(from_logits)
         self._auto = from_logits == "auto"
 
-    def logits(self, values: np.ndarray, tolerance: float) -> bool:
-        """Returns whether these are logits.
+    def are_logits(self, values: np.ndarray, tolerance: float) -> bool:
+        """Returns whether the values are logits.
 
         Args:
             values: float [n] or [n, c].
-            tolerance: how far the sum of a row of probabilities may be from 1.
+            tolerance: the largest accepted distance from 1 of the sum of a row of probabilities.
+
+        Raises:
+            UserError: earlier values were probabilities, and these cannot be.
         """
         if self.from_logits or not len(values):
             return bool(self.from_logits)
@@ -66,38 +70,39 @@ class Scale:
                 f"logits ({wrong})" if wrong else "probabilities (pass from_logits=True if not)",
             )
         elif wrong:
-            why = "those of the first batch were" if self._auto else "from_logits=False says so"
+            why = "as in the first batch" if self._auto else "from_logits=False"
             raise UserError(
-                f"the predictions were taken as probabilities ({why}), but {wrong}; pass "
-                "from_logits=True if the model gives logits."
+                f"the predictions are read as probabilities ({why}), but {wrong}; pass "
+                "from_logits=True if the model returns logits."
             )
         return self.from_logits
 
 
-class ClassReading(Reading):
+class ClassReader(BatchReader):
     """Reads class numbers or one-hot labels, and probabilities or logits.
 
     Example:
 
-        batch = ClassReading()(np.array([2, 0]), np.array([[0.1, 0.2, 0.7], [0.8, 0.1, 0.1]]))
+        batch = ClassReader()(np.array([2, 0]), np.array([[0.1, 0.2, 0.7], [0.8, 0.1, 0.1]]))
         batch.predicted  # array([2, 0])
 
     Args:
-        from_logits: as in `Scale`.
-        binary: predictions are of two classes: [n], [n, 1] of class 1, or [n, 2]. False: [..., c].
+        from_logits: as in `LogitDetector`.
+        binary: True for two classes, with predictions of shape [n] or [n, 1] for class 1, or
+            [n, 2]. False for predictions of shape [..., c].
     """
 
     def __init__(self, from_logits: bool | str = "auto", *, binary: bool = False):
-        self.scale, self._binary = Scale(from_logits), binary
+        self.logit_detector, self._binary = LogitDetector(from_logits), binary
 
     def __call__(self, labels: Any, predictions: Any, weights: Any = None) -> ClassBatch:
         """Reads a batch.
 
         Args:
-            labels: class numbers [n] or [n, 1], or one-hot [n, c]; for predictions [n, t, c] also
-                [n, t].
-            predictions: as the constructor says.
-            weights: None, or as `read_weights`.
+            labels: class numbers [n] or [n, 1], or one-hot labels [n, c]; also [n, t] for
+                predictions [n, t, c].
+            predictions: an array of the shape that `binary` requires.
+            weights: None, or as in `read_weights`.
         """
         tolerance = sum_tolerance(predictions)
         values = as_floats(predictions, "predictions")
@@ -106,12 +111,12 @@ class ClassReading(Reading):
         classes = check_columns(values)
         numbers, shape = class_numbers(labels, values.shape)
         values = values.reshape(-1, classes)
-        if self.scale.logits(values, tolerance):
+        if self.logit_detector.are_logits(values, tolerance):
             logs = log_softmax(values)
             probabilities = np.exp(logs)
             nats = -_at(logs, numbers)
         else:
-            # A copy: a ranking keeps it, and the caller may use the array for the next batch.
+            # Copy the values: a ranking keeps them, and the caller may reuse the array.
             probabilities, nats = values.copy(), _clipped_nats(_at(values, numbers))
         return ClassBatch(
             weights=read_weights(weights, shape),
@@ -127,15 +132,15 @@ class ClassReading(Reading):
     ) -> ClassBatch:
         if values.ndim not in (1, 2) or values.shape[1:] not in ((), (1,), (2,)):
             raise UserError(
-                f"predictions of two classes have shape {list(values.shape)}; give [n] or [n, 1] "
-                "of class 1, or [n, 2]."
+                f"predictions of two classes have shape {list(values.shape)}; expected [n] or "
+                "[n, 1] for class 1, or [n, 2]."
             )
         two = values.shape[1:] == (2,)
         numbers, shape = class_numbers(labels, (len(values), 2))
         values = values if two else values.reshape(-1)
-        if self.scale.logits(values, tolerance):
+        if self.logit_detector.are_logits(values, tolerance):
             values = values.astype(np.float64)
-            scores = values[:, 1] - values[:, 0] if two else values  # astype has copied
+            scores = values[:, 1] - values[:, 0] if two else values  # astype made a copy
             probabilities = np.exp(-np.logaddexp(0, -scores))
             predicted = scores > 0
             nats = np.logaddexp(0, np.where(numbers == 1, -scores, scores))
@@ -154,17 +159,18 @@ class ClassReading(Reading):
 
 
 def class_numbers(labels: Any, shape: tuple[int, ...]) -> tuple[np.ndarray, tuple[int, ...]]:
-    """The class of every example.
+    """Returns the class number of every example.
 
     Args:
-        labels: class numbers of shape `shape[:-1]` or that and [1], or one-hot of `shape`.
-        shape: [..., c], that of the predictions.
+        labels: class numbers of shape `shape[:-1]` or [*shape[:-1], 1], or one-hot labels of
+            shape `shape`.
+        shape: the shape of the predictions, [..., c].
 
     Returns:
-        int64 [product of shape[:-1]], and shape[:-1].
+        An int64 array of shape [product of shape[:-1]], and the tuple shape[:-1].
 
     Raises:
-        UserError: for other shapes, numbers outside 0..c-1, or rows that are not one-hot.
+        UserError: the shape is another one, a number is outside 0..c-1, or a row is not one-hot.
     """
     array = np.asarray(labels)
     outer, classes = tuple(shape[:-1]), shape[-1]
@@ -176,14 +182,14 @@ def class_numbers(labels: Any, shape: tuple[int, ...]) -> tuple[np.ndarray, tupl
         rows = array.reshape(-1, classes)
         if not np.all(((rows == 0) | (rows == 1)).all(axis=1) & (rows.sum(axis=1) == 1)):
             raise UserError(
-                f"labels of shape {list(shape)} are not one-hot: a row must have a single 1. Give "
-                "class numbers; several labels to an example are not supported."
+                f"labels of shape {list(shape)} are not one-hot: a row must have a single 1. Pass "
+                "class numbers; several labels per example are not supported."
             )
         return rows.argmax(axis=1), outer
     if array.shape not in (outer, (*outer, 1)):
         raise UserError(
-            f"labels of shape {list(array.shape)} do not go with predictions of {classes} classes "
-            f"for {list(outer)} examples; give class numbers of shape {list(outer)}, or one-hot "
+            f"labels of shape {list(array.shape)} do not match predictions of {classes} classes "
+            f"for {list(outer)} examples; pass class numbers of shape {list(outer)}, or one-hot "
             f"labels of shape {list(shape)}."
         )
     numbers = array.reshape(-1)
@@ -197,23 +203,23 @@ def class_numbers(labels: Any, shape: tuple[int, ...]) -> tuple[np.ndarray, tupl
 
 
 def check_columns(values: np.ndarray) -> int:
-    """Returns the number of classes of predictions [..., c]."""
+    """Returns the number of classes c of predictions [..., c]; raises UserError if c < 2."""
     if values.ndim < 2 or values.shape[-1] < 2:
         raise UserError(
-            f"predictions have shape {list(values.shape)}; give a probability or a logit of each "
+            f"predictions have shape {list(values.shape)}; pass a probability or a logit for each "
             "class, shape [n, c] with c of at least 2."
         )
     return values.shape[-1]
 
 
 def sum_tolerance(predictions: Any) -> float:
-    """How far the sum of probabilities of this type may be from 1 by rounding alone."""
+    """Returns how far rounding may move the sum of probabilities of this dtype from 1."""
     dtype = np.asarray(predictions).dtype
     return 2e-2 if dtype.itemsize == 2 else 1e-3
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """The logarithms of the probabilities, float64, of logits [n, c]."""
+    """Returns the log probabilities, float64 [n, c], of logits [n, c]."""
     shifted = logits.astype(np.float64)
     shifted -= shifted.max(axis=-1, keepdims=True)
     shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
@@ -236,6 +242,6 @@ def _at(values: np.ndarray, numbers: np.ndarray) -> np.ndarray:
 
 
 def _clipped_nats(chances: np.ndarray) -> np.ndarray:
-    # As scikit-learn: a probability of 0 in this type stands for anything below its rounding.
+    # As in scikit-learn: a probability of 0 stands for any value below the dtype's epsilon.
     rounding = np.finfo(chances.dtype).eps
     return -np.log(np.clip(chances, rounding, 1 - rounding).astype(np.float64))

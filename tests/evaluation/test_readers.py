@@ -1,4 +1,4 @@
-"""What labels and predictions may look like, and which task they are."""
+"""The shapes and dtypes of labels and predictions, and the task inferred from them."""
 
 import logging
 
@@ -7,26 +7,26 @@ import pytest
 
 from tfbig.errors import UserError
 from tfbig.evaluation.metrics import BitsPerByte, metrics_for, task_of
+from tfbig.metrics.class_reader import ClassReader
 from tfbig.metrics.classification import Accuracy, LogLoss
 from tfbig.metrics.metric import update_all
-from tfbig.metrics.reading import ClassReading
 
 CHANCES = np.array([[0.2, 0.3, 0.5], [0.8, 0.1, 0.1]])
 
 
-def test_probabilities_are_told_from_logits_by_the_first_batch(caplog):
+def test_the_first_batch_decides_between_probabilities_and_logits(caplog):
     caplog.set_level(logging.INFO, logger="tfbig")
-    reading = ClassReading()
-    np.testing.assert_array_equal(reading([0, 1], CHANCES).probabilities, CHANCES)
+    reader = ClassReader()
+    np.testing.assert_array_equal(reader([0, 1], CHANCES).probabilities, CHANCES)
     assert "read as probabilities" in caplog.text
-    with pytest.raises(UserError, match="those of the first batch were.*a row has the sum 2"):
-        reading([0, 1], CHANCES * 2)
+    with pytest.raises(UserError, match="as in the first batch.*a row has the sum 2"):
+        reader([0, 1], CHANCES * 2)
 
 
 @pytest.mark.parametrize(
     ("logits", "why"), [(CHANCES * 2, "sum 2"), (CHANCES - 1, "-0.9, below 0")]
 )
-def test_rows_that_are_no_probabilities_are_logits_and_it_is_said_once(logits, why, caplog):
+def test_rows_that_cannot_be_probabilities_are_logits_and_logged_once(logits, why, caplog):
     caplog.set_level(logging.INFO, logger="tfbig")
     metrics = metrics_for("classes", ["accuracy", "log_loss"])
     update_all(metrics, [0, 1], logits)
@@ -39,12 +39,12 @@ def test_rows_that_are_no_probabilities_are_logits_and_it_is_said_once(logits, w
     assert metrics[1].result() == pytest.approx(-np.log(labelled).mean())
 
 
-def test_the_caller_may_say_it():
-    assert ClassReading(True)([0], [[0.5, 0.5, 0.0]]).probabilities[0, 2] > 0.2
-    with pytest.raises(UserError, match="from_logits=False says so.*below 0"):
-        ClassReading(False)([0], [[-1.0, 2.0, 0.0]])
+def test_the_caller_may_set_from_logits():
+    assert ClassReader(True)([0], [[0.5, 0.5, 0.0]]).probabilities[0, 2] > 0.2
+    with pytest.raises(UserError, match="from_logits=False.*below 0"):
+        ClassReader(False)([0], [[-1.0, 2.0, 0.0]])
     with pytest.raises(UserError, match="from_logits='yes'"):
-        ClassReading("yes")
+        ClassReader("yes")
 
 
 def test_probabilities_of_half_precision_are_probabilities():
@@ -53,12 +53,12 @@ def test_probabilities_of_half_precision_are_probabilities():
     random = np.random.default_rng(0).random([50, 300])
     chances = random / random.sum(axis=1, keepdims=True)
     for dtype in (np.float16, ml_dtypes.bfloat16):
-        reading = ClassReading()
-        reading(np.zeros(50), chances.astype(dtype))
-        assert reading.scale.from_logits is False
+        reader = ClassReader()
+        reader(np.zeros(50), chances.astype(dtype))
+        assert reader.logit_detector.from_logits is False
 
 
-def test_classes_of_every_position_are_examples():
+def test_every_position_of_a_sequence_is_an_example():
     metric = Accuracy()
     predictions = np.eye(3)[[[0, 1], [2, 2]]]
     metric.update([[0, 1], [2, 1]], predictions, weights=[[1, 1], [0, 1]])
@@ -71,13 +71,13 @@ def test_classes_of_every_position_are_examples():
         ([0, 3], "a label is 3, but the predictions have 3 classes"),
         ([0, -1], "a label is -1"),
         ([0, 1.5], "a label is 1.5"),
-        ([0, 1, 2], r"shape \[3\] do not go with predictions of 3 classes for \[2\] examples"),
+        ([0, 1, 2], r"shape \[3\] do not match predictions of 3 classes for \[2\] examples"),
         ([[1, 1, 0], [0, 1, 0]], "are not one-hot"),
         ([[0.5, 0.5, 0], [0, 1, 0]], "are not one-hot"),
         (["cat", "dog"], "must be class numbers 0..2"),
     ],
 )
-def test_labels_that_do_not_fit_are_refused(labels, message):
+def test_invalid_labels_are_refused(labels, message):
     with pytest.raises(UserError, match=message):
         Accuracy().update(np.array(labels), CHANCES)
 
@@ -87,11 +87,11 @@ def test_labels_that_do_not_fit_are_refused(labels, message):
     [
         ([[0.5, np.nan, 0.5]] * 2, "NaN or infinity, the first in example 0"),
         ([[0, 0, 0], [1, np.inf, 0]], "the first in example 1"),
-        ([0.5, 0.5], r"shape \[2\]; give a probability or a logit of each class"),
+        ([0.5, 0.5], r"shape \[2\]; pass a probability or a logit for each class"),
         ([["a", "b"]] * 2, "must be numbers"),
     ],
 )
-def test_predictions_that_are_no_scores_are_refused(predictions, message):
+def test_invalid_predictions_are_refused(predictions, message):
     with pytest.raises(UserError, match=message):
         Accuracy().update([0, 1], predictions)
 
@@ -100,7 +100,7 @@ def test_predictions_that_are_no_scores_are_refused(predictions, message):
     ("weights", "message"),
     [([1, -1], "a weight is -1"), ([1, np.nan], "a weight is nan"), ([1], r"shape \[1\]")],
 )
-def test_weights_that_do_not_fit_are_refused(weights, message):
+def test_invalid_weights_are_refused(weights, message):
     with pytest.raises(UserError, match=message):
         LogLoss().update([0, 1], CHANCES, weights)
 
@@ -119,18 +119,18 @@ def test_weights_that_do_not_fit_are_refused(weights, message):
         (np.zeros([2, 5], int), np.zeros([2, 5, 7]), "language"),
     ],
 )
-def test_the_task_is_guessed_from_shapes_and_labels(labels, predictions, task):
+def test_the_task_is_inferred_from_shapes_and_labels(labels, predictions, task):
     assert task_of(labels, predictions) == task
     for metric in metrics_for(task):
         metric.update(labels, predictions)
 
 
-def test_arrays_of_no_task_are_refused():
+def test_arrays_without_a_task_are_refused():
     with pytest.raises(UserError, match=r"labels of shape \[2, 3\].*predictions of shape \[2, 4\]"):
         task_of(np.zeros([2, 3]), np.zeros([2, 4]))
 
 
-def test_names_choose_the_metrics_and_wrong_ones_are_told():
+def test_names_select_metrics_and_errors_name_unknown_ones():
     assert [m.name for m in metrics_for("classes", ["top_3_accuracy", "f1_macro"])] == [
         "top_3_accuracy",
         "f1_macro",
@@ -146,12 +146,12 @@ def test_names_choose_the_metrics_and_wrong_ones_are_told():
 
 
 @pytest.mark.parametrize("task", ["binary", "classes", "regression", "language"])
-def test_the_name_of_a_metric_is_the_name_it_was_asked_by(task):
+def test_a_metrics_name_is_the_requested_name(task):
     from tfbig.metrics.tasks import _KNOWN
 
     for name in _KNOWN[task]:
         assert metrics_for(task, [name])[0].name == name
 
 
-def test_the_keras_metric_is_still_where_saved_models_look_for_it():
+def test_saved_models_find_the_keras_metric_at_its_old_path():
     assert BitsPerByte().name == "bits_per_byte"
