@@ -85,7 +85,7 @@ def test_a_signal_to_the_launcher_is_all_tasks(number, cluster, tmp_path):
     words = ["-m", "tfbig", "launch", "--workers=2", "--", *command]
     launcher = cluster.add(0, None, words, TFBIG_TEST_MARK=mark, TF_CONFIG="")
     cluster.wait_for("[worker 1] reads a batch", 0)
-    assert len(marked(mark)) >= 4  # the launcher, its keeper and two tasks
+    assert len(marked(mark)) >= 4  # the launcher, its watchdog and two tasks
     os.kill(launcher.pid, number)
 
     assert cluster.ends(40) == [128 + number], cluster

@@ -71,7 +71,7 @@ def test_workers_a_ps_and_the_chief_are_killed_one_after_the_other(tmp_path):
     killed = ["worker 1", "workers", "ps 0", "chief"]
     out = launched(tmp_path, [[t, 80 * i, "SIGKILL"] for i, t in enumerate(killed, 1)], timeout=300)
 
-    assert out.count("was killed by SIGKILL; it is started again, the others go on") == 3, out
+    assert out.count("was killed by SIGKILL; it is restarted, the others continue") == 3, out
     told = [out.index(f"SIGKILL to {task}") for task in killed]
     assert told == sorted(told), out
     assert "restart 1 of" not in out[: told[2]], out
@@ -84,7 +84,7 @@ def test_workers_a_ps_and_the_chief_are_killed_one_after_the_other(tmp_path):
 def test_a_worker_is_killed_and_the_others_go_on_until_it_is_there_again(tmp_path):
     out = launched(tmp_path, [["worker 1", 120, "SIGKILL"]])
 
-    assert "worker 1 was killed by SIGKILL; it is started again, the others go on" in out, out
+    assert "worker 1 was killed by SIGKILL; it is restarted, the others continue" in out, out
     assert "restart 1 of" not in out, out
     assert "resuming" not in out, out
     check_end(out)
@@ -115,7 +115,7 @@ def test_tasks_are_killed_while_a_table_is_written(tasks, tmp_path):
     for task in tasks:
         assert re.search(rf"step \d+: SIGKILL to {task}", out), out
         if task.startswith("worker"):
-            assert f"{task} was killed by SIGKILL; it is started again, the others" in out, out
+            assert f"{task} was killed by SIGKILL; it is restarted, the others" in out, out
         else:
             restarts += 1
             told = f"restart {restarts} of 3"
@@ -132,7 +132,7 @@ def test_tasks_are_killed_while_a_table_is_written(tasks, tmp_path):
 def test_all_workers_are_killed_at_once(tmp_path):
     out = launched(tmp_path, [["workers", 120, "SIGKILL"]])
 
-    assert out.count("was killed by SIGKILL; it is started again") == 2, out
+    assert out.count("was killed by SIGKILL; it is restarted") == 2, out
     check_end(out)
 
 
@@ -148,7 +148,7 @@ def test_a_task_is_stopped_for_half_a_minute_and_wakes_up_again(task, tmp_path):
 def test_an_evaluator_follows_the_checkpoints_keeps_the_best_and_may_be_killed(tmp_path):
     out = launched(tmp_path, [["evaluator", 120, "SIGKILL"]], evaluator=True)
 
-    assert "evaluator was killed by SIGKILL; it is started again, the others go on" in out, out
+    assert "evaluator was killed by SIGKILL; it is restarted, the others continue" in out, out
     check_end(out)
     assert f"[evaluator] finished at step {STEPS}" in out, out
     evaluations = Evaluations(str(tmp_path / "run")).read()

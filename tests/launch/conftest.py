@@ -11,7 +11,7 @@ import time
 import pytest
 
 from tfbig.launch.local import launch
-from tfbig.launch.supervisor import Waits
+from tfbig.launch.supervisor import Timeouts
 
 QUICK = {
     "after_failure": 0.5,
@@ -48,14 +48,14 @@ def wait_for_end(other):  # until the launcher knows of it
 """
 
 
-class Ran:
-    """What a launch left: its exit code, and the lines on both streams."""
+class LaunchResult:
+    """The exit code of a launch, and the lines on both streams."""
 
     def __init__(self, code: int, out: str, err: str):
         self.code, self.out, self.err = code, out.splitlines(), err.splitlines()
 
-    def said_by(self, name: str) -> list[str]:
-        """The lines on standard output of one task."""
+    def printed_by(self, name: str) -> list[str]:
+        """The lines of one task on standard output."""
         return [line.removeprefix(f"[{name}] ") for line in self.out if line.startswith(f"[{name}")]
 
     def __repr__(self) -> str:
@@ -69,24 +69,24 @@ class Program:
         self.folder = folder
 
     def write(self, body: str) -> list[str]:
-        """The command of a program.
+        """Writes the program and returns its command.
 
-        It knows `name` and `attempt`, writes a file of its name with `note(word)`, waits for that
-        of another task with `wait_for(name)`, and with `wait_for_end(name)` for the end of one
-        that has noted its process id.
+        The program may use `name` and `attempt`. `note(word)` writes a file with the name of the
+        task, `wait_for(name)` waits for the file of another task, and `wait_for_end(name)` waits
+        for the end of a task that has noted its process id.
         """
         path = self.folder / "task.py"
         path.write_text(_BEGINNING.format(folder=str(self.folder)) + textwrap.dedent(body))
         return [sys.executable, "-S", str(path)]
 
-    def __call__(self, body: str, waits: dict | None = None, **arguments) -> Ran:
+    def __call__(self, body: str, timeouts: dict | None = None, **arguments) -> LaunchResult:
         out, err = io.StringIO(), io.StringIO()
-        waits = Waits(**(QUICK | (waits or {})))
-        code = launch(self.write(body), out=out, err=err, waits=waits, **arguments)
-        return Ran(code, out.getvalue(), err.getvalue())
+        timeouts = Timeouts(**(QUICK | (timeouts or {})))
+        code = launch(self.write(body), out=out, err=err, timeouts=timeouts, **arguments)
+        return LaunchResult(code, out.getvalue(), err.getvalue())
 
     def noted(self, name: str, timeout: float = 30) -> str:
-        """What a task has noted; waits for it."""
+        """Waits for the note of a task and returns it."""
         path, deadline = self.folder / name, time.monotonic() + timeout
         while not path.exists():
             assert time.monotonic() < deadline, f"{name} has noted nothing"
@@ -101,7 +101,7 @@ def program(tmp_path) -> Program:
 
 @pytest.fixture(autouse=True)
 def deadline():
-    """No test waits for more than a minute."""
+    """Fails a test after one minute."""
 
     def late(number, frame):
         raise TimeoutError("the deadline of a test")
@@ -114,7 +114,7 @@ def deadline():
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that has ended and waits to be collected does not."""
+    """Returns whether a process is running; a zombie is not."""
     try:
         return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -123,7 +123,7 @@ def is_alive(pid: int) -> bool:
 
 @pytest.fixture
 def gone():
-    """Asserts that processes have ended, or end within a time."""
+    """Asserts that processes end within a time."""
 
     def check(*pids: int, timeout: float = 0) -> None:
         limit = time.monotonic() + timeout

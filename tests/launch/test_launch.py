@@ -1,4 +1,4 @@
-"""A cluster on this machine: what is printed, how it ends, and when it is started again."""
+"""A cluster on this machine: its output, its exit code, and its restarts."""
 
 import json
 import pathlib
@@ -10,7 +10,7 @@ from tfbig.launch import local
 from tfbig.launch.local import launch
 
 
-def test_lines_have_their_tasks_names_and_keep_their_streams(program):
+def test_lines_have_the_name_of_their_task_and_keep_their_stream(program):
     ran = program("print('out', name); print('err', name, file=sys.stderr)")
     assert ran.code == 0
     assert sorted(ran.out) == ["[worker 0] out worker 0", "[worker 1] out worker 1"]
@@ -22,7 +22,7 @@ def test_all_tasks_of_a_cluster_are_started(program):
     assert ran.code == 0
     configs = {}
     for name in ("chief", "worker 0", "ps 0", "evaluator"):
-        (line,) = ran.said_by(name)
+        (line,) = ran.printed_by(name)
         configs[name] = json.loads(line)
         type_, _, index = name.partition(" ")
         assert configs[name]["task"] == {"type": type_, "index": int(index or 0)}
@@ -30,7 +30,7 @@ def test_all_tasks_of_a_cluster_are_started(program):
     assert list(configs["chief"]["cluster"]) == ["chief", "worker", "ps"]
 
 
-def test_much_output_without_an_end_of_line_holds_nothing_up(program):
+def test_long_output_without_newlines_does_not_block(program):
     ran = program(
         """
         data = (b"x" if name == "worker 0" else b"\\xff") * 300_000
@@ -46,11 +46,11 @@ def test_much_output_without_an_end_of_line_holds_nothing_up(program):
         assert all(line.startswith(("[worker 0] x", "[worker 1] \ufffd")) for line in stream)
 
 
-def test_many_lines_of_many_tasks_are_never_mixed(program):
+def test_lines_of_several_tasks_are_never_mixed(program):
     ran = program("for i in range(5000): print(name, i, 'x' * (i % 200))", workers=4)
     for i in range(4):
         expected = [f"worker {i} {n} {'x' * (n % 200)}".rstrip() for n in range(5000)]
-        assert [line.rstrip() for line in ran.said_by(f"worker {i}")] == expected
+        assert [line.rstrip() for line in ran.printed_by(f"worker {i}")] == expected
 
 
 @pytest.mark.parametrize(
@@ -62,14 +62,14 @@ def test_many_lines_of_many_tasks_are_never_mixed(program):
         ("os.abort()", 134, "worker 0 was killed by SIGABRT"),
     ],
 )
-def test_the_exit_code_is_the_chiefs(program, body, code, last):
+def test_the_exit_code_is_that_of_the_chief(program, body, code, last):
     ran = program(body, restarts=0, workers=1)
     assert ran.code == code
     assert ran.err == ([f"tfbig launch: {last}"] if last else [])
 
 
 @pytest.mark.parametrize("ps", [0, 1])
-def test_a_chief_that_fails_gives_its_own_code(program, ps):
+def test_the_exit_code_of_a_failed_chief_wins(program, ps):
     # worker 1 fails first; the chief then leaves by itself.
     ran = program(
         """
@@ -78,7 +78,7 @@ def test_a_chief_that_fails_gives_its_own_code(program, ps):
         wait_for_end("worker 1")
         sys.exit(5)
         """,
-        waits={"after_failure": 3},
+        timeouts={"after_failure": 3},
         restarts=0,
         ps=ps,
     )
@@ -86,7 +86,7 @@ def test_a_chief_that_fails_gives_its_own_code(program, ps):
     assert ran.err == ["tfbig launch: worker 1 ended with exit code 4"]
 
 
-def test_a_failed_cluster_is_started_again_with_new_ports(program):
+def test_a_failed_cluster_is_restarted_with_new_ports(program):
     ran = program(
         """
         print(attempt, os.environ["TF_CONFIG"])
@@ -101,7 +101,7 @@ def test_a_failed_cluster_is_started_again_with_new_ports(program):
     ]
     addresses = []
     for name in ("worker 0", "worker 1"):
-        lines = [line.partition(" ") for line in ran.said_by(name)]
+        lines = [line.partition(" ") for line in ran.printed_by(name)]
         assert [attempt for attempt, _, _ in lines] == ["0", "1", "2"]
         addresses.append([json.loads(config)["cluster"]["worker"] for _, _, config in lines])
     assert addresses[0] == addresses[1]
@@ -111,16 +111,16 @@ def test_a_failed_cluster_is_started_again_with_new_ports(program):
 def test_a_port_is_not_used_for_two_starts(program, monkeypatch):
     given, asked = iter([[11], [12], [13]]), []
     monkeypatch.setattr(
-        local, "free_ports", lambda count, taken: asked.append(set(taken)) or next(given)
+        local, "free_ports", lambda count, excluded: asked.append(set(excluded)) or next(given)
     )
     program("sys.exit(1)", workers=1, restarts=2)
     assert asked == [set(), {11}, {11, 12}]
 
 
-def test_restarts_come_to_an_end(program):
+def test_the_number_of_restarts_is_limited(program):
     ran = program("print(attempt); sys.exit(7)", restarts=2)
     assert ran.code == 7
-    assert ran.said_by("worker 0") == ["0", "1", "2"]
+    assert ran.printed_by("worker 0") == ["0", "1", "2"]
     failed = [line for line in ran.err if line.endswith("restart 2 of 2")]
     assert len(failed) == 1
     assert len(ran.err) == 3
@@ -128,13 +128,13 @@ def test_restarts_come_to_an_end(program):
 
 
 @pytest.mark.parametrize("code", [2, 126, 127])
-def test_what_another_start_cannot_change_is_not_started_again(program, code):
+def test_permanent_failures_are_not_restarted(program, code):
     ran = program(f"print(attempt); sys.exit({code})", workers=1)
     assert (ran.code, ran.out) == (code, ["[worker 0] 0"])
     assert ran.err == [f"tfbig launch: worker 0 ended with exit code {code}"]
 
 
-def test_a_failed_evaluator_starts_all_again(program):
+def test_a_failed_evaluator_restarts_all_tasks(program):
     ran = program(
         """
         if attempt: sys.exit(0)
@@ -149,7 +149,7 @@ def test_a_failed_evaluator_starts_all_again(program):
 
 
 @pytest.mark.parametrize("failing", ["worker 1", "evaluator 0"])
-def test_with_a_ps_a_worker_or_evaluator_that_fails_is_started_again_by_itself(program, failing):
+def test_with_a_ps_a_failed_worker_or_evaluator_is_restarted_alone(program, failing):
     ran = program(
         f"""
         print(attempt)
@@ -165,14 +165,14 @@ def test_with_a_ps_a_worker_or_evaluator_that_fails_is_started_again_by_itself(p
     )
     said = failing.removesuffix(" 0") if failing == "evaluator 0" else failing
     assert ran.code == 0
-    assert f"tfbig launch: {said} was killed by SIGKILL; it is started again, the others go on" in (
+    assert f"tfbig launch: {said} was killed by SIGKILL; it is restarted, the others continue" in (
         ran.err
     )
-    assert ran.said_by(said) == ["0", "0"]  # no other start of all
-    assert ran.said_by("chief") == ran.said_by("ps 0") == ["0"]
+    assert ran.printed_by(said) == ["0", "0"]  # the other tasks were not restarted
+    assert ran.printed_by("chief") == ran.printed_by("ps 0") == ["0"]
 
 
-def test_a_worker_that_fails_again_and_again_starts_all_again(program):
+def test_a_worker_that_fails_repeatedly_restarts_all_tasks(program):
     ran = program(
         """
         print(attempt)
@@ -185,16 +185,16 @@ def test_a_worker_that_fails_again_and_again_starts_all_again(program):
         restarts=2,
     )
     assert ran.code == 0
-    assert ran.said_by("worker 0") == ["0", "0", "0", "1"]
+    assert ran.printed_by("worker 0") == ["0", "0", "0", "1"]
     assert ran.err[-1] == "tfbig launch: worker 0 ended with exit code 1; restart 1 of 2"
 
 
-def test_tasks_that_stay_after_a_failure_get_sigterm_and_then_sigkill(program, gone):
+def test_remaining_tasks_get_sigterm_and_then_sigkill_after_a_failure(program, gone):
     # worker 1 leaves at SIGTERM, worker 2 ignores it, worker 3 is frozen.
     ran = program(
         """
         if name == "worker 1":
-            signal.signal(signal.SIGTERM, lambda *_: (note("told"), os._exit(0)))
+            signal.signal(signal.SIGTERM, lambda *_: (note("terminated"), os._exit(0)))
         if name == "worker 2":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if name == "worker 0":
@@ -209,17 +209,17 @@ def test_tasks_that_stay_after_a_failure_get_sigterm_and_then_sigkill(program, g
     )
     assert ran.code == 9
     assert ran.err == ["tfbig launch: worker 0 ended with exit code 9"]
-    assert program.noted("worker 1") == "told"
+    assert program.noted("worker 1") == "terminated"
     gone(*(int(program.noted(f"pid {i}")) for i in (1, 2, 3)))
 
 
-def test_a_chief_that_had_to_be_stopped_gives_the_failed_tasks_code(program):
+def test_the_exit_code_is_that_of_the_failed_task_if_the_chief_was_terminated(program):
     ran = program('sys.exit(6) if name == "worker 1" else signal.pause()', restarts=0)
     assert ran.code == 6
     assert ran.err == ["tfbig launch: worker 1 ended with exit code 6"]
 
 
-def test_ps_and_evaluator_are_stopped_when_the_chief_is_done(program, gone):
+def test_ps_and_evaluator_are_stopped_after_the_chief(program, gone):
     ran = program(
         """
         note(os.getpid())
@@ -228,7 +228,7 @@ def test_ps_and_evaluator_are_stopped_when_the_chief_is_done(program, gone):
             while True: signal.pause()
         for other in ("ps 0", "evaluator 0"): wait_for(other)
         """,
-        waits={"workers": 20},
+        timeouts={"workers": 20},
         workers=1,
         ps=1,
         evaluator=True,
@@ -237,54 +237,56 @@ def test_ps_and_evaluator_are_stopped_when_the_chief_is_done(program, gone):
     gone(*(int(program.noted(name)) for name in ("chief 0", "worker 0", "ps 0", "evaluator 0")))
 
 
-def test_ps_and_evaluator_have_time_to_end_by_themselves(program):
+def test_ps_and_evaluator_have_time_to_exit(program):
     ran = program(
         """
         if name == "chief 0": sys.exit(0)
         time.sleep(0.5)
         print("ended by itself")
         """,
-        waits={"helpers": 20, "workers": 20},
+        timeouts={"helpers": 20, "workers": 20},
         ps=1,
         evaluator=True,
     )
     assert (ran.code, ran.err) == (0, [])
     for name in ("ps 0", "evaluator", "worker 0"):
-        assert ran.said_by(name) == ["ended by itself"]
+        assert ran.printed_by(name) == ["ended by itself"]
 
 
-def test_a_worker_that_goes_on_after_the_job_is_stopped_and_said(program):
+def test_a_worker_that_runs_on_after_the_job_is_stopped_and_reported(program):
     ran = program('signal.pause() if name == "worker 1" else None')
     assert ran.code == 0
-    assert ran.err == ["tfbig launch: worker 1 goes on 0.8 s after the job was done; it is stopped"]
+    assert ran.err == [
+        "tfbig launch: worker 1 is still running 0.8 s after the job finished; it is stopped"
+    ]
 
 
-def test_a_job_that_is_done_is_not_started_again(program):
+def test_a_finished_job_is_not_restarted(program):
     ran = program(
         """
         if name == "worker 1": wait_for_end("worker 0"); sys.exit(3)
         note(os.getpid())
         """,
-        waits={"workers": 20},
+        timeouts={"workers": 20},
     )
     assert ran.code == 0
-    assert ran.err == ["tfbig launch: worker 1 ended with exit code 3, after the job was done"]
+    assert ran.err == ["tfbig launch: worker 1 ended with exit code 3, after the job finished"]
 
 
-def test_the_chief_may_be_done_though_a_worker_has_failed(program):
+def test_the_chief_may_finish_after_a_worker_failed(program):
     ran = program(
         """
         if name == "worker 1": note(os.getpid()); sys.exit(3)
         wait_for_end("worker 1")
         """,
-        waits={"after_failure": 20},
+        timeouts={"after_failure": 20},
     )
     assert ran.code == 0
-    assert ran.err == ["tfbig launch: worker 1 ended with exit code 3, but the job is done"]
+    assert ran.err == ["tfbig launch: worker 1 ended with exit code 3, but the job has finished"]
 
 
 @pytest.mark.parametrize("ending", ["sys.exit(143)", "os.kill(os.getpid(), signal.SIGTERM)"])
-def test_a_task_that_was_stopped_is_no_failure(program, ending):
+def test_a_stopped_task_is_not_a_failure(program, ending):
     # The others leave too: worker 0 saves, worker 2 breaks off.
     ran = program(
         f"""
@@ -294,13 +296,15 @@ def test_a_task_that_was_stopped_is_no_failure(program, ending):
         wait_for_end("worker 2")
         sys.exit(143)
         """,
-        waits={"workers": 20},
+        timeouts={"workers": 20},
         workers=3,
     )
     assert ran.code == 143
-    assert ran.said_by("worker 0") == ["0"]
+    assert ran.printed_by("worker 0") == ["0"]
     how = "ended with exit code 143" if "exit" in ending else "was killed by SIGTERM"
-    assert ran.err == [f"tfbig launch: worker 1 {how}: it was stopped; the others leave too"]
+    assert ran.err == [
+        f"tfbig launch: worker 1 {how}: it was stopped; the other tasks are stopped too"
+    ]
 
 
 def test_processes_that_a_task_leaves_behind_end_with_it(program, gone):
@@ -336,7 +340,7 @@ def test_a_daemon_that_holds_the_output_open_does_not_hold_the_launcher(program,
         gone(daemon)
 
 
-def test_a_file_that_is_no_program_is_said_once(program, tmp_path):
+def test_a_file_that_is_not_executable_is_reported_once(program, tmp_path):
     broken = tmp_path / "broken"
     broken.write_bytes(b"\x00\x01")
     broken.chmod(0o755)
@@ -358,15 +362,15 @@ def test_a_file_that_is_no_program_is_said_once(program, tmp_path):
         ({"ps": -1}, "ps=-1: expected 0 or more."),
         ({"restarts": -1}, "restarts=-1: expected 0 or more."),
         ({"threads_per_task": 0}, "threads_per_task=0: expected 1 or more."),
-        ({"command": []}, 'there is no command; write ["python", "train.py"], say.'),
+        ({"command": []}, 'there is no command; pass one, such as ["python", "train.py"].'),
         (
             {"command": ["no-such-program"]},
-            "'no-such-program' is not found, or cannot be run; write a program on PATH, or its "
+            "'no-such-program' was not found or is not executable; pass a program on PATH, or a "
             "path.",
         ),
     ],
 )
-def test_what_cannot_be_started_is_refused(arguments, message):
+def test_invalid_arguments_are_refused(arguments, message):
     with pytest.raises(UserError) as raised:
         launch(**({"command": ["true"]} | arguments))
     assert str(raised.value) == message

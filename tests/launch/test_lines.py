@@ -1,4 +1,4 @@
-"""What tasks print arrives as whole lines with their names."""
+"""The output of tasks is printed as whole lines with their names."""
 
 import io
 import itertools
@@ -34,12 +34,12 @@ def printed(*chunks: bytes) -> bytes:
         ([b"\rlast\r"], b"[w] last\n"),
     ],
 )
-def test_lines_are_whole_wherever_the_output_is_cut(chunks, whole):
+def test_lines_are_whole_for_any_chunks(chunks, whole):
     assert printed(*chunks) == whole
 
 
 @pytest.mark.parametrize("form", ["\r{}%", "{}%\r"])
-def test_progress_is_shown_now_and_then_and_at_its_end(form, monkeypatch):
+def test_progress_is_printed_at_intervals_and_at_its_end(form, monkeypatch):
     clock = [100.0]
     monkeypatch.setattr(lines.time, "monotonic", lambda: clock[0])
     stream = io.StringIO()
@@ -51,32 +51,32 @@ def test_progress_is_shown_now_and_then_and_at_its_end(form, monkeypatch):
     shown = [int(line.rstrip("%")) for line in stream.getvalue().splitlines()]
     assert len(shown) == 4
     assert shown[-1] == 100
-    assert [b - a for a, b in itertools.pairwise(shown)] == [40, 40]
+    assert [b - a for a, b in itertools.pairwise(shown[:-1])] == [40, 40]
 
 
-def test_a_line_without_an_end_is_broken_and_not_kept():
+def test_a_line_without_an_end_is_split():
     data = "é".encode() * 100_000
     whole = printed(b"x" + data[:70_001], data[70_001:], b"\n")
-    pieces = whole.decode().splitlines()  # no character is cut
+    pieces = whole.decode().splitlines()  # no character is split
     assert "".join(piece.removeprefix("[w] ") for piece in pieces) == "x" + "é" * 100_000
     assert [len(piece.encode()) <= 2**16 + 4 for piece in pieces] == [True] * 4
 
 
-def test_a_stream_of_text_gets_what_is_no_text_too():
+def test_invalid_utf8_is_replaced_in_a_text_stream():
     stream = io.StringIO()
     LinePrinter("[w] ", stream).feed(b"\xff\n")
     assert stream.getvalue() == "[w] \N{REPLACEMENT CHARACTER}\n"
 
 
-def test_a_stream_that_takes_no_more_is_remembered_and_not_asked_again():
+def test_no_more_is_written_after_an_error():
     class Full(io.StringIO):
         def write(self, text):
-            asked.append(text)
+            writes.append(text)
             raise BrokenPipeError(32, "Broken pipe")
 
-    asked = []
+    writes = []
     printer = LinePrinter("", Full())
     printer.feed(b"one\n")
     printer.feed(b"two\n")
-    assert isinstance(printer.lost, BrokenPipeError)
-    assert asked == ["one\n"]
+    assert isinstance(printer.error, BrokenPipeError)
+    assert writes == ["one\n"]

@@ -38,7 +38,7 @@ def start(program):
 
     def start(*parts: str, **arguments) -> subprocess.Popen:
         body = "".join(part if part.startswith("\n") else "\n    " + part for part in parts)
-        arguments = {"command": program.write(body), "waits": QUICK} | arguments
+        arguments = {"command": program.write(body), "timeouts": QUICK} | arguments
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.launch.launcher", json.dumps(arguments)],
             cwd=ROOT,
@@ -68,7 +68,7 @@ def pids(program):
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"]
 )
-def test_a_signal_is_passed_on_and_all_save(start, pids, gone, number, code):
+def test_a_signal_is_forwarded_and_all_tasks_save(start, pids, gone, number, code):
     launcher = start(SAVES, CHILD, READY, WAITS)
     running = pids("worker 0", "worker 1")
     launcher.send_signal(number)
@@ -77,13 +77,13 @@ def test_a_signal_is_passed_on_and_all_save(start, pids, gone, number, code):
     assert sorted(out.splitlines()) == ["[worker 0] saved", "[worker 1] saved"]
     name = signal.Signals(number).name
     assert err == (
-        f"tfbig launch: {name} is passed on to all tasks, which have 120 s to save; a second one "
-        "kills them\n"
+        f"tfbig launch: {name} is forwarded to all tasks, which have 120 s to save; a second "
+        "signal kills them\n"
     )
     gone(*running)
 
 
-def test_the_launcher_waits_for_a_task_that_takes_its_time_to_save(start, pids):
+def test_the_launcher_waits_for_a_task_that_saves_slowly(start, pids):
     launcher = start(
         """
     def save(number, frame):
@@ -103,7 +103,7 @@ def test_the_launcher_waits_for_a_task_that_takes_its_time_to_save(start, pids):
     assert len(err.splitlines()) == 1
 
 
-def test_what_a_stopped_task_leaves_behind_has_time_to_save(start, program, pids, gone):
+def test_child_processes_of_a_stopped_task_have_time_to_save(start, program, pids, gone):
     # As a shell script that runs the program: SIGTERM ends the shell at once.
     launcher = start(
         """
@@ -114,7 +114,7 @@ def test_what_a_stopped_task_leaves_behind_has_time_to_save(start, program, pids
     while True: signal.pause()
     """,
         workers=1,
-        waits=QUICK | {"save": 20},
+        timeouts=QUICK | {"save": 20},
     )
     running = pids("pids")
     launcher.terminate()
@@ -135,18 +135,18 @@ def test_a_second_signal_kills(start, pids, gone, second):
         "[worker 1] busy\n",
     }
     if second == signal.SIGTERM:
-        time.sleep(0.7)  # else it is taken for an echo of the first
+        time.sleep(0.7)  # otherwise it counts as a duplicate of the first
     launcher.send_signal(second)
     launcher.communicate(timeout=30)
     assert launcher.returncode == 137
     gone(*running)
 
 
-def test_tasks_that_do_not_leave_after_a_signal_are_killed(start, pids, gone):
+def test_tasks_that_ignore_a_signal_are_killed(start, pids, gone):
     launcher = start(
         'signal.signal(signal.SIGTERM, lambda *_: print("busy", flush=True))\n',
         *(CHILD, READY, WAITS),
-        waits=QUICK | {"signal": 1.0},
+        timeouts=QUICK | {"signal": 1.0},
     )
     running = pids("worker 0", "worker 1")
     launcher.terminate()
@@ -155,7 +155,7 @@ def test_tasks_that_do_not_leave_after_a_signal_are_killed(start, pids, gone):
     gone(*running)
 
 
-def test_a_signal_that_comes_twice_at_once_counts_once(start, pids):
+def test_a_duplicate_signal_counts_once(start, pids):
     launcher = start(
         """
     def save(number, frame):
@@ -170,7 +170,7 @@ def test_a_signal_that_comes_twice_at_once_counts_once(start, pids):
     )
     pids("worker 0", "worker 1")
     launcher.terminate()
-    assert launcher.stderr.readline().startswith("tfbig launch: SIGTERM is passed on to all tasks")
+    assert launcher.stderr.readline().startswith("tfbig launch: SIGTERM is forwarded to all tasks")
     launcher.terminate()
     out, err = launcher.communicate(timeout=30)
     assert (launcher.returncode, err) == (143, "")
@@ -178,7 +178,7 @@ def test_a_signal_that_comes_twice_at_once_counts_once(start, pids):
 
 
 def test_a_signal_between_two_starts_ends_the_launcher(start):
-    launcher = start("sys.exit(1)", workers=1, waits=QUICK | {"pause": 60, "longest_pause": 60})
+    launcher = start("sys.exit(1)", workers=1, timeouts=QUICK | {"pause": 60, "longest_pause": 60})
     assert launcher.stderr.readline() == (
         "tfbig launch: worker 0 ended with exit code 1; restart 1 of 3\n"
     )
@@ -202,7 +202,7 @@ def test_a_killed_launcher_leaves_no_process(start, program, pids, gone):
     )
     running = pids("worker 0", "worker 1")
     children = _children(launcher.pid)
-    assert len(children) == 3  # the tasks and the keeper
+    assert len(children) == 3  # the tasks and the watchdog
     launcher.kill()
     launcher.wait(timeout=30)
     gone(*running, *children, timeout=20)
@@ -212,12 +212,12 @@ def test_a_killed_launcher_leaves_no_process(start, program, pids, gone):
 def test_a_launcher_that_is_killed_with_its_group_leaves_no_process(start, pids, gone):
     launcher = start(CHILD, READY, WAITS, workers=1)
     running, children = pids("worker 0"), _children(launcher.pid)
-    for pid in (launcher.pid, running[0]):  # the task's child is left to the keeper
+    for pid in (launcher.pid, running[0]):  # the watchdog stops the child of the task
         subprocess.run(["kill", "-KILL", str(pid)], check=True, timeout=10)
     gone(*running, *children, timeout=20)
 
 
-def test_output_that_nobody_reads_any_more_stops_the_tasks(start, pids, gone):
+def test_a_closed_output_stops_the_tasks(start, pids, gone):
     launcher = start(
         """
     signal.signal(signal.SIGTERM, lambda *_: (note("saved"), sys.exit(143)))
@@ -238,10 +238,10 @@ def test_output_that_nobody_reads_any_more_stops_the_tasks(start, pids, gone):
     gone(*running)
 
 
-def test_a_full_pipe_does_not_keep_a_signal_from_the_tasks(start, program, pids):
+def test_a_signal_reaches_the_tasks_while_the_output_pipe_is_full(start, program, pids):
     launcher = start(
         """
-    signal.signal(signal.SIGTERM, lambda *_: (note("told"), os._exit(143)))
+    signal.signal(signal.SIGTERM, lambda *_: (note("terminated"), os._exit(143)))
     """,
         CHILD,
         """
@@ -252,14 +252,16 @@ def test_a_full_pipe_does_not_keep_a_signal_from_the_tasks(start, program, pids)
     )
     pids("pids")
     _wait_until_full(launcher.stdout)
-    launcher.terminate()  # nobody has read its output, and it waits in a write
-    assert program.noted("worker 0") == "told"
+    launcher.terminate()  # nobody reads its output, so it is blocked in a write
+    assert program.noted("worker 0") == "terminated"
     launcher.communicate(timeout=30)
     assert launcher.returncode == 143
 
 
-def test_who_was_killed_is_named_and_not_who_failed_of_it(start, program, pids, gone):
-    # Both have ended when the launcher looks.
+def test_the_killed_task_is_named_and_not_those_that_failed_as_a_consequence(
+    start, program, pids, gone
+):
+    # Both have ended when the launcher polls them.
     launcher = start(
         """
     note(os.getpid())
@@ -279,7 +281,7 @@ def test_who_was_killed_is_named_and_not_who_failed_of_it(start, program, pids, 
 
 
 def _wait_until_full(pipe: IO) -> None:
-    """Waits until a pipe holds what it can: until no more comes."""
+    """Timeouts until a pipe holds what it can: until no more comes."""
     before, now = -1, 0
     while now < 4096 or now != before:
         time.sleep(0.3)
@@ -301,16 +303,16 @@ def _parent(path: pathlib.Path) -> int | None:
         return None
 
 
-def test_who_listens_hears_of_a_signal_whatever_the_launcher_waits_for():
+def test_the_listener_is_called_while_the_launcher_is_blocked():
     before = signal.getsignal(signal.SIGTERM)
     with Interrupts() as interrupts:
-        heard = []
-        interrupts.listener = lambda: heard.append(list(interrupts.received))
+        calls = []
+        interrupts.listener = lambda: calls.append(list(interrupts.received))
         reader, writer = os.pipe()
         threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
-        threading.Timer(0.3, lambda: os.write(writer, str(len(heard)).encode())).start()
-        assert os.read(reader, 1) == b"1"  # heard inside of the call that waits
+        threading.Timer(0.3, lambda: os.write(writer, str(len(calls)).encode())).start()
+        assert os.read(reader, 1) == b"1"  # called during the blocking read
         os.close(reader)
         os.close(writer)
-    assert heard == [[signal.SIGTERM]]
+    assert calls == [[signal.SIGTERM]]
     assert signal.getsignal(signal.SIGTERM) is before

@@ -1,4 +1,4 @@
-"""The ports and the variables of the tasks."""
+"""The ports and the environment variables of tasks."""
 
 import json
 import os
@@ -23,7 +23,7 @@ THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"
         ((2, 1, True), ["chief", "worker 0", "worker 1", "ps 0", "evaluator"]),
     ],
 )
-def test_one_task_is_the_chief_and_comes_first(counts, names):
+def test_the_chief_is_the_first_task(counts, names):
     tasks = cluster_tasks(*counts)
     assert [task.name for task in tasks] == names
     assert [task.is_chief for task in tasks] == [True] + [False] * (len(names) - 1)
@@ -44,7 +44,7 @@ def test_workers_find_themselves_in_the_cluster():
     assert not second.is_chief
 
 
-def test_a_cluster_with_a_ps_has_a_chief_of_its_own():
+def test_a_cluster_with_a_ps_has_a_separate_chief():
     found = [find_cluster(v) for v in variables((2, 1, False))]
     jobs = {
         "chief": ("127.0.0.1:11",),
@@ -55,14 +55,14 @@ def test_a_cluster_with_a_ps_has_a_chief_of_its_own():
     assert [cluster.task for cluster in found] == ["chief", "worker 0", "worker 1", "ps 0"]
 
 
-def test_one_worker_alone_is_no_cluster():
+def test_a_single_worker_is_not_a_cluster():
     (only,) = variables((1, 0, False))
     assert find_cluster(only) is None
     assert json.loads(only["TF_CONFIG"])["task"] == {"type": "worker", "index": 0}
 
 
-def test_the_launchers_variables_are_the_tasks_too():
-    given = {"PATH": "/bin", "TF_CONFIG": "of somebody else"}
+def test_tasks_inherit_the_variables_of_the_launcher():
+    given = {"PATH": "/bin", "TF_CONFIG": "of another program"}
     for found in variables(attempt=2, environ=given):
         assert (found["PATH"], found["PYTHONUNBUFFERED"], found["TFBIG_LAUNCH_ATTEMPT"]) == (
             "/bin",
@@ -89,19 +89,19 @@ def test_tasks_that_train_share_the_cores(counts, cores, threads, environ, expec
         assert [found[name] for name in THREADS] == expected
 
 
-def test_ports_are_free_and_not_those_that_the_system_gives_away():
-    lowest = ports._first_given_by_the_system()
+def test_ports_are_free_and_below_the_ephemeral_range():
+    lowest = ports._first_ephemeral_port()
     found = free_ports(20, set())
     assert len(set(found)) == 20
     assert all(10000 <= port < lowest for port in found)
 
 
-def test_there_are_ports_where_the_system_gives_nearly_all_of_them(monkeypatch):
-    monkeypatch.setattr(ports, "_first_given_by_the_system", lambda: 1024)
+def test_there_are_ports_if_the_ephemeral_range_covers_nearly_all(monkeypatch):
+    monkeypatch.setattr(ports, "_first_ephemeral_port", lambda: 1024)
     assert all(10000 <= port < 65536 for port in free_ports(5, set()))
 
 
-def test_a_port_in_use_or_taken_is_not_given(monkeypatch):
+def test_a_port_in_use_or_excluded_is_not_returned(monkeypatch):
     with socket.socket() as listener:
         base = next(
             p for p in range(20000, 30000, 10) if all(ports._is_free(p + i) for i in range(4))
@@ -109,7 +109,7 @@ def test_a_port_in_use_or_taken_is_not_given(monkeypatch):
         listener.bind(("127.0.0.1", base + 1))
         listener.listen()
         monkeypatch.setattr(ports, "_LOWEST", base)
-        monkeypatch.setattr(ports, "_first_given_by_the_system", lambda: base + 200)
+        monkeypatch.setattr(ports, "_first_ephemeral_port", lambda: base + 200)
         found = [free_ports(1, {base}) for _ in range(2000)]
         assert all(port not in (base, base + 1) for (port,) in found)
         monkeypatch.setattr(ports, "_is_free", lambda port: False)

@@ -1,4 +1,4 @@
-"""An export is done only if another process gets the model's outputs from it."""
+"""An export succeeds only if another process computes the model's outputs with it."""
 
 import os
 import shutil
@@ -19,14 +19,14 @@ from tests.programs.preprocessing_models import FEATURES, build, outputs
 from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.serving import checker, export_check
+from tfbig.serving.arrays import read_arrays, write_arrays
 from tfbig.serving.checker import CHECKER, Call, Checker, check_saved_model
-from tfbig.serving.samples import sampled, values_of_graph
-from tfbig.serving.tensors import read_arrays, write_arrays
+from tfbig.serving.samples import find_sample, values_of_graph
 
 
 @pytest.fixture
 def answers(monkeypatch):
-    """The calls of each check, so that a test sees what was compared."""
+    """Records the calls of each check."""
     seen = []
 
     def check(folder, calls, half=False):
@@ -58,7 +58,7 @@ def test_each_kind_of_preprocessing_layer_is_called_in_another_process(kind, tmp
 
 
 def emptied(folder):
-    """The table's words are gone."""
+    """Empties the file of the lookup table."""
     for root, _, files in os.walk(os.path.join(folder, "assets")):
         for name in files:
             open(os.path.join(root, name), "w").close()
@@ -85,7 +85,7 @@ def of_another_shape(folder):
 def words_of_file(folder) -> keras.Model:
     (folder / "words.txt").write_text("a\nb\n")
 
-    class Model(keras.Model):  # which cannot be made again, and is saved with its file
+    class Model(keras.Model):  # it cannot be rebuilt, so it is saved with its file
         def __init__(self):
             super().__init__()
             self.lookup = layers.StringLookup(vocabulary=str(folder / "words.txt"))
@@ -111,7 +111,7 @@ def words_of_file(folder) -> keras.Model:
         (emptied, "(?s)loads it: "),
     ],
 )
-def test_what_does_not_work_is_an_error_and_leaves_the_earlier_export(
+def test_a_broken_export_is_an_error_and_keeps_the_earlier_one(
     break_it, message, tmp_path, monkeypatch
 ):
     target = tmp_path / "here" / "export"
@@ -131,15 +131,15 @@ def test_what_does_not_work_is_an_error_and_leaves_the_earlier_export(
     with pytest.raises(UserError, match=message) as raised:
         tfbig.export(model, target, **arguments)
     text = str(raised.value)
-    assert text.startswith(f"export to {str(target)!r}: the SavedModel that was written does not ")
-    assert text.endswith(". It was removed again.")
+    assert text.startswith(f"export to {str(target)!r}: the SavedModel does not compute ")
+    assert text.endswith(". It was deleted.")
     assert "\n" not in text
     assert os.listdir(tmp_path / "here") == ["export"]
     assert (target / "saved_model.pb").read_bytes() == before
     tfbig.export(dense(), target)  # the process still answers
 
 
-def test_python_inside_of_a_model_is_found_out(tmp_path):
+def test_a_py_function_in_a_model_is_detected(tmp_path):
     class Python(layers.Layer):
         def call(self, inputs):
             return tf.ensure_shape(tf.py_function(lambda a: a * 2, [inputs], tf.float32), [None, 4])
@@ -159,7 +159,7 @@ class Random(layers.Layer):
         return inputs + keras.random.normal((4,), seed=self.seeds)
 
 
-def test_random_outputs_and_half_precision_are_compared_as_far_as_they_can_be(tmp_path, answers):
+def test_random_outputs_and_half_precision_are_compared_as_far_as_possible(tmp_path, answers):
     model = keras.Sequential([keras.Input((4,)), Random()])
     before = model.layers[0].seeds.state.numpy()
     tfbig.export(model, tmp_path / "random")
@@ -171,7 +171,7 @@ def test_random_outputs_and_half_precision_are_compared_as_far_as_they_can_be(tm
 
 
 class Strict(keras.Model):
-    """Takes integers in a range that nothing tells."""
+    """Accepts only integers in a range that is not known from outside."""
 
     def call(self, inputs):
         with tf.control_dependencies(
@@ -187,7 +187,7 @@ class Strict(keras.Model):
         raise NotImplementedError
 
 
-def test_an_example_is_used_where_no_batch_can_be_made_up(tmp_path, caplog, answers):
+def test_an_example_is_used_if_no_batch_can_be_generated(tmp_path, caplog, answers):
     model = Strict()
     batch = {"id": np.array([[100], [200]])}
     model(batch)
@@ -196,19 +196,19 @@ def test_an_example_is_used_where_no_batch_can_be_made_up(tmp_path, caplog, answ
     assert served.serve({"id": tf.constant([[150]], tf.int64)})["twice"].numpy() == 300
     assert answers[0][0].outputs[0].tolist() == [[200], [400]]
     assert not caplog.records
-    with pytest.raises(UserError, match="^export: the model cannot .*example="):
+    with pytest.raises(UserError, match="^export: the model does not accept example="):
         tfbig.export(model, tmp_path / "bad", example={"id": np.array([[1]])})
     functional = keras.Model(*[keras.Input((1,), name="id")] * 2)
-    with pytest.raises(UserError, match="give a batch of what it takes, float32"):
+    with pytest.raises(UserError, match="pass a batch of float32"):
         tfbig.export(functional, tmp_path / "bad", example={"other": [[1.0]], "id": [[1.0]]})
     tfbig.export(model, tmp_path / "without")
-    assert "but not called, since the model takes no made-up batch" in caplog.text
+    assert "does not call it, because the model accepts no generated batch" in caplog.text
     assert caplog.text.count("pass example=") == 1
     assert answers[-1] == []
     assert sorted(os.listdir(tmp_path)) == ["with", "without"]
 
 
-def test_an_estimator_s_export_is_checked(tmp_path, monkeypatch):
+def test_the_export_of_an_estimator_is_checked(tmp_path, monkeypatch):
     estimator = iris.estimator(tmp_path / "run").train(iris.endless_input_fn, steps=1)
     receiver = tfbig.estimator.export.build_parsing_serving_input_receiver_fn(
         {"x": tf.io.FixedLenFeature([4], tf.float32)}
@@ -217,7 +217,9 @@ def test_an_estimator_s_export_is_checked(tmp_path, monkeypatch):
     monkeypatch.setattr(export_check, "check_saved_model", lambda folder, calls, half: (
         seen.append(calls), without_variables(folder), check_saved_model(folder, calls, half)
     ))  # fmt: skip
-    with pytest.raises(UserError, match="does not do what the model does when another process"):
+    with pytest.raises(
+        UserError, match="does not compute what the model does when another process"
+    ):
         estimator.export_saved_model(tmp_path / "out", receiver)
     assert os.listdir(tmp_path / "out") == []
     (call,) = seen[0]
@@ -225,7 +227,7 @@ def test_an_estimator_s_export_is_checked(tmp_path, monkeypatch):
     assert call.outputs["probabilities"].shape == (3, 3)
 
 
-def test_parsers_are_given_what_they_parse():
+def test_parsers_receive_valid_input():
     def parse(serialized):
         kinds = {
             "a": tf.io.FixedLenFeature([2], tf.int64),
@@ -244,12 +246,12 @@ def test_parsers_are_given_what_they_parse():
     for function in (parse, rows):
         spec = tf.TensorSpec([None], tf.string)
         graph = tf.function(function).get_concrete_function(spec).graph
-        _, found = sampled(spec, function, values_of_graph(graph))
+        _, found = find_sample(spec, function, values_of_graph(graph))
         assert len(found[0]) == 3
-    assert sampled(tf.TensorSpec([None], tf.string), images)
+    assert find_sample(tf.TensorSpec([None], tf.string), images)
 
 
-def test_arrays_of_every_kind_come_back(tmp_path):
+def test_arrays_of_every_kind_can_be_written_and_read(tmp_path):
     arrays = [
         np.array([[b"a\0", "é"], [b"", b"b"]], object),
         np.float32([1.5, np.nan]),
@@ -267,20 +269,20 @@ def test_arrays_of_every_kind_come_back(tmp_path):
             np.testing.assert_array_equal(one, other)
 
 
-def test_the_exported_function_s_arguments_are_those_that_are_told():
+def test_the_export_signature_has_the_model_s_input_shapes():
     (spec,) = _private_api.export_signature(dense())
     assert (spec[0] if isinstance(spec, list) else spec).shape.as_list() == [None, 4]
 
 
-def test_one_process_answers_and_another_takes_its_place(tmp_path, monkeypatch):
+def test_one_process_serves_all_exports_and_is_replaced_if_it_dies(tmp_path, monkeypatch):
     path = tfbig.export(dense(), tmp_path / "one")
     first = CHECKER.pid
     tfbig.export(dense(), tmp_path / "two")
     assert CHECKER.pid == first is not None
-    os.kill(first, signal.SIGTERM)  # which it leaves to its parent
+    os.kill(first, signal.SIGTERM)  # it ignores SIGTERM
     check_saved_model(path, [])
     assert CHECKER.pid == first
-    monkeypatch.setattr(checker, "_SECONDS", 0.0)
+    monkeypatch.setattr(checker, "_TIMEOUT_SECONDS", 0.0)
     with pytest.raises(UserError, match="did not answer within 0 s"):
         check_saved_model(path, [])
     assert CHECKER.pid is None
@@ -296,7 +298,7 @@ import os, sys, time
 from tfbig.serving.checker import CHECKER
 CHECKER.start()
 print(CHECKER.pid, flush=True)
-if os.fork() == 0:  # holds the other end of its input
+if os.fork() == 0:  # it keeps the input pipe open
     time.sleep(5)
     os._exit(0)
 if sys.argv[1] == "wait":
@@ -305,7 +307,7 @@ if sys.argv[1] == "wait":
 
 
 @pytest.mark.parametrize("how", ["killed", "ends"])
-def test_no_process_is_left_when_its_parent_has_gone(how):
+def test_the_process_exits_with_its_parent(how):
     words = [sys.executable, "-c", WAIT, "wait" if how == "killed" else "end"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as parent:
         pid = int(parent.stdout.readline())
@@ -315,13 +317,13 @@ def test_no_process_is_left_when_its_parent_has_gone(how):
         until = time.monotonic() + 20
         while os.path.exists(f"/proc/{pid}") and time.monotonic() < until:
             if open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[0] == "Z":
-                break  # whoever adopted it has not looked yet
+                break  # a zombie that was not reaped yet
             time.sleep(0.1)
         else:
             assert not os.path.exists(f"/proc/{pid}")
 
 
-def test_a_checker_ends_when_it_is_told_to():
+def test_a_checker_can_be_ended():
     own = Checker()
     assert own.pid is None
     own.end()

@@ -1,4 +1,4 @@
-"""An export with preprocessing takes raw features and answers as the model does on cleaned ones."""
+"""An export with preprocessing accepts raw features and equals the model on cleaned ones."""
 
 import os
 
@@ -16,7 +16,7 @@ N = 200
 
 
 def raw(seed: int = 0) -> dict[str, np.ndarray]:
-    """Rows with missing values, outliers and strings that are no numbers."""
+    """Rows with missing values, outliers and strings that are not numbers."""
     random = np.random.RandomState(seed)
     age = np.array([str(a) for a in random.randint(1, 99, N)], object)
     age[:4] = ["", "?", " 41 ", "1e99"]
@@ -94,7 +94,7 @@ def test_a_served_model_of_columns_cleans_raw_rows_as_training_did(tmp_path):
     assert os.listdir(tmp_path) == ["export"]
 
 
-def test_the_signature_names_its_inputs_as_the_columns_so_far_as_names_may_be(tmp_path):
+def test_the_inputs_of_the_signature_have_valid_forms_of_the_column_names(tmp_path):
     cleaning, train = fitted()
     model = model_of_columns()
     loaded = tf.saved_model.load(tfbig.export(model, tmp_path / "export", preprocessing=cleaning))
@@ -110,7 +110,7 @@ def test_the_signature_names_its_inputs_as_the_columns_so_far_as_names_may_be(tm
 
 
 @pytest.mark.parametrize("names", [("a b", "a_b", "a-b"), ("1st", "col", "_x"), ("é", "è", "e")])
-def test_columns_whose_names_look_alike_in_a_signature_are_kept_apart(names, tmp_path):
+def test_columns_with_equal_valid_names_get_different_ones(names, tmp_path):
     features = {name: np.float32([k, np.nan, 3 * k]) for k, name in enumerate(names)}
     cleaning = c.Cleaning([c.FillMissing(strategy="mean")])
     cleaning.fit(tfbig.data.ArraySource(features))
@@ -126,7 +126,7 @@ def test_columns_whose_names_look_alike_in_a_signature_are_kept_apart(names, tmp
 
 
 class Stack(layers.Layer):
-    """Makes one array of the columns; holds a table of its own."""
+    """Stacks the columns into one array; has its own lookup table."""
 
     def __init__(self):
         super().__init__()
@@ -137,7 +137,7 @@ class Stack(layers.Layer):
         return tf.stack([columns["age"] / 50, columns["mean height"] / 170, code], axis=1)
 
 
-def test_functions_and_layers_go_on_with_what_the_cleaning_returns(tmp_path):
+def test_functions_and_layers_receive_the_cleaned_features(tmp_path):
     cleaning, train = fitted()
     stack, model = Stack(), model_of_array(3)
     path = tfbig.export(
@@ -165,7 +165,7 @@ def test_a_model_trained_on_an_array_is_served_raw_arrays(tmp_path):
     close(loaded.serve(features[:1]), model.predict(cleaned[:1], verbose=0))
 
 
-def test_a_cleaning_that_was_saved_and_loaded_serves_the_same_to_the_bit(tmp_path):
+def test_a_saved_and_loaded_cleaning_serves_bit_for_bit_the_same(tmp_path):
     cleaning, _ = fitted()
     cleaning.save(tmp_path / "cleaning.json")
     model = model_of_columns()
@@ -176,7 +176,7 @@ def test_a_cleaning_that_was_saved_and_loaded_serves_the_same_to_the_bit(tmp_pat
     np.testing.assert_array_equal(*answers)
 
 
-def test_steps_that_drop_rows_have_no_part_in_serving(tmp_path):
+def test_steps_that_drop_rows_are_skipped_in_serving(tmp_path):
     features = {
         "a": np.float32([1, 1, np.nan, 900, 2, 3, 4]),
         "b": np.float32([1, 1, 5, 6, 7, 8, 9]),
@@ -201,7 +201,7 @@ def test_steps_that_drop_rows_have_no_part_in_serving(tmp_path):
     assert np.isfinite(found[[0, 1, 3, 4, 5, 6]]).all()
 
 
-def test_an_integer_that_cannot_be_made_is_an_error_of_the_request(tmp_path):
+def test_a_value_that_is_not_an_integer_is_an_error_of_the_request(tmp_path):
     cleaning = c.Cleaning([c.FixTypes({"0": "int64"})])
     cleaning.fit(tfbig.data.ArraySource((np.array([["1"], ["2"]], object), np.array([0, 1]))))
     model = keras.Sequential([keras.Input((1,), dtype="int64"), layers.Embedding(9, 2)])
@@ -211,12 +211,14 @@ def test_an_integer_that_cannot_be_made_is_an_error_of_the_request(tmp_path):
         loaded.serve(tf.constant([["7"], ["x"]]))
 
 
-def test_a_model_that_cannot_take_what_the_cleaning_returns_is_an_error(tmp_path):
+def test_a_model_that_does_not_accept_the_cleaned_features_is_an_error(tmp_path):
     cleaning, _ = fitted()
     with pytest.raises(UserError) as raised:
         tfbig.export(model_of_array(3), tmp_path / "export", preprocessing=cleaning)
     message = str(raised.value)
-    assert message.startswith("export: the model cannot take what the preprocessing returns, {'age")
+    assert message.startswith(
+        "export: the model does not accept the result of the preprocessing, {'age"
+    )
     assert "preprocessing=[cleaning, lambda columns: tf.stack(" in message
     assert os.listdir(tmp_path) == []
 
@@ -239,6 +241,6 @@ def test_a_cleaning_that_is_not_fitted_is_an_error(tmp_path):
         )
 
 
-def test_signatures_say_that_they_are_for_later(tmp_path):
+def test_signatures_are_not_built_yet(tmp_path):
     with pytest.raises(NotBuiltError, match="^export\\(signatures=…\\) is not built yet; leave it"):
         tfbig.export(model_of_array(3), tmp_path / "export", signatures={"serve": None})

@@ -1,4 +1,4 @@
-"""A trained model leaves as a SavedModel with the same outputs."""
+"""tfbig.export writes a SavedModel with the outputs of the model."""
 
 import os
 
@@ -40,11 +40,11 @@ def close(found, expected) -> None:
 
 @pytest.fixture
 def model() -> keras.Model:
-    """Built, with weights that are drawn anew."""
+    """A built model with new random weights."""
     return build()
 
 
-def test_a_trained_model_s_export_gives_its_outputs_for_any_number_of_examples(tmp_path):
+def test_an_export_has_the_model_s_outputs_for_any_number_of_examples(tmp_path):
     model = trained()
     assert model.layers[0].moving_mean.numpy().all()
     path = tfbig.export(model, tmp_path / "made" / "export")
@@ -64,7 +64,7 @@ def test_exporting_changes_neither_the_model_nor_its_optimizer(tmp_path):
 
 
 class Subclassed(keras.Model):
-    """Has no config of its own, and takes a dict."""
+    """Has no config, and takes a dict."""
 
     def __init__(self, inner):
         super().__init__()
@@ -92,7 +92,7 @@ def test_a_keras_file_is_exported(model, tmp_path):
     close(served(tfbig.export(file, tmp_path / "two"), x(4)), model(x(4)))
 
 
-def test_an_earlier_export_is_replaced_as_a_whole(model, tmp_path):
+def test_an_earlier_export_is_replaced_completely(model, tmp_path):
     path = tfbig.export(model, tmp_path / "export")
     (tmp_path / "export" / "assets" / "old").write_text("of the earlier one")
     first = served(path, x(4))
@@ -110,7 +110,7 @@ def test_an_empty_directory_may_be_given(model, tmp_path):
 
 
 @pytest.mark.parametrize("fails", ["export", "rename"])
-def test_a_failure_leaves_the_earlier_export_and_nothing_else(fails, model, tmp_path, monkeypatch):
+def test_a_failure_keeps_the_earlier_export_and_no_other_files(fails, model, tmp_path, monkeypatch):
     path = tfbig.export(model, tmp_path / "export")
     first = served(path, x(4))
     rename = os.rename
@@ -128,7 +128,7 @@ def test_a_failure_leaves_the_earlier_export_and_nothing_else(fails, model, tmp_
     with pytest.raises(UserError) as raised:
         tfbig.export(build(), path)
     assert str(raised.value) == (
-        f"export to {path!r} failed: No space left on device; give a directory that can be written."
+        f"export to {path!r} failed: No space left on device; pass a writable directory."
     )
     np.testing.assert_array_equal(served(path, x(4)), first)
     assert os.listdir(tmp_path) == ["export"]
@@ -139,8 +139,8 @@ def test_other_files_are_not_deleted_for_an_export(model, tmp_path):
     with pytest.raises(UserError) as raised:
         tfbig.export(model, tmp_path)
     assert str(raised.value) == (
-        f"export to {str(tmp_path)!r}: it holds other files than a SavedModel; give a new "
-        "directory, or an earlier export to replace."
+        f"export to {str(tmp_path)!r}: it holds other files than a SavedModel; pass a new "
+        "directory, or that of an earlier export to replace it."
     )
     assert (tmp_path / "thesis.tex").read_text() == "mine"
 
@@ -152,7 +152,7 @@ def test_a_directory_that_cannot_be_written_is_an_error(model, tmp_path):
             tfbig.export(model, directory)
         message = str(raised.value)
         assert message.startswith(f"export to {str(directory)!r} failed: ")
-        assert message.endswith("; give a directory that can be written.")
+        assert message.endswith("; pass a writable directory.")
         assert "\n" not in message
     assert os.listdir(tmp_path) == ["file"]
     assert (tmp_path / "file").read_text() == "mine"
@@ -174,7 +174,7 @@ def test_a_path_that_holds_no_model_is_an_error(name, message, tmp_path):
 
 
 @pytest.mark.parametrize("value", [None, 5, keras.Sequential([layers.Dense(2)])])
-def test_what_is_no_built_model_is_an_error(value, tmp_path):
+def test_an_unbuilt_model_is_an_error(value, tmp_path):
     with pytest.raises(UserError, match="^export: expected a keras.Model that has been trained or"):
         tfbig.export(value, tmp_path / "export")
     assert not (tmp_path / "export").exists()
@@ -188,7 +188,7 @@ def export_mirrored(folder: str) -> dict:
     return {"path": path, "replicas": sum("replica" in name for name in names)}
 
 
-def test_a_mirrored_model_s_export_knows_no_replicas(in_process, tmp_path):
+def test_the_export_of_a_mirrored_model_has_no_replicas(in_process, tmp_path):
     found = in_process(export_mirrored, str(tmp_path))
     assert found["replicas"] == 0
     close(served(found["path"], x(4)), np.load(tmp_path / "outputs.npy"))

@@ -1,1 +1,1 @@
-"""Starting a cluster's tasks and watching over them."""
+"""Starts the tasks of a cluster and supervises them."""

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT to the launcher, which are the tasks' too."""
+"""Interrupts: records SIGTERM and SIGINT, which the launcher forwards to the tasks."""
 
 import signal
 import threading
@@ -7,20 +7,21 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_LOOK_EVERY = 0.1  # seconds
-# `timeout` sends its signal to the process and then to its group, so that it comes twice.
-_SECONDS_OF_AN_ECHO = 0.5
+_POLL_SECONDS = 0.1
+# `timeout` signals the process and then its group, so the signal arrives twice.
+_DUPLICATE_SECONDS = 0.5
 
 
 class Interrupts:
-    """Remembers the signals that have come, inside its block.
+    """A context manager that records the signals received inside its block.
 
-    Elsewhere than in the main thread it handles none, as Python lets nobody else.
+    Outside the main thread it does nothing, because Python allows signal handlers only there.
 
     Attributes:
-        received: their numbers, in their order; one that comes twice at once counts once.
-        listener: is called as soon as one has come, whatever the launcher is waiting for: a
-            pipe that nobody reads, say.
+        received: the numbers of the signals in order; a signal that arrives twice within half a
+            second counts once.
+        listener: called by the signal handler, even while the launcher is blocked, for example in
+            a write to a full pipe; or None.
     """
 
     def __init__(self):
@@ -46,15 +47,15 @@ class Interrupts:
             signal.signal(number, handler)
 
     def pause(self, seconds: float) -> None:
-        """Waits, but not longer than to the first signal."""
+        """Sleeps for `seconds`, or until the first signal."""
         deadline = time.monotonic() + seconds
         while not self.received and time.monotonic() < deadline:
-            time.sleep(min(seconds, _LOOK_EVERY))
+            time.sleep(min(seconds, _POLL_SECONDS))
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        is_echo = time.monotonic() - self._at < _SECONDS_OF_AN_ECHO
+        is_duplicate = time.monotonic() - self._at < _DUPLICATE_SECONDS
         self._at = time.monotonic()
-        if is_echo and number == self.received[-1]:
+        if is_duplicate and number == self.received[-1]:
             return
         self.received.append(number)
         if self.listener is not None:

@@ -1,4 +1,4 @@
-"""One start of a cluster: watches its tasks until nothing of them is left."""
+"""Supervisor: runs the tasks of one start of a cluster until all have ended."""
 
 import collections
 import dataclasses
@@ -12,25 +12,25 @@ from tfbig.launch.lines import LinePrinter
 from tfbig.launch.process import TaskProcess
 from tfbig.launch.tasks import Task
 
-_LOOK_EVERY = 0.1  # seconds
-# Bad flags; and what shells say of a command that cannot be run, or is not there.
-_NEVER_AGAIN = (2, 126, 127)
+_POLL_SECONDS = 0.1
+# Bad flags, and a command that cannot be executed or found: a restart would fail again.
+_PERMANENT_FAILURES = (2, 126, 127)
 
 
 @dataclasses.dataclass(frozen=True)
-class Waits:
+class Timeouts:
     """How long the launcher waits, in seconds.
 
     Attributes:
-        after_failure: for the others to leave by themselves, once a task has failed.
-        helpers: for ps to leave, once the chief has ended.
-        workers: for workers and the evaluator to leave, once the chief has ended; and for all
-            that save, once one task has been stopped.
-        signal: for all to leave, once a signal to the launcher was passed on.
+        after_failure: for the other tasks to exit after a task has failed.
+        helpers: for parameter servers to exit after the chief.
+        workers: for workers and the evaluator to exit after the chief; and for all tasks to save
+            after one task was stopped.
+        signal: for all tasks to exit after a signal was forwarded.
         save: from SIGTERM to SIGKILL.
-        pause: before the first restart, and before that of a single task; twice as long before
-            each further one.
-        longest_pause: before a restart.
+        pause: before the first restart of all tasks, or the restart of a single task; doubled
+            before each further restart of all tasks.
+        longest_pause: the largest pause before a restart.
     """
 
     after_failure: float = 10.0
@@ -43,61 +43,65 @@ class Waits:
 
 
 class Supervisor:
-    """Watches the tasks of one start.
+    """Runs the tasks of one start and handles failures and signals.
 
     Args:
-        interrupts: the launcher's signals; the first is passed on, the second one kills.
-        notes: for what the launcher itself has to say.
-        waits: how long for what.
-        restarts: how often a task is started again by itself, where others can go on meanwhile:
-            a worker or the evaluator, if there are parameter servers.
+        interrupts: the signals of the launcher. The first one is forwarded to the tasks; the
+            second one kills them.
+        messages: prints the messages of the launcher.
+        timeouts: how long to wait.
+        restarts: how often a worker or the evaluator is restarted alone, if there are parameter
+            servers, so that the others continue.
 
     Attributes:
-        failed: the first task that has ended in an error, before any was stopped; or None.
-        lost_output: the error with which the launcher's own output took no more; or None.
+        failed: the first task that failed before any task was stopped; or None.
+        output_error: the error of a write to the launcher's own output; or None.
     """
 
-    def __init__(self, interrupts: Interrupts, notes: LinePrinter, waits: Waits, restarts: int = 0):
+    def __init__(
+        self, interrupts: Interrupts, messages: LinePrinter, timeouts: Timeouts, restarts: int = 0
+    ):
         self.failed: TaskProcess | None = None
-        self.lost_output: OSError | None = None
-        self._interrupts, self._notes, self._waits = interrupts, notes, waits
+        self.output_error: OSError | None = None
+        self._interrupts, self._messages, self._timeouts = interrupts, messages, timeouts
         self._processes: list[TaskProcess] = []
         self._starts: dict[Task, Callable[[], TaskProcess]] = {}
         self._restarts: dict[Task, int] = collections.defaultdict(lambda: restarts)
         self._restart_at: dict[Task, float] = {}
         self._stopped: TaskProcess | None = None
-        self._told_of_signal = False
+        self._signal_was_reported = False
 
     @property
     def chief(self) -> TaskProcess:
+        """The process of the chief."""
         return next(process for process in self._processes if process.task.is_chief)
 
     @property
     def is_done(self) -> bool:
-        """Whether the chief has ended well, and by itself: so has the job."""
-        return self.chief.code == 0 and not self.chief.told
+        """Whether the job has finished: the chief exited with 0 without being terminated."""
+        return self.chief.code == 0 and not self.chief.terminated
 
     @property
     def may_restart(self) -> bool:
-        """Whether the job has failed in a way that another start may not."""
+        """Whether the job failed in a way that a restart may fix."""
         if self.is_done or self.failed is None or self._stopped or self._interrupts.received:
             return False
-        return self.failed.code not in _NEVER_AGAIN
+        return self.failed.code not in _PERMANENT_FAILURES
 
     @property
     def exit_code(self) -> int:
-        """The chief's; the failed task's if the chief ended only because of that one."""
-        if self.chief.told and self.failed is not None and not self._stopped:
+        """The exit code of the chief, or of the failed task because of which it was terminated."""
+        if self.chief.terminated and self.failed is not None and not self._stopped:
             return self.failed.exit_code
         return self.chief.exit_code
 
     def run(self, starts: list[Callable[[], TaskProcess]]) -> None:
-        """Starts the tasks and returns when nothing of any is left.
+        """Starts the tasks and returns when all have ended.
 
         Args:
-            starts: each starts one task.
+            starts: functions that each start one task.
         """
-        self._interrupts.listener = self._pass_on_signals
+        self._interrupts.listener = self._forward_signals
         with selectors.DefaultSelector() as selector:
             try:
                 for start in starts:
@@ -105,109 +109,109 @@ class Supervisor:
                     self._starts[process.task] = start
                     self._processes.append(process)
                     process.watch(selector)
-                self._watch(selector)
+                self._run_loop(selector)
             finally:
                 self._interrupts.listener = None
                 for process in self._processes:
                     process.abandon()
 
-    def _watch(self, selector: selectors.BaseSelector) -> None:
+    def _run_loop(self, selector: selectors.BaseSelector) -> None:
         while not all(process.gone for process in self._processes) or self._restart_at:
-            self._restart_some(selector)
-            self._pass_on_signals()  # to those that were being started when it came
-            for key, _ in selector.select(_LOOK_EVERY):
+            self._restart_due_tasks(selector)
+            self._forward_signals()  # to tasks that were starting when the signal arrived
+            for key, _ in selector.select(_POLL_SECONDS):
                 key.data.read(key.fileobj, selector)
-            told_before = [process for process in self._processes if process.told]
-            ended = [process for process in self._processes if process.look(selector)]
-            self._judge(ended)
-            self._tell_news(told_before)
+            terminated_before = [process for process in self._processes if process.terminated]
+            ended = [process for process in self._processes if process.poll(selector)]
+            self._handle_exits(ended)
+            self._report_changes(terminated_before)
 
-    def _pass_on_signals(self) -> None:
-        """The first signal goes to all tasks; the second kills all. A signal handler too."""
+    def _forward_signals(self) -> None:
+        """Forwards the first signal to all tasks; the second kills them. A signal handler, too."""
         received = self._interrupts.received
         for process in self._processes if received else ():
-            process.pass_on(received[0])
+            process.forward_signal(received[0])
             if len(received) > 1:
                 process.kill()
 
-    def _judge(self, ended: list[TaskProcess]) -> None:
-        """Decides what the end of some tasks means for the others."""
+    def _handle_exits(self, ended: list[TaskProcess]) -> None:
+        """Stops or restarts tasks after the end of others."""
         for process in ended:
-            if process.was_stopped and not process.told and not self._interrupts.received:
+            if process.was_stopped and not process.terminated and not self._interrupts.received:
                 self._stopped = self._stopped or process
                 if self._stopped is process:
-                    others = "; the others leave too" if len(self._processes) > 1 else ""
-                    self._notes.say(f"{process.ending()}: it was stopped{others}")
-                self._end_others(self._waits.workers, self._waits.workers)
-        # Who was killed comes first: the others fail because of it.
+                    others = "; the other tasks are stopped too" if len(self._processes) > 1 else ""
+                    self._messages.print_line(f"{process.ending()}: it was stopped{others}")
+                self._stop_others(self._timeouts.workers, self._timeouts.workers)
+        # Handle killed tasks first, because the others fail as a consequence.
         for process in sorted(ended, key=lambda process: process.code):
             if process.task.is_chief:
-                self._end_others(self._waits.helpers, self._waits.workers)
-            if process.code == 0 or process.was_stopped or process.told:
+                self._stop_others(self._timeouts.helpers, self._timeouts.workers)
+            if process.code == 0 or process.was_stopped or process.terminated:
                 continue
             if self._stopped or self._interrupts.received:
-                self._end_others(self._waits.workers, self._waits.workers)
-            elif self._goes_without(process):
-                self._restart_soon(process)
+                self._stop_others(self._timeouts.workers, self._timeouts.workers)
+            elif self._can_restart_alone(process):
+                self._schedule_restart(process)
             elif self.is_done:
                 if process.task.trains:
-                    self._notes.say(f"{process.ending()}, after the job was done")
+                    self._messages.print_line(f"{process.ending()}, after the job finished")
             else:
                 self.failed = self.failed or process
-                self._end_others(self._waits.after_failure, self._waits.after_failure)
+                self._stop_others(self._timeouts.after_failure, self._timeouts.after_failure)
 
-    def _goes_without(self, process: TaskProcess) -> bool:
-        """Whether the others go on without a task that has failed, until it is there again."""
+    def _can_restart_alone(self, process: TaskProcess) -> bool:
+        """Whether the others can continue while a failed task is restarted."""
         servers = any(other.task.type == "ps" for other in self._processes)
         return (
             servers
             and process.task.type in ("worker", "evaluator")
-            and process.code not in _NEVER_AGAIN
+            and process.code not in _PERMANENT_FAILURES
             and self.chief.code is None
             and self.failed is None
             and self._restarts[process.task] > 0
         )
 
-    def _restart_soon(self, process: TaskProcess) -> None:
+    def _schedule_restart(self, process: TaskProcess) -> None:
         self._restarts[process.task] -= 1
-        self._restart_at[process.task] = time.monotonic() + self._waits.pause
-        self._notes.say(f"{process.ending()}; it is started again, the others go on")
+        self._restart_at[process.task] = time.monotonic() + self._timeouts.pause
+        self._messages.print_line(f"{process.ending()}; it is restarted, the others continue")
 
-    def _restart_some(self, selector: selectors.BaseSelector) -> None:
-        """Starts tasks again whose time has come, and of which nothing is left."""
+    def _restart_due_tasks(self, selector: selectors.BaseSelector) -> None:
+        """Restarts tasks whose pause is over and whose process group has ended."""
         if self._restart_at and (
             self.chief.code is not None or self.failed or self._stopped or self._interrupts.received
         ):
             self._restart_at.clear()
-        for place, process in enumerate(self._processes):
+        for i, process in enumerate(self._processes):
             at = self._restart_at.get(process.task)
             if at is not None and process.gone and time.monotonic() >= at:
                 del self._restart_at[process.task]
-                self._processes[place] = self._starts[process.task]()
-                self._processes[place].watch(selector)
+                self._processes[i] = self._starts[process.task]()
+                self._processes[i].watch(selector)
 
-    def _end_others(self, helpers: float, workers: float) -> None:
+    def _stop_others(self, helpers: float, workers: float) -> None:
         for process in self._processes:
-            # An evaluator has the last checkpoint to evaluate.
-            process.end_within(helpers if process.task.type == "ps" else workers)
+            # An evaluator may still evaluate the last checkpoint.
+            process.stop_after(helpers if process.task.type == "ps" else workers)
 
-    def _tell_news(self, told_before: list[TaskProcess]) -> None:
+    def _report_changes(self, terminated_before: list[TaskProcess]) -> None:
         for process in self._processes:
-            newly_told = process.told and process not in told_before
-            if newly_told and process.task.trains and self.is_done:
-                self._notes.say(
-                    f"{process.task.name} goes on {self._waits.workers:g} s after the job was "
-                    "done; it is stopped"
+            newly_terminated = process.terminated and process not in terminated_before
+            if newly_terminated and process.task.trains and self.is_done:
+                self._messages.print_line(
+                    f"{process.task.name} is still running {self._timeouts.workers:g} s after the "
+                    "job finished; it is stopped"
                 )
-            self.lost_output = self.lost_output or process.lost_output
-        if self.lost_output and not self._interrupts.received:
+            self.output_error = self.output_error or process.output_error
+        if self.output_error and not self._interrupts.received:
             self._interrupts.received.append(signal.SIGTERM)
-            self._told_of_signal = True
-        if self._interrupts.received and not self._told_of_signal:
-            self._told_of_signal = True
+            self._signal_was_reported = True
+        if self._interrupts.received and not self._signal_was_reported:
+            self._signal_was_reported = True
             name = signal.Signals(self._interrupts.received[0]).name
-            self._notes.say(
-                f"{name} is passed on to all tasks, which have {self._waits.signal:g} s to save; a "
-                "second one kills them"
+            self._messages.print_line(
+                f"{name} is forwarded to all tasks, which have {self._timeouts.signal:g} s to "
+                "save; a second signal kills them"
             )
-            self._end_others(self._waits.signal, self._waits.signal)
+            self._stop_others(self._timeouts.signal, self._timeouts.signal)

@@ -1,4 +1,4 @@
-"""The tasks of a cluster on this machine, and the variables that each of them gets."""
+"""The tasks of a cluster on this machine, and their environment variables."""
 
 import dataclasses
 import json
@@ -12,12 +12,12 @@ _THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One task.
+    """A task of the cluster.
 
     Attributes:
         type: "chief", "worker", "ps" or "evaluator".
-        index: its place among those of its type.
-        is_chief: whether the job has ended when it has.
+        index: the index among the tasks of this type.
+        is_chief: whether the job ends with this task.
     """
 
     type: str
@@ -26,20 +26,21 @@ class Task:
 
     @property
     def name(self) -> str:
-        """What its lines begin with: "worker 1", "chief"."""
-        alone = self.type in ("chief", "evaluator")
-        return self.type if alone else f"{self.type} {self.index}"
+        """The name for messages: "worker 1", "chief"."""
+        is_single = self.type in ("chief", "evaluator")
+        return self.type if is_single else f"{self.type} {self.index}"
 
     @property
     def trains(self) -> bool:
+        """Whether the task takes part in training: a chief or a worker."""
         return self.type in TRAINING_JOBS
 
 
 def cluster_tasks(workers: int, ps: int, evaluator: bool) -> list[Task]:
-    """The tasks of a cluster, the chief first.
+    """Returns the tasks of a cluster, starting with the chief.
 
-    Without a ps, worker 0 is the chief. With one, the chief is a task of its own, which hands the
-    steps out to the workers.
+    Without parameter servers, worker 0 is the chief. With them, there is a separate chief, which
+    schedules the steps on the workers.
     """
     tasks = [Task("chief", 0, is_chief=True)] if ps else []
     tasks += [Task("worker", i, is_chief=not ps and i == 0) for i in range(workers)]
@@ -56,14 +57,15 @@ def environments(
     threads: int | None,
     environ: Mapping[str, str],
 ) -> list[dict[str, str]]:
-    """The variables of each task.
+    """Returns the environment variables of each task.
 
     Args:
-        tasks: all of the cluster.
-        ports: one for each task that is not an evaluator.
-        attempt: how often the cluster has been started before.
-        threads: of each task; None: its share of the cores, unless `environ` says how many.
-        environ: the variables of the launcher, which the tasks get too.
+        tasks: all tasks of the cluster.
+        ports: one port for each task except evaluators.
+        attempt: the number of earlier starts of the cluster.
+        threads: the number of threads of each task; None shares the cores among the tasks that
+            train, unless `environ` sets the number.
+        environ: the variables of the launcher, which all tasks inherit.
     """
     jobs: dict[str, tuple[str, ...]] = {}
     listed = [task for task in tasks if task.type != "evaluator"]
@@ -75,7 +77,7 @@ def environments(
         "TFBIG_LAUNCH_ATTEMPT": str(attempt),
     }
     has_servers = any(task.type == "ps" for task in tasks)
-    # TensorFlow logs much about how tasks connect. "1" is what tfbig sets by itself.
+    # TensorFlow logs many lines when tasks connect. "1" is the default that tfbig sets.
     if has_servers and common.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":
         common["TF_CPP_MIN_LOG_LEVEL"] = "2"
     if any(task.type == "evaluator" for task in tasks):

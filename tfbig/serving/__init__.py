@@ -1,1 +1,1 @@
-"""What leaves training: SavedModels, their signatures and the checks of them."""
+"""SavedModels of trained models, and the check of an export in another process."""

@@ -1,4 +1,4 @@
-"""Which calls show that an export does what its model does, and what to say if it does not."""
+"""Checks an export by calls whose outputs must equal those of the model."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.programs.feature_matching import match_features
 from tfbig.serving.checker import Call, check_saved_model
-from tfbig.serving.samples import as_tensors, known_values, said, sampled
+from tfbig.serving.samples import as_tensors, error_text, find_sample, known_values
 
 log = logging.getLogger("tfbig")
 
@@ -28,15 +28,15 @@ def check_keras_export(
     """Compares an exported Keras model's `serve` and default signature with the model.
 
     Args:
-        folder: where the SavedModel is.
-        target: where it is to be.
-        model: what was exported.
-        preprocessing: what comes before it, in order.
+        folder: the folder of the SavedModel.
+        target: the folder to which it will be moved, for error messages.
+        model: the exported model.
+        preprocessing: the functions before the model, in order.
         specs: the arguments of `serve`, structures of tf.TensorSpecs.
-        example: a batch, or None.
+        example: a batch, or None to generate one.
 
     Raises:
-        UserError: it does something else.
+        UserError: the SavedModel computes something else.
     """
 
     def reference(arguments):
@@ -44,26 +44,26 @@ def check_keras_export(
         for step in preprocessing:
             first = step(first)
         first = match_features(model, first, log_unused=False)
-        # Seeds and states that a call moves on stay as they are, but for the second call.
+        # The scope keeps seeds and states of the model unchanged, except for the second call.
         with tf.device("CPU:0"), keras.StatelessScope():
             return model(first, *others), model(first, *others)
 
     if example is not None:
-        found: Any = _with_example(specs, example, reference)
+        sample: Any = _with_example(specs, example, reference)
     else:
-        found = sampled(specs, reference, *known_values(model))
+        sample = find_sample(specs, reference, *known_values(model))
     calls = []
-    if isinstance(found, str):
-        _warn(target, found, "; pass example=, a batch that it takes")
+    if isinstance(sample, str):
+        _warn(target, sample, "; pass example=, a batch that it accepts")
     else:
-        inputs, (outputs, again) = found
-        random = _differ(outputs, again)
+        inputs, (outputs, repeated) = sample
+        random = _differ(outputs, repeated)
         if random:
             log.info("export: the model's outputs are random, so only their shapes are compared")
         calls.append(Call(None, inputs, _arrays(outputs), random))
         names = [spec.name for spec in tf.nest.flatten(specs)]
         named = _named_outputs(outputs)
-        # Several inputs without names, as of a subclass, cannot be told apart in a signature.
+        # Several inputs without names, as in a subclassed model, are ambiguous in a signature.
         if named is not None and (len(names) == 1 or None not in names):
             flat = dict(zip(names, tf.nest.flatten(inputs), strict=True))
             calls.append(Call("serving_default", flat, named, random))
@@ -74,24 +74,24 @@ def check_keras_export(
 def check_signatures(
     folder: str, target: str, functions: dict[str, Any], strings: Sequence[Sequence[bytes]]
 ) -> None:
-    """Compares the signatures of an exported model_fn with the functions that they were made of.
+    """Compares the signatures of an exported model_fn with the functions they were made from.
 
     Args:
-        folder, target: as above.
+        folder, target: as in `check_keras_export`.
         functions: concrete functions of named tensors, by signature.
-        strings: lists of strings that they may take.
+        strings: lists of string values that the inputs may accept.
 
     Raises:
-        UserError: one does something else.
+        UserError: a signature computes something else.
     """
     calls, half = [], False
     for name, function in functions.items():
         specs = function.structured_input_signature[1]
-        found = sampled(specs, lambda given, function=function: function(**given), strings)
-        if isinstance(found, str):
-            _warn(f"{target}, signature {name!r}", found, "")
+        sample = find_sample(specs, lambda given, function=function: function(**given), strings)
+        if isinstance(sample, str):
+            _warn(f"{target}, signature {name!r}", sample, "")
             continue
-        inputs, outputs = found
+        inputs, outputs = sample
         random = _differ(outputs, function(**as_tensors(inputs, specs)))
         calls.append(Call(name, inputs, {k: v.numpy() for k, v in outputs.items()}, random))
         half |= any(v.dtype in (tf.float16, tf.bfloat16) for v in function.variables)
@@ -104,13 +104,13 @@ def _check(folder: str, target: str, calls: list[Call], half: bool) -> None:
         check_saved_model(folder, calls, half)
     except UserError as error:
         raise UserError(
-            f"export to {target!r}: the SavedModel that was written does not do what the model "
-            f"does when another process loads it: {error}. It was removed again."
+            f"export to {target!r}: the SavedModel does not compute what the model does when "
+            f"another process loads it: {error}. It was deleted."
         ) from error
 
 
 def _with_example(specs: list, example: Any, reference: Callable) -> tuple[Any, Any]:
-    """The example as the arguments of `serve`, and what the model returns for it."""
+    """Returns the example as the arguments of `serve`, and the outputs of the model for it."""
     try:
         arguments = tf.nest.map_structure(
             lambda spec, value: np.asarray(
@@ -123,15 +123,15 @@ def _with_example(specs: list, example: Any, reference: Callable) -> tuple[Any, 
     except (TypeError, ValueError, tf.errors.OpError) as error:
         kinds = tf.nest.map_structure(lambda s: f"{s.dtype.name}{s.shape}", specs)
         raise UserError(
-            f"export: the model cannot take example= ({said(error)}); give "
-            f"a batch of what it takes, {kinds[0] if len(kinds) == 1 else kinds}."
+            f"export: the model does not accept example= ({error_text(error)}); "
+            f"pass a batch of {kinds[0] if len(kinds) == 1 else kinds}."
         ) from error
 
 
 def _warn(target: str, reason: str, advice: str) -> None:
     log.warning(
-        "export to %s: it is loaded by another process, but not called, since the model takes no "
-        "made-up batch (%s)%s",
+        "export to %s: another process loads it but does not call it, because the model accepts no "
+        "generated batch (%s)%s",
         target,
         reason,
         advice,
@@ -151,7 +151,7 @@ def _differ(first: Any, second: Any) -> bool:
 
 
 def _named_outputs(outputs: Any) -> dict[str, np.ndarray] | None:
-    """Outputs under the names that Keras's signature gives them, or None: they are nested."""
+    """Returns outputs by their names in Keras's signature; None if they are nested."""
     if isinstance(outputs, dict):
         named = dict(outputs)
     elif isinstance(outputs, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Made-up batches for a model's inputs, of which nothing is known but their kinds."""
+"""Generates batches for a model from the dtypes and shapes of its inputs."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -11,23 +11,23 @@ import tensorflow as tf
 from tfbig import _private_api
 
 _ROWS = 3
-_UNKNOWN = (8, 64, 256)  # for dimensions of any size: sequences, then images
+_SIZES = (8, 64, 256)  # to try for unknown dimensions: sequences, then images
 
 
-def sampled(
+def find_sample(
     specs: Any, call: Callable[[Any], Any], strings: Sequence[Sequence[Any]] = (), ints: Any = ()
 ) -> tuple[Any, Any] | str:
-    """A batch that a function takes, and what it returns for it.
+    """Finds a batch that a function accepts.
 
     Args:
-        specs: a structure of tf.TensorSpecs, dimensions None of any size.
-        call: the function; of structures of tensors.
-        strings: lists of values for strings, the better ones first.
-        ints: values for integers, such as a vocabulary's.
+        specs: a structure of tf.TensorSpecs; dimensions may be None.
+        call: the function; it receives a structure of tensors.
+        strings: lists of values for string inputs, the most promising first.
+        ints: values for integer inputs, such as those of a vocabulary.
 
     Returns:
-        The batch, arrays in the structure of `specs`, and the outputs; or why the function takes
-        none of the batches.
+        The batch, as arrays in the structure of `specs`, and the outputs of the function. If it
+        accepts no batch, the reason as a string.
     """
     flat = tf.nest.flatten(specs)
     if not all(isinstance(spec, tf.TensorSpec) and spec.shape.rank is not None for spec in flat):
@@ -37,18 +37,18 @@ def sampled(
         arrays = tf.nest.pack_sequence_as(specs, batch)
         try:
             return arrays, call(as_tensors(arrays, specs))
-        except Exception as error:  # made-up values make a model's operations raise anything
-            reason = reason or said(error)
+        except Exception as error:  # an operation may raise anything for a value it rejects
+            reason = reason or error_text(error)
     return reason
 
 
-def said(error: Exception) -> str:
-    """What an error says, on one line, without the terminal's colours."""
+def error_text(error: Exception) -> str:
+    """Returns the message of an error on one line, without terminal colours."""
     return " ".join(re.sub(r"\x1b\[\d*m", "", str(error)).split())[:200]
 
 
 def as_tensors(arrays: Any, specs: Any) -> Any:
-    """Arrays as tensors of the dtypes of a structure of tf.TensorSpecs."""
+    """Converts arrays to tensors with the dtypes of a structure of tf.TensorSpecs."""
     return tf.nest.map_structure(
         lambda array, spec: tf.constant(
             array.tolist() if spec.dtype == tf.string else array, spec.dtype, array.shape
@@ -59,7 +59,7 @@ def as_tensors(arrays: Any, specs: Any) -> Any:
 
 
 def known_values(model: keras.Model) -> tuple[list[list[str]], list[int]]:
-    """Words and integers that a model's lookup layers know: for `sampled`."""
+    """Returns strings and integers of the model's lookup layers, for `find_sample`."""
     words: list[str] = []
     ints: list[int] = []
     for layer in _private_api.flatten_layers(model):
@@ -75,26 +75,26 @@ def known_values(model: keras.Model) -> tuple[list[list[str]], list[int]]:
 
 
 def values_of_graph(graph: tf.Graph) -> list[list[bytes]]:
-    """Strings that a graph's parsers take: serialized Examples, rows of CSV, images."""
-    found: list[list[bytes]] = []
+    """Returns strings that the parsing operations of a graph accept: Examples, CSV rows, images."""
+    values: list[list[bytes]] = []
     operations = list(graph.get_operations())
     for operation in operations:
         if operation.type == "ParseExampleV2":
-            found.append([_example(operation, seed) for seed in range(_ROWS)])
+            values.append([_example(operation, seed) for seed in range(_ROWS)])
         elif operation.type == "DecodeCSV":
             count = len(operation.inputs) - 1
-            found.append([operation.get_attr("field_delim").join([b"1"] * count)])
+            values.append([operation.get_attr("field_delim").join([b"1"] * count)])
         elif operation.type in ("DecodeJpeg", "DecodePng", "DecodeImage"):
             pixels = np.random.RandomState(0).randint(0, 256, (64, 64, 3)).astype("uint8")
-            found.append([tf.io.encode_png(pixels).numpy()])
-    return found
+            values.append([tf.io.encode_png(pixels).numpy()])
+    return values
 
 
 def _example(operation: tf.Operation, seed: int) -> bytes:
     random = np.random.RandomState(seed)
     dense, sparse, ragged = (
-        [key.decode() for key in np.ravel(tf.get_static_value(operation.inputs[at]))]
-        for at in (3, 2, 4)
+        [key.decode() for key in np.ravel(tf.get_static_value(operation.inputs[index]))]
+        for index in (3, 2, 4)
     )
     kinds = [
         *zip(dense, operation.get_attr("Tdense"), operation.get_attr("dense_shapes"), strict=True),
@@ -122,7 +122,7 @@ def _example(operation: tf.Operation, seed: int) -> bytes:
 def _batches(specs: list, strings: Sequence[Sequence[Any]], ints: Sequence) -> Iterator[list]:
     choices = [*strings, ["a", "1", ""], ["1"], [""]]
     texts = any(spec.dtype == tf.string for spec in specs)
-    sizes = _UNKNOWN if any(None in spec.shape[1:] for spec in specs) else _UNKNOWN[:1]
+    sizes = _SIZES if any(None in spec.shape[1:] for spec in specs) else _SIZES[:1]
     for size in sizes:
         for numbers in (ints or (0, 1), (0,)):
             for words in choices if texts else [()]:

@@ -1,4 +1,4 @@
-"""SavedModels of Keras models."""
+"""Exports Keras models as SavedModels."""
 
 import os
 import re
@@ -16,25 +16,25 @@ from tfbig.programs.feature_matching import match_features
 from tfbig.programs.keras.rebuilding import CANNOT_BE_REBUILT, rebuilt_uncompiled
 from tfbig.serving.checker import CHECKER
 from tfbig.serving.export_check import check_keras_export
-from tfbig.serving.samples import said
+from tfbig.serving.samples import error_text
 
 
 def export_saved_model(
     model: keras.Model, directory: str, preprocessing: Sequence[Callable] = (), example: Any = None
 ) -> str:
-    """Writes a model with its serving signature beside, and renames it once it has been checked.
+    """Writes a model under a temporary name, checks it in another process, and renames it.
 
     Args:
-        model: built.
-        directory: where to.
-        preprocessing: none for Keras's own signature; else a fitted Cleaning, whose raw features
-            are the signature's inputs, and functions of tensors, in order.
-        example: a batch of what the SavedModel takes, to check it with; None: made up.
+        model: a built model.
+        directory: the folder of the SavedModel; an earlier export is replaced.
+        preprocessing: () for Keras's own signature; otherwise a fitted Cleaning, whose raw
+            features become the inputs of the signature, followed by functions of tensors.
+        example: a batch of inputs of the SavedModel for the check; None to generate one.
 
     Raises:
-        UserError: it is no built keras.Model, the preprocessing does not go with it, the
-            directory cannot be written, or it holds something else than an earlier export; or
-            what was written does not compute what the model does.
+        UserError: `model` is not a built keras.Model, the preprocessing does not match it, the
+            directory cannot be written or holds other files, or the SavedModel does not compute
+            what the model does.
     """
     if not isinstance(model, keras.Model) or not model.built:
         raise UserError(
@@ -42,18 +42,18 @@ def export_saved_model(
             f"{type(model).__name__}."
         )
     directory = os.path.abspath(directory)
-    if os.path.isdir(directory) and not _may_be_replaced(directory):
+    if os.path.isdir(directory) and not _is_replaceable(directory):
         raise UserError(
-            f"export to {directory!r}: it holds other files than a SavedModel; give a new "
-            "directory, or an earlier export to replace."
+            f"export to {directory!r}: it holds other files than a SavedModel; pass a new "
+            "directory, or that of an earlier export to replace it."
         )
-    CHECKER.start()  # which imports TensorFlow meanwhile
-    try:  # a copy with plain variables: a mirrored model's would be saved with its replicas
+    CHECKER.start()  # its process imports TensorFlow during the export
+    try:  # a copy with plain variables, because mirrored ones are saved once per replica
         plain = rebuilt_uncompiled(model, merge_adapters=True)
     except CANNOT_BE_REBUILT:
         plain = model
     temporary, old = (f"{directory}.{kind}-{os.getpid()}" for kind in ("tmp", "old"))
-    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+    shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process
     try:
         os.makedirs(os.path.dirname(directory), exist_ok=True)
         if preprocessing:
@@ -71,19 +71,19 @@ def export_saved_model(
             os.rename(old, directory)
         reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
         raise UserError(
-            f"export to {directory!r} failed: {reason}; give a directory that can be written."
+            f"export to {directory!r} failed: {reason}; pass a writable directory."
         ) from error
     finally:
-        for left in (temporary, old):
-            shutil.rmtree(left, ignore_errors=True)
+        for path in (temporary, old):
+            shutil.rmtree(path, ignore_errors=True)
     return directory
 
 
 def checked_preprocessing(preprocessing: Any) -> list[Callable]:
-    """The argument `preprocessing` of `tfbig.export` as a list; [] for None.
+    """Returns the argument `preprocessing` of `tfbig.export` as a list; [] for None.
 
     Raises:
-        UserError: it does not begin with a fitted Cleaning, or goes on with no functions.
+        UserError: the first step is not a fitted Cleaning, or another one is not a function.
     """
     if preprocessing is None:
         return []
@@ -92,17 +92,18 @@ def checked_preprocessing(preprocessing: Any) -> list[Callable]:
     if not steps or not isinstance(steps[0], Cleaning) or not all(map(callable, steps)):
         raise UserError(
             f"export(preprocessing={preprocessing!r}): expected a fitted "
-            "tfbig.data.cleaning.Cleaning, which knows the raw columns, or a list of it and "
-            "functions of what it returns, such as [cleaning, stack]."
+            "tfbig.data.cleaning.Cleaning, which has the raw columns, or a list of it and "
+            "functions of its results, such as [cleaning, stack]."
         )
     _ = steps[0].raw_spec  # raises if it is not fitted
     return steps
 
 
 def _export_plain(model: keras.Model, directory: str, example: Any) -> list:
-    """Exports a model with Keras's signature, and returns it; the example's for a subclass.
+    """Exports a model with Keras's signature, or with the example's for a subclassed model.
 
-    Of a subclass Keras knows the inputs' shapes alone, and takes them for floats.
+    Keras knows only the shapes of the inputs of a subclassed model, and assumes floats. Returns
+    the signature.
     """
     given = {}
     if example is not None and not getattr(model, "inputs", None):
@@ -113,7 +114,7 @@ def _export_plain(model: keras.Model, directory: str, example: Any) -> list:
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"export: the model {model.name!r} cannot be traced for serving "
-            f"({said(error)}); call it on a batch, and pass that batch as "
+            f"({error_text(error)}); call it on a batch, and pass that batch as "
             "example=."
         ) from error
     return specs
@@ -133,25 +134,25 @@ def _export_with(preprocessing: Sequence[Callable], model: keras.Model, director
         except (TypeError, ValueError, KeyError) as error:
             given = tf.nest.map_structure(lambda t: f"{t.dtype.name} {t.shape}", features)
             raise UserError(
-                f"export: the model cannot take what the preprocessing returns, {given}. "
-                "Add a function that makes the model's inputs of it, such as preprocessing="
+                f"export: the model does not accept the result of the preprocessing, {given}. "
+                "Add a function that converts it to the model's inputs, such as preprocessing="
                 '[cleaning, lambda columns: tf.stack([columns["a"], columns["b"]], axis=1)].'
             ) from error
 
     signature = [_signature(preprocessing[0].raw_spec)]  # type: ignore[attr-defined]
     traced = tf.function(serve, input_signature=signature, autograph=False)
-    traced.get_concrete_function()  # which builds the layers
+    traced.get_concrete_function()  # builds the layers
     archive = keras.export.ExportArchive()
     archive.track(model)
     for step in preprocessing:
         if isinstance(step, (keras.layers.Layer, tf.Module)):
-            archive.track(step)  # with its tables
+            archive.track(step)  # includes its lookup tables
     archive.add_endpoint("serve", traced)
     archive.write_out(directory, verbose=False)
 
 
 def _signature(raw: Any) -> Any:
-    """Of batches of raw features; each input is named as its column, so far as names may be."""
+    """Returns the signature of raw features; inputs have valid forms of the column names."""
 
     def named(spec, name):
         return tf.TensorSpec([None, *spec.shape], spec.dtype, name=name)
@@ -168,6 +169,6 @@ def _signature(raw: Any) -> Any:
     return {column: named(raw[column], name) for column, name in zip(raw, names, strict=True)}
 
 
-def _may_be_replaced(directory: str) -> bool:
+def _is_replaceable(directory: str) -> bool:
     names = os.listdir(directory)
     return not names or "saved_model.pb" in names

@@ -1,4 +1,4 @@
-"""Arrays in `.npz` files between two processes: strings and bfloat16 too, and no pickles."""
+"""Writes and reads arrays as `.npz` files without pickles, including strings and bfloat16."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,26 +7,26 @@ import numpy as np
 
 
 def write_arrays(path: str, arrays: Sequence[Any]) -> None:
-    """Writes arrays in their order; those of strings have dtype object, S or U."""
-    held: dict[str, np.ndarray] = {}
+    """Writes arrays in order; arrays of strings may have dtype object, S or U."""
+    content: dict[str, np.ndarray] = {}
     for number, value in enumerate(arrays):
         array = np.asarray(value)
         name = array.dtype.name
         if array.dtype.kind in "OSU":
             words = [w.encode() if isinstance(w, str) else bytes(w) for w in array.ravel().tolist()]
-            held[f"{number}_ends"] = np.cumsum([len(word) for word in words], dtype=np.int64)
+            content[f"{number}_ends"] = np.cumsum([len(word) for word in words], dtype=np.int64)
             data, name = b"".join(words), "string"
         else:
             data = array.tobytes()
-        held[f"{number}_data"] = np.frombuffer(data, np.uint8)
-        held[f"{number}_shape"] = np.array(array.shape, np.int64)
-        held[f"{number}_dtype"] = np.array(name)
+        content[f"{number}_data"] = np.frombuffer(data, np.uint8)
+        content[f"{number}_shape"] = np.array(array.shape, np.int64)
+        content[f"{number}_dtype"] = np.array(name)
     with open(path, "wb") as file:
-        np.savez(file, allow_pickle=False, **held)
+        np.savez(file, allow_pickle=False, **content)
 
 
 def read_arrays(path: str) -> list[np.ndarray]:
-    """The arrays that `write_arrays` wrote; strings as bytes in arrays of dtype object."""
+    """Reads the arrays that `write_arrays` wrote; strings become bytes, with dtype object."""
     arrays = []
     with np.load(path, allow_pickle=False) as file:
         for number in range(sum(name.endswith("_shape") for name in file.files)):

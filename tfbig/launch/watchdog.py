@@ -1,4 +1,4 @@
-"""The launcher's side of `_keep.py`, which ends the tasks if the launcher is killed."""
+"""Watchdog: stops the tasks if the launcher is killed."""
 
 import contextlib
 import os
@@ -7,40 +7,44 @@ import sys
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 
-from tfbig.launch import _keep, _start
+from tfbig.launch import _start_task, _watchdog
 
 
-class Keeper:
-    """A process that outlives this one until all tasks have ended.
+class Watchdog:
+    """A process that outlives the launcher until all tasks have ended; see `_watchdog.py`.
 
     Example:
 
-        with Keeper() as keeper:
-            process = keeper.start(["python", "train.py"], os.environ)
+        with Watchdog() as watchdog:
+            process = watchdog.start(["python", "train.py"], os.environ)
             process.wait()
-            keeper.forget(process.pid)
+            watchdog.forget(process.pid)
     """
 
-    def __enter__(self) -> "Keeper":
+    def __enter__(self) -> "Watchdog":
         self._process = subprocess.Popen(
-            _python(_keep.__file__),
+            _python(_watchdog.__file__),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             bufsize=0,
             cwd="/",
-            start_new_session=True,  # Ctrl-C, and what kills the launcher's group, is not for it
+            start_new_session=True,  # so that signals to the launcher's group do not reach it
         )
         return self
 
     def start(self, command: Sequence[str], environ: Mapping[str, str]) -> subprocess.Popen:
-        """Starts a command in a process group of its own, which is ended with this process.
+        """Starts a command in a new process group, which is stopped if this process dies.
 
-        It cannot read from a terminal; its output comes through pipes.
+        The command has no standard input; its output goes to pipes.
+
+        Args:
+            command: the program and its arguments.
+            environ: the environment variables of the command.
         """
         pipe = self._process.stdin.fileno()
         return subprocess.Popen(
-            [*_python(_start.__file__), str(pipe), *command],
+            [*_python(_start_task.__file__), str(pipe), *command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -51,8 +55,8 @@ class Keeper:
         )
 
     def forget(self, group: int) -> None:
-        """Says that a process group has ended; its number may soon be another one's."""
-        with contextlib.suppress(BrokenPipeError):  # the keeper was killed, and knows no group
+        """Reports that a process group has ended, because its id may be reused."""
+        with contextlib.suppress(BrokenPipeError):  # the watchdog was killed
             os.write(self._process.stdin.fileno(), b"-%d\n" % group)
 
     def __exit__(
@@ -66,5 +70,5 @@ class Keeper:
 
 
 def _python(program: str) -> list[str]:
-    # Nothing but the standard library: neither site-packages nor the user's PYTHON variables.
+    # Use only the standard library, without site-packages and the user's PYTHON variables.
     return [sys.executable, "-I", "-S", program]
