@@ -1,4 +1,4 @@
-"""Translates the hooks and the scaffold of a user into callbacks and settings of the loop."""
+"""Translates the hooks of a user into callbacks and settings of the loop."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.estimator.hooks.checkpoint_saver import CheckpointListenersHook, CheckpointSaverHook
 from tfbig.estimator.hooks.final_ops import FinalOpsHook
-from tfbig.estimator.hooks.hook import Hook, NoSession
+from tfbig.estimator.hooks.hook import Hook
 from tfbig.estimator.hooks.logging_tensor import LoggingTensorHook
 from tfbig.estimator.hooks.nan_tensor import NanTensorHook
 from tfbig.estimator.hooks.session_run_hook import SessionRunHookAdapter
@@ -178,61 +178,3 @@ class ModeHooks:
                 "evaluate and predict take LoggingTensorHook, FinalOpsHook, SummarySaverHook and "
                 "your own SessionRunHooks (steps= limits the number of batches)."
             )
-
-
-_SCAFFOLD_REPLACEMENTS = {
-    "init_op": "warm_start_from= or init_fn",
-    "init_feed_dict": "warm_start_from= or init_fn",
-    "ready_op": "nothing: variables are always initialised",
-    "ready_for_local_init_op": "nothing: variables are always initialised",
-    "local_init_op": "lookup tables directly; they are filled when they are created",
-    "local_init_feed_dict": "lookup tables directly; they are filled when they are created",
-    "summary_op": "tf.compat.v1.summary in model_fn, or a SummarySaverHook in training_hooks",
-}
-
-
-class ScaffoldPlan(NamedTuple):
-    """The supported settings of a tf.compat.v1.train.Scaffold.
-
-    Attributes:
-        initialize: called once before a run that has no checkpoint; or None.
-        keep: the number of checkpoints to keep; None for the RunConfig's.
-    """
-
-    initialize: Any = None
-    keep: int | None = None
-
-
-def plan_scaffold(scaffold: Any) -> ScaffoldPlan:
-    """Reads EstimatorSpec(scaffold=…).
-
-    Raises:
-        UserError: it has a setting that needs a session; the message names it.
-    """
-    if scaffold is None:
-        return ScaffoldPlan()
-    if not isinstance(scaffold, tf.compat.v1.train.Scaffold):
-        raise UserError(
-            f"EstimatorSpec(scaffold=…) is a {type(scaffold).__name__}; expected a "
-            "tf.compat.v1.train.Scaffold, of which init_fn and the saver's max_to_keep are used."
-        )
-    for name, instead in _SCAFFOLD_REPLACEMENTS.items():
-        if getattr(scaffold, name, None) is not None:
-            raise UserError(f"EstimatorSpec(scaffold=…): {name} is not supported; use {instead}.")
-    keep = None
-    if isinstance(scaffold.saver, tf.compat.v1.train.Saver):
-        keep = _private_api.saver_max_to_keep(scaffold.saver)
-        if keep is None:
-            raise UserError(
-                "EstimatorSpec(scaffold=…): its saver keeps all checkpoints; set max_to_keep, or "
-                "leave the saver out and use RunConfig(keep_checkpoint_max=…)."
-            )
-    elif scaffold.saver is not None:
-        raise UserError(
-            f"EstimatorSpec(scaffold=…): its saver is a {type(scaffold.saver).__name__}; leave it "
-            "out; checkpoints hold all variables by name."
-        )
-    if scaffold.init_fn is None:
-        return ScaffoldPlan(keep=keep)
-    session = NoSession("the scaffold's init_fn")
-    return ScaffoldPlan(lambda: scaffold.init_fn(session), keep)
