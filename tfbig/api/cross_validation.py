@@ -201,7 +201,7 @@ def _check_keywords(keywords: dict[str, Any]) -> None:
     if not isinstance(keywords.get("strategy", "auto"), str):
         raise UserError(
             f"cross_validate: strategy is a {type(keywords['strategy']).__name__}, which cannot be "
-            'sent to the processes of the folds; give its name, as strategy="mirrored", and '
+            'sent to the processes of the folds; pass its name, such as strategy="mirrored", and '
             "devices=."
         )
 
