@@ -1,4 +1,4 @@
-"""Imports TensorFlow without the lines that it writes on every start and nobody can act on."""
+"""Imports TensorFlow without the irrelevant lines that it writes to stderr on every start."""
 
 import contextlib
 import importlib.abc
@@ -10,9 +10,9 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-# Written by TensorFlow's C++ runtime before its log level is read, so TF_CPP_MIN_LOG_LEVEL does
-# not reach them. Only these are dropped, on a machine without GPUs and elsewhere alike.
-_CHATTER = re.compile(
+# TensorFlow's C++ runtime writes these before it reads TF_CPP_MIN_LOG_LEVEL. Only these lines are
+# dropped, on machines with and without GPUs.
+_NOISE = re.compile(
     rb"All log messages before absl::InitializeLog\(\) is called"
     rb"|port\.cc:\d+\] oneDNN custom operations are on"
     rb"|cudart_stub\.cc:\d+\] Could not find cuda drivers"
@@ -24,17 +24,17 @@ _CHATTER = re.compile(
 
 
 def when_tensorflow_is_imported() -> None:
-    """Makes the first import of TensorFlow a quiet one, whoever asks for it: Keras, say.
+    """Filters stderr during the first import of TensorFlow, by any module, such as Keras.
 
-    What is written to standard error meanwhile is kept back, and shown at the end but for the
-    known chatter. Nothing is changed if TensorFlow is there already.
+    The output to stderr is buffered during the import and written afterwards without the known
+    irrelevant lines. Nothing happens if TensorFlow has been imported already.
     """
     if "tensorflow" not in sys.modules:
         sys.meta_path.insert(0, _QuietFinder())
 
 
 class _QuietFinder(importlib.abc.MetaPathFinder):
-    """Finds TensorFlow, once, by the finders that would have found it."""
+    """Finds TensorFlow once, with the regular finders, and wraps its loader."""
 
     def find_spec(self, fullname, path=None, target=None):
         if fullname != "tensorflow":
@@ -47,7 +47,7 @@ class _QuietFinder(importlib.abc.MetaPathFinder):
 
 
 class _QuietLoader(importlib.abc.Loader):
-    """Runs a module's own loader, filtering standard error."""
+    """Runs the module's regular loader while stderr is filtered."""
 
     def __init__(self, loader):
         self._loader = loader
@@ -56,20 +56,21 @@ class _QuietLoader(importlib.abc.Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module) -> None:
-        module.__spec__.loader = module.__loader__ = self._loader  # as if this had not been here
+        module.__spec__.loader = module.__loader__ = self._loader  # leaves no trace of this loader
         with _filtered_stderr():
             self._loader.exec_module(module)
-            module.config.list_physical_devices()  # this is when the rest of it is written
-        # Its INFO lines tell of every variable that is read under a strategy.
+            module.config.list_physical_devices()  # this writes the remaining lines
+        # Its INFO lines report every variable that is read under a strategy.
         module.get_logger().setLevel(logging.WARNING)
-        module.get_logger().addFilter(_is_news)
-        logging.getLogger("absl").addFilter(_is_news)
+        module.get_logger().addFilter(_is_relevant)
+        logging.getLogger("absl").addFilter(_is_relevant)
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """False for what is logged each time that tf.train.Checkpoint saves, of one device or many.
+def _is_relevant(record: logging.LogRecord) -> bool:
+    """Returns False for lines that tf.train.Checkpoint logs at every save.
 
-    And for the 16 lines of settings that the chief of a cluster with ps logs as it connects.
+    It also returns False for the 16 lines of settings that the chief of a cluster with parameter
+    servers logs when it connects.
     """
     message = record.getMessage()
     return not (
@@ -80,22 +81,22 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 @contextlib.contextmanager
 def _filtered_stderr() -> Iterator[None]:
-    """Filters what any code, C++ too, writes to file descriptor 2 inside the block."""
+    """Filters all output to file descriptor 2 inside the block, including that of C++ code."""
     try:
         real = os.dup(2)
-    except OSError:  # there is no standard error
+    except OSError:  # stderr is closed
         yield
         return
-    with tempfile.TemporaryFile() as kept:
+    with tempfile.TemporaryFile() as buffer:
         sys.stderr.flush()
-        os.dup2(kept.fileno(), 2)
+        os.dup2(buffer.fileno(), 2)
         try:
             yield
         finally:
             sys.stderr.flush()
             os.dup2(real, 2)
             os.close(real)
-            kept.seek(0)
-            shown = b"".join(line for line in kept if not _CHATTER.search(line))
+            buffer.seek(0)
+            shown = b"".join(line for line in buffer if not _NOISE.search(line))
             if shown:
                 os.write(2, shown)

@@ -1,6 +1,6 @@
-"""tfbig's own callbacks; they are given to train_distributed next to Keras's.
+"""tfbig's own callbacks, which train_distributed accepts together with Keras's callbacks.
 
-Importing this module is cheap: each name is loaded on its first use.
+Importing this module is cheap: each name is loaded on first use.
 """
 
 from typing import TYPE_CHECKING

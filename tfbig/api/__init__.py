@@ -1,4 +1,4 @@
-"""The public functions, each a short story told in the words of the rooms below."""
+"""The public functions: train_distributed, fine_tune, evaluate, predict, export and so on."""
 
 from tfbig.api.cross_validation import cross_validate
 from tfbig.api.training import fine_tune, train_distributed

@@ -1,4 +1,4 @@
-"""cross_validate."""
+"""cross_validate: trains and tests a model on each fold of the data."""
 
 import inspect
 import os
@@ -38,19 +38,20 @@ def cross_validate(
     base_model_fn: Callable | None = None,
     **train_keywords: Any,
 ) -> CrossValidation:
-    """Trains a model once for each fold of the data, and tests it on that fold.
+    """Trains a model once per fold of the data, and tests it on the examples of that fold.
 
-    Each fold has fresh weights and a process of its own. Functions are sent to it by their names:
-    they are defined at the top level of a module or of the script (no lambdas), and a script calls
-    cross_validate below `if __name__ == "__main__":`, for each process reads the script too.
+    Each fold starts with new weights and runs in its own process. Functions are passed to the
+    process by name, so they must be defined at the top level of a module or of the script (no
+    lambdas). A script must call cross_validate below `if __name__ == "__main__":`, because each
+    process imports the script.
 
-    A call with the same model_dir goes on: folds that have ended are not trained again, and one
-    that was stopped resumes from its checkpoint. SIGINT and SIGTERM stop all processes, which
-    save first; a fold that fails stops the others.
+    A call with the same model_dir resumes: finished folds are not trained again, and an
+    interrupted one continues from its checkpoint. SIGINT and SIGTERM stop all processes, which
+    save first. If a fold fails, the others are stopped.
 
     Example:
 
-        def prepare(train, test):  # statistics of the training part, as for a single split
+        def prepare(train, test):  # fits the statistics on the training examples only
             cleaning = Cleaning([FillMissing(), ClipOutliers()])
             return cleaning.fit(train), cleaning.apply(test)
 
@@ -61,41 +62,40 @@ def cross_validate(
             result.show()
 
     Args:
-        model_fn: builds the model, as for train_distributed, or with `pretrained` as for
-            fine_tune; then it may be None.
+        model_fn: builds the model, as for train_distributed; with `pretrained`, as for
+            fine_tune, where it may be None.
         source: a batched Source, which is copied to each process, or a function that returns one,
-            which each process calls; better for data in files and for large arrays. It may ask
-            for params and config.
-        folds: how many, 2 or more.
-        stratify: gives all folds equal shares of every class. True: the labels; the name of a
-            column; a function of a batch that returns a class for each example; or an array of
-            shape [len(source)].
-        groups: keeps the examples of a group in one fold: a column, which the model is not given,
-            a function or an array, as above. Both together are possible.
-        model_dir: fold k is in its folder fold_<k>, a model_dir of its own with fold.json (its
-            figures) and fold.log; metrics.json has the means and intervals. None keeps nothing.
-        parallel_folds: how many folds run at the same time; the threads of TensorFlow's operations
-            are shared evenly. The figures do not depend on it, beyond the rounding of operations
-            that add up in another order with fewer threads (convolutions, wide layers without
-            XLA): with TF_NUM_INTRAOP_THREADS set, all bits are equal.
-        prepare: `prepare(train, test)`, called in each fold with its two parts, returns those
-            that are used: for all that learns from data, as a Cleaning does.
-        metrics: names of hold-out metrics of the task ("f1_macro", "roc_auc", "rmse", …; see
-            `tfbig.evaluation.metrics.metrics_for`) besides those that the model is compiled with.
-        pretrained, recipe, base_model_fn: as for fine_tune, but pretrained is a path.
-        **train_keywords: all others of train_distributed, with the same meaning: strategy,
-            devices, max_steps, epochs, params, config, callbacks. Each fold has a seed of its own
-            that is made of config.tf_random_seed and its number; the split too depends on that
-            seed alone (None: as 0). Unless config.eval_every_steps is set, a fold is tested at
-            its end only: to choose anything by its test part flatters the model.
+            which each process calls. A function is better for data in files and for large
+            arrays. It may take params and config.
+        folds: the number of folds, at least 2.
+        stratify: gives all folds the same share of every class. True uses the labels. Otherwise
+            pass the name of a column, a function that returns the class of each example of a
+            batch, or an array of shape [len(source)].
+        groups: keeps the examples of a group in one fold. Pass a column, which the model does not
+            receive, a function or an array, as for stratify. Both arguments may be combined.
+        model_dir: the folder of the folds. Fold k has the model_dir fold_<k>, with fold.json (its
+            metrics) and fold.log; metrics.json has the means and intervals. None saves nothing.
+        parallel_folds: the number of folds that run at the same time; they share the threads of
+            TensorFlow's operations evenly. The results do not depend on it, except for the
+            rounding of operations that sum in another order with fewer threads (convolutions,
+            wide layers without XLA). With TF_NUM_INTRAOP_THREADS set, all bits are equal.
+        prepare: `prepare(train, test)` is called in each fold with its two Sources and returns
+            those to use. It is the place for steps that are fitted to data, such as a Cleaning.
+        metrics: names of hold-out metrics ("f1_macro", "roc_auc", "rmse", …; see
+            `tfbig.evaluation.metrics.metrics_for`) in addition to the compiled ones.
+        pretrained, recipe, base_model_fn: as for fine_tune, but pretrained must be a path.
+        **train_keywords: further arguments of train_distributed: strategy, devices, max_steps,
+            epochs, params, config, callbacks. Each fold has its own seed, derived from
+            config.tf_random_seed and its number; the split depends on that seed only (None
+            counts as 0). Unless config.eval_every_steps is set, a fold is tested only at its
+            end, because choosing anything by its test examples overestimates the model.
 
     Returns:
-        A CrossValidation: folds, mean, interval, table(), show().
+        A CrossValidation with folds, mean, interval, table() and show().
 
     Raises:
-        UserError: something given cannot be used; before any process is started where that can be
-            seen so early.
-        FoldFailed: a fold has ended in an error; the message names it and its log.
+        UserError: an argument has an invalid value; where possible, before a process starts.
+        FoldFailed: a fold failed; the message names it and its log.
     """
     if find_cluster() is not None:
         raise UserError(
@@ -130,7 +130,7 @@ def cross_validate(
 
 
 def _read_source(source: Any, params: Any, config: RunConfig) -> Source:
-    """The Source that was given, or that the function returns; batched, and not cleaned."""
+    """Returns the Source, calling the function if necessary, and checks it."""
     if not isinstance(source, Source):
         if not callable(source):
             raise UserError(

@@ -1,4 +1,4 @@
-"""train_distributed and fine_tune."""
+"""train_distributed and fine_tune: the public functions for training."""
 
 import dataclasses
 import difflib
@@ -51,10 +51,10 @@ def train_distributed(
     config: RunConfig | None = None,
     callbacks: Iterable[keras.callbacks.Callback] = (),
 ) -> TrainResult:
-    """Trains a model, on one device or many, with the same numbers.
+    """Trains a model on one or several devices, with the same numbers on all of them.
 
-    A run that is started again with the same model_dir goes on where its last checkpoint
-    stands, as if it had never been stopped.
+    A run that is restarted with the same model_dir resumes from its last checkpoint, as if it had
+    never been interrupted.
 
     Example:
 
@@ -70,37 +70,39 @@ def train_distributed(
             build_model, input_fn, strategy="mirrored", devices=2, max_steps=1000)
 
     Args:
-        model_fn: a builder that returns a compiled keras.Model, a compiled keras.Model (rebuilt
-            with its weights and compile options, and left as it is; one that cannot be rebuilt
-            is trained itself on one device, with a warning), or an estimator-style
-            `model_fn(features, labels, mode, params, config)` that returns an EstimatorSpec.
+        model_fn: one of three: a function that returns a compiled keras.Model; a compiled
+            keras.Model; or an estimator-style `model_fn(features, labels, mode, params, config)`
+            that returns an EstimatorSpec. A keras.Model is rebuilt with its weights and compile
+            options, and is not modified. If it cannot be rebuilt, the model itself is trained on
+            one device, with a warning.
         input_fn: returns a tf.data.Dataset or a tfbig.data.Source of `features`,
             `(features, labels)` or `(features, labels, sample_weight)`, batched to the global
-            batch size; takes any of mode, params, config and input_context by name.
-        eval_input_fn: like input_fn; read once, in its own order, for each evaluation.
+            batch size. It may take mode, params, config and input_context by name.
+        eval_input_fn: like input_fn. It is read once per evaluation, in its own order.
         strategy: "auto", "one_device", "mirrored", "multi_worker", "parameter_server", or a
-            tf.distribute strategy of the first kinds. "auto" is "parameter_server" where the
-            environment describes a cluster with ps, and "multi_worker" where it describes another.
-        devices: number of devices or their names; on a machine with CPUs only, a number means
-            logical CPU devices; None: all GPUs, or the CPU.
-        model_dir: where checkpoints and summaries are kept; None keeps nothing.
+            tf.distribute strategy of one of the first three kinds. "auto" selects
+            "parameter_server" if the environment describes a cluster with parameter servers, and
+            "multi_worker" if it describes another cluster.
+        devices: the number of devices, or their names; None for all GPUs, or the CPU. On a
+            machine with CPUs only, a number creates that many logical CPU devices.
+        model_dir: the folder for checkpoints and summaries; None saves nothing.
         max_steps: the global step at which training ends.
-        epochs: or the number of passes over the data.
-        params: handed to model_fn and input_fn if they ask for it.
-        config: how the run is carried out.
-        callbacks: Keras's, tfbig's and your own. Progress and Summaries are added unless there
-            are such.
+        epochs: the number of passes over the data, instead of max_steps.
+        params: passed to model_fn and input_fn if they have a `params` argument.
+        config: a RunConfig; None for the defaults.
+        callbacks: callbacks of Keras, of tfbig, and your own. Progress and Summaries are added
+            unless they are in the list.
 
     Returns:
         A TrainResult: global_step, loss, metrics, history, model_dir, model, preempted. Under
-        "parameter_server" the model is the chief's, and None for workers and ps.
+        "parameter_server", only the chief has the model; it is None on workers and servers.
 
     Raises:
-        UserError: something given cannot be used; nothing has been written by then.
-        NotBuiltError: it is in the API and is not built yet.
+        UserError: an argument has an invalid value; nothing has been written.
+        NotBuiltError: the feature is part of the API but not built yet.
         TrainingDiverged: the loss became NaN or infinite.
-        CheckpointError: a checkpoint cannot be written or read, or is another model's.
-        PeerLost: another task of the cluster is gone, or has not come.
+        CheckpointError: a checkpoint cannot be written or read, or belongs to another model.
+        PeerLost: another task of the cluster failed or did not start in time.
     """
     config = checked_config(config)
     check_limits(max_steps, epochs)
@@ -145,9 +147,9 @@ def fine_tune(
     remat: bool | None = None,
     **keywords: Any,
 ) -> TrainResult:
-    """Goes on training a saved model, as a whole or in parts, with a new head or its own.
+    """Continues training a saved model, completely or partly, with a new head or its own.
 
-    A model that is given stays as it is; the result's is another one.
+    A model that is passed as an object is not modified; the result has another one.
 
     Example:
 
@@ -156,24 +158,26 @@ def fine_tune(
 
     Args:
         pretrained: a keras.Model, or the path of a `.keras` or `.h5` file, of a SavedModel or of
-            a KerasHub preset (or its handle, "hf://user/name"); or, with base_model_fn, of
-            weights, a tf.train.Checkpoint or a tfbig model_dir. Files are loaded in safe mode.
+            a KerasHub preset (or its handle, "hf://user/name"). With base_model_fn, it may also
+            be the path of weights, a tf.train.Checkpoint or a tfbig model_dir. Files are loaded
+            in safe mode.
         input_fn: as for train_distributed.
-        model_fn: `model_fn(loaded_model)` or `model_fn(loaded_model, params)`, returns a compiled
-            keras.Model made of it.
-        recipe: or a tfbig.Recipe. With neither, the model is trained as it was compiled.
-        base_model_fn: builds the architecture for files that hold weights only.
-        remat: sets RunConfig.remat: activations are recomputed by block, for less memory.
-        **keywords: all others of train_distributed, with the same meaning. A checkpoint in
-            model_dir wins over `pretrained`.
+        model_fn: `model_fn(loaded_model)` or `model_fn(loaded_model, params)`; returns a compiled
+            keras.Model made from the loaded one.
+        recipe: a tfbig.Recipe, instead of model_fn. Without both, the model is trained as it is
+            compiled.
+        base_model_fn: builds the architecture if the file has weights only.
+        remat: sets RunConfig.remat, which recomputes activations block by block to save memory.
+        **keywords: further arguments of train_distributed. A checkpoint in model_dir takes
+            precedence over `pretrained`.
 
     Returns:
-        A TrainResult, as train_distributed does. With Recipe.lora_rank and a model_dir, the
-        adapters and the new head are in model_dir/adapters.npz too, for
+        A TrainResult, as of train_distributed. With Recipe.lora_rank and a model_dir, the
+        adapters and the new head are also written to model_dir/adapters.npz, for
         `tfbig.finetuning.load_adapters`.
 
     Raises:
-        UserError: the file, the recipe or something else given cannot be used.
+        UserError: the file, the recipe or another argument has an invalid value.
     """
     if model_fn is not None and recipe is not None:
         raise UserError("fine_tune: model_fn and recipe were both given; give one of them.")
@@ -212,7 +216,7 @@ def _with_remat(config: RunConfig, remat: bool) -> RunConfig:
 
 
 def _check_keywords(keywords: dict[str, Any]) -> None:
-    """Refuses what train_distributed does not take, before anything is loaded."""
+    """Refuses keywords that train_distributed does not accept, before anything is loaded."""
     parameters = inspect.signature(train_distributed).parameters
     known = [name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY]
     for name in keywords:

@@ -1,4 +1,4 @@
-"""evaluate, predict and export: what is done with a model that has been trained."""
+"""evaluate, predict and export: the public functions for a trained model."""
 
 import functools
 import os
@@ -45,9 +45,9 @@ def evaluate(
     intervals: bool | int = False,
     class_names: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Tells how good a model is on data that it was not trained on.
+    """Computes metrics of a model on data that it was not trained on.
 
-    The figures are the same wherever they are computed, however the data are batched.
+    The results do not depend on the devices or on the batch size.
 
     Example:
 
@@ -55,31 +55,32 @@ def evaluate(
         print(figures["accuracy"], figures["f1_macro"], figures["loss"])
 
     Args:
-        model_or_path: a keras.Model, which is left as it is, or what
-            `tfbig.finetuning.load_model` takes: a `.keras` or `.h5` file, a SavedModel, or with
-            base_model_fn a file of weights, a checkpoint or a tfbig model_dir.
-        input_fn: as for train_distributed, called with mode "eval" and read once.
-        metrics: names of `tfbig.evaluation.metrics.metrics_for`, tfbig Metrics, and
-            keras.metrics objects; None: the usual list of the task; []: none. The loss and the
-            metrics that the model is compiled with are told besides, under Keras's names.
+        model_or_path: a keras.Model, which is not modified, or a path for
+            `tfbig.finetuning.load_model`: a `.keras` or `.h5` file, a SavedModel, or, with
+            base_model_fn, a file of weights, a checkpoint or a tfbig model_dir.
+        input_fn: as for train_distributed; it is called with mode "eval" and read once.
+        metrics: names for `tfbig.evaluation.metrics.metrics_for`, tfbig Metrics, and
+            keras.metrics objects; None for the default list of the task, [] for none. The loss
+            and the compiled metrics are returned as well, under Keras's names.
         strategy, devices: as for train_distributed.
-        steps: the number of batches; None: all.
-        task: "binary", "classes", "regression" or "language"; None: told by the first batch.
-        model_dir: where metrics.json and the plots are written; None: nowhere. The learning
-            curves are those of the run that has left its summaries there, or in model_or_path.
-        base_model_fn: builds the architecture for weights alone.
-        params: handed to input_fn and base_model_fn if they ask for it.
-        intervals: True, or the number of bootstrap samples: "intervals" is then a dict of
-            `tfbig.evaluation.statistics.Interval` by name.
-        class_names: in the order of class numbers, for the plots and metrics.json.
+        steps: the number of batches; None for all.
+        task: "binary", "classes", "regression" or "language"; None to infer it from the first
+            batch.
+        model_dir: the folder for metrics.json and the plots; None writes nothing. The learning
+            curves are read from the summaries in this folder, or in model_or_path.
+        base_model_fn: builds the architecture if the file has weights only.
+        params: passed to input_fn and base_model_fn if they have a `params` argument.
+        intervals: True, or the number of bootstrap samples. The result then has "intervals", a
+            dict of `tfbig.evaluation.statistics.Interval` by name.
+        class_names: the names of the classes by class number, for the plots and metrics.json.
 
     Returns:
-        By name a float, a dict by class number ("f1_per_class" …), or an array
-        ("confusion_matrix"). Where a compiled metric has a hold-out metric's name and says
-        something else (as Keras's accuracy of logits), it is "compiled_<name>".
+        The results by name: a float, a dict by class number (such as "f1_per_class"), or an array
+        ("confusion_matrix"). If a compiled metric has the name of a hold-out metric and a
+        different value, as Keras's accuracy of logits has, it is named "compiled_<name>".
 
     Raises:
-        UserError: the model cannot be loaded, or the data do not go with it or the metrics.
+        UserError: the model cannot be loaded, or the data does not match it or the metrics.
     """
     check_callable("input_fn", input_fn)
     check_count("steps", steps)
@@ -88,7 +89,7 @@ def evaluate(
     model_dir = checked_model_dir(model_dir)
     if model_dir is not None:
         check_installed("matplotlib", "evaluate(model_dir=…), which draws plots,")
-    placement = make_placement(strategy, devices)  # before TensorFlow settles its devices
+    placement = make_placement(strategy, devices)  # before TensorFlow initializes its devices
     given = isinstance(model_or_path, keras.Model)
     with cluster_error_scope(placement.peers):
         model = _given_model("evaluate", model_or_path, base_model_fn, params)
@@ -124,10 +125,10 @@ def predict(
     base_model_fn: Callable | None = None,
     params: Any = None,
 ) -> Iterator[Any]:
-    """Predicts for every example that input_fn gives, in their order.
+    """Predicts for every example of input_fn, in the order of the data.
 
-    Batches are read, and cut over the replicas, as in evaluation; the results come as they are
-    made, so that data of any size can be predicted.
+    Each batch is split over the replicas, as in evaluation. The predictions are yielded batch by
+    batch, so the data may be larger than memory.
 
     Example:
 
@@ -136,20 +137,20 @@ def predict(
 
     Args:
         model_or_path: a keras.Model, or the path of a saved one, as for `evaluate`.
-        input_fn: as for train_distributed, called with mode "infer"; labels and weights are left
-            aside.
+        input_fn: as for train_distributed; it is called with mode "infer". Labels and weights
+            are ignored.
         strategy, devices: as for train_distributed.
         base_model_fn, params: as for `evaluate`.
 
     Yields:
-        What the model returns for one example: a NumPy array, or a structure of them.
+        The output of the model for one example: a NumPy array, or a structure of arrays.
 
     Raises:
-        UserError: there is no such model, or the data cannot be used; before the first
-            prediction is asked for.
+        UserError: the model does not exist, or the data is unsuitable. It is raised by the call,
+            before the first prediction.
     """
     check_callable("input_fn", input_fn)
-    placement = make_placement(strategy, devices)  # before TensorFlow settles its devices
+    placement = make_placement(strategy, devices)  # before TensorFlow initializes its devices
     with cluster_error_scope(placement.peers):
         model = _given_model("predict", model_or_path, base_model_fn, params)
         data = call_input_fn(input_fn, ModeKeys.PREDICT, params, RunConfig())
@@ -172,8 +173,8 @@ def export(
 ) -> str:
     """Writes a trained Keras model as a SavedModel, which TensorFlow Serving can load.
 
-    Before it is done, another process loads what was written, and its outputs for a batch are
-    compared with the model's.
+    Before the call returns, another process loads the SavedModel, and its outputs for a batch are
+    compared with those of the model.
 
     Example:
 
@@ -186,25 +187,26 @@ def export(
 
     Args:
         model_or_path: a built keras.Model, or the path of a saved one, as for `evaluate`.
-        directory: where to; written beside, checked, and renamed: an earlier export is replaced.
+        directory: the folder of the SavedModel. It is renamed into place after the check, and
+            replaces an earlier export.
         signatures: not built yet.
-        preprocessing: a fitted `tfbig.data.cleaning.Cleaning`, or a list of one and functions
-            (or Keras layers) that go on with what it returns, made of TF operations. The
-            SavedModel then takes raw features: the columns that the Cleaning was fitted on,
-            missing values as NaN or "". In its signature a column has its name, with "_" for
-            what is no letter or digit.
-        example: a batch of what the SavedModel takes, arrays [n, …], to check it with; None: a
-            batch is made up from the signature and from the vocabularies of lookup layers. A
-            subclassed model is exported for the example's dtypes, of which Keras knows nothing.
+        preprocessing: a fitted `tfbig.data.cleaning.Cleaning`, or a list of one followed by
+            functions or Keras layers that process its result with TF operations. The SavedModel
+            then accepts raw features: the columns that the Cleaning was fitted on, with missing
+            values as NaN or "". The inputs of its signature have the names of the columns, with
+            "_" for other characters than letters and digits.
+        example: a batch of inputs of the SavedModel, arrays [n, …], for the check. None generates
+            one from the signature and the vocabularies of lookup layers. A subclassed model is
+            exported for the dtypes of the example, because Keras does not know them.
 
     Returns:
         The directory.
 
     Raises:
-        UserError: there is no model, the preprocessing or the example does not go with it, the
-            directory cannot be written, or what was written does not compute what the model
-            does; nothing is left of it then, and an earlier export stays.
-        NotBuiltError: signatures were given.
+        UserError: there is no model, the preprocessing or the example does not match it, the
+            directory cannot be written, or the SavedModel does not compute what the model does.
+            The new files are then deleted, and an earlier export remains.
+        NotBuiltError: `signatures` was passed.
     """
     if signatures is not None:
         raise NotBuiltError("export(signatures=…) is not built yet; leave it None.")
@@ -216,7 +218,7 @@ def export(
 def _given_model(
     verb: str, model_or_path: Any, base_model_fn: Callable | None, params: Any
 ) -> keras.Model:
-    """The model itself, or the one at a path."""
+    """Returns the model itself, or loads it from a path."""
     if not isinstance(model_or_path, (keras.Model, str, os.PathLike)):
         raise UserError(
             f"{verb}: expected a keras.Model that has been trained or built, or the path of a "
@@ -231,7 +233,7 @@ def _given_model(
 
 
 def _without_optimizer(base_model_fn: Callable) -> Callable:
-    """A builder whose models have no optimizer, so that no state for one is looked for."""
+    """Wraps a builder so that its models have no optimizer whose state would be loaded."""
 
     @functools.wraps(base_model_fn)
     def builder(*arguments: Any, **keywords: Any) -> Any:
@@ -249,7 +251,7 @@ def _make_feed(data: Any, placement: Placement) -> Feed:
 
 
 def _facts(model: keras.Model, feed: Feed) -> dict[str, str]:
-    """What the tasks of a cluster have to agree in before they predict together."""
+    """Returns the facts that must be equal on all tasks of a cluster before they predict."""
     weights = 0
     for variable in model.variables:
         values: Any = np.ascontiguousarray(keras.ops.convert_to_numpy(variable))
@@ -266,7 +268,7 @@ def _one_by_one(predictor: Predictor, feed: Feed, peers: Peers) -> Iterator[Any]
             if outputs is None:
                 return
             flat = tf.nest.flatten(outputs)
-            for row in range(len(flat[0])):
-                yield tf.nest.map_structure(lambda a: a[row], outputs)  # noqa: B023
+            for i in range(len(flat[0])):
+                yield tf.nest.map_structure(lambda a: a[i], outputs)  # noqa: B023
     finally:
         feed.close()

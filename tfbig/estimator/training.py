@@ -1,4 +1,4 @@
-"""Estimator.train: one training run, with what hooks and the EstimatorSpec ask of it."""
+"""Estimator.train: one training run with the options of its hooks and its EstimatorSpec."""
 
 import dataclasses
 import functools
@@ -16,11 +16,11 @@ from tfbig.training.run import run_training
 
 
 class Evaluation(NamedTuple):
-    """What a run is evaluated by while it trains.
+    """The evaluations during a training run.
 
     Attributes:
         input_fn, steps, hooks: as for `Estimator.evaluate`.
-        callbacks: told of the evaluations; they come before all others.
+        callbacks: called after each evaluation, before all other callbacks.
     """
 
     input_fn: Callable
@@ -45,11 +45,12 @@ def fit(
     Args:
         estimator: a tfbig.Estimator.
         input_fn, hooks, steps, max_steps, listeners: as for its `train`.
-        evaluation: or None.
-        config: a RunConfig in the place of its own.
+        evaluation: the evaluations during the run; or None.
+        config: a RunConfig that replaces the Estimator's; or None.
 
     Raises:
-        SystemExit, KeyboardInterrupt: SIGTERM or SIGINT has come; all was saved first.
+        SystemExit, KeyboardInterrupt: the process received SIGTERM or SIGINT; a checkpoint was
+            written first.
     """
     config, params = config or estimator.config, estimator.params
     given = plan_hooks(hooks, listeners=listeners or ())  # errors in hooks are raised at once
@@ -89,7 +90,7 @@ def _hooks_of(hooks: Sequence[Any] | None, watched: Any, fetcher: Any) -> ModeHo
 
 
 def _unless_preempted(result: TrainResult) -> TrainResult:
-    """The result of a run that no signal has ended; else what the signal would have raised."""
+    """Returns the result, or raises what the signal would have raised if one ended the run."""
     if result.preempted == "SIGINT":
         raise KeyboardInterrupt
     if result.preempted:
