@@ -254,10 +254,10 @@ def keep_to_own_ports() -> None:
     """Lets `free_ports` give each worker of pytest-xdist ports of a range of its own."""
     if worker := os.environ.get("PYTEST_XDIST_WORKER"):
         count = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-        width = (ports._first_given_by_the_system() - ports._LOWEST) // count
+        width = (ports._first_ephemeral_port() - ports._LOWEST) // count
         ports._LOWEST += int(worker.removeprefix("gw")) * width
         end = ports._LOWEST + width
-        ports._first_given_by_the_system = lambda: end
+        ports._first_ephemeral_port = lambda: end
 
 
 def free_addresses(count: int) -> list[str]:

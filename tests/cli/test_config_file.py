@@ -39,7 +39,7 @@ def test_a_config_is_what_get_config_returns(config_file):
     assert load_config(path).params.to_dict() == {"size": 8, "rate": 0.5}
 
 
-def test_the_text_after_a_colon_is_get_configs_argument(config_file):
+def test_the_text_after_a_colon_is_the_argument_of_get_config(config_file):
     assert load_config(config_file(GOOD) + ":32").params.size == 32
 
 
@@ -107,7 +107,7 @@ def test_fields_without_a_type_take_any_literal():
     assert config.max_steps == 9
 
 
-def test_every_field_of_run_is_a_flag_though_the_config_does_not_name_it():
+def test_every_field_of_run_is_a_flag_even_if_the_config_does_not_set_it():
     config = overridden({}, "--config.run.accumulation_steps=2", "--config.run.jit_compile=false")
     assert config.run.to_dict() == {"accumulation_steps": 2, "jit_compile": False}
     config = overridden({"run": {"steps_per_loop": "auto"}}, "--config.run.steps_per_loop=7")
@@ -140,7 +140,7 @@ def test_the_learning_rate_may_be_a_number_or_a_schedule():
         ("--config.params.size.x=1", "config.params.size is 8, which has no fields"),
     ],
 )
-def test_a_flag_for_a_field_that_is_not_there_lists_those_that_are(word, message):
+def test_a_flag_for_an_unknown_field_lists_the_known_ones(word, message):
     with pytest.raises(UserError) as caught:
         overridden({"params": {"size": 8}}, word)
     assert message in str(caught.value)

@@ -1,4 +1,4 @@
-"""`tfbig evaluate` as a user runs it: what it tells, what it leaves, how it refuses."""
+"""`tfbig evaluate` as a user runs it: its output, its files and its errors."""
 
 import json
 
@@ -28,7 +28,7 @@ def trained(tmp_path_factory, command_in):
     return command, result
 
 
-def test_a_run_has_the_figures_that_its_training_ended_with_and_a_report(trained):
+def test_a_run_has_the_metrics_of_the_end_of_training_and_a_report(trained):
     command, training = trained
     result = command("evaluate", "--model=run", "--config=digits.py", "--intervals=20")
     assert result.code == 0, result
@@ -47,21 +47,21 @@ def test_a_run_has_the_figures_that_its_training_ended_with_and_a_report(trained
     assert sorted(path.stem for path in run.glob("*.png")) == names
 
 
-def test_the_exported_model_has_the_same_figures_on_two_devices_and_needs_a_folder(trained):
+def test_the_exported_model_has_the_same_metrics_on_two_devices(trained):
     command, training = trained
     words = ["evaluate", "--model=run/export", "--config=digits.py"]
     result = command(*words, "--strategy=mirrored", "--devices=2")
     assert result.code == 0, result
     accuracy = value_of(training.out, "held-out accuracy")
     assert value_of(result.out, "accuracy") == pytest.approx(accuracy, abs=1e-4)
-    assert result.out[-1] == "nothing is kept without --model_dir=FOLDER"
+    assert result.out[-1] == "nothing was saved without --model_dir=FOLDER"
     result = command(*words, "--steps=1", "--model_dir=report")
     assert result.out[-1] == "metrics.json and plots are in report"
     matrix = json.loads((command.folder / "report/metrics.json").read_text())["confusion_matrix"]
     assert sum(map(sum, matrix)) == 64  # one batch
 
 
-def test_of_a_fine_tuned_run_the_exported_model_is_taken(trained):
+def test_the_exported_model_of_a_fine_tuned_run_is_evaluated(trained):
     command, training = trained
     tuned = DIGITS.replace("    return", '    config.pretrained = "base.keras"\n    return')
     (command.folder / "tuned.py").write_text(tuned)
@@ -74,10 +74,10 @@ def test_of_a_fine_tuned_run_the_exported_model_is_taken(trained):
     (command.folder / "unfinished/checkpoints").mkdir(parents=True)
     result = command("evaluate", "--model=unfinished", "--config=tuned.py")
     assert (result.code, len(result.err)) == (1, 1)
-    assert "there is no unfinished/export; let tfbig finetune come to its end" in result.err[0]
+    assert "there is no unfinished/export; run tfbig finetune to its end" in result.err[0]
 
 
-def test_help_tells_of_the_model(command):
+def test_help_names_the_model(command):
     result = command("evaluate", "--help")
     assert result.code == 0
     assert result.out[0] == "usage: tfbig evaluate --model=PATH --config=FILE [flags]"
@@ -91,7 +91,7 @@ def test_help_tells_of_the_model(command):
         (["--model=mine.py"], 1, "evaluate: mine.py is "),
     ],
 )
-def test_what_cannot_be_evaluated_is_refused_in_one_line(command, words, code, message):
+def test_errors_are_one_line(command, words, code, message):
     result = command("evaluate", "--config=digits.py", *words)
     assert result.code == code
     assert len(result.err) == 1

@@ -1,4 +1,4 @@
-"""A config's dotted names and optimizer become the arguments of train_distributed."""
+"""A config's dotted names and optimizer become arguments of train_distributed."""
 
 import inspect
 
@@ -42,7 +42,7 @@ def test_dotted_names_become_functions():
     assert set(arguments) <= set(inspect.signature(tfbig.train_distributed).parameters)
 
 
-def test_the_configs_optimizer_takes_the_place_of_the_models():
+def test_the_configs_optimizer_replaces_that_of_the_model():
     optimizer = {"name": "momentum", "learning_rate": 0.25, "clipnorm": 1.0}
     build = train_arguments(ConfigDict({**NAMES, "optimizer": optimizer}))["model_fn"]
     model = build({"hidden_units": (4,)})
@@ -79,7 +79,7 @@ def test_a_schedule_of_data_without_a_length_asks_for_one():
         learning_rate_of({"optimizer": optimizer, "epochs": 2}, 0, generated)
 
 
-def test_data_is_the_part_of_the_params_that_input_fn_reads():
+def test_data_becomes_a_part_of_params():
     config = ConfigDict({**NAMES, "params": {"dropout": 0.5}, "data": {"batch_size": 7}})
     params = train_arguments(config)["params"]
     assert params.to_dict() == {"dropout": 0.5, "data": {"batch_size": 7}}
@@ -111,7 +111,7 @@ def test_run_becomes_a_run_config():
         ({"model_fn": model_fn, "optimizer": {"name": "adam"}}, "leave config.optimizer out"),
     ],
 )
-def test_a_config_that_cannot_be_used_says_why(fields, message):
+def test_errors_name_the_invalid_field(fields, message):
     with pytest.raises(UserError) as caught:
         train_arguments(ConfigDict({**NAMES, **fields}))
     assert message in str(caught.value)

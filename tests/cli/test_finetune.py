@@ -117,7 +117,7 @@ def test_a_pretrained_model_that_is_missing_is_made_first(folder, command):
     (folder / "base.keras").unlink()
     result = command("finetune", "--config=recipe.py", "--max_steps=2")
     assert result.code == 0, result
-    assert "base.keras is not there; mine.pretrain makes it" in "\n".join(result.err)
+    assert "base.keras does not exist; mine.pretrain creates it" in "\n".join(result.err)
     assert (folder / "base.keras").is_file()
 
 
@@ -126,8 +126,8 @@ def test_what_fails_to_make_the_pretrained_model_is_named(folder, command):
     assert result.code == 1
     assert result.err[1:] == [
         "no data",
-        "error: pretrained='gone.keras' is not there, and mine.pretrain, which should make it, "
-        "ended with exit code 1; give another with --pretrained=PATH.",
+        "error: pretrained='gone.keras' does not exist, and mine.pretrain, which should create it, "
+        "ended with exit code 1; pass another one with --pretrained=PATH.",
     ]
 
 

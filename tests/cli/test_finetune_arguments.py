@@ -34,7 +34,7 @@ def test_fields_become_the_arguments_of_fine_tune():
     assert set(arguments) <= known
 
 
-def test_an_optimizer_without_a_recipe_takes_the_place_of_the_loaded_models():
+def test_an_optimizer_without_a_recipe_replaces_that_of_the_loaded_model():
     optimizer = {"name": "sgd", "learning_rate": 0.25}
     arguments = finetune_arguments(ConfigDict({**GIVEN, "optimizer": optimizer}))
     model = arguments["model_fn"](cnn.build())
@@ -59,7 +59,7 @@ def test_an_optimizer_without_a_recipe_takes_the_place_of_the_loaded_models():
         ({"base_model_fn": "tfbig.models.cnn.bild"}, "config.base_model_fn='tfbig.models.cnn.bild"),
     ],
 )
-def test_a_config_that_cannot_be_used_says_why(fields, message):
+def test_errors_name_the_invalid_field(fields, message):
     with pytest.raises(UserError) as caught:
         finetune_arguments(ConfigDict({**GIVEN, **fields}))
     assert message in str(caught.value)

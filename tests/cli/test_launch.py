@@ -1,4 +1,4 @@
-"""`tfbig launch` as a person runs it."""
+"""`tfbig launch` as a user runs it."""
 
 import sys
 
@@ -18,7 +18,7 @@ def test_a_command_is_run_as_every_task(command):
     assert sorted(ran.out) == ["[chief] 3", "[evaluator] 3", "[ps 0] 3", "[worker 0] 3"]
 
 
-def test_what_comes_after_the_dashes_is_the_commands(command):
+def test_words_after_the_dashes_belong_to_the_command(command):
     code = "import sys; print(sys.argv[1:]); sys.exit(5)"
     ran = command(
         "launch", "--workers=1", "--restarts=0", "--", sys.executable, "-c", code, "--workers=7",
@@ -63,10 +63,10 @@ def test_bad_flags_are_one_line_and_exit_code_2(command, words, message):
     assert (ran.code, ran.out, ran.err) == (2, [], [f"error: {message}{LISTS}"])
 
 
-def test_a_command_that_is_not_there_is_one_line_and_exit_code_1(command):
+def test_a_missing_command_is_one_line_and_exit_code_1(command):
     ran = command("launch", "--workers=2", "--", "no-such-program")
     assert (ran.code, ran.out) == (1, [])
     assert ran.err == [
-        "error: 'no-such-program' is not found, or cannot be run; write a program on PATH, or its "
+        "error: 'no-such-program' was not found or is not executable; pass a program on PATH, or a "
         "path."
     ]

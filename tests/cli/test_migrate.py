@@ -1,4 +1,4 @@
-"""`tfbig migrate` as a person runs it."""
+"""`tfbig migrate` as a user runs it."""
 
 import pytest
 
@@ -10,7 +10,7 @@ DONE = [
 ]
 
 
-def test_it_says_what_is_to_change_and_changes_it_when_asked_to(command, tmp_path):
+def test_it_lists_changes_and_makes_them_with_write(command, tmp_path):
     script = tmp_path / "train.py"
     script.write_text(OLD)
     ran = command("migrate", "train.py")
@@ -24,7 +24,7 @@ def test_it_says_what_is_to_change_and_changes_it_when_asked_to(command, tmp_pat
     assert (ran.code, ran.out, ran.err) == (0, ["train.py: nothing to change"], [])
 
 
-def test_what_is_left_for_a_person_is_exit_code_3(command, tmp_path):
+def test_changes_by_hand_are_exit_code_3(command, tmp_path):
     (tmp_path / "train.py").write_text("import tensorflow as tf\ntf.Session()\n")
     ran = command("migrate", "--write", "train.py")
     assert (ran.code, ran.err) == (3, [])
@@ -32,7 +32,7 @@ def test_what_is_left_for_a_person_is_exit_code_3(command, tmp_path):
     assert ran.out[1].startswith("  train.py:2:1: tf.Session: there are no sessions")
 
 
-def test_a_file_that_cannot_be_read_is_one_line_and_the_others_go_on(command, tmp_path):
+def test_an_unreadable_file_is_one_line_and_the_others_are_processed(command, tmp_path):
     (tmp_path / "old.py").write_text("print 'x'\n")
     (tmp_path / "notes.ipynb").write_text("{}")
     (tmp_path / "train.py").write_text("x = 1\n")
@@ -61,7 +61,7 @@ def test_bad_flags_are_one_line_and_exit_code_2(command, words, message):
     assert ran.err == [f"error: {message}; tfbig migrate --help lists the flags"]
 
 
-def test_help_tells_the_flags_and_the_exit_codes(command):
+def test_help_lists_the_flags_and_the_exit_codes(command):
     ran = command("migrate", "--help")
     assert (ran.code, ran.err) == (0, [])
     assert ran.out[0] == "usage: tfbig migrate FILE… [--write]"

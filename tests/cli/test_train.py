@@ -144,7 +144,7 @@ def test_a_flag_overrides_the_config_under_mirrored_too(command):
     ]
     assert len(evaluations) == 2
     assert evaluations[0] == evaluations[1]  # nothing is learned at the rate 0
-    assert result.out[-1] == "nothing is kept without --model_dir=FOLDER"
+    assert result.out[-1] == "nothing was saved without --model_dir=FOLDER"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -186,7 +186,9 @@ def test_an_export_cleans_where_nothing_else_is_done_to_the_features(command, in
         f"--config.input_fn=mine.{input_fn}", "--model_dir=run",
     )  # fmt: skip
     assert result.code == 0, result
-    assert any(line.startswith(f"exported model  run/export (takes {takes}") for line in result.out)
+    assert any(
+        line.startswith(f"exported model  run/export (accepts {takes}") for line in result.out
+    )
 
 
 def test_an_error_of_the_users_code_is_one_line_and_its_traceback_is_in_the_log(command):

@@ -1,1 +1,1 @@
-"""The command `tfbig`: one module for each verb."""
+"""The command `tfbig`: one module per verb."""

@@ -1,4 +1,4 @@
-"""What all verbs share: their flags and config, help, log and exit codes."""
+"""Command: flags, config, help, log and exit codes of a verb."""
 
 import dataclasses
 import os
@@ -17,13 +17,13 @@ from tfbig.placement.clusters.find import is_chief
 
 _CONFIG_HELP = (
     "the config: FILE.py, FILE.py:ARGUMENT, or the name of one that comes with tfbig, such as "
-    "digits_mlp; every field of it is a flag too: "
+    "digits_mlp; each of its fields is a flag as well: "
     "--config.optimizer.learning_rate=1e-3"
 )
 
 
 class UsageError(Exception):
-    """The flags cannot be read."""
+    """A flag is unknown, missing, or has an invalid value."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +31,12 @@ class Flag:
     """One flag of a verb.
 
     Args:
-        name: without dashes.
-        help: one line or several, for --help.
-        default: its value where it is not given.
-        integer: whether it is a whole number; else it is text.
-        path: whether "~" in it means the home folder.
-        required: the name of its value in the usage line, where it must be given.
+        name: the name without dashes.
+        help: the text for --help.
+        default: the default value.
+        integer: whether the value is an integer; otherwise it is a string.
+        path: whether the value is a path, in which "~" is the home folder.
+        required: for a required flag, the name of its value in the usage line.
     """
 
     name: str
@@ -55,13 +55,13 @@ STRATEGY = Flag(
 )
 DEVICES = Flag(
     "devices",
-    "how many devices, or their names: 2, or GPU:0,GPU:1; on a machine with CPUs only, so many "
-    "logical CPU devices",
+    "the number of devices, or their names: 2, or GPU:0,GPU:1; on a machine with CPUs only, the "
+    "number of logical CPU devices",
 )
 MODEL_DIR = Flag(
     "model_dir",
-    "the folder for checkpoints, summaries, logs and the exported model; a run that is started "
-    "again with the same one goes on where it was",
+    "the folder for checkpoints, summaries, logs and the exported model; a run that is restarted "
+    "with the same folder resumes",
     path=True,
 )
 MAX_STEPS = Flag(
@@ -71,13 +71,13 @@ MAX_STEPS = Flag(
 )
 EPOCHS = Flag(
     "epochs",
-    "or this many passes over the data; overrides the config's max_steps and epochs",
+    "train for this many passes over the data; overrides the config's max_steps and epochs",
     integer=True,
 )
 CLUSTER_TIMEOUT = Flag(
     "cluster_timeout",
-    "seconds in which all tasks of a cluster have to be there, 300 unless given; after them the "
-    "command ends and names those that are missing",
+    "the number of seconds to wait for all tasks of a cluster, 300 by default; then the command "
+    "fails and names the missing ones",
     integer=True,
 )
 TRAINING_FLAGS = (STRATEGY, DEVICES, MODEL_DIR, MAX_STEPS, EPOCHS, CLUSTER_TIMEOUT)
@@ -85,7 +85,7 @@ TRAINING_FLAGS = (STRATEGY, DEVICES, MODEL_DIR, MAX_STEPS, EPOCHS, CLUSTER_TIMEO
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """One verb: its flags, and what it does with them and with a config.
+    """A verb: its flags, and the function that runs it with a config.
 
     Example:
 
@@ -93,11 +93,12 @@ class Command:
             return Command("train", TRAINING_FLAGS, _train).main(argv)
 
     Args:
-        verb: the word after tfbig; names the log file too.
-        flags: all but --config, which every verb has. One named "model_dir" is the folder of the
-            log file.
-        work: called with the ConfigDict and the values of the flags; returns the exit code. What
-            imports TensorFlow is imported in it: help and bad flags need none of it.
+        verb: the word after tfbig, and the name of the log file.
+        flags: all flags except --config, which every verb has. "model_dir", if it is one of
+            them, is the folder of the log file.
+        work: receives the ConfigDict and the values of the flags, and returns the exit code. It
+            should import modules that need TensorFlow itself, because --help and bad flags do not
+            need it.
     """
 
     verb: str
@@ -108,13 +109,13 @@ class Command:
         """Runs the verb and returns its exit code.
 
         Args:
-            argv: the words of the command line, "tfbig" and the verb included.
+            argv: the command line, including "tfbig" and the verb.
 
         Returns:
-            0 done, 1 an error, 2 bad flags, or what the work returns.
+            The result of `work`, 0 for --help, 1 for an error, 2 for bad flags.
         """
         words = argv[2:]
-        # What a config names is looked for in the current folder, as `python script.py` would.
+        # Dotted names in a config may be modules of the current folder, as with `python script.py`.
         sys.path.insert(0, os.getcwd())
         log = RunLog(self.verb, None)
         try:
@@ -127,7 +128,7 @@ class Command:
                 raise UsageError("--config=FILE is missing")
             config = load_config(path)
             values = self._parse(config, words)
-            # The other tasks of a cluster do not write to the chief's folder.
+            # Only the chief of a cluster writes to model_dir.
             log = RunLog(self.verb, getattr(values, "model_dir", None) if is_chief() else None)
             return self.work(config, values)
         except UsageError as error:
@@ -140,10 +141,10 @@ class Command:
             log.close()
 
     def _parse(self, config: Any, words: list[str]) -> FlagValues:
-        """Reads the flags; those that begin with --config. change the config.
+        """Parses the flags; those that start with --config. change the config.
 
         Raises:
-            UsageError: a flag is unknown, missing, or has a value it cannot have.
+            UsageError: a flag is unknown, missing, or has an invalid value.
             UserError: a field of the config is unknown.
         """
         values = self._define_flags()
@@ -152,7 +153,7 @@ class Command:
             rest = values(["tfbig", *words])
         except TfbigError:
             raise
-        # config_flags raises whatever a value that does not fit a field made Python raise.
+        # For an invalid value, config_flags raises whatever Python raised when it converted it.
         except (flags.Error, ValueError, TypeError, LookupError, AttributeError) as error:
             raise UsageError(" ".join(str(error).split()).rstrip(".")) from error
         if rest[1:]:
@@ -166,7 +167,7 @@ class Command:
         return values
 
     def _define_flags(self) -> FlagValues:
-        # Flags of our own: absl's global ones have dozens that say nothing about training.
+        # Use our own FlagValues: absl's global one has dozens of unrelated flags.
         values = flags.FlagValues()
         for flag in self.flags:
             define = flags.DEFINE_integer if flag.integer else flags.DEFINE_string
@@ -174,23 +175,23 @@ class Command:
         return values
 
     def _help(self, config_path: str | None) -> str:
-        needed = [f"--{flag.name}={flag.required} " for flag in self.flags if flag.required]
-        lines = [f"usage: tfbig {self.verb} {''.join(needed)}--config=FILE [flags]", ""]
+        required = [f"--{flag.name}={flag.required} " for flag in self.flags if flag.required]
+        lines = [f"usage: tfbig {self.verb} {''.join(required)}--config=FILE [flags]", ""]
         for name, text in [("config", _CONFIG_HELP), *((f.name, f.help) for f in self.flags)]:
             lines += textwrap.wrap(
                 text, 96, initial_indent=f"  --{name:<15} ", subsequent_indent=" " * 20
             )
         if config_path is None:
-            more = f"tfbig {self.verb} --config=FILE --helpfull lists the fields of a config too."
+            more = f"tfbig {self.verb} --config=FILE --helpfull also lists the fields of a config."
             lines += ["", more]
         else:
-            lines += ["", f"The fields of {config_path}, as it sets them:", ""]
+            lines += ["", f"The fields of {config_path} and their values:", ""]
             lines += [f"  {line}" for line in described_fields(load_config(config_path))]
         return "\n".join(lines)
 
 
 def devices_of(text: str | None) -> int | list[str] | None:
-    """What --devices means to train_distributed: `devices_of("2") == 2`."""
+    """Converts --devices for train_distributed: "2" to 2, and "GPU:0,GPU:1" to a list."""
     if text is None:
         return None
     try:
@@ -200,7 +201,7 @@ def devices_of(text: str | None) -> int | list[str] | None:
 
 
 def _take_config(words: list[str]) -> tuple[str | None, list[str]]:
-    """The value of --config, and the words without it."""
+    """Returns the value of --config, and the remaining words."""
     path, rest, words = None, [], list(words)
     while words:
         word = words.pop(0)
@@ -216,6 +217,6 @@ def _take_config(words: list[str]) -> tuple[str | None, list[str]]:
 
 
 def asks_for_help(words: list[str]) -> bool:
-    """Whether one of the words is --help, -h or the like."""
+    """Returns whether one of the words is --help, -h or a similar flag."""
     return any(word.lstrip("-") in ("help", "helpshort", "helpfull", "h") and word.startswith("-")
                for word in words)  # fmt: skip

@@ -1,4 +1,4 @@
-"""Config files: loading them, and the flags `--config.field=value` that change their fields."""
+"""Loads config files, and defines the flags `--config.field=value` that change their fields."""
 
 import importlib.util
 import os
@@ -23,14 +23,14 @@ FIELDS = (
     "run",
     "max_steps",
     "epochs",
-    # Of tfbig finetune: a path, the command that makes it, a dotted name, and Recipe's fields.
+    # For tfbig finetune: a path, the function that creates it, a dotted name, Recipe's fields.
     "pretrained",
     "pretrained_made_by",
     "base_model_fn",
     "recipe",
 )
-# What these hold is checked by what reads them, so a flag may add a field.
-_OPEN = (
+# The code that reads these parts checks them, so a flag may add a field to them.
+_EXTENSIBLE = (
     "run",
     "optimizer",
     "optimizer.learning_rate",
@@ -41,7 +41,7 @@ _OPEN = (
     "recipe.optimizer",
     "recipe.learning_rate",
 )
-# A part of the config that a flag may replace as a whole: by a number, a name, a Python dict.
+# Parts that a flag may replace completely, by a number, a name or a Python dict.
 _REPLACEABLE = (
     "optimizer.learning_rate",
     "recipe.learning_rate",
@@ -51,7 +51,7 @@ _REPLACEABLE = (
 
 
 def load_config(path: str) -> ConfigDict:
-    """Runs a config file and returns what its get_config() returns.
+    """Runs a config file and returns the result of its get_config().
 
     Example: `load_config("configs/digits_mlp.py")`, or `load_config("digits_mlp")`.
 
@@ -60,7 +60,7 @@ def load_config(path: str) -> ConfigDict:
             "name:text" call get_config("text").
 
     Raises:
-        UserError: there is no such file, or it has an error in it; the message names the line.
+        UserError: the file does not exist, or it raises an error; the message names the line.
     """
     path, colon, argument = path.partition(":")
     path = _found(path)
@@ -129,16 +129,16 @@ def _found(path: str) -> str:
 def define_overrides(config: ConfigDict, words: list[str], flag_values: flags.FlagValues) -> None:
     """Defines a flag for each field of the config that the command line changes.
 
-    Parsing `flag_values` then sets the fields, with the types they have. A field that is None or
-    a list takes any Python literal.
+    Parsing `flag_values` then sets the fields, which keep their types. A field that is None or a
+    list accepts any Python literal.
 
     Args:
-        config: changed in place.
+        config: the config, which is modified.
         words: the command line, without the name of the program and without --config.
-        flag_values: gets the flags.
+        flag_values: the FlagValues to which the flags are added.
 
     Raises:
-        UserError: there is no such field; the message lists those there are.
+        UserError: a field does not exist; the message lists the existing ones.
     """
     names = [m[1] for m in (re.match(r"--?(?:no)?config\.([^=]+)", word) for word in words) if m]
     with config.unlocked(), config.ignore_type():
@@ -148,11 +148,11 @@ def define_overrides(config: ConfigDict, words: list[str], flag_values: flags.Fl
         for part in ("run", "recipe"):
             if any(name.startswith(f"{part}.") for name in names) and config.get(part) is None:
                 config[part] = ConfigDict()
-        _loosen(config)
-        _loosen_checked(config.get("run"))
-        _loosen_checked(config.get("recipe"))
+        _allow_flags(config)
+        _allow_any_type(config.get("run"))
+        _allow_any_type(config.get("recipe"))
         for name in names:
-            _open_field(config, name)
+            _add_field(config, name)
     for name in names:
         _check_field(config, name)
     config_flags.DEFINE_config_dict(
@@ -161,7 +161,7 @@ def define_overrides(config: ConfigDict, words: list[str], flag_values: flags.Fl
 
 
 def described_fields(config: ConfigDict) -> list[str]:
-    """One line for each field of a config: its flag and its value."""
+    """Returns one line per field of a config, with its flag and its value."""
     lines = []
 
     def walk(part: ConfigDict, prefix: str) -> None:
@@ -175,33 +175,33 @@ def described_fields(config: ConfigDict) -> list[str]:
     return lines
 
 
-def _loosen(config: ConfigDict) -> None:
-    """Gives fields whose value tells no type, or a type that no flag has, any type."""
+def _allow_flags(config: ConfigDict) -> None:
+    """Allows any type for fields whose value has no type (None), or one that flags lack (lists)."""
     for name in list(config):
         if config.is_type_safe and config.get_ref(name).get_type() is object:
             continue
         value = config[name]
         if isinstance(value, ConfigDict):
-            _loosen(value)
+            _allow_flags(value)
         elif value is None or isinstance(value, list):
             config[name] = FieldReference(value, field_type=object)
 
 
-def _loosen_checked(part: Any) -> None:
-    # What has one type may become another ("auto" a number, a number of layers a pattern), and
-    # RunConfig and Recipe check every value themselves.
+def _allow_any_type(part: Any) -> None:
+    # A value may change its type ("auto" to a number, a number of layers to a pattern), and
+    # RunConfig and Recipe check every value.
     for name, value in list(part.items()) if isinstance(part, ConfigDict) else ():
         if not isinstance(value, ConfigDict):
             part[name] = FieldReference(value, field_type=object)
 
 
-def _open_field(config: ConfigDict, name: str) -> None:
-    """Adds a field that is not there, where the reader knows all names."""
+def _add_field(config: ConfigDict, name: str) -> None:
+    """Adds a missing field to a part of the config that may have further fields."""
     parent, _, leaf = name.rpartition(".")
     if name in _REPLACEABLE and isinstance(config.get(parent), ConfigDict):
         config[parent][leaf] = placeholder(object)
         return
-    if parent in _OPEN:
+    if parent in _EXTENSIBLE:
         holder: Any = config
         for part in parent.split("."):
             holder = holder.get(part) if isinstance(holder, ConfigDict) else None
@@ -215,7 +215,7 @@ def _check_field(config: ConfigDict, name: str) -> None:
         if isinstance(holder, (int, float, str, type(None))):
             raise UserError(f"--config.{name}: {path} is {holder!r}, which has no fields.")
         if not isinstance(holder, ConfigDict):
-            return  # inside a tuple or an object: config_flags finds it, or says what is wrong
+            return  # inside a tuple or an object: config_flags finds it or raises an error
         if part not in holder:
             fields = ", ".join(holder) or "none"
             raise UserError(
@@ -225,7 +225,7 @@ def _check_field(config: ConfigDict, name: str) -> None:
 
 
 def _located(path: str, error: Exception) -> str:
-    """What went wrong in a config file, and in which of its lines."""
+    """Returns the error of a config file with the line in which it occurred."""
     line, absolute = None, os.path.abspath(path)
     if isinstance(error, SyntaxError) and error.filename == absolute:
         line, reason = error.lineno, f"SyntaxError: {error.msg}"

@@ -1,4 +1,4 @@
-"""`tfbig evaluate`: tells how good a saved model is on the held-out data of a config."""
+"""`tfbig evaluate`: evaluates a saved model on the held-out data of a config."""
 
 import os
 from typing import Any
@@ -13,21 +13,21 @@ from tfbig.placement.clusters.find import is_chief
 _FLAGS = (
     Flag(
         "model",
-        "the model: a .keras or .h5 file, a SavedModel's folder, or weights, a checkpoint or the "
-        "--model_dir of a training, which go with the config's model_fn",
+        "the model: a .keras or .h5 file, the folder of a SavedModel, or weights, a checkpoint or "
+        "the --model_dir of a training run, for the model_fn of the config",
         path=True,
         required="PATH",
     ),
     Flag(
         "model_dir",
-        "the folder for metrics.json, plots and logs; without it they are written to that of the "
-        "training, if --model is one",
+        "the folder for metrics.json, plots and logs; the default is --model, if that is the "
+        "model_dir of a training run",
         path=True,
     ),
     STRATEGY,
     DEVICES,
-    Flag("steps", "evaluate on so many batches; without it on all", integer=True),
-    Flag("intervals", "the number of bootstrap samples for intervals: 1000, say", integer=True),
+    Flag("steps", "the number of batches to evaluate; the default is all", integer=True),
+    Flag("intervals", "the number of bootstrap samples for intervals, such as 1000", integer=True),
 )
 
 
@@ -37,33 +37,33 @@ def main(argv: list[str]) -> int:
     Example: `main(["tfbig", "evaluate", "--model=runs/digits", "--config=configs/digits_mlp.py"])`.
 
     Args:
-        argv: the words of the command line, "tfbig" and "evaluate" included.
+        argv: the command line, including "tfbig" and "evaluate".
 
     Returns:
-        0 done, 1 an error, 2 bad flags.
+        0 for success, 1 for an error, 2 for bad flags.
     """
     return Command("evaluate", _FLAGS, _evaluate).main(argv)
 
 
 def _evaluate(config: Any, values: flags.FlagValues) -> int:
-    # TensorFlow takes seconds to import, and help and bad flags need none of it.
+    # Import TensorFlow here: it takes seconds, and --help and bad flags do not need it.
     from tfbig.cli.experiment import evaluate_arguments
     from tfbig.evaluation.report import Report
     from tfbig.finetuning.hub import is_handle
 
     model = values.model
-    there = os.path.exists(model) or os.path.exists(f"{model}.index")
-    if not there and not is_handle(model):
+    exists = os.path.exists(model) or os.path.exists(f"{model}.index")
+    if not exists and not is_handle(model):
         raise UserError(f"--model={model}: there is no such file, folder or checkpoint.")
     arguments = evaluate_arguments(config)
     is_run = os.path.isdir(os.path.join(model, "checkpoints"))
     folder = values.model_dir or (model if is_run else None)
-    tuned = is_run and config.get("pretrained") is not None
-    taken = _exported(model) if tuned else model
-    if taken.endswith(".keras") or os.path.isfile(os.path.join(taken, "saved_model.pb")):
-        arguments["base_model_fn"] = None  # which only weights need
+    is_tuned = is_run and config.get("pretrained") is not None
+    path = _exported(model) if is_tuned else model
+    if path.endswith(".keras") or os.path.isfile(os.path.join(path, "saved_model.pb")):
+        arguments["base_model_fn"] = None  # only weights need it
     figures = tfbig.evaluate(
-        taken,
+        path,
         **arguments,
         strategy=values.strategy,
         devices=devices_of(values.devices),
@@ -76,18 +76,18 @@ def _evaluate(config: Any, values: flags.FlagValues) -> int:
         return 0
     Report(figures, intervals=intervals, title=f"{model} on {config.eval_input_fn}").show()
     if folder is None:
-        print("nothing is kept without --model_dir=FOLDER")
+        print("nothing was saved without --model_dir=FOLDER")
     else:
         print(f"metrics.json and plots are in {folder}")
     return 0
 
 
 def _exported(run: str) -> str:
-    """The exported model of a fine-tuning, whose architecture no model_fn builds by itself."""
+    """Returns the exported model of a fine-tuning run; no model_fn can build its architecture."""
     path = os.path.join(run, "export")
     if not os.path.isdir(path):
         raise UserError(
-            f"--model={run}: a fine-tuning's weights go with the model that it made of another "
-            f"one, and there is no {path}; let tfbig finetune come to its end, which exports it."
+            f"--model={run}: the weights of a fine-tuning run need its exported model, but there "
+            f"is no {path}; run tfbig finetune to its end, which exports it."
         )
     return path

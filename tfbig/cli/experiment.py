@@ -1,4 +1,4 @@
-"""From a config to the arguments of train_distributed, fine_tune and evaluate."""
+"""Converts a config to the arguments of train_distributed, fine_tune and evaluate."""
 
 import functools
 import importlib
@@ -25,11 +25,11 @@ from tfbig.training.step.optimizers import build_optimizer
 
 log = logging.getLogger("tfbig")
 
-_OF_FINETUNE = ("pretrained", "base_model_fn", "recipe")
+_FINETUNE_FIELDS = ("pretrained", "base_model_fn", "recipe")
 
 
 def train_arguments(config: ConfigDict) -> dict[str, Any]:
-    """The arguments of train_distributed that a config gives.
+    """Returns the arguments of train_distributed that a config sets.
 
     Example: `tfbig.train_distributed(**train_arguments(config))`.
 
@@ -38,32 +38,32 @@ def train_arguments(config: ConfigDict) -> dict[str, Any]:
             or functions.
 
     Raises:
-        UserError: a field is missing or cannot be used.
+        UserError: a field is missing or has an invalid value.
     """
-    for name in _OF_FINETUNE:
+    for name in _FINETUNE_FIELDS:
         if config.get(name) is not None:
             raise UserError(f"config.{name} is for tfbig finetune; tfbig train does not read it.")
     _check_given(config, "model_fn", "input_fn")
     arguments = _run_arguments(config)
     arguments["model_fn"] = resolve("model_fn", config.model_fn)
     if config.get("optimizer") is not None:
-        _give_optimizer(arguments, config.optimizer)
+        _set_optimizer(arguments, config.optimizer)
     return arguments
 
 
 def finetune_arguments(config: ConfigDict) -> dict[str, Any]:
-    """The arguments of fine_tune that a config gives.
+    """Returns the arguments of fine_tune that a config sets.
 
     Example: `tfbig.fine_tune(**finetune_arguments(config))`.
 
     Args:
-        config: as for `train_arguments`, with `pretrained` (a path), and, where they are wanted,
-            `recipe` (Recipe's fields) or `model_fn`, and `base_model_fn`; and
-            `pretrained_made_by`, the dotted name of a function that writes the pretrained model
-            to a path, which is called if it is not there.
+        config: as for `train_arguments`, with `pretrained`, a path. Optional fields are `recipe`
+            (Recipe's fields) or `model_fn`, `base_model_fn`, and `pretrained_made_by`, the dotted
+            name of a function that writes the pretrained model to a path; it is called if the
+            path does not exist.
 
     Raises:
-        UserError: a field is missing or cannot be used.
+        UserError: a field is missing or has an invalid value.
     """
     _check_given(config, "input_fn")
     pretrained, model_fn = config.get("pretrained"), config.get("model_fn")
@@ -86,8 +86,8 @@ def finetune_arguments(config: ConfigDict) -> dict[str, Any]:
     if config.get("recipe") is not None:
         if model_fn is not None:
             raise UserError(
-                "config.model_fn and config.recipe were both given; a recipe makes the model of "
-                "the loaded one by itself, so leave one of them out."
+                "config.model_fn and config.recipe were both given; a recipe builds the model "
+                "from the loaded one, so leave one of them out."
             )
         if config.get("optimizer") is not None:
             raise UserError(
@@ -97,39 +97,39 @@ def finetune_arguments(config: ConfigDict) -> dict[str, Any]:
         arguments["recipe"] = recipe_from(config.recipe)
     elif config.get("optimizer") is not None:
         arguments["model_fn"] = arguments["model_fn"] or _as_loaded
-        _give_optimizer(arguments, config.optimizer)
+        _set_optimizer(arguments, config.optimizer)
     return arguments
 
 
 def _make_pretrained(maker: str, path: str) -> None:
-    """Calls the function with this dotted name in a process of its own, which may train."""
+    """Calls the function with this dotted name in a new process, because it may train."""
     resolve("pretrained_made_by", maker)
-    log.info("%s is not there; %s makes it", path, maker)
+    log.info("%s does not exist; %s creates it", path, maker)
     calls = (
         "import sys; from tfbig.cli.experiment import resolve; resolve(*sys.argv[1:3])(sys.argv[3])"
     )
     stem, end = os.path.splitext(path)
-    beside = f"{stem}.tmp-{os.getpid()}{end}"  # a maker that is stopped leaves no half of a model
-    words = [sys.executable, "-c", calls, "pretrained_made_by", maker, beside]
+    temporary = f"{stem}.tmp-{os.getpid()}{end}"  # an interrupted call must not leave half a model
+    words = [sys.executable, "-c", calls, "pretrained_made_by", maker, temporary]
     code = subprocess.run(words, check=False, env=environ_without_cluster()).returncode
-    if not code and os.path.exists(beside):
-        os.replace(beside, path)
+    if not code and os.path.exists(temporary):
+        os.replace(temporary, path)
     if code or not os.path.exists(path):
         ended = f"ended with exit code {code}" if code else "did not write it"
         raise UserError(
-            f"pretrained={path!r} is not there, and {maker}, which should make it, {ended}; give "
-            "another with --pretrained=PATH."
+            f"pretrained={path!r} does not exist, and {maker}, which should create it, {ended}; "
+            "pass another one with --pretrained=PATH."
         )
 
 
 def evaluate_arguments(config: ConfigDict) -> dict[str, Any]:
-    """The arguments of evaluate that a config gives: its held-out data, and the architecture.
+    """Returns the arguments of evaluate that a config sets: held-out data and architecture.
 
     Args:
-        config: as for `train_arguments`; its optimizer has nothing to do here.
+        config: as for `train_arguments`; the optimizer is ignored.
 
     Raises:
-        UserError: there is no eval_input_fn, or a field cannot be used.
+        UserError: there is no eval_input_fn, or a field has an invalid value.
     """
     if config.get("eval_input_fn") is None:
         raise UserError(
@@ -139,8 +139,8 @@ def evaluate_arguments(config: ConfigDict) -> dict[str, Any]:
     model_fn = config.get("model_fn") and resolve("model_fn", config.model_fn)
     if model_fn and is_estimator_style(model_fn):
         raise UserError(
-            "config.model_fn is estimator-style (its first parameter is features), and so far only "
-            "Keras models can be evaluated; give train_distributed an eval_input_fn."
+            "config.model_fn is estimator-style (its first parameter is features), but only "
+            "Keras models can be evaluated so far; pass eval_input_fn to train_distributed."
         )
     return {
         "input_fn": resolve("eval_input_fn", config.eval_input_fn),
@@ -150,13 +150,13 @@ def evaluate_arguments(config: ConfigDict) -> dict[str, Any]:
 
 
 def resolve(field: str, name: Any) -> Callable:
-    """The function with a dotted name.
+    """Returns the function with a dotted name.
 
     Example: `resolve("model_fn", "tfbig.models.mlp.build")`.
 
     Args:
-        field: the config's field, for the message.
-        name: "package.module.function", or a function, which is returned.
+        field: the name of the config's field, for error messages.
+        name: "package.module.function", or a function, which is returned as it is.
 
     Raises:
         UserError: the module or the function does not exist, or the module fails to import.
@@ -172,13 +172,13 @@ def resolve(field: str, name: Any) -> Callable:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # the module is there, and what it imports is not
+            raise  # the module exists, but not one that it imports
         raise UserError(
-            f"config.{field}={name!r}: there is no module {error.name!r}; modules are looked for "
-            "in the current folder and among the installed packages."
+            f"config.{field}={name!r}: there is no module {error.name!r}; modules are searched "
+            "in the current folder and in the installed packages."
         ) from error
-    found = getattr(module, attribute, None)
-    if not callable(found):
+    function = getattr(module, attribute, None)
+    if not callable(function):
         functions = [
             n
             for n, value in vars(module).items()
@@ -188,21 +188,21 @@ def resolve(field: str, name: Any) -> Callable:
             f"config.{field}={name!r}: {module_name} has no function {attribute!r}; its functions "
             f"are: {', '.join(functions) or 'none'}."
         )
-    return found
+    return function
 
 
 def with_optimizer(
     model_fn: Callable, optimizer: Any, total_steps: Callable[[], int | None]
 ) -> Callable:
-    """A builder like `model_fn`, whose models are compiled with a config's optimizer.
+    """Wraps a builder so that its models are compiled with a config's optimizer.
 
     Args:
         model_fn: returns a compiled keras.Model.
-        optimizer: what `build_optimizer` takes.
+        optimizer: the argument of `build_optimizer`.
         total_steps: returns the last step of the run, or None; called when a model is built.
 
     Raises:
-        UserError: model_fn is estimator-style, and chooses its optimizer itself.
+        UserError: model_fn is estimator-style, so it sets its own optimizer.
     """
     if is_estimator_style(model_fn):
         raise UserError(
@@ -236,7 +236,7 @@ def _check_given(config: ConfigDict, *names: str) -> None:
 
 
 def _run_arguments(config: ConfigDict) -> dict[str, Any]:
-    """What train_distributed and fine_tune take alike."""
+    """Returns the arguments that train_distributed and fine_tune share."""
     eval_input_fn = config.get("eval_input_fn")
     return {
         "input_fn": resolve("input_fn", config.input_fn),
@@ -248,22 +248,22 @@ def _run_arguments(config: ConfigDict) -> dict[str, Any]:
     }
 
 
-def _give_optimizer(arguments: dict[str, Any], optimizer: Any) -> None:
+def _set_optimizer(arguments: dict[str, Any], optimizer: Any) -> None:
     length = RunLength(arguments["input_fn"], arguments["max_steps"], arguments["epochs"])
     arguments["input_fn"] = length.input_fn
     arguments["model_fn"] = with_optimizer(arguments["model_fn"], optimizer, length.total_steps)
 
 
 def _params(config: ConfigDict) -> ConfigDict | None:
-    """config.params; config.data, if there is one, is the part that input_fn reads."""
+    """Returns config.params, with config.data as `data`, which input_fn reads."""
     params, data = config.get("params"), config.get("data")
     if data is None:
         return params
     if params is not None and "data" in params:
         raise UserError("the config has both data and params.data; write one of them.")
-    together = ConfigDict(params.to_dict() if params is not None else {})
-    together.data = data
-    return together
+    merged = ConfigDict(params.to_dict() if params is not None else {})
+    merged.data = data
+    return merged
 
 
 def _run_fields(config: ConfigDict) -> dict[str, Any]:

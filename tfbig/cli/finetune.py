@@ -1,4 +1,4 @@
-"""`tfbig finetune`: adapts a saved model as a config file describes."""
+"""`tfbig finetune`: adapts a saved model as described in a config file."""
 
 import os
 from typing import Any
@@ -7,13 +7,13 @@ from absl import flags
 
 import tfbig
 from tfbig.cli.command import TRAINING_FLAGS, Command, Flag, devices_of
-from tfbig.cli.outcome import report
+from tfbig.cli.train import report_result
 from tfbig.placement.clusters.find import TIMEOUT_VARIABLE
 
 _PRETRAINED = Flag(
     "pretrained",
-    "the saved model to start from, a .keras or .h5 file, a SavedModel's folder, or weights that "
-    "go with the config's base_model_fn; overrides the config's pretrained",
+    "the saved model to start from: a .keras or .h5 file, the folder of a SavedModel, or weights "
+    "for the base_model_fn of the config; overrides the config's pretrained",
     path=True,
 )
 
@@ -24,16 +24,17 @@ def main(argv: list[str]) -> int:
     Example: `main(["tfbig", "finetune", "--config=configs/finetune_digits.py"])`.
 
     Args:
-        argv: the words of the command line, "tfbig" and "finetune" included.
+        argv: the command line, including "tfbig" and "finetune".
 
     Returns:
-        0 done, 1 an error, 2 bad flags, 130 and 143 stopped by SIGINT and SIGTERM after saving.
+        0 for success, 1 for an error, 2 for bad flags, 130 and 143 if SIGINT and SIGTERM stopped
+        the run after saving.
     """
     return Command("finetune", (_PRETRAINED, *TRAINING_FLAGS), _finetune).main(argv)
 
 
 def _finetune(config: Any, values: flags.FlagValues) -> int:
-    # TensorFlow takes seconds to import, and help and bad flags need none of it.
+    # Import TensorFlow here: it takes seconds, and --help and bad flags do not need it.
     from tfbig.cli.experiment import finetune_arguments
 
     if values.max_steps is not None or values.epochs is not None:
@@ -41,7 +42,7 @@ def _finetune(config: Any, values: flags.FlagValues) -> int:
     if values.pretrained is not None:
         with config.unlocked():
             config.pretrained = values.pretrained
-            config.pretrained_made_by = None  # which is how to make the config's own
+            config.pretrained_made_by = None  # it would create the config's own pretrained model
     if values.cluster_timeout is not None:
         os.environ[TIMEOUT_VARIABLE] = str(values.cluster_timeout)
     result = tfbig.fine_tune(
@@ -50,4 +51,4 @@ def _finetune(config: Any, values: flags.FlagValues) -> int:
         devices=devices_of(values.devices),
         model_dir=values.model_dir,
     )
-    return report(result, values.model_dir)
+    return report_result(result, values.model_dir)

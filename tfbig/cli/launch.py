@@ -11,26 +11,26 @@ from tfbig.launch.local import launch
 
 _USAGE = "usage: tfbig launch [flags] -- command …"
 _EXAMPLE = "tfbig launch --workers=2 -- python train.py"
-# Name, default, the least it may be, and what it is.
+# Name, default, minimum and help.
 _NUMBERS = (
-    ("workers", 2, 1, "how many workers; the first is the chief, unless there is a ps"),
-    ("ps", 0, 0, "how many parameter servers; with one, there is a chief besides the workers"),
+    ("workers", 2, 1, "the number of workers; the first is the chief, unless there is a ps"),
+    ("ps", 0, 0, "the number of parameter servers; with one, there is a chief besides the workers"),
     (
         "restarts",
         3,
         0,
-        "how often all tasks are started again when one has failed; a command with a model_dir "
-        "goes on from its checkpoint; with --ps also how often each worker is started by itself",
+        "how often all tasks are restarted after a failure; a command with a model_dir resumes "
+        "from its checkpoint; with --ps also how often each worker is restarted alone",
     ),
     (
         "threads_per_task",
         None,
         1,
-        "the threads of each task; without it the cores are shared by the tasks that train, "
-        "unless TF_NUM_INTRAOP_THREADS and the like are set",
+        "the number of threads of each task; by default, the tasks that train share the cores, "
+        "unless TF_NUM_INTRAOP_THREADS or similar variables are set",
     ),
 )
-_EVALUATOR = "run an evaluator too, which follows the checkpoints"
+_EVALUATOR = "also run an evaluator, which evaluates each checkpoint"
 
 
 def main(argv: list[str]) -> int:
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
     Example: `main(["tfbig", "launch", "--workers=2", "--", "python", "train.py"])`.
 
     Args:
-        argv: the words of the command line, "tfbig" and "launch" included.
+        argv: the command line, including "tfbig" and "launch".
 
     Returns:
         The exit code of the chief, 1 for an error, 2 for bad flags.
@@ -51,8 +51,8 @@ def main(argv: list[str]) -> int:
             return 0
         values = _parse(words)
         if not command:
-            lacks = "there is no command after --" if separator else "there is no -- and command"
-            raise UsageError(f"{lacks}; write {_EXAMPLE}")
+            missing = "there is no command after --" if separator else "there is no -- and command"
+            raise UsageError(f"{missing}; write {_EXAMPLE}")
         return launch(command, **values)
     except UsageError as error:
         print(f"error: {error}; tfbig launch --help lists the flags", file=sys.stderr)
@@ -63,17 +63,17 @@ def main(argv: list[str]) -> int:
 
 
 def _split(words: list[str]) -> tuple[list[str], bool, list[str]]:
-    """The words before the first "--", whether there is one, and the words after it."""
+    """Returns the words before the first "--", whether there is one, and the words after it."""
     if "--" not in words:
         return words, False, []
-    place = words.index("--")
-    return words[:place], True, words[place + 1 :]
+    index = words.index("--")
+    return words[:index], True, words[index + 1 :]
 
 
 def _parse(words: list[str]) -> dict[str, int | bool | None]:
     values = flags.FlagValues()
-    for name, default, least, text in _NUMBERS:
-        flags.DEFINE_integer(name, default, text, lower_bound=least, flag_values=values)
+    for name, default, minimum, text in _NUMBERS:
+        flags.DEFINE_integer(name, default, text, lower_bound=minimum, flag_values=values)
     flags.DEFINE_boolean("evaluator", False, _EVALUATOR, flag_values=values)
     try:
         rest = values(["tfbig", *words])[1:]
@@ -98,6 +98,6 @@ def _help() -> str:
         )
     lines += [
         "",
-        "Every task finds its part in TF_CONFIG. The exit code is the chief's.",
+        "Every task reads its role from TF_CONFIG. The exit code is that of the chief.",
     ]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What a command says while it runs: plain lines on stderr, and a log file with the times."""
+"""RunLog: the log of a command, as plain lines on stderr and in a file with timestamps."""
 
 import logging
 import logging.handlers
@@ -9,19 +9,19 @@ import traceback
 
 from tfbig.errors import TfbigError
 
-_LONGEST = 400  # characters of somebody else's message that are a line
+_LONGEST_MESSAGE = 400  # characters of an error of another library
 
 
 class RunLog:
     """The log of one command.
 
-    Records of tfbig and of absl (Keras, TensorFlow Datasets) go to stderr without decoration and
-    to `<model_dir>/logs/<verb>.log`. The file is begun once the model_dir exists: a command that
-    is refused leaves nothing behind.
+    Records of tfbig and of absl (Keras, TensorFlow Datasets) go to stderr as plain lines and to
+    `<model_dir>/logs/<verb>.log`. The file is created once model_dir exists, so a command that is
+    refused creates no files.
 
     Args:
-        verb: names the file.
-        model_dir: or None: no file.
+        verb: the name of the file.
+        model_dir: the folder; None for no file.
     """
 
     def __init__(self, verb: str, model_dir: str | None):
@@ -31,7 +31,7 @@ class RunLog:
         console.setFormatter(_PlainFormatter())
         self._handlers: list[logging.Handler] = [console]
         if self._path:
-            self._handlers.append(_LateFileHandler(self._path, model_dir))
+            self._handlers.append(_DeferredFileHandler(self._path, model_dir))
         for name in ("tfbig", "absl"):
             logger = logging.getLogger(name)
             logger.handlers[:] = self._handlers
@@ -39,9 +39,9 @@ class RunLog:
         logging.getLogger("tfbig").setLevel(logging.INFO)
 
     def report(self, error: Exception) -> None:
-        """Says in one line on stderr what went wrong; the traceback goes to a file.
+        """Prints an error as one line on stderr, and writes the traceback to a file.
 
-        What the user has done wrong needs no traceback, and makes no file of its own.
+        A user error needs no traceback, so no file is created for it.
         """
         expected = isinstance(error, TfbigError)
         text = _one_line(error) if expected else f"{type(error).__name__}: {_one_line(error)}"
@@ -50,7 +50,7 @@ class RunLog:
         print(f"error: {text}{where}", file=sys.stderr)
 
     def close(self) -> None:
-        """Writes what has not been written yet."""
+        """Flushes and closes the log file."""
         for handler in self._handlers:
             handler.close()
 
@@ -59,11 +59,11 @@ class RunLog:
         if self._path and (os.path.isdir(self._model_dir) or not expected):
             try:
                 os.makedirs(os.path.dirname(self._path), exist_ok=True)
-                self.close()  # the lines before the traceback
+                self.close()  # writes the lines before the traceback
                 with open(self._path, "a") as file:
                     file.write(lines)
                 return self._path
-            except OSError:  # a full disk, or no permission: which may be the error itself
+            except OSError:  # a full disk or no permission, which may be the reported error
                 pass
         if expected:
             return None
@@ -83,8 +83,8 @@ class _PlainFormatter(logging.Formatter):
         return text if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {text}"
 
 
-class _LateFileHandler(logging.handlers.MemoryHandler):
-    """Keeps records until a folder exists, then writes them to a file in it."""
+class _DeferredFileHandler(logging.handlers.MemoryHandler):
+    """Buffers records until a folder exists, and then writes them to a file in it."""
 
     def __init__(self, path: str, folder: str):
         super().__init__(capacity=10_000, flushOnClose=False)
@@ -94,7 +94,7 @@ class _LateFileHandler(logging.handlers.MemoryHandler):
         return os.path.isdir(self._folder)
 
     def flush(self) -> None:
-        if not os.path.isdir(self._folder):  # the interpreter flushes handlers as it ends
+        if not os.path.isdir(self._folder):  # the interpreter flushes handlers at exit
             return
         if self.target is None and self.buffer:
             try:
@@ -121,15 +121,15 @@ class _FileHandler(logging.FileHandler):
         self._failed = False
 
     def handleError(self, record: logging.LogRecord) -> None:
-        # A disk that is full must not print a traceback for every line.
+        # A full disk must not cause a traceback for every line.
         if not self._failed:
             self._failed = True
             print(f"warning: {self.baseFilename} cannot be written", file=sys.stderr)
 
 
 def _one_line(error: Exception) -> str:
-    # TensorFlow's errors have a message without the trace of the operations that lead to it.
+    # The `message` of TensorFlow errors lacks the trace of operations.
     text = " ".join(str(getattr(error, "message", None) or error).split()) or "no message"
-    if isinstance(error, TfbigError) or len(text) <= _LONGEST:
+    if isinstance(error, TfbigError) or len(text) <= _LONGEST_MESSAGE:
         return text
-    return text[: _LONGEST - 1] + "…"
+    return text[: _LONGEST_MESSAGE - 1] + "…"

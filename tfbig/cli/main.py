@@ -1,4 +1,4 @@
-"""The command `tfbig`: the first word names the verb, each verb has a module of its own."""
+"""The command `tfbig`: dispatches to the module of a verb."""
 
 import importlib
 import signal
@@ -9,20 +9,20 @@ import tfbig
 _VERBS = {
     "train": "train a model from a config file",
     "finetune": "adapt a saved model by a recipe, or a function, from a config file",
-    "evaluate": "tell how good a saved model is on a config's held-out data",
+    "evaluate": "evaluate a saved model on the held-out data of a config",
     "launch": "run a command as the tasks of a cluster on this machine",
-    "migrate": "say what must change in a script of TF1 or tf.estimator, and change part of it",
+    "migrate": "list what must change in a TF1 or tf.estimator script, and change part of it",
 }
 _NOT_BUILT = ("predict", "export", "plan")
 _HELP_WORDS = ("-h", "--h", "-help", "--help", "help")
 
 
 def run() -> None:
-    """The entry point of the command; ends the process with the verb's exit code.
+    """Runs the command and ends the process with its exit code; the entry point of `tfbig`.
 
-    Exit codes: 0 done, 1 an error, 2 bad flags, 130 and 143 stopped by SIGINT and SIGTERM.
+    Exit codes: 0 for success, 1 for an error, 2 for bad flags, 130 and 143 for SIGINT and SIGTERM.
     """
-    # Training handles both signals itself; this is for the time before it and after.
+    # Training handles both signals itself; these handlers work before and after it.
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
     sys.exit(main(sys.argv))
@@ -40,7 +40,10 @@ def main(argv: list[str]) -> int:
     Example: `main(["tfbig", "train", "--config=configs/digits_mlp.py"])`.
 
     Args:
-        argv: the words of the command line, "tfbig" included.
+        argv: the command line, including "tfbig".
+
+    Returns:
+        The exit code.
     """
     words = argv[1:]
     if not words:
@@ -54,9 +57,9 @@ def main(argv: list[str]) -> int:
         print(f"tfbig {tfbig.__version__}")
         return 0
     if verb in _NOT_BUILT:
-        return _refuse(f"tfbig {verb} is not built yet; the verbs are: {', '.join(_VERBS)}")
+        return _usage_error(f"tfbig {verb} is not built yet; the verbs are: {', '.join(_VERBS)}")
     if verb not in _VERBS:
-        return _refuse(f"unknown verb {verb!r}; the verbs are: {', '.join(_VERBS)}")
+        return _usage_error(f"unknown verb {verb!r}; the verbs are: {', '.join(_VERBS)}")
     return importlib.import_module(f"tfbig.cli.{verb}").main(argv)
 
 
@@ -67,6 +70,6 @@ def _usage() -> str:
     return "\n".join(lines)
 
 
-def _refuse(message: str) -> int:
+def _usage_error(message: str) -> int:
     print(f"error: {message}", file=sys.stderr)
     return 2

@@ -1,4 +1,4 @@
-"""`tfbig migrate`: what must change in scripts of TF1 and tf.estimator, and changes part of it."""
+"""`tfbig migrate`: lists what must change in TF1 and tf.estimator scripts, and changes part."""
 
 import sys
 import textwrap
@@ -13,16 +13,17 @@ if TYPE_CHECKING:
     from tfbig.migration.findings import Finding
     from tfbig.migration.migrate import Migration
 
-_WRITE = "change the files where the change is mechanical; the rest of each file stays as it is"
+_WRITE = "make the mechanical changes in the files; everything else stays unchanged"
 _HELP = f"""usage: tfbig migrate FILE… [--write]
 
 for example: tfbig migrate train.py model.py --write
 
   --write   {_WRITE}
 
-Prints FILE:LINE:COLUMN, the code as it stands, and what to write.
-Exit codes: 0 nothing is left to change, 3 something is (what is mechanical, unless written, or by
-hand), 1 a file cannot be read or written, 2 bad flags. Without --write it is a check for CI."""
+Prints FILE:LINE:COLUMN, the code, and its replacement.
+Exit codes: 0 nothing is left to change, 3 something is left (mechanical changes without --write, or
+changes by hand), 1 a file cannot be read or written, 2 bad flags. Without --write it can be a check
+in CI."""
 
 
 def main(argv: list[str]) -> int:
@@ -31,10 +32,10 @@ def main(argv: list[str]) -> int:
     Example: `main(["tfbig", "migrate", "train.py", "--write"])`.
 
     Args:
-        argv: the words of the command line, "tfbig" and "migrate" included.
+        argv: the command line, including "tfbig" and "migrate".
 
     Returns:
-        0 nothing is left to change, 1 an error, 2 bad flags, 3 something is left.
+        0 if nothing is left to change, 1 for an error, 2 for bad flags, 3 if something is left.
     """
     words = argv[2:]
     if asks_for_help(words):
@@ -81,7 +82,7 @@ def _parse(words: list[str]) -> tuple[list[str], bool]:
 
 
 def _report(found: "Migration", written: bool) -> list[str]:
-    """The lines about one file: mechanical changes, those by hand, and what can stay."""
+    """Returns the lines about one file: mechanical changes, changes by hand, and names to keep."""
     lines = []
     if found.mechanical:
         lines += [f"{found.path}: {'changed' if written else 'mechanical, --write makes them'}:"]
