@@ -47,7 +47,7 @@ class _Spare:
         until = None if timeout is None else time.monotonic() + timeout
         while self.poll() is None:
             if until is not None and time.monotonic() > until:
-                raise subprocess.TimeoutExpired("tfbig.serving.check", timeout)
+                raise subprocess.TimeoutExpired("tfbig.serving.check_process", timeout)
             time.sleep(0.01)
         return self.returncode
 
@@ -72,7 +72,7 @@ def _become_checker(requests: int, answers: int) -> None:
     os.environ.clear()
     os.environ.update(json.loads(line))
     try:
-        runpy.run_module("tfbig.serving.check", run_name="__main__", alter_sys=True)
+        runpy.run_module("tfbig.serving.check_process", run_name="__main__", alter_sys=True)
     except BaseException:
         os._exit(1)
     os._exit(0)

@@ -14,8 +14,8 @@ from tests.programs.tf1_training_runs import new, step
 from tfbig.errors import UserError
 from tfbig.placement.placement import Placement
 from tfbig.programs.metric_aggregation import PARTS, UNKNOWN_KIND
+from tfbig.programs.model_fn import export_output as export_outputs
 from tfbig.programs.model_fn.model_fn_program import ModelFnProgram
-from tfbig.serving import export_outputs
 from tfbig.training.step.whole_batches import check_parts
 
 TRAIN, EVAL, PREDICT = tfbig.ModeKeys.TRAIN, tfbig.ModeKeys.EVAL, tfbig.ModeKeys.PREDICT

@@ -9,8 +9,8 @@ import keras
 from tfbig.data.feeds.feed import Feed
 from tfbig.placement.clusters.find import find_cluster
 from tfbig.placement.placement import Placement
-from tfbig.programs.model_fn.call import ModelFnRecorder
 from tfbig.placement.strategies import make_placement
+from tfbig.programs.model_fn.call import ModelFnRecorder
 from tfbig.programs.model_fn.model_fn_program import ModelFnProgram
 from tfbig.programs.model_fn.spec import ModeKeys
 from tfbig.run_config import RunConfig
