@@ -152,14 +152,15 @@ def test_in_a_model_fn_it_trains_as_an_embedding(tmp_path, train_op):
 def traced(monkeypatch):
     """The graphs of the steps that are traced."""
     graphs = []
-    concrete = LoopFunction._concrete
+    find = LoopFunction._function
 
-    def kept(calls, **keywords):
-        function = concrete(calls, **keywords)
-        graphs.append(function.graph)
+    def kept(loop, exact):
+        function = find(loop, exact)
+        if not any(function.graph is graph for graph in graphs):
+            graphs.append(function.graph)
         return function
 
-    monkeypatch.setattr(LoopFunction, "_concrete", kept)
+    monkeypatch.setattr(LoopFunction, "_function", kept)
     return graphs
 
 

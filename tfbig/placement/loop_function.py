@@ -1,6 +1,7 @@
 """The traced loop: many steps in one call, compiled where that is possible."""
 
 import ctypes
+import functools
 import logging
 import os
 import re
@@ -157,12 +158,14 @@ class LoopFunction:
         return self._first_call(arguments)
 
     def _function(self, exact: bool) -> Callable:
+        # A function of one signature is called in a third of the time.
         if exact:
-            self._exact = self._exact or self._concrete(exact=True, jit=False)
+            if self._exact is None:
+                self._exact = self._traced(exact=True, jit=False).get_concrete_function()
             return self._exact
         if self._even is None or self._traced_odd != self._odd():
             self._traced_odd, self._compiled = self._odd(), False
-            self._even = self._concrete(exact=False, jit=self.jit)
+            self._even = self._traced(exact=False, jit=self.jit).get_concrete_function()
         return self._even
 
     def _odd(self) -> int | None:
@@ -174,10 +177,6 @@ class LoopFunction:
         if not (whole and self._steps.training) or self._pads or not self._has_even:
             return None
         return self._feed.odd if self._steps.config.accumulation_steps == 1 else None
-
-    def _concrete(self, *, exact: bool, jit: bool) -> Any:
-        """A function of one signature, which is called in a third of the time."""
-        return self._traced(exact=exact, jit=jit).get_concrete_function()
 
     def _first_call(self, arguments: tuple) -> tuple[float, float, int]:
         try:
@@ -196,21 +195,29 @@ class LoopFunction:
                 ) from error
         log.info("XLA cannot compile %s; the step runs as a TensorFlow graph instead", name)
         self.jit = False
-        self._even = self._concrete(exact=False, jit=False)
+        self._even = self._traced(exact=False, jit=False).get_concrete_function()
         return _numbers(self._even(*arguments))
 
-    def _traced(self, *, exact: bool, jit: bool) -> Any:
-        """The tf.function of the loop: (values, shares, start, stop, first step) → sums."""
+    def _traced(self, *, exact: bool, jit: bool) -> Callable:
+        """The tf.function of the loop: (values, shares, start, stop, first step) → Tally."""
         whole = jit and self._placement.compiles_whole_loop
+        rows = self._feed.rows if self._feed.static else None
+        stack = tf.nest.map_structure(
+            lambda s: tf.TensorSpec([self._feed.capacity, rows, *s.shape[1:]], s.dtype),
+            self._feed.element_spec,
+        )
         scalar = tf.TensorSpec([], tf.int32)
         numbers = tf.TensorSpec([self._feed.capacity], tf.int32)
-        signature = (self._stack_spec(), Share(numbers, numbers, numbers), scalar, scalar)
-        run_step = self._step_runner(exact, jit)
+        signature = (stack, Share(numbers, numbers, numbers), scalar, scalar)
+        largest = -(-self._feed.batch_size // self._feed.workers)
+        step = self._step(largest if exact else self._feed.rows, exact, jit)
+        odd = None if exact else self._odd()
+        odd_step = self._step(odd, exact, jit) if odd else None
 
         def loop(values, shares, start, stop, first):
             self._program.select_mode(self._steps.training)
             with self._program.tracing():
-                return self._loop(run_step, values, shares, start, stop, first)
+                return self._loop(step, odd_step, odd, values, shares, start, stop, first)
 
         return tf.function(
             loop,
@@ -219,40 +226,33 @@ class LoopFunction:
             jit_compile=True if whole else None,
         )
 
-    def _loop(self, run_step: Callable, values, shares, start, stop, first) -> Tally:
-        """Runs the steps `start` … `stop` - 1 of a stack, inside a trace."""
+    def _loop(self, step, odd_step, odd, values, shares, start, stop, first) -> Tally:
+        """Runs the steps `start` … `stop` - 1 of a stack, inside a trace.
+
+        Args:
+            step: for full batches.
+            odd_step, odd: for batches with `odd` examples, or None.
+            values, shares, start, stop, first: the arguments of the loop.
+        """
 
         def body(i, tally):
             share = Share(*(numbers[i] for numbers in shares))
-            loss = run_step(values, share, i, first + tf.cast(i, tf.int64))
+            number = first + tf.cast(i, tf.int64)
+            if odd is None:
+                loss = self._placement.run(step, (values, share, i, number))
+            else:
+                fewer = functools.partial(tf.nest.map_structure, lambda t: t[:, :odd], values)
+                loss = tf.cond(
+                    share.size == odd,
+                    lambda: self._placement.run(odd_step, (fewer(), share, i, number)),
+                    lambda: self._placement.run(step, (values, share, i, number)),
+                )
             return i + 1, tally.add(i, loss, share, self._steps.skips)
 
         _, tally = tf.while_loop(
             lambda i, _: i < stop, body, (start, Tally.zero()), parallel_iterations=1
         )
         return tally
-
-    def _step_runner(self, exact: bool, jit: bool) -> Callable:
-        """What runs one step on all replicas: (values, share, index, global step) → loss."""
-        largest = -(-self._feed.batch_size // self._feed.workers)
-        step = self._step(largest if exact else self._feed.rows, exact, jit)
-        odd = None if exact else self._odd()
-        if not odd:
-            return lambda *arguments: self._placement.run(step, arguments)
-        odd_step = self._step(odd, exact, jit)
-
-        def run_either(values, share, i, number):
-            def smaller():
-                fewer = tf.nest.map_structure(lambda t: t[:, :odd], values)
-                return self._placement.run(odd_step, (fewer, share, i, number))
-
-            return tf.cond(
-                share.size == odd,
-                smaller,
-                lambda: self._placement.run(step, (values, share, i, number)),
-            )
-
-        return run_either
 
     def _step(self, rows: int, exact: bool, jit: bool) -> Callable:
         whole = jit and self._placement.compiles_whole_loop
@@ -262,13 +262,6 @@ class LoopFunction:
             exact=exact,
             compile_part=jit and not whole and not self._program.couples_replicas,
             find_nan=not jit,
-        )
-
-    def _stack_spec(self) -> Any:
-        rows = self._feed.rows if self._feed.static else None
-        return tf.nest.map_structure(
-            lambda s: tf.TensorSpec([self._feed.capacity, rows, *s.shape[1:]], s.dtype),
-            self._feed.element_spec,
         )
 
 

@@ -95,18 +95,16 @@ class TrainingRun:
         """
         with self._prepared() as (request, data, model):
             _check_ends(request, data)
-            result = self._train(request, data, model)
-            trained = result.model
-            if trained is not None:
-                spec, step = data.feed.element_spec, result.global_step
-                trained = self._placement.fetch_model(model.builder, model.program, spec, step)
-            result = dataclasses.replace(
-                result,
-                model=trained,
-                cleaning=data.cleaning,
-                cleaning_is_all=data.cleaning_is_all,
-            )
-            self._placement.finish_run({name: getattr(result, name) for name in _FIELDS_OF_SERVERS})
+            loop, plan = self._make_loop(request, data, model)
+            if plan.done:
+                result = loop.already_done()
+            else:
+                loop.read_first()
+                self._make_writable(data)
+                log.info("training on %s from step %d", self._placement.describe(), plan.start.step)
+                with self._preemption.watching() as preemption:
+                    result = loop.run(preemption)
+            result = self._finished(result, data, model)
         if result.preempted and self._peers.is_chief:
             log.warning(
                 "%s ended the training at step %d; %s",
@@ -143,7 +141,10 @@ class TrainingRun:
             finally:  # the loop closes what it trains on, if it runs
                 data.close()
 
-    def _train(self, request: TrainRequest, data: RunData, model: RunModel) -> TrainResult:
+    def _make_loop(
+        self, request: TrainRequest, data: RunData, model: RunModel
+    ) -> tuple[TrainLoop, RunPlan]:
+        """Makes the loop, which goes on from the newest checkpoint."""
         program = model.program
         given = [*request.callbacks, *request.options.callbacks]
         callbacks = select_callbacks(given, program, self._peers.is_chief)
@@ -152,16 +153,29 @@ class TrainingRun:
         agreement = Agreement(program, self._placement, callbacks)
         plan = self._plan(request, data, model, runner, agreement)
         evaluator = self._evaluator(request, data, model, plan.jit)
-        loop = TrainLoop(plan, self._checkpoints, runner, agreement, evaluator)
-        if plan.done:
-            return loop.already_done()
-        loop.read_first()
+        return TrainLoop(plan, self._checkpoints, runner, agreement, evaluator), plan
+
+    def _make_writable(self, data: RunData) -> None:
+        """Makes the model_dir, and saves in it how the data were cleaned."""
         self._checkpoints.make_writable()
-        if data.cleaning is not None and request.model_dir is not None and self._peers.is_chief:
-            data.cleaning.save(os.path.join(request.model_dir, "cleaning.json"))
-        log.info("training on %s from step %d", self._placement.describe(), plan.start.step)
-        with self._preemption.watching() as preemption:
-            return loop.run(preemption)
+        model_dir = self._request.model_dir
+        if data.cleaning is not None and model_dir is not None and self._peers.is_chief:
+            data.cleaning.save(os.path.join(model_dir, "cleaning.json"))
+
+    def _finished(self, result: TrainResult, data: RunData, model: RunModel) -> TrainResult:
+        """The result with the trained model in this process; tasks that serve receive it too."""
+        trained = result.model
+        if trained is not None:
+            spec, step = data.feed.element_spec, result.global_step
+            trained = self._placement.fetch_model(model.builder, model.program, spec, step)
+        result = dataclasses.replace(
+            result,
+            model=trained,
+            cleaning=data.cleaning,
+            cleaning_is_all=data.cleaning_is_all,
+        )
+        self._placement.finish_run({name: getattr(result, name) for name in _FIELDS_OF_SERVERS})
+        return result
 
     def _plan(
         self,

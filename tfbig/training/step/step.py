@@ -77,6 +77,10 @@ class Step:
         if self._adds_metrics:
             whole_batches.check_parts(program, placement, self._parts, gathers=not adds_metrics)
         self._compiled = compiled = compile_part and program.pure
+        # (values, element, share, number of the replica, loss scale, global step) → Sums
+        self.replica_sums: Callable = (
+            self._part_sums if self._micro_batches == 1 else self._micro_batch_sums
+        )
         self._sums_of_replica: Callable = (
             tf.function(self.replica_sums, jit_compile=True, autograph=False)
             if compiled
@@ -95,8 +99,11 @@ class Step:
         Returns:
             The loss of the global batch, a float32 scalar.
         """
-        loss, sums, before = self._work(stack, share, i, number)
-        metrics = sums.metrics
+        values, sums = self.compute(stack, share, i, number, self._placement.replica())
+        if self._placement.num_replicas > 1:
+            sums = self._reduce(sums)
+        loss, metrics = self.finish(sums)
+        before = values.metrics
         if self._adds_metrics:
             metrics = [old + part for old, part in zip(before, metrics, strict=True)]
         if self._holds:
@@ -118,8 +125,8 @@ class Step:
         It is for steps with `adds_metrics`, of which several run at the same time, on the same
         variables.
         """
-        loss, sums, _ = self._work(stack, share, i, number)
-        return loss, sums.metrics
+        _, sums = self.compute(stack, share, i, number, self._placement.replica())
+        return self.finish(sums)
 
     def asynchronous(
         self, stack: Any, share: Share, i: tf.Tensor, number: tf.Tensor, versions: Versions
@@ -156,14 +163,6 @@ class Step:
     def loss_of(self, sums: Sums) -> tf.Tensor:
         """The loss of a global batch, from the sums over all parts."""
         return gradients.global_loss(sums.totals, sums.denominators, self._shape)
-
-    def _work(self, stack, share, i, number) -> tuple[tf.Tensor, Sums, list]:
-        """Computes and updates; returns the loss, the sums, and the metrics' old values."""
-        values, sums = self.compute(stack, share, i, number, self._placement.replica())
-        if self._placement.num_replicas > 1:
-            sums = self._reduce(sums)
-        loss, metrics = self.finish(sums)
-        return loss, sums._replace(metrics=metrics), values.metrics
 
     def compute(self, stack: Any, share: Share, i, number, replica) -> tuple[Values, Sums]:
         """Reads the variables, and sums over one replica's parts of batch `i`.
@@ -205,10 +204,8 @@ class Step:
         kept = tf.math.is_finite(loss)
         return [tf.where(kept, a, b) for a, b in zip(values, otherwise, strict=True)]
 
-    def replica_sums(self, values, element, share, replica, scale, number) -> Sums:
+    def _micro_batch_sums(self, values, element, share, replica, scale, number) -> Sums:
         """Sums over the micro-batches of one replica."""
-        if self._micro_batches == 1:
-            return self._compute(values, element, share, replica, scale, number)
         first = replica * self._micro_batches
         specs, held_specs = self._probe(values, element, share, scale, number)
         sliced = any(isinstance(s, indexed_slices.SlicesSpec) for s in specs)
@@ -217,7 +214,7 @@ class Step:
             return [indexed_slices.put_together(*pair) for pair in zip(specs, carried, strict=True)]
 
         def body(a, held, *carried):
-            sums = self._compute(values, element, share, first + a, scale, number)
+            sums = self._part_sums(values, element, share, first + a, scale, number)
             pairs = zip(put_together(carried), flat_sums(sums), strict=True)
             held = [tf.concat(pair, 0) for pair in zip(held, sums.held, strict=True)]
             return (
@@ -249,7 +246,7 @@ class Step:
         ]
         return sums._replace(other=other)
 
-    def _compute(self, values: Values, element, share: Share, part, scale, number) -> Sums:
+    def _part_sums(self, values: Values, element, share: Share, part, scale, number) -> Sums:
         """The sums of one part: the pure half of the step."""
         program, many = self._program, self._parts > 1
         build = exact_part if self._exact else padded_part
@@ -361,7 +358,7 @@ class Step:
         held: list = []
 
         def trace():
-            sums = self._compute(values, element, share, tf.constant(0), scale, number)
+            sums = self._part_sums(values, element, share, tf.constant(0), scale, number)
             specs.extend(map(indexed_slices.spec_of, flat_sums(sums)))
             held.extend(tf.TensorSpec(t.shape, t.dtype) for t in sums.held)
 
