@@ -1,7 +1,7 @@
-"""Many runs with parameter servers, in each of which random tasks are killed or stopped.
+"""Runs training with parameter servers many times, and kills or stops random tasks in each run.
 
-Every run has to end at its last step, with an accuracy within a point of the undisturbed run's,
-never go back past a checkpoint, and leave no process.
+Every run must reach its last step with an accuracy within 0.01 of the undisturbed run, must not
+fall back behind a checkpoint, and must leave no process.
 
     python benchmarks/chaos.py [--runs=30] [--events=3] [--steps=1500]
 """
@@ -33,10 +33,10 @@ def main() -> int:
         found = once(seed, options)
         problems = problems_of(found, options.steps, undisturbed)
         bad += bool(problems)
-        told = ", ".join(problems) or f"accuracy {found['finished'][0][1]:.4f}"
+        summary = ", ".join(problems) or f"accuracy {found['finished'][0][1]:.4f}"
         seconds = time.monotonic() - began
-        print(f"{seed:3}  {seconds:4.0f} s  {told}  ({'; '.join(found['events'])})", flush=True)
-    print(f"{options.runs - bad} of {options.runs} runs ended well")
+        print(f"{seed:3}  {seconds:4.0f} s  {summary}  ({'; '.join(found['events'])})", flush=True)
+    print(f"{options.runs - bad} of {options.runs} runs passed")
     return int(bool(bad))
 
 

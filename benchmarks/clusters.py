@@ -1,4 +1,4 @@
-"""Runs a script as the workers of a cluster on this machine, each on a core of its own."""
+"""Runs a script as the workers of a cluster on this machine, each pinned to its own core."""
 
 import json
 import os
@@ -8,12 +8,12 @@ import sys
 
 
 def run_workers(script: str, words: list[str], workers: int) -> list[dict]:
-    """Runs `python <script> <words>` as so many workers; returns the last JSON line of each.
+    """Runs `python <script> <words>` as each worker; returns the last JSON line of each worker.
 
     Args:
-        script: a path; it calls `use_own_cores` before it imports TensorFlow.
-        words: its command line.
-        workers: how many; one worker is a cluster of one.
+        script: the path of a script that calls `use_own_cores` before it imports TensorFlow.
+        words: the arguments of the script.
+        workers: the number of workers; one is allowed.
     """
     launch = [sys.executable, "-m", "tfbig", "launch", f"--workers={workers}", "--restarts=0"]
     done = subprocess.run(
@@ -28,7 +28,7 @@ def run_workers(script: str, words: list[str], workers: int) -> list[dict]:
 
 
 def use_own_cores() -> None:
-    """Keeps this worker on one core of its own."""
+    """Pins this worker to its own core."""
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[_index() % len(cores)]})
 
@@ -38,7 +38,7 @@ def _index() -> int:
 
 
 def peak_mb() -> float:
-    """The most memory that this process has had so far, in MB (2**20 bytes)."""
+    """Returns the peak memory of this process so far, in MB (2**20 bytes)."""
     with open("/proc/self/status") as status:
         line = next(line for line in status if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024

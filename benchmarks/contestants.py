@@ -1,11 +1,11 @@
-"""One measurement: a work done by one contestant, in this process.
+"""One measurement: one contestant runs one workload, in this process.
 
 $ python benchmarks/contestants.py mlp tfbig
 $ python benchmarks/contestants.py mlp tfbig '{"steps_per_loop": 1}'
 
-The last argument is, for tfbig, and for model_fn, which is tfbig with the model as a TF1 model_fn:
-fields of RunConfig, `strategy`, `devices`, `batch`; for tune: the fields of Recipe; for fit:
-{"freeze": "backbone"}, or nothing.
+The last argument depends on the contestant. tfbig, and model_fn (tfbig with the model as a TF1
+model_fn), take fields of RunConfig, `strategy`, `devices` and `batch`. tune takes fields of Recipe,
+and fit takes {"freeze": "backbone"} or nothing.
 Prints one JSON object: steps_per_sec, ms_per_step, first_step_sec (from the call to the end of
 the first step, building the model included), peak_mib of the whole process.
 """
@@ -19,8 +19,8 @@ import sys
 import time
 
 DESCRIPTIONS = {
-    "mlp": "digits MLP 64-128-10, Adam, batch 64, 23 steps to an epoch",
-    "mlp_long": "the same on the digits twenty times over, 450 steps to an epoch",
+    "mlp": "digits MLP 64-128-10, Adam, batch 64, 23 steps per epoch",
+    "mlp_long": "the same on the digits twenty times over, 450 steps per epoch",
     "lm": "Transformer LM, 3.3 M parameters, 8 x 128 tokens, Adam",
     "cnn": "digits CNN, 3x3x32 and 3x3x64, Adam, batch 64",
 }
@@ -71,7 +71,7 @@ def main(work: str, name: str, options: str = "{}") -> None:
 
 
 def measure(work: str, name: str, **options) -> dict[str, float]:
-    """Measures in a new process."""
+    """Runs a measurement in a new process."""
     done = subprocess.run(
         [sys.executable, __file__, work, name, *([json.dumps(options)] if options else [])],
         capture_output=True,
@@ -84,14 +84,14 @@ def measure(work: str, name: str, **options) -> dict[str, float]:
 
 
 def machine() -> str:
-    """The machine in a few words, for the head of a table."""
+    """Describes the machine in a few words, for the head of a table."""
     with open("/proc/cpuinfo") as file:
         names = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
     return f"{os.cpu_count()} cores, {names[0]}, Python {platform.python_version()}"
 
 
 def mlp(times=1):
-    """The work "mlp": its arrays, what builds its compiled model, its batch size."""
+    """The workload "mlp": its arrays, the builder of its compiled model, and its batch size."""
     from tfbig.models import mlp
 
     images, labels = _digits(times)
@@ -166,7 +166,7 @@ def _tune(arrays, build, batch, steps, warm_up, **recipe):
 
 
 def _frozen(build):
-    """Freezes all layers with weights but the last, as Recipe(freeze="backbone") does."""
+    """Freezes all layers with weights except the last, like Recipe(freeze="backbone")."""
 
     def frozen():
         model = build()
@@ -202,7 +202,7 @@ def _fit(arrays, build, batch, steps, warm_up, together):
     per_epoch = -(-len(x) // batch)
     model.fit(*few, batch_size=batch, verbose=0, callbacks=[clock])
     begin = time.perf_counter()
-    model.fit(x, y, batch_size=batch, epochs=steps // per_epoch)  # with its bar, as by default
+    model.fit(x, y, batch_size=batch, epochs=steps // per_epoch)  # with the progress bar
     return {
         "steps_per_sec": steps / (time.perf_counter() - begin),
         "first_step_sec": clock.first,
@@ -210,7 +210,7 @@ def _fit(arrays, build, batch, steps, warm_up, together):
 
 
 def _xla_loop(arrays, build, batch, steps):
-    """The bound: a compiled loop over batches that are in the graph, with nothing around it."""
+    """An upper bound: a compiled loop over batches that are constants of the graph."""
     import keras
     import tensorflow as tf
 

@@ -1,9 +1,9 @@
-"""A large table on one device: ShardedEmbedding beside keras.layers.Embedding, each in a process.
+"""A large table on one device: ShardedEmbedding against keras.layers.Embedding.
 
     python benchmarks/embeddings.py --rows=4000000
 
-prints the examples per second after the first call, and by how much training raises the peak of the
-process's memory once the table and its slots are there.
+prints the examples per second after the first call, and the peak memory of training beyond the
+table and its slot variables. Each measurement runs in its own process.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def measure(kind: str, rows: int, steps: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=4_000_000)
-    parser.add_argument("--kind", choices=KINDS, help="measure one of them, in this process")
+    parser.add_argument("--kind", choices=KINDS, help="measure this kind only, in this process")
     arguments = parser.parse_args()
     if arguments.kind:
         measure(arguments.kind, arguments.rows, 1000 if arguments.kind == "sharded" else 20)

@@ -2,14 +2,14 @@
 
 $ python benchmarks/estimator.py --estimator-python=/tmp/tf215/bin/python --rounds=5
 
-tf.estimator needs an environment of its own, whose Python is named here:
+tf.estimator needs its own environment; pass its Python:
 
 $ python3.11 -m venv /tmp/tf215
 $ /tmp/tf215/bin/pip install 'tensorflow-cpu==2.15.*' 'tensorflow-estimator==2.15.*'
 
-Each measurement is a process of its own, in which nothing is kept on disk and all settings are
-the defaults. The contestants take turns, round by round; the table shows medians, and the median
-of the rounds' ratios. Nothing else should run meanwhile.
+Each measurement runs in its own process, with default settings and without writing files. The
+contestants take turns in each round. The table shows medians, and the median of the ratios of the
+rounds. No other program should run at the same time.
 """
 
 import json
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> None:
 
 
 def _write_digits(path: pathlib.Path) -> None:
-    """Leaves the examples that tfbig's contestants train on, for another Python."""
+    """Writes the examples of tfbig's contestants to a file for the other Python."""
     import numpy as np
 
     (features, labels), _, _ = contestants.mlp()

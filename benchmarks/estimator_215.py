@@ -1,4 +1,4 @@
-"""The digits MLP trained by tf.estimator; run by a Python that has TF 2.15, by estimator.py.
+"""Trains the digits MLP with tf.estimator; estimator.py runs it with a Python that has TF 2.15.
 
 $ /path/to/python benchmarks/estimator_215.py arrays.npz
 
@@ -19,7 +19,7 @@ BATCH, WARM_UP, STEPS = 64, 500, 5_000
 
 
 class Clock(tf.compat.v1.train.SessionRunHook):
-    """Notes when the first step, the last one before the measured ones and the last are done."""
+    """Records the times of the first step, the last warm-up step and the last step."""
 
     def __init__(self):
         self.done = 0
@@ -42,7 +42,7 @@ def main(path: str) -> None:
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        # Nothing is written while the clock runs: neither checkpoints nor summaries.
+        # Write neither checkpoints nor summaries during the measurement.
         config = tf.estimator.RunConfig(
             save_checkpoints_steps=10 * STEPS, save_summary_steps=10 * STEPS
         )

@@ -1,11 +1,11 @@
-"""What freezing saves: steps/s of tuning a whole model, its last layer, and adapters.
+"""The speed of fine-tuning: steps/s for all layers, for the last layer only, and for adapters.
 
 $ python benchmarks/fine_tuning.py               # 5 rounds
 $ python benchmarks/fine_tuning.py --rounds=3 --works=lm
 
-`fit` is Keras's on the same model with the same layers frozen. Each measurement is a process of
-its own, and the contestants take turns; the table shows medians, and medians of the rounds' ratios.
-Nothing else should run meanwhile.
+`fit` is Keras's, on the same model with the same layers frozen. Each measurement runs in its own
+process, and the contestants take turns. The table shows medians, and medians of the ratios of the
+rounds. No other program should run at the same time.
 """
 
 import statistics

@@ -1,11 +1,11 @@
-"""Reading alone: tfbig's sources against tf.data, memory of a global shuffle, time to resume.
+"""Input pipelines: tfbig's sources against tf.data, memory of a global shuffle, time to resume.
 
 $ python benchmarks/input.py                    # all, 5 rounds
 $ python benchmarks/input.py --rounds=3 --works=digits,tfrecord
 
-The contestants take turns, each in a process of its own; the table shows medians, and the median
-of the rounds' ratios. Nothing else should run meanwhile. Everything is read from memory or from
-files that the system has in its cache, so this measures the work of reading, not the disk.
+The contestants take turns, each in its own process. The table shows medians, and the median of the
+ratios of the rounds. No other program should run at the same time. All data comes from memory or
+from files in the page cache, so this measures the work of reading and not the disk.
 """
 
 import json
@@ -44,7 +44,7 @@ _CONTESTANTS = {
     "memory": ("tfbig",),
     "resume": ("tfbig",),
 }
-# work, against whom, which way, the bound
+# workload, opponent, direction, bound
 _TARGETS = (
     ("digits", "tf_data", ">=", 5.0),
     ("tfrecord", "tf_data", ">=", 1.0),
@@ -98,14 +98,14 @@ def _in_turns(work: str, folder: pathlib.Path) -> list[dict[str, float]]:
 
 
 def _feed(source, batch_size: int = _BATCH):
-    """What training reads from: stacks of up to 100 batches."""
+    """Returns the feed that training reads: stacks of up to 100 batches."""
     from tfbig.data.feeds.source_feed import SourceFeed
 
     return SourceFeed(source.batch(batch_size), seed=1, multiple=1, steps_per_loop="auto")
 
 
 def _batches_per_sec(feed, batches: int) -> float:
-    """Pulls stacks one after the other, each read while the last one is taken."""
+    """Pulls stacks one after the other; the next one is read while the last one is used."""
     full = feed.capacity
     feed.pull(0, full, then=full)
     feed.pull(full, full, then=full)
@@ -189,7 +189,7 @@ def _text(name: str, folder: pathlib.Path) -> float:
 def _ten_million():
     import tfbig
 
-    # written to, so that it is in memory before the measurement begins
+    # write to it, so that it is in memory before the measurement starts
     arrays = np.full([10_000_000, 4], 1.0, np.float32), np.full([10_000_000], 1, np.int64)
     return tfbig.data.ArraySource(arrays)
 
@@ -198,7 +198,7 @@ def _memory(name: str, folder: pathlib.Path) -> float:
     del name, folder
     source = _ten_million()
     _feed(source).pull(0, 1)  # TensorFlow itself
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     before = _status_mb("VmRSS")
     _batches_per_sec(_feed(source), 1000)
     return _status_mb("VmHWM") - before
@@ -234,7 +234,7 @@ def _make_files(folder: pathlib.Path, works: list[str]) -> None:
 
 
 def _files(name: str, folder: pathlib.Path) -> float:
-    """Writes the TFRecord files; in a process of its own, since it imports TensorFlow."""
+    """Writes the TFRecord files; in its own process, because it imports TensorFlow."""
     del name
     import tfbig  # noqa: F401 - sets what TensorFlow reads when it is imported
 

@@ -1,9 +1,9 @@
-"""What each lever gains on one machine: examples a second against tfbig's defaults.
+"""The gain of each option on one machine: examples per second against tfbig's defaults.
 
 $ python benchmarks/levers.py --works=mlp,cnn,lm --rounds=3
 
-Each measurement is a process of its own; the levers take turns with the defaults, and a gain is
-the median of the rounds' ratios.
+Each measurement runs in its own process. The options take turns with the defaults, and a gain is
+the median of the ratios of the rounds.
 """
 
 import statistics
@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
     del argv
     print(f"machine: {contestants.machine()}")
     for work in _WORKS.value:
-        print(f"\n{contestants.DESCRIPTIONS[work]}: examples a second against the defaults")
+        print(f"\n{contestants.DESCRIPTIONS[work]}: examples per second against the defaults")
         ratios = {lever: [] for lever in _LEVERS}
         for _ in range(_ROUNDS.value):
             base = contestants.measure(work, "tfbig")["steps_per_sec"]

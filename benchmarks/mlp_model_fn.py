@@ -1,4 +1,4 @@
-"""The digits MLP as a TF1 model_fn, for tf.estimator on TF 2.15 and for tfbig alike."""
+"""The digits MLP as a TF1 model_fn, for both tf.estimator on TF 2.15 and tfbig."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ import tensorflow as tf
 
 
 def build(v1: Any) -> Callable:
-    """The model_fn, with the layers and estimator names of `v1`.
+    """Returns the model_fn, which uses the layers and estimator names of `v1`.
 
     Args:
         v1: `tf.compat.v1` of TF 2.15, or `tfbig.compat.v1`.

@@ -1,11 +1,11 @@
-"""tfbig and Keras `fit` side by side on one device: speed, time to the first step, memory.
+"""tfbig against Keras `fit` on one device: speed, time to the first step, memory.
 
 $ python benchmarks/one_device.py                # all works, 5 rounds
 $ python benchmarks/one_device.py --rounds=3 --works=mlp
 
-Each measurement is a process of its own. The contestants take turns, round by round, so that a
-machine that gets slower does so for all of them; the table shows medians, and the median of the
-rounds' ratios. Nothing else should run meanwhile.
+Each measurement runs in its own process. The contestants take turns in each round, so that a change
+in the speed of the machine affects all of them. The table shows medians, and the median of the
+ratios of the rounds. No other program should run at the same time.
 """
 
 import statistics
@@ -23,7 +23,7 @@ _CONTESTANTS = {
     "lm": ("tfbig", "fit"),
     "cnn": ("tfbig", "fit"),
 }
-# figure, contestant, work, the smallest or largest ratio to reach
+# measure, contestant, workload, the smallest or largest ratio to reach
 _TARGETS = (
     ("steps_per_sec", "fit", "mlp", ">=", 12.0),
     ("steps_per_sec", "fit_32", "mlp", ">=", 2.5),

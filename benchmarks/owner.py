@@ -1,10 +1,10 @@
-"""What model_distribution="owner" takes and gives: slot bytes, peak memory and steps a second.
+"""model_distribution="owner" against "replicated": slot bytes, peak memory, steps per second.
 
 $ python benchmarks/owner.py --rounds=3
 $ python benchmarks/owner.py --rounds=3 --placement=mirrored --jit=true
 
-An MLP of 33.6 million parameters (4096-4096-4096-10) is trained with Adam on two replicas, owner
-and replicated in turns, in new processes each time: two workers, each kept on a core of its own, or
+An MLP of 33.6 million parameters (4096-4096-4096-10) is trained with Adam on two replicas. The two
+distributions take turns, in new processes each time: two workers, each pinned to its own core, or
 two logical devices of one process.
 """
 
@@ -84,7 +84,7 @@ def measure(model_distribution: str, strategy: Any, devices: int | None, **sizes
 
 
 def _slot_bytes(optimizer: Any) -> int:
-    """What one replica holds of an optimizer's state."""
+    """Returns the bytes of the slot variables that one replica holds."""
     bytes_of = {}
     for variable in optimizer.variables:
         value = variable.value
@@ -96,7 +96,7 @@ def _slot_bytes(optimizer: Any) -> int:
 
 
 def _measured(model_distribution: str) -> dict:
-    """What the replicas tell: of workers, the most memory that one of them has had."""
+    """Returns the measurements; of several workers, the largest peak memory."""
     words = [
         f"--{n}={flags.FLAGS[n].value}" for n in ("steps", "batch", "width", "jit", "placement")
     ]
@@ -142,7 +142,7 @@ def main(argv: list[str]) -> None:
     pace = statistics.median(
         o["steps_per_sec"] / r["steps_per_sec"] for r, o in zip(replicated, owner, strict=True)
     )
-    print(f"owner takes {saved:.0f} MB less at its peak, at {pace:.2f} times the steps a second")
+    print(f"owner needs {saved:.0f} MB less at its peak, at {pace:.2f} times the steps per second")
 
 
 if __name__ == "__main__":

@@ -2,25 +2,25 @@
 
     python benchmarks/parameter_server.py closures [--workers=1] [--ps=1] [--steps=2000]
 
-The digits MLP (64-128-10, batch 64, Adam): as many steps in a closure as it is by default, and one.
+The digits MLP (64-128-10, batch 64, Adam), with the default number of steps per closure and one.
 
     python benchmarks/parameter_server.py reading [--ps=1] [--steps=400]
 
-The same model on 1, 2 and 3 workers, with data that take 1 ms an example to read, without using the
-processor: as many times more steps as there are workers, if each reads its own.
+The same model on 1, 2 and 3 workers, with data that takes 1 ms per example to read without using
+the CPU. The speed should be proportional to the number of workers, because each one reads its own data.
 
     python benchmarks/parameter_server.py tables [--workers=2] [--ps=2] [--steps=600]
 
-A table of 32 numbers a row, 8 ids an example from a million with a power law, batches of 512,
-Adagrad: keras.layers.Embedding of a million rows, and tfbig.layers.ShardedEmbedding of a million
-and of ten; steps per second, and bytes on the wire (loopback) for each step.
+A table with 32 numbers per row, 8 ids per example out of a million with a power law, batches of
+512, Adagrad: keras.layers.Embedding with a million rows, and tfbig.layers.ShardedEmbedding with one and
+ten million rows. Prints steps per second, and bytes on the wire (loopback) per step.
 
     python benchmarks/parameter_server.py checkpoints [--workers=2] [--ps=2] [--steps=4000]
 
-The ShardedEmbedding of ten million rows (2.6 GB with its slots): for how long training stands still
-for a checkpoint, and how long it takes until that is written.
+The ShardedEmbedding with ten million rows (2.6 GB with its slot variables): how long a checkpoint
+blocks training, and how long writing it takes.
 
-Rates are medians over the log points after the first, in which everything is traced.
+Rates are medians over the log points except the first, which includes tracing.
 """
 
 import argparse
@@ -62,9 +62,9 @@ def main() -> None:
 def closures(measure, steps: int | None) -> None:
     steps = steps or 2000
     one = measure(model="digits", steps=steps // 4, steps_per_loop=1)["rate"]
-    print(f"one step in a closure: {one:.0f} steps/s", flush=True)
+    print(f"one step per closure:  {one:.0f} steps/s", flush=True)
     many = measure(model="digits", steps=steps)["rate"]
-    print(f"as it is by default:   {many:.0f} steps/s, {many / one:.2f} times as many")
+    print(f"default:               {many:.0f} steps/s, {many / one:.2f} times as many")
 
 
 def reading(measure, steps: int | None) -> None:
@@ -128,7 +128,7 @@ def task(
     model_dir: str | None = None,
     data: str = "fast",
 ) -> None:
-    """What each task of the cluster does."""
+    """Runs one task of the cluster."""
     import tfbig  # first, as it keeps TensorFlow quiet
 
     every, watch = steps // 10, make_watch(steps // 10)
@@ -152,7 +152,7 @@ def task(
 
 
 def make_watch(every: int):
-    """A callback that reads the clock, and the counters of the loopback device."""
+    """Returns a callback that reads the clock and the counters of the loopback device."""
     import tfbig
 
     class Watch(tfbig.callbacks.LoopCallback):
@@ -185,7 +185,7 @@ def make_watch(every: int):
 
 
 def on_the_wire() -> int:
-    """Bytes that this machine has sent to itself."""
+    """Returns the number of bytes that this machine has sent to itself."""
     with open("/proc/net/dev") as file:
         counters = next(line for line in file if line.strip().startswith("lo:"))
     return int(counters.split(":")[1].split()[0])

@@ -1,8 +1,8 @@
-"""Memory and speed with and without recomputation of activations: RunConfig.remat.
+"""Memory and speed with and without RunConfig.remat, the recomputation of activations.
 
     python benchmarks/remat.py --layers=8 --width=128 --length=256 --batch=32
 
-Each run has a process of its own, whose peak memory is read at its end. Prints a row a run.
+Each run has its own process, whose peak memory is read at its end. Prints one row per run.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def measure(arguments: argparse.Namespace, *, jit: bool, remat: bool) -> str:
-    """Trains the language model; returns the peak memory above that before it, and the speed."""
+    """Trains the language model; returns its additional peak memory and its speed."""
     import numpy as np
 
     import tfbig
@@ -64,7 +64,7 @@ def measure(arguments: argparse.Namespace, *, jit: bool, remat: bool) -> str:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     result = tfbig.train_distributed(model_fn, input_fn, max_steps=arguments.steps, config=config)
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    return f"{peak} {result.history[-1]['steps_per_sec']}"  # of the second half: compiled by then
+    return f"{peak} {result.history[-1]['steps_per_sec']}"  # of the second half, after compilation
 
 
 if __name__ == "__main__":

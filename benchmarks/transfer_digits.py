@@ -1,12 +1,12 @@
-"""What pretraining gains: digits 5 to 9 from 20 examples of each, tuned and from scratch.
+"""The gain of pretraining: digits 5 to 9 from 20 examples each, tuned and from scratch.
 
 $ python benchmarks/transfer_digits.py
 $ python benchmarks/transfer_digits.py --dropout=0.5 --steps=200
 
-A CNN learns the digits 0 to 4, with dropout; its weights are where tuning starts. Scratch is the
-same network with the same data, batches, optimizer and number of steps. Each has the learning
-rate, of the same five, that ends best for it (in the last quarter of the steps) on other draws of
-the examples. All digits 5 to 9 that are not trained on are held out, some 800.
+A CNN is pretrained on the digits 0 to 4, with dropout, and tuned. "Scratch" is the same network
+with the same data, batches, optimizer and number of steps. For both, the best of five learning
+rates is selected on other samples of the examples, by the accuracy in the last quarter of the
+steps. All other examples of the digits 5 to 9, about 800, are held out.
 """
 
 import functools
@@ -28,7 +28,7 @@ _PRETRAIN_DROPOUT = flags.DEFINE_float("pretrain_dropout", 0.5, "Dropout on the 
 
 BATCH = 25
 RATES = (1e-3, 2e-3, 3e-3, 5e-3, 1e-2)
-TRIALS = (100, 101, 102)  # the seeds that choose the rates, and report nothing
+TRIALS = (100, 101, 102)  # the seeds for selecting the rates; they are not reported
 
 
 def all_digits() -> tuple[np.ndarray, np.ndarray]:
@@ -41,7 +41,7 @@ def all_digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def drawn(seed: int) -> tuple[tuple, tuple]:
-    """(images, labels) to train on, and those held out; the classes are numbered from 0."""
+    """Returns the training and the held-out (images, labels); classes are numbered from 0."""
     images, labels = all_digits()
     random = np.random.default_rng(seed)
     rows = [random.permutation(np.flatnonzero(labels == digit)) for digit in range(5, 10)]
@@ -65,7 +65,7 @@ def pretrained_weights() -> list[np.ndarray]:
 
 
 def curve(tuned: bool, rate: float, seed: int) -> dict[int, float]:
-    """The held-out accuracy by step."""
+    """Returns the held-out accuracy by step."""
     train, test = drawn(seed)
     keras.utils.set_random_seed(seed)
     model = cnn.build({"num_classes": 5, "dropout": _DROPOUT.value})
@@ -92,7 +92,7 @@ def best_rate(tuned: bool) -> float:
 
 
 def interval(values: np.ndarray) -> str:
-    """The mean and Student's 95 % interval of it."""
+    """Returns the mean and its 95 % Student interval as text."""
     half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
     return f"{values.mean():.4f} ± {half:.4f}"
 
@@ -116,7 +116,7 @@ def main(argv: list[str]) -> None:
             f"{interval(values[:, -1]):>18}  {first}"
         )
     difference = curves["tuned"][:, -1] - curves["from scratch"][:, -1]
-    print(f"tuned less from scratch, seed by seed: {interval(difference)}")
+    print(f"tuned minus scratch, per seed: {interval(difference)}")
 
 
 if __name__ == "__main__":

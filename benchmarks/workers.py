@@ -1,10 +1,10 @@
-"""How steps a second grow with workers: the same training on 1 and 2, a core for each.
+"""Scaling with workers: steps per second of the same training on 1 and 2, with one core each.
 
 $ python benchmarks/workers.py --rounds=3
 
-A Transformer language model whose steps are nearly all computation, with the same global batch on
-any number of workers. Every worker is a process that is kept on a core of its own; the numbers of
-workers take turns, round by round. Nothing else should run meanwhile.
+The model is a Transformer language model whose steps are nearly all computation, with the same
+global batch for any number of workers. Every worker is a process pinned to its own core. The
+numbers of workers take turns in each round. No other program should run at the same time.
 """
 
 import json
@@ -20,7 +20,7 @@ _WORKERS = flags.DEFINE_list("workers", ["1", "2"], "Which numbers of workers, t
 _STEPS = flags.DEFINE_integer("steps", 30, "Steps of a run; the first third is not timed.")
 _BATCH = flags.DEFINE_integer("batch", 32, "Sequences of 128 tokens in a global batch.")
 _TASK = flags.DEFINE_bool("task", False, "Be one of the workers.")
-_TARGET = 1.7  # of 2 workers to 1
+_TARGET = 1.7  # the ratio of 2 workers to 1
 
 
 def train() -> None:
@@ -73,7 +73,7 @@ def main(argv: list[str]) -> None:
         print(f"{count:8}{rate:10.3f}{ratio:8.2f}{rounds[0][count]['loss']:12.6f}")
         if (counts[0], count) == (1, 2):
             said = "reached" if ratio >= _TARGET else "missed"
-            print(f"{'':8}target of 2 workers to 1: >= {_TARGET}: {said}")
+            print(f"{'':8}target for 2 workers: >= {_TARGET}: {said}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     # Builds the compiled model; called with params.
     config.model_fn = "tfbig.models.cnn.build"
-    # The training data: 1438 images as a Source, so in a new random order each pass.
+    # The training data: 1438 images as a Source, in a new random order in each pass.
     config.input_fn = "tfbig.datasets.digits.input_fn"
     # The held-out data: a stratified fifth, 359 images.
     config.eval_input_fn = "tfbig.datasets.digits.input_fn"
@@ -28,15 +28,15 @@ def get_config() -> ConfigDict:
     config.params.num_classes = 10
 
     config.params.data = ConfigDict()
-    # Examples in a global batch, all devices together.
+    # The global batch size: examples per step on all devices together.
     config.params.data.batch_size = 64
 
     config.optimizer = ConfigDict()
-    # Any optimizer of Keras, by its name.
+    # The name of any Keras optimizer.
     config.optimizer.name = "adamw"
-    # Weight decay: each step subtracts this share of a weight, times the learning rate.
+    # Weight decay: each step subtracts this share of each weight, times the learning rate.
     config.optimizer.weight_decay = 0.1
-    # A number, or a schedule: here from 0 up to the peak, then down to 0 at the last step.
+    # A number or a schedule; this one rises from 0 to the peak and falls to 0 at the last step.
     config.optimizer.learning_rate = ConfigDict()
     # The schedule's shape: cosine, linear, step, exponential or constant.
     config.optimizer.learning_rate.schedule = "cosine"
@@ -45,11 +45,11 @@ def get_config() -> ConfigDict:
     # Steps from 0 to the peak.
     config.optimizer.learning_rate.warmup_steps = 100
 
-    # Fields of tfbig.RunConfig; those left out have its defaults.
+    # Fields of tfbig.RunConfig; the others keep their defaults.
     config.run = ConfigDict()
-    # Seed of weights and shuffles: two runs give the same numbers. None draws one.
+    # The seed of weights and shuffles; None chooses a random one. Equal seeds give equal runs.
     config.run.tf_random_seed = 0
-    # Steps between two evaluations; None: after each pass over the data.
+    # Steps between two evaluations; None evaluates after each pass over the data.
     config.run.eval_every_steps = 500
 
     # The last step: 43 passes over the data.

@@ -10,7 +10,7 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     # Builds the compiled model; called with params.
     config.model_fn = "tfbig.models.transformer_lm.build"
-    # The training data: windows of bytes as a Source, so in a new random order each pass.
+    # The training data: windows of bytes as a Source, in a new random order in each pass.
     config.input_fn = "tfbig.datasets.text.input_fn"
     # The held-out data: windows of other files.
     config.eval_input_fn = "tfbig.datasets.text.input_fn"
@@ -26,25 +26,25 @@ def get_config() -> ConfigDict:
     config.params.sequence_length = 64
 
     config.params.data = ConfigDict()
-    # Sequences in a global batch, all devices together.
+    # The global batch size: sequences per step on all devices together.
     config.params.data.batch_size = 16
     # Tokens in a sequence, at most the model's sequence_length.
     config.params.data.sequence_length = 64
-    # Read recursively; None: the running Python's standard library.
+    # The folder, read recursively; None for the standard library of the running Python.
     config.params.data.folder = None
     # Suffixes of the files to read.
     config.params.data.patterns = (".py", ".txt")
-    # Bytes to train on; None: all.
+    # The number of bytes to train on; None for all.
     config.params.data.max_bytes = 2_000_000
-    # Bytes of the held-out text to evaluate on; None: max_bytes.
+    # The number of held-out bytes to evaluate on; None for max_bytes.
     config.params.data.eval_max_bytes = 65_536
 
     config.optimizer = ConfigDict()
-    # Any optimizer of Keras, by its name.
+    # The name of any Keras optimizer.
     config.optimizer.name = "adam"
     # The largest norm of all gradients together; a larger one is scaled down.
     config.optimizer.global_clipnorm = 1.0
-    # A number, or a schedule: here from 0 up to the peak, then down to 0 at the last step.
+    # A number or a schedule; this one rises from 0 to the peak and falls to 0 at the last step.
     config.optimizer.learning_rate = ConfigDict()
     # The schedule's shape: cosine, linear, step, exponential or constant.
     config.optimizer.learning_rate.schedule = "cosine"
@@ -53,11 +53,11 @@ def get_config() -> ConfigDict:
     # Steps from 0 to the peak.
     config.optimizer.learning_rate.warmup_steps = 100
 
-    # Fields of tfbig.RunConfig; those left out have its defaults.
+    # Fields of tfbig.RunConfig; the others keep their defaults.
     config.run = ConfigDict()
-    # Seed of weights and shuffles: two runs give the same numbers. None draws one.
+    # The seed of weights and shuffles; None chooses a random one. Equal seeds give equal runs.
     config.run.tf_random_seed = 0
-    # Steps between two evaluations; None: after each pass over the data.
+    # Steps between two evaluations; None evaluates after each pass over the data.
     config.run.eval_every_steps = 500
 
     # The last step: 1.5 million tokens.

@@ -1,7 +1,7 @@
 """Your own data with random access: a Source that computes its examples from their indices.
 
 The library chooses the indices: a new permutation of all of them in every pass, with no shuffle
-buffer. A run that is started again continues with the next batch.
+buffer. A restarted run continues with the next batch.
 
 $ python examples/own_source.py
 """

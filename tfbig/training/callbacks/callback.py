@@ -79,12 +79,12 @@ class LoopCallback(keras.callbacks.Callback):
         """Receives the facts of the run once, before `on_train_begin`."""
         self.run = run
 
-    def on_call_begin(self, step: int, look: Callable[[Any], Any]) -> None:
+    def on_call_begin(self, step: int, fetch: Callable[[Any], Any]) -> None:
         """Called before every call of the traced loop.
 
         Args:
             step: the number of finished updates.
-            look: `look(fetches)` computes tensors of an estimator-style model_fn on the batch of
+            fetch: `fetch(fetches)` computes tensors of an estimator-style model_fn on the batch of
                 the next step. `fetches` are names, tensors or a structure of them, as in a
                 SessionRunHook's `before_run`. A new set of fetches is traced once; each call costs
                 a forward pass.

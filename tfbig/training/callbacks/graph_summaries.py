@@ -25,14 +25,14 @@ class GraphSummaries(LoopCallback):
         self._writer: Any = None
 
     @override
-    def on_call_begin(self, step: int, look: Callable[[Any], Any]) -> None:
+    def on_call_begin(self, step: int, fetch: Callable[[Any], Any]) -> None:
         if self.run.model_dir is None or step % self.run.summary_steps:
             return
         if self._writer is None:
             folder = os.path.join(self.run.model_dir, "summaries")
             self._writer = tf.summary.create_file_writer(folder, filename_suffix=".tf1")
         with self._writer.as_default(), tf.summary.record_if(True):
-            for summary in look(self._names):
+            for summary in fetch(self._names):
                 tf.summary.experimental.write_raw_pb(bytes(summary), step + 1)
 
     @override

@@ -183,14 +183,14 @@ class CallbackRunner:
         for swap in self._swaps:
             _private_api.restore_swapped_weights(swap)
 
-    def call_begin(self, step: int, look: Callable[[Any], Any]) -> None:
+    def call_begin(self, step: int, fetch: Callable[[Any], Any]) -> None:
         """Calls the hooks before a call of the loop; `step` updates are finished."""
         if self.need_batch_logs:
             self._counts.call_begin(step)
             for callback in self._all:
                 callback.on_train_batch_begin(self._counts.batch(callback, step), {})
         for callback in self._loop:
-            callback.on_call_begin(step, look)
+            callback.on_call_begin(step, fetch)
 
     def call_end(self, step: int, loss: float, batch_logs: Callable[[], dict]) -> None:
         """Calls the hooks after a call of the loop; `step` updates are finished.

@@ -28,7 +28,7 @@ class TensorFetcher:
 
     Args:
         program, placement, feed: as in training.
-        watched: its model_fn; None: there is none to look into.
+        watched: its model_fn; None if there is none.
         mode: of ModeKeys.
     """
 
@@ -46,7 +46,7 @@ class TensorFetcher:
         self._kept: list[Any] = []  # fetches, whose ids are keys
 
     def at(self, stack: Stack, place: int, step: int) -> Callable[[Any], Any]:
-        """Returns `look(fetches)` for one batch of a stack.
+        """Returns `fetch(fetches)` for one batch of a stack.
 
         Args:
             stack: has the batch.
@@ -54,12 +54,12 @@ class TensorFetcher:
             step: the number of finished updates.
         """
 
-        def look(fetches: Any) -> Any:
+        def fetch(fetches: Any) -> Any:
             flat = keras.tree.flatten(fetches)
             values = self._values(flat, stack, place, step) if flat else []
             return keras.tree.pack_sequence_as(fetches, values)
 
-        return look
+        return fetch
 
     def _values(self, flat: list, stack: Stack, place: int, step: int) -> list[np.ndarray]:
         if self._watched is None:
@@ -99,14 +99,14 @@ class TensorFetcher:
             with placed(step, first, tf.shape(tensors[0])[0]):
                 return self._found(flat, element, step)
 
-        def looked(*arguments):
+        def fetched(*arguments):
             *tensors, first, step = arguments
             with program.tracing():
                 return self._placement.run(inside, (list(tensors), first, step))
 
         specs = [tf.TensorSpec(t.shape, t.dtype) for t in tf.nest.flatten(batch)]
         signature = (*specs, tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.int64))
-        function = tf.function(looked, input_signature=signature, autograph=False)
+        function = tf.function(fetched, input_signature=signature, autograph=False)
         concrete = function.get_concrete_function()
         if self._placement.peers.count > 1:
             self._refuse_collectives(concrete)
