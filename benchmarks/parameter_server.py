@@ -7,13 +7,14 @@ The digits MLP (64-128-10, batch 64, Adam), with the default number of steps per
     python benchmarks/parameter_server.py reading [--ps=1] [--steps=400]
 
 The same model on 1, 2 and 3 workers, with data that takes 1 ms per example to read without using
-the CPU. The speed should be proportional to the number of workers, because each one reads its own data.
+the CPU. The speed should be proportional to the number of workers, because each one reads its own
+data.
 
     python benchmarks/parameter_server.py tables [--workers=2] [--ps=2] [--steps=600]
 
 A table with 32 numbers per row, 8 ids per example out of a million with a power law, batches of
-512, Adagrad: keras.layers.Embedding with a million rows, and tfbig.layers.ShardedEmbedding with one and
-ten million rows. Prints steps per second, and bytes on the wire (loopback) per step.
+512, Adagrad: keras.layers.Embedding with a million rows, and tfbig.layers.ShardedEmbedding with
+one and ten million rows. Prints steps per second, and bytes on the wire (loopback) per step.
 
     python benchmarks/parameter_server.py checkpoints [--workers=2] [--ps=2] [--steps=4000]
 
