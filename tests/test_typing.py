@@ -1,6 +1,7 @@
 """What editors and type checkers see of the package, whose public names are loaded lazily."""
 
 import ast
+import configparser
 import importlib
 import pathlib
 import subprocess
@@ -63,3 +64,15 @@ def test_the_type_checker_refuses_a_misspelt_argument(tmp_path):
         ("3", 'Unexpected keyword argument "max_stepz"'),
         ("4", 'Module has no attribute "no_such_name"  [attr-defined]'),
     ], done.stdout + done.stderr
+
+
+def test_the_modules_that_are_checked_strictly_exist():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    patterns = [
+        p for s in config.sections() if s.startswith("mypy-tfbig") for p in s[5:].split(",")
+    ]
+    assert len(patterns) > 30
+    for pattern in patterns:
+        path = ROOT / pattern.removesuffix(".*").replace(".", "/")
+        assert path.is_dir() or path.with_suffix(".py").exists(), pattern
