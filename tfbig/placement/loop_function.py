@@ -198,7 +198,7 @@ class LoopFunction:
         self._even = self._traced(exact=False, jit=False).get_concrete_function()
         return _numbers(self._even(*arguments))
 
-    def _traced(self, *, exact: bool, jit: bool) -> Callable:
+    def _traced(self, *, exact: bool, jit: bool) -> Any:  # a tf.function
         """The tf.function of the loop: (values, shares, start, stop, first step) → Tally."""
         whole = jit and self._placement.compiles_whole_loop
         rows = self._feed.rows if self._feed.static else None
