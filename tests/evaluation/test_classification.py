@@ -11,11 +11,11 @@ from hypothesis import given, settings, strategies as st
 
 from tfbig.errors import UserError
 from tfbig.metrics import classification
+from tfbig.metrics.calibration import CalibrationError
 from tfbig.metrics.class_reader import ClassReader
 from tfbig.metrics.classification import (
     F1,
     Accuracy,
-    CalibrationError,
     ConfusionMatrix,
     PrAuc,
     RocAuc,

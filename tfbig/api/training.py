@@ -183,8 +183,8 @@ def fine_tune(
         raise UserError("fine_tune: model_fn and recipe were both given; give one of them.")
     if recipe is not None and not isinstance(recipe, Recipe):
         raise UserError(
-            f"fine_tune(recipe={recipe!r}): expected a tfbig.Recipe; write "
-            'recipe=tfbig.Recipe(head=5, freeze="backbone"), say.'
+            f"fine_tune(recipe={recipe!r}): expected a tfbig.Recipe, such as "
+            'recipe=tfbig.Recipe(head=5, freeze="backbone").'
         )
     check_callable("input_fn", input_fn)
     model_fn = checked_model_fn(model_fn)

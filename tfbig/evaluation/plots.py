@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfbig._optional import load
-from tfbig.metrics.classification import CalibrationError, PrAuc, RocAuc
+from tfbig.metrics.calibration import CalibrationError
+from tfbig.metrics.classification import PrAuc, RocAuc
 from tfbig.metrics.metric import Metric, Value
 from tfbig.programs.vector_metrics import to_scalars
 

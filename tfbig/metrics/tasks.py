@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from tfbig.errors import UserError
+from tfbig.metrics.calibration import CalibrationError
 from tfbig.metrics.class_reader import ClassReader
 from tfbig.metrics.classification import (
     F1,
     Accuracy,
-    CalibrationError,
     ConfusionMatrix,
     LogLoss,
     PrAuc,
