@@ -33,10 +33,13 @@ class Kills(keras.callbacks.Callback):
                 continue
             if self._writing and not list(self._folder.glob("run/checkpoints/.tmp-*/parts")):
                 continue
+            victims = ("worker 0", "worker 1") if task == "workers" else (task,)
+            pids = [int((self._folder / victim).read_text()) for victim in victims]
+            if not all(pathlib.Path(f"/proc/{pid}").exists() for pid in pids):
+                continue  # one is being started again
             mark.touch()
             print(f"step {batch + 1}: {name} to {task}", flush=True)
-            for one in ("worker 0", "worker 1") if task == "workers" else (task,):
-                pid = int((self._folder / one).read_text())
+            for pid in pids:
                 if name == "SIGSTOP":  # woken from outside: it may be this process
                     wake = f"sleep {seconds[0] if seconds else 3}; kill -CONT {pid}"
                     subprocess.Popen(["sh", "-c", wake], start_new_session=True)
