@@ -71,7 +71,7 @@ def test_workers_a_ps_and_the_chief_are_killed_one_after_the_other(tmp_path):
     killed = ["workers", "ps 0", "chief"]
     out = launched(tmp_path, [[t, 80 * i, "SIGKILL"] for i, t in enumerate(killed, 1)], timeout=300)
 
-    assert out.count("was killed by SIGKILL; it is started again, the others go on") == 2, out
+    assert out.count("was killed by SIGKILL; it is restarted, the others continue") == 2, out
     told = [out.index(f"SIGKILL to {task}") for task in killed]
     assert told == sorted(told), out
     assert "restart 1 of" not in out[: told[1]], out
