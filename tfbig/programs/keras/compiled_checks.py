@@ -11,12 +11,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+import tfbig
 from tfbig import _private_api
 from tfbig.errors import UserError
 
-_OWN = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_PACKAGE = os.path.dirname(os.path.abspath(tfbig.__file__))
 _LIBRARIES = tuple(
-    folder + os.sep for folder in (_OWN, *map(os.path.dirname, (keras.__file__, tf.__file__)))
+    folder + os.sep for folder in (_PACKAGE, *map(os.path.dirname, (keras.__file__, tf.__file__)))
 )
 _AS_KERAS_CALLS = {
     "compute_loss": "self, x=None, y=None, y_pred=None, sample_weight=None, training=True",
