@@ -1,4 +1,4 @@
-"""Losses, metrics and labels of several outputs train as in `fit`, or are refused by name.
+"""Losses, metrics and labels of several outputs train as in `fit`, or an error names the output.
 
 These tests guard check_compiled of tfbig._private_api.
 """

@@ -1,4 +1,4 @@
-"""A training graph is cut at the gradients, and each half has what it needs and no more."""
+"""A training graph is split at the gradients, and each half has only the operations it needs."""
 
 import pytest
 import tensorflow as tf

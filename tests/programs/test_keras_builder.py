@@ -1,4 +1,4 @@
-"""What train_distributed is given becomes a compiled model in the present scope."""
+"""The model or model_fn of a user becomes a compiled model in the current scope."""
 
 import keras
 import numpy as np

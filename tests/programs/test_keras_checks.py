@@ -1,4 +1,4 @@
-"""What is wrong with a model or a batch is said in one line."""
+"""Errors describe a fault in a model or a batch in one line."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Which models may be given padding: those of which it is known that it changes nothing.
+"""Batches are padded only for models whose results padding provably does not change.
 
 These tests guard metric_function of tfbig._private_api.
 """

@@ -1,4 +1,4 @@
-"""State and metrics of Keras models that are no sums over the examples of a batch.
+"""State and metrics of Keras models that are not sums over the examples of a batch.
 
 These tests guard make_global_seed of tfbig._private_api.
 """

@@ -1,4 +1,4 @@
-"""The state of compiled models, the names of their variables, and what their layers ask for."""
+"""The state of compiled models, the names of their variables, and requests of their layers."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Losses that give something else than one value for each example.
+"""Losses that do not have one value per example.
 
 These tests guard has_custom_call and unreduced_loss of tfbig._private_api.
 """

@@ -1,4 +1,4 @@
-"""Sample weights reach the outputs that they are of, and weigh what they are said to weigh."""
+"""Sample weights are applied to the outputs that they belong to."""
 
 import itertools
 

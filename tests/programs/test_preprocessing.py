@@ -1,4 +1,4 @@
-"""Models with preprocessing layers compute what they do in Keras, wherever they are made again."""
+"""Models with preprocessing layers compute the same as in Keras after they are rebuilt."""
 
 import keras
 import numpy as np

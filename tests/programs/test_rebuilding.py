@@ -1,4 +1,4 @@
-"""A model is made again with all that its owner has chosen, or not at all.
+"""A model is rebuilt with all options that the user has chosen, or not at all.
 
 These tests guard compile_arguments, is_plain_functional, learning_rate, metric_function,
 treated_as_uncompiled and weight_decay_exclusions of tfbig._private_api.

@@ -1,4 +1,4 @@
-"""Recomputing the blocks of a model changes what is kept, not what is computed.
+"""Recomputing the blocks of a model changes what is stored, not what is computed.
 
 These tests guard functional_graph, layer_contexts, replaced_graph_run, set_keras_mask and sublayers
 of tfbig._private_api.

@@ -1,4 +1,4 @@
-"""Automatic names are counted anew in each process; names that a user chose are left alone.
+"""Automatic names are renumbered from 0. Names that a user chose stay unchanged.
 
 These tests guard snake_case of tfbig._private_api.
 """

@@ -1,4 +1,4 @@
-"""What a model_fn returns is checked when it is made."""
+"""An EstimatorSpec is checked when it is created."""
 
 import keras
 import pytest

@@ -1,4 +1,4 @@
-"""Metrics of TensorFlow 1 are exact, and what a mode needs is there or is named."""
+"""Metrics of TensorFlow 1 are exact, and an error names what a mode lacks."""
 
 import keras
 import numpy as np

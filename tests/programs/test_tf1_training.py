@@ -1,4 +1,4 @@
-"""Model_fns of TensorFlow 1 train as TensorFlow 1 itself trains them."""
+"""A model_fn of TensorFlow 1 code trains as in TensorFlow 1."""
 
 import keras
 import numpy as np

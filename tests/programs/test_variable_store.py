@@ -1,4 +1,4 @@
-"""Variables are found again by their names.
+"""Repeated calls find variables by their names.
 
 These tests guard current_keras_path and keras_variable_of of tfbig._private_api.
 """

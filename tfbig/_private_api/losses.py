@@ -63,7 +63,7 @@ def loss_tracker(model: keras.Model) -> keras.metrics.Mean:
     """The metric that reports the loss of a compiled model.
 
     Reason: custom methods of a model read it, and it has no public name.
-    Guard: tests/programs/test_own_reports.py.
+    Guard: tests/programs/test_reported_metrics.py.
     """
     return model._loss_tracker
 
@@ -72,7 +72,7 @@ def loss_trackers(model: keras.Model) -> list[keras.metrics.Metric]:
     """The metrics that report the loss of each output, which Keras itself updates.
 
     Reason: `model.metrics` does not distinguish them from others.
-    Guard: tests/programs/test_fed_metrics.py.
+    Guard: tests/programs/test_metric_inputs.py.
     """
     return list(model._compile_loss.metrics) if model._compile_loss is not None else []
 
@@ -211,7 +211,7 @@ def update_padded_metrics(model: keras.Model, y, y_pred, sample_weight, row_weig
     """Updates the metrics of a compiled model, with the weight 0 for padding.
 
     Reason: Keras passes weights to `weighted_metrics` only, not to `metrics`.
-    Guard: tests/programs/test_padded_metrics.py.
+    Guard: tests/programs/test_padding_of_metrics.py.
     """
     metrics = model._compile_metrics
     if metrics is None:

@@ -90,7 +90,7 @@ def compute_loss(model: keras.Model, x, y, y_pred, sample_weight, training: bool
     """Calls a custom `compute_loss` as `fit` does.
 
     Reason: Keras omits `training` if the method has no such argument, as before Keras 3.3.
-    Guard: tests/programs/test_own_losses.py.
+    Guard: tests/programs/test_custom_losses.py.
     """
     return model._compute_loss(x, y, y_pred, sample_weight, training=training)
 
@@ -157,7 +157,7 @@ def init_arguments(layer) -> dict | None:
 
     Reason: Keras stores plain values for its default get_config. A custom get_config may omit
     some.
-    Guard: tests/programs/test_told_arguments.py.
+    Guard: tests/programs/test_config_checks.py.
     """
     kept = getattr(layer, "_auto_config", None)
     return None if kept is None else dict(kept.config)
@@ -195,7 +195,7 @@ def trace_symbolically(function, *arguments) -> None:
     """Calls a function with symbolic tensors for its KerasTensors, in a temporary graph.
 
     Reason: the inputs of a model's metrics are examined with a dynamic batch size.
-    Guard: tests/programs/test_fed_metrics.py.
+    Guard: tests/programs/test_metric_inputs.py.
     """
     keras.src.backend.compute_output_spec(function, *arguments)
 

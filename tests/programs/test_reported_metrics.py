@@ -1,4 +1,4 @@
-"""What models report by their own compute_metrics, get_metrics_result and reset_metrics."""
+"""Reports of custom compute_metrics, get_metrics_result and reset_metrics methods."""
 
 import logging
 

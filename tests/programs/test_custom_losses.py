@@ -1,4 +1,4 @@
-"""A model's own compute_loss and compute_metrics are called as `fit` calls them."""
+"""Custom compute_loss and compute_metrics methods are called as in `fit`."""
 
 import keras
 import numpy as np

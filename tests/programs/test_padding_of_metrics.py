@@ -1,4 +1,4 @@
-"""Padding, with weights of 0, changes no metric of Keras; where it would, a batch is not padded."""
+"""Padding with weights of 0 changes no Keras metric. If it would, a batch is not padded."""
 
 import keras
 import numpy as np

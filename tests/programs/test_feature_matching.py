@@ -1,4 +1,4 @@
-"""A dict of features is paired with a model's inputs by name; surplus entries are left aside."""
+"""A dict of features is matched with a model's inputs by name, and unused entries are dropped."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""Programs of models with a train_step of their own: what they hold, and what they refuse."""
+"""Programs of models with a custom train_step: their variables, and what they refuse."""
 
 import types
 

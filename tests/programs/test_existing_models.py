@@ -1,4 +1,4 @@
-"""A model that a caller gives, or has at hand, is not changed by training."""
+"""Training does not change a model that the caller passes or refers to."""
 
 import functools
 import logging
@@ -30,7 +30,7 @@ def classifier(*inner) -> keras.Model:
 
 
 class Opaque(layers.Layer):
-    """Cannot be made again from its config."""
+    """Cannot be rebuilt from its config."""
 
     def __init__(self, inner):
         super().__init__()

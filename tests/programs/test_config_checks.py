@@ -1,4 +1,4 @@
-"""A layer whose get_config forgets an argument is not made again with the argument's default.
+"""A layer whose get_config omits an argument is not rebuilt with the default of the argument.
 
 These tests guard init_arguments of tfbig._private_api.
 """
