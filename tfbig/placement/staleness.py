@@ -1,4 +1,4 @@
-"""How many updates others have made while a worker computed a gradient, and what comes of it."""
+"""Staleness: how many updates other workers made while one computed a gradient."""
 
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ class StalenessStats(NamedTuple):
     Attributes:
         total: the sum over the steps of how many updates each gradient was behind.
         most: the largest.
-        dropped: how many gradients were too old, and no update.
+        dropped: how many gradients were too old, and were not applied.
     """
 
     total: Any
@@ -19,7 +19,7 @@ class StalenessStats(NamedTuple):
     dropped: Any
 
     def with_(self, other: "StalenessStats") -> "StalenessStats":
-        """Of the steps of both."""
+        """The staleness of the steps of both."""
         return StalenessStats(
             self.total + other.total,
             max(self.most, other.most),
@@ -28,7 +28,7 @@ class StalenessStats(NamedTuple):
 
 
 class Versions:
-    """Counts updates, on a ps, and tells each gradient how old it is.
+    """Counts updates, on a ps, to find how old each gradient is.
 
     Args:
         variable: int64 scalar on a ps; 0.
@@ -43,10 +43,10 @@ class Versions:
         return self._variable.read_value()
 
     def arrive(self, before: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Called when a gradient is there: its staleness, and whether it may update.
+        """Returns a gradient's staleness and whether it may update, once it has been computed.
 
-        One that may is counted in the same operation that tells its number, so that two that come
-        at the same time never both take the last place that is left.
+        A gradient that may update is counted by the same operation that reads the count. So of two
+        gradients at the same time only one can be the last that is fresh enough.
 
         Args:
             before: what `now` returned.

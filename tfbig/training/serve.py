@@ -40,5 +40,5 @@ def serve(task: ServingTask, request: TrainRequest) -> TrainResult:
 
         return read_batches
 
-    told = task.serve(make_read)
-    return TrainResult(**told.get("result", {"global_step": 0}))
+    message = task.serve(make_read)
+    return TrainResult(**message.get("result", {"global_step": 0}))

@@ -276,7 +276,7 @@ class ParameterServer(Placement):
 
 
 class _Servers(Peers):
-    """The chief decides by itself. A ps may be lost, and must be told when the chief ends."""
+    """The chief decides by itself. A ps may be lost, and must know when the chief ends."""
 
     def __init__(self, placement: ParameterServer):
         self._placement = placement

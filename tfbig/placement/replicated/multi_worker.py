@@ -49,11 +49,11 @@ class MultiWorker(Mirrored):
         self._instances: dict[int, Iterator[int]] = collections.defaultdict(itertools.count)
 
     def reduce_sum(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
-        """Sums tensors over all replicas, a pack after the other.
+        """Sums tensors over all replicas, one pack after the other.
 
-        A collective operation copies its pack several times (to one buffer, into messages, out of
-        them), so what is under way at once is memory. The last tensors come first: those are the
-        gradients that the backward pass has ready while it goes on.
+        A collective operation copies its pack several times (to a buffer, into messages, out of
+        messages), so packs that are sent at the same time cost memory. The last tensors come first:
+        these are the gradients that the backward pass computes first.
         """
         context, sums = tf.distribute.get_replica_context(), list(tensors)
         before: list[tf.Tensor] = []
@@ -66,16 +66,16 @@ class MultiWorker(Mirrored):
         return sums
 
     def scatter_sum(self, rows: tf.Tensor) -> tf.Tensor:
-        """Each replica sends every other one its row, which is half of what an all-reduce sends."""
+        """Each replica sends every other one its row: half of what an all-reduce sends."""
         received = tf.raw_ops.CollectiveAllToAllV2(input=rows, **self._collective())
         return tf.reduce_sum(tf.ensure_shape(received, rows.shape), axis=0)
 
     @override
     def gather_rows(self, tensor: tf.Tensor) -> tf.Tensor:
-        if tensor.dtype == tf.bfloat16:  # only moved
+        if tensor.dtype == tf.bfloat16:  # it is only copied
             return tf.bitcast(self.gather_rows(tf.bitcast(tensor, tf.float16)), tf.bfloat16)
         if tensor.dtype not in _GATHERED or not tensor.shape.is_fully_defined():
-            return super().gather_rows(tensor)  # one operation takes one shape in all its runs
+            return super().gather_rows(tensor)  # an operation has one shape in all runs
         # The strategy would first ask all replicas how many rows they have, and copy and pad them.
         gathered = tf.raw_ops.CollectiveGatherV2(input=tensor, **self._collective())
         rows = tensor.shape[0] * self.num_replicas
@@ -98,11 +98,11 @@ class MultiWorker(Mirrored):
 
 
 def packs(tensors: Sequence[Any], most: int) -> list[list[int]]:
-    """Places of tensors that are reduced together, the last first; of one dtype each.
+    """The indices of tensors that are reduced together, the last first; a pack has one dtype.
 
     Args:
         tensors: with shape and dtype.
-        most: bytes of a pack; a larger tensor is alone.
+        most: bytes of a pack; a larger tensor is a pack by itself.
     """
     found: list[list[int]] = []
     open_packs: dict[Any, tuple[list[int], int]] = {}
@@ -125,7 +125,7 @@ def multi_worker(workers: tuple[str, ...], index: int) -> MultiWorker:
 
     Args:
         workers: "host:port" of every task, the chief first.
-        index: this task's place among them.
+        index: of this task among them.
 
     Raises:
         UserError: TensorFlow has started already, or the tasks do not go together.
@@ -175,7 +175,7 @@ def _strategy(workers: tuple[str, ...], index: int) -> tf.distribute.MultiWorker
         task_id=index,
         rpc_layer="grpc",
     )
-    # TensorFlow waits for the other tasks and holds Python's lock meanwhile, so that no other
+    # TensorFlow waits for the other tasks while it holds Python's lock, so that no other
     # thread can end this process if one of them dies now. The fault handler can.
     faulthandler.dump_traceback_later(_STRATEGY_SECONDS, exit=True, file=2)
     try:

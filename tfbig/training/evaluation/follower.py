@@ -155,7 +155,7 @@ def follow(
 
     Raises:
         UserError: there is nothing to follow, or nothing to evaluate on.
-        PeerLost: the chief is gone.
+        PeerLost: the chief is lost.
     """
     if evaluator is None or checkpoints.model_dir is None:
         missing = "eval_input_fn" if evaluator is None else "model_dir"

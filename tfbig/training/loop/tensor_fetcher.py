@@ -20,11 +20,11 @@ from tfbig.programs.program import Batch, Program, split_element
 
 
 class TensorFetcher:
-    """Computes what hooks fetch, as the step that comes next will compute it.
+    """Computes the tensors that hooks fetch, as the next step will compute them.
 
-    The step itself is many steps in one compiled loop, which gives nothing but the loss. So
-    model_fn is traced once more for a set of fetches and run on the next batch with the present
-    weights and random state; what it changes is put back. Every replica works on the whole batch.
+    Steps run in one compiled loop, which returns the loss only. So model_fn is traced once more for
+    a set of fetches, and runs on the next batch with the present weights and random state. What it
+    changes is restored. Every replica computes the whole batch.
 
     Args:
         program, placement, feed: as in training.
@@ -64,7 +64,7 @@ class TensorFetcher:
     def _values(self, flat: list, stack: Stack, place: int, step: int) -> list[np.ndarray]:
         if self._watched is None:
             raise UserError(
-                "a hook fetches tensors, but the model is a keras.Model, whose callbacks are told "
+                "a hook fetches tensors, but the model is a keras.Model, whose callbacks get "
                 "the loss and the metrics; hooks with tensors need an estimator-style model_fn."
             )
         if isinstance(stack.values, Numbers):

@@ -1,4 +1,4 @@
-"""A step that a Keras model runs itself (train_step, test_step), and what it does not go with."""
+"""A model's own train_step or test_step, and the options that it cannot be combined with."""
 
 import logging
 from collections.abc import Iterable
@@ -33,7 +33,7 @@ _RULES_OF_EVALUATION = (
 
 
 class OwnStep:
-    """Gives each replica its part of a global batch and has the model do the rest.
+    """Gives each replica its part of a global batch, and calls the model's own step with it.
 
     Args:
         program: whose model runs its step itself.
@@ -90,20 +90,20 @@ def watched_loss(logs: dict[str, tf.Tensor]) -> tf.Tensor:
 
 
 def check_last_batch(program: Program, placement: Placement, feed: Feed, *, training: bool) -> None:
-    """Refuses such a batch at the end of each pass before it is met, where its size is known.
+    """Refuses a last batch that is too small, before training, where its size is known.
 
     Raises:
-        UserError: it tells the batch's size.
+        UserError: there is such a batch; the message has its size.
     """
     if program.runs_custom_step(training) and feed.odd and feed.odd < placement.num_replicas:
         raise _too_small(feed.odd, placement, training)
 
 
 def check_parts(stack: Stack, placement: Placement, training: bool) -> None:
-    """Refuses a batch that leaves a replica without an example, which Keras makes a NaN of.
+    """Refuses a batch that leaves a replica without an example; its loss would be NaN.
 
     Raises:
-        UserError: it tells the batch's size.
+        UserError: there is such a batch; the message has its size.
     """
     if placement.num_replicas == 1:
         return
@@ -130,7 +130,7 @@ def checked_program(
     """The program that trains a compiled Keras model.
 
     Raises:
-        UserError: it has its own train_step or test_step, and something does not go with that.
+        UserError: it has its own train_step or test_step, and an option is not possible with it.
     """
     kind = CustomStepProgram if has_custom_step(model) else KerasProgram
     program = kind(model, remat=config.remat)
@@ -144,7 +144,9 @@ def check_own_step(
     config: RunConfig,
     feed: Feed,
 ) -> None:
-    """Refuses what a model's own step does not go with, and says where Keras's rules begin.
+    """Refuses options that are not possible with a model's own step.
+
+    It logs which of Keras's rules apply.
 
     Raises:
         UserError: it says what to write instead.
@@ -186,7 +188,7 @@ def check_own_step(
 
 
 def _check_optimizers(has: str, optimizers: list[keras.optimizers.Optimizer]) -> None:
-    """Refuses optimizers that fail, hang or spoil the weights in Keras's own use of replicas."""
+    """Refuses optimizers that fail, hang or ruin the weights when Keras uses them on replicas."""
     for optimizer in optimizers:
         inner = getattr(optimizer, "inner_optimizer", optimizer)
         name = type(optimizer).__name__
@@ -205,7 +207,7 @@ def _check_optimizers(has: str, optimizers: list[keras.optimizers.Optimizer]) ->
 
 
 def check_rates(callbacks: Iterable[Any], program: Program) -> None:
-    """Refuses callbacks that set the rate of model.optimizer where train_step does not use it.
+    """Refuses callbacks that set the rate of model.optimizer if train_step does not use it.
 
     Raises:
         UserError: it names the callback.

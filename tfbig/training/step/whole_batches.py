@@ -1,4 +1,4 @@
-"""What has to be done with whole batches, and cannot be put together from their parts."""
+"""What needs whole batches, and cannot be computed from sums over their parts."""
 
 from collections.abc import Callable, Sequence
 
@@ -17,13 +17,13 @@ from tfbig.programs.program import ONCE, SCALAR, Program, Term
 
 
 def check_parts(program: Program, placement: Placement, parts: int, *, gathers: bool) -> None:
-    """Refuses what would be wrong if each batch is worked through in parts, or by many workers.
+    """Refuses what would be wrong if batches are computed in parts, or by many workers at once.
 
     Args:
         program: built.
         placement: of the step.
         parts: of a global batch.
-        gathers: whether the step can bring the parts of a batch together for the metrics.
+        gathers: whether the step can gather the parts of a batch for the metrics.
 
     Raises:
         UserError: it names the variable or the metric, and what to write instead.
@@ -107,7 +107,7 @@ def metrics_of_part(
 
 
 def warn_of_doubts(program: Program, terms: Sequence[Term], parts: int, aggregation: str) -> None:
-    """Warns once of loss terms that may not be those of one device, and how they are computed.
+    """Warns once of loss terms that may differ from those of one device.
 
     Args:
         program: of the step.
@@ -126,31 +126,31 @@ def warn_of_doubts(program: Program, terms: Sequence[Term], parts: int, aggregat
 
 
 def gathered(tensor: tf.Tensor, gather_rows: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
-    """The rows of all replicas, inside a replica.
+    """Gathers the rows of all replicas, inside a replica.
 
     Args:
         tensor: of shape [n, …].
         gather_rows: of the placement.
     """
     dtype = tensor.dtype
-    if dtype.is_bool or dtype == tf.bfloat16:  # which collective operations do not take
+    if dtype.is_bool or dtype == tf.bfloat16:  # collective operations do not accept these
         tensor = tf.cast(tensor, tf.int32 if dtype.is_bool else tf.float32)
     rows = tf.cast(gather_rows(tensor), dtype)
-    # A strategy forgets the sizes of all dimensions, and Keras's metrics go by them.
+    # A strategy loses the sizes of all dimensions, and Keras's metrics need them.
     return tf.ensure_shape(rows, [None, *tensor.shape[1:]])
 
 
 def gathered_parts(
     tensors: Sequence[tf.Tensor], most: int, gather_rows: Callable[[tf.Tensor], tf.Tensor]
 ) -> list[tf.Tensor]:
-    """The same where the replicas' n differ, and from batch to batch.
+    """The same for replicas with different n, which change from batch to batch.
 
     Args:
         tensors: of shape [n, …], with the same n.
         most: the largest n there is.
         gather_rows: of the placement.
     """
-    # A collective operation takes one shape in all its runs, so each tensor is filled up.
+    # A collective operation has the same shape in all runs, so each tensor is padded.
     n = tf.shape(tensors[0])[:1]
     real = tf.reshape(tf.sequence_mask(gather_rows(n), most), [-1])
 
