@@ -259,7 +259,7 @@ MODELS = {
     ),
     "a builder that asks for too much": (
         dict(model_fn=lambda units, rate: compiled()),
-        ["model_fn asks for units, rate; a Keras builder is model_fn() or model_fn(params)"],
+        ["model_fn requires units, rate; a Keras builder is model_fn() or model_fn(params)"],
     ),
     "a model that is not compiled": (
         dict(model_fn=lambda: keras.Sequential([keras.layers.Dense(3)], name="mine")),

@@ -95,7 +95,7 @@ def test_surplus_entries_change_nothing_and_are_named_once(build, caplog):
     with caplog.at_level(logging.WARNING, "tfbig"):
         result = train(build, given, eval_input_fn=given)
     assert (result.loss, result.metrics["loss"]) == (0.0, 0.0)
-    (line,) = lines_with(caplog, "left aside")
+    (line,) = lines_with(caplog, "not used")
     assert line.startswith("features of input_fn have 'a_id', 'z', which no input of the model ")
     assert tfbig.evaluate(result.model, given, strategy="one_device")["loss"] == 0.0
     predicted = list(tfbig.predict(result.model, given, strategy="one_device"))
@@ -133,7 +133,7 @@ def test_optional_inputs_may_be_missing_and_others_may_not():
     assert train(optional, data(c=B - C)).loss == 0.0
     said = (
         "features of input_fn lack 'c', which the model 'named' takes; they have 'b', 'cc', and "
-        "the model's inputs are 'b', 'c'. To mend it, give an entry of that name, or name the "
+        "the model's inputs are 'b', 'c'. To fix this, give an entry of that name, or name the "
         "keras.Input after what is given."
     )
     build = lambda: functional(name="named")  # noqa: E731

@@ -54,7 +54,7 @@ def test_params_reach_a_function_that_asks_for_them(model_fn):
 
 @pytest.mark.parametrize("model_fn", [lambda a, b: 1, lambda a, params: 1, units])
 def test_a_function_that_asks_for_something_else_is_refused(model_fn):
-    with pytest.raises(UserError, match=r"model_fn asks for .*is model_fn\(\) or model_fn\(params"):
+    with pytest.raises(UserError, match=r"model_fn requires .*is model_fn\(\) or model_fn\(params"):
         build(model_fn, params={"units": 7})
 
 

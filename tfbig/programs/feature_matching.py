@@ -112,7 +112,7 @@ def _missing_features(
         advice += ", or give the tensor itself instead of a dict"
     return UserError(
         f"{where} of input_fn lack {_names(missing)}, which the model {model.name!r} takes; they "
-        f"have {_names(features)}, and the model's inputs are {_names(wanted)}. To mend it, "
+        f"have {_names(features)}, and the model's inputs are {_names(wanted)}. To fix this, "
         f"{advice}."
     )
 
@@ -128,7 +128,7 @@ def _log_unused(model: keras.Model, surplus: list[str]) -> None:
         return
     _LOGGED[model].update(new)
     log.warning(
-        "features of input_fn have %s, which no input of the model %r is named after; left aside",
+        "features of input_fn have %s, which no input of the model %r is named after; not used",
         _names(new),
         model.name,
     )

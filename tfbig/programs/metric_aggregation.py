@@ -60,11 +60,11 @@ def metric_kinds(
         One of the kinds above per variable, in the order of the variables.
     """
     variables = [v for metric in metrics for v in metric.variables]
-    own = _private_api.overrides(model, "compute_metrics")
+    custom = _private_api.overrides(model, "compute_metrics")
     each = inner_metrics(metrics)
     known = {id(v) for metric in each if is_sum(metric) for v in metric.variables}
     if (
-        not own
+        not custom
         and all(id(v) in known for v in variables)
         and all(is_builtin(type(m)) for m in each)
     ):
@@ -72,7 +72,7 @@ def metric_kinds(
     check_raw_variables(each, update, symbols)
     tried = _tried(variables, update, symbols)
     if tried is None:  # only variables that the update cannot change are known
-        touched = {id(v) for v in variables} - set(by_model) if own else set()
+        touched = {id(v) for v in variables} - set(by_model) if custom else set()
         tried = [None if id(v) in known else NOT_ADDITIVE for v in variables]
     else:
         touched = {id(v) for v, kind in zip(variables, tried, strict=True) if kind}
@@ -88,7 +88,7 @@ def metric_kinds(
     for variable, kind in zip(variables, tried, strict=True):
         if id(variable) in scalar_inputs:
             kinds.append(scalar_inputs[id(variable)])
-        elif id(variable) in known and (not own or kind in (None, _UNSURE)):
+        elif id(variable) in known and (not custom or kind in (None, _UNSURE)):
             kinds.append(PARTS)
         elif id(variable) in updated:
             kinds.append(NOT_ADDITIVE if kind in (None, _UNSURE) else kind)
@@ -99,10 +99,11 @@ def metric_kinds(
 
 def _one_kind_per_metric(metrics: Sequence[keras.metrics.Metric], kinds: list[str]) -> list[str]:
     """Gives all variables of a metric the most restrictive kind among them."""
-    found, left = [], iter(kinds)
+    found, remaining = [], iter(kinds)
     for metric in inner_metrics(metrics):
-        own = [next(left) for _ in metric.variables]
-        found += [max(own, key=_ORDER.index)] * len(own) if own else []
+        of_metric = [next(remaining) for _ in metric.variables]
+        if of_metric:
+            found += [max(of_metric, key=_ORDER.index)] * len(of_metric)
     return found
 
 

@@ -217,7 +217,7 @@ class Program:
 
     @property
     def synchronizes(self) -> bool:
-        """Whether a layer asks for statistics over all replicas."""
+        """Whether a layer requests statistics over all replicas."""
         return self.couples_replicas
 
     def set_step_count(self, step: int) -> None:

@@ -96,7 +96,7 @@ class KerasBuilder:
         by_name = any(p.name == "params" and p.kind != p.POSITIONAL_ONLY for p in parameters)
         if len(required) > 1 or (by_name and required and required[0].name != "params"):
             raise UserError(
-                f"model_fn asks for {', '.join(p.name for p in required)}; a Keras builder is "
+                f"model_fn requires {', '.join(p.name for p in required)}; a Keras builder is "
                 "model_fn() or model_fn(params), an estimator-style one has features as its "
                 "first argument."
             )

@@ -29,11 +29,11 @@ def check_config(thing: Any) -> None:
     kind = type(thing)
     definer = next(cls for cls in kind.__mro__ if "get_config" in vars(cls))
     known = {"self", "name", "dtype", "trainable", *inspect.signature(definer.__init__).parameters}
-    own = [name for name in _argument_names(kind) if name not in known]
-    if own and definer.__module__.split(".")[0] != "keras":
+    missing = [name for name in _argument_names(kind) if name not in known]
+    if missing and definer.__module__.split(".")[0] != "keras":
         config = thing.get_config()
-        own = [name for name in own if name not in config]
-    _refuse(kind, own)
+        missing = [name for name in missing if name not in config]
+    _refuse(kind, missing)
 
 
 def check_copies(thing: Any, copy: Any) -> None:

@@ -64,10 +64,10 @@ class CustomStepProgram(KerasProgram):
 
     def __init__(self, model: keras.Model, remat: bool = False):
         super().__init__(model)
-        self._own_training = _private_api.overrides(model, "train_step")
+        self._has_custom_train_step = _private_api.overrides(model, "train_step")
         self._training = True
         self._logs: dict[bool, dict[str, keras.Variable]] = {}
-        if not self._own_training:
+        if not self._has_custom_train_step:
             self._remat = remat
             return
         self.pure = False
@@ -85,11 +85,11 @@ class CustomStepProgram(KerasProgram):
 
     @override
     def runs_custom_step(self, training: bool) -> bool:
-        return self._own_training or not training
+        return self._has_custom_train_step or not training
 
     def build(self, spec: Any, run) -> None:
         """Creates all variables by a trace of the step, which is discarded."""
-        if not self._own_training:
+        if not self._has_custom_train_step:
             super().build(spec, run)
             return
         self.enter_phase(max(self.phases, default=0))
@@ -126,7 +126,7 @@ class CustomStepProgram(KerasProgram):
     @property
     @override
     def needs_whole_batches(self) -> bool:
-        return not self._own_training and super().needs_whole_batches
+        return not self._has_custom_train_step and super().needs_whole_batches
 
     def check_evaluation(self, spec: Any) -> None:
         """Checks nothing, because only the model's test_step knows which batches it accepts."""
@@ -238,13 +238,13 @@ class CustomStepProgram(KerasProgram):
 
     @override
     def optimizer_config(self) -> Any:
-        if not self._own_training:
+        if not self._has_custom_train_step:
             return super().optimizer_config()
         return [keras.saving.serialize_keras_object(o)["config"] for o in self._optimizers]
 
     @override
     def variable_groups(self) -> dict[str, list]:
-        if not self._own_training:
+        if not self._has_custom_train_step:
             return super().variable_groups()
         return {
             "model": self._all,
@@ -255,12 +255,12 @@ class CustomStepProgram(KerasProgram):
     @override
     def named_variables(self) -> dict[str, tf.Variable]:
         named = super().named_variables()
-        return with_replica_copies(named) if self._own_training else named
+        return with_replica_copies(named) if self._has_custom_train_step else named
 
     @override
     def settings(self) -> dict[str, Any]:
         settings = super().settings()
-        if self._own_training:
+        if self._has_custom_train_step:
             names = self.named_variables()
             copies = [int(name.rpartition("@replica_")[2]) for name in names if "@replica_" in name]
             settings["number of replicas of its own train_step"] = max(copies, default=0) + 1
@@ -284,7 +284,7 @@ class CustomStepProgram(KerasProgram):
 
     @override
     def explain_batch(self, features: Any, labels: Any) -> str | None:
-        if not self._own_training:
+        if not self._has_custom_train_step:
             return super().explain_batch(features, labels)
         return explain_numbers("features", features) or explain_numbers("labels", labels)
 

@@ -38,8 +38,8 @@ def find_scalar_inputs(
         receive one value per example are left out.
     """
     compiled = (_private_api.compiled_metrics(model), *_private_api.loss_trackers(model))
-    own = [m for m in metrics if not any(m is other for other in compiled)]
-    candidates = [m for m in inner_metrics(own) if is_sum(m)]
+    updated_by_model = [m for m in metrics if not any(m is other for other in compiled)]
+    candidates = [m for m in inner_metrics(updated_by_model) if is_sum(m)]
     kinds: dict[int, str] = {}
     if not candidates:
         return kinds

@@ -82,9 +82,9 @@ def rebuilt_uncompiled(
 
 def _check_no_shared_layers(copy: keras.Model, model: keras.Model) -> None:
     """Raises a TypeError if a config contains layers themselves, with their variables."""
-    own = {id(layer) for layer in _private_api.flatten_layers(model)}
+    originals = {id(layer) for layer in _private_api.flatten_layers(model)}
     for layer in _private_api.flatten_layers(copy):
-        if id(layer) in own and layer.variables:
+        if id(layer) in originals and layer.variables:
             raise TypeError(
                 f"a config contains the layer {layer.name!r} itself; write "
                 "keras.saving.serialize_keras_object(layer) in get_config"

@@ -17,7 +17,7 @@ from tfbig.programs.model_fn.variable_store import STEP, VariableStore
 from tfbig.programs.tracing import run_in_new_thread
 
 _NAMES = {ModeKeys.TRAIN: "TRAIN", ModeKeys.EVAL: "EVAL", ModeKeys.PREDICT: "PREDICT"}
-_PLACE = [  # what a layer is told of its inputs' place
+_PLACE = [  # the position of a batch, which layers read
     tf.TensorSpec([], tf.int64, name="place_step"),
     tf.TensorSpec([], tf.int32, name="place_first"),
     tf.TensorSpec([], tf.int32, name="place_rows"),
@@ -293,8 +293,8 @@ class ModelFnTrace:
         """
         place = here() or Place(*(tf.zeros([], s.dtype) for s in _PLACE))
         rows = tf.constant(0) if place.rows is None else place.rows
-        told = [tf.convert_to_tensor(t) for t in (place.step, place.first, rows)]
-        feeds = dict(zip(self._place, told, strict=True)) | (given or {})
+        values = [tf.convert_to_tensor(t) for t in (place.step, place.first, rows)]
+        feeds = dict(zip(self._place, values, strict=True)) | (given or {})
         if flat:
             feeds |= dict(zip(self._batch, flat, strict=True))
         return self._put(part, feeds, wanted, self._store.variables.get)
