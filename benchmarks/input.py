@@ -107,11 +107,11 @@ def _feed(source, batch_size: int = _BATCH):
 def _batches_per_sec(feed, batches: int) -> float:
     """Pulls stacks one after the other; the next one is read while the last one is used."""
     full = feed.capacity
-    feed.pull(0, full, then=full)
-    feed.pull(full, full, then=full)
+    feed.pull(0, full, read_ahead=full)
+    feed.pull(full, full, read_ahead=full)
     step, start = 2 * full, time.perf_counter()
     while step < batches:
-        feed.pull(step, full, then=full)
+        feed.pull(step, full, read_ahead=full)
         step += full
     seconds = time.perf_counter() - start
     feed.close()

@@ -197,7 +197,7 @@ class Changing(tfbig.data.Source):
 
 
 CHANGES = {
-    "a key more": (lambda x, y: ({"x": x}, y), "gave ({x: float32["),
+    "a key more": (lambda x, y: ({"x": x}, y), "returned ({x: float32["),
     "another shape": (lambda x, y: (x[:, :4], y), "float32 of shape ("),
     "another type": (lambda x, y: (x, y.astype(np.int64)), "int64 of shape ("),
     "fewer labels": (lambda x, y: (x, y[:-1]), "int32 of shape ("),

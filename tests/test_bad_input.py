@@ -113,7 +113,7 @@ ARGUMENTS = {
     "config as a dict": (
         UserError,
         dict(config={"steps_per_loop": 3}),
-        ["config={'steps_per_loop': 3}: expected a tfbig.RunConfig; write config=tfbig.RunConfig("],
+        ["config={'steps_per_loop': 3}: expected a tfbig.RunConfig, such as config=tfbig."],
     ),
     "a callback's class": (
         UserError,
@@ -190,7 +190,7 @@ INPUT = {
     "a tuple": (dict(input_fn=given((X, Y))), ["input_fn returned a tuple; return a batched"]),
     "an unknown argument": (
         dict(input_fn=asks),
-        ["input_fn asks for an argument 'batch_size'", "mode, params, config and input_context"],
+        ["input_fn requires an argument 'batch_size'", "mode, params, config and input_context"],
     ),
     "evaluation data that are none": (
         dict(eval_input_fn=given(None)),
@@ -202,7 +202,7 @@ INPUT = {
     ),
     "an unbatched Dataset": (
         dict(input_fn=lambda: slices()),
-        ["component 1 has no batch dimension; write dataset.batch(64)"],
+        ["component 1 has no batch dimension; use dataset.batch(64)"],
     ),
     "an unbatched Source": (
         dict(input_fn=lambda: tfbig.data.ArraySource((X, Y))),
@@ -220,7 +220,7 @@ INPUT = {
         dict(
             input_fn=lambda: slices().filter(lambda x, y: y == 0).batch(1000, drop_remainder=True)
         ),
-        ["the Dataset is empty: it has no batch", "drop_remainder=True) with fewer examples"],
+        ["the Dataset is empty: it has no batch", "drop_remainder=True) drops the only batch"],
     ),
     "an empty Source": (
         dict(input_fn=lambda: tfbig.data.ArraySource((X[:0], Y[:0])).batch(16)),

@@ -1,4 +1,4 @@
-"""What every public function asks of its arguments."""
+"""Checks of the arguments that the public functions share."""
 
 import inspect
 import os
@@ -15,10 +15,10 @@ from tfbig.run_config import RunConfig
 def call_input_fn(
     input_fn: Callable, mode: str, params: Any, config: RunConfig, name: str = "input_fn"
 ) -> tf.data.Dataset | Source:
-    """Calls an input_fn with those of mode, params, config and input_context that it asks for.
+    """Calls an input_fn with those of mode, params, config and input_context that it takes.
 
     Raises:
-        UserError: it asks for something else, or returns neither a Dataset nor a Source.
+        UserError: it requires another argument, or returns neither a Dataset nor a Source.
     """
     given = {
         "mode": mode,
@@ -35,7 +35,7 @@ def call_input_fn(
             parameter.VAR_KEYWORD,
         ):
             raise UserError(
-                f"{name} asks for an argument {key!r}; it can ask for mode, params, config and "
+                f"{name} requires an argument {key!r}; it can take mode, params, config and "
                 "input_context by name. Give other arguments a default, or use "
                 "functools.partial."
             )
@@ -44,9 +44,9 @@ def call_input_fn(
     except AttributeError as error:
         if "make_one_shot_iterator" not in str(error):
             raise
-        raise UserError(f"{name} makes an iterator; {_RETURN_IT}") from error
+        raise UserError(f"{name} creates an iterator; {_RETURN_IT}") from error
     if not isinstance(data, (tf.data.Dataset, Source)) and _has_tensors(data):
-        raise UserError(f"{name} returned tensors, those of one batch; {_RETURN_IT}")
+        raise UserError(f"{name} returned the tensors of one batch; {_RETURN_IT}")
     if not isinstance(data, (tf.data.Dataset, Source)):
         raise UserError(
             f"{name} returned {_shown(data)}; return a batched tf.data.Dataset or a "
@@ -56,62 +56,62 @@ def call_input_fn(
 
 
 def checked_config(config: Any) -> RunConfig:
-    """The RunConfig that was given, or the default one; a UserError for anything else."""
+    """Returns the given RunConfig, or the default one for None; else raises a UserError."""
     if config is None:
         return RunConfig()
     if not isinstance(config, RunConfig):
         raise UserError(
-            f"config={config!r}: expected a tfbig.RunConfig; write "
-            "config=tfbig.RunConfig(accumulation_steps=2), say."
+            f"config={config!r}: expected a tfbig.RunConfig, such as "
+            "config=tfbig.RunConfig(accumulation_steps=2)."
         )
     return config
 
 
 def checked_model_dir(model_dir: Any) -> str | None:
-    """A directory's path as a string, or None; a UserError for anything else."""
+    """Returns the path of a directory as a string, or None; else raises a UserError."""
     if model_dir is None:
         return None
     if not isinstance(model_dir, (str, os.PathLike)) or not os.fspath(model_dir):
         raise UserError(
-            f"model_dir={model_dir!r}: expected a directory's path, or None to keep nothing."
+            f"model_dir={model_dir!r}: expected the path of a directory, or None to save nothing."
         )
     return os.fspath(model_dir)
 
 
 def check_limits(max_steps: Any, epochs: Any) -> None:
-    """Refuses limits of a run that are no integers of 1 or more, or both given."""
+    """Raises a UserError if both limits are given, or one is not an integer of 1 or more."""
     if max_steps is not None and epochs is not None:
         raise UserError(
-            f"max_steps={max_steps} and epochs={epochs} were both given; give one of them."
+            f"max_steps={max_steps} and epochs={epochs} were both given; pass one of them."
         )
     check_count("max_steps", max_steps)
     check_count("epochs", epochs)
 
 
 def check_count(name: str, value: Any) -> None:
-    """Refuses a count that is neither None nor an integer of 1 or more."""
+    """Raises a UserError if a count is neither None nor an integer of 1 or more."""
     whole = isinstance(value, int) and not isinstance(value, bool)
     if value is not None and not (whole and value >= 1):
         raise UserError(f"{name}={value!r}: expected an integer of 1 or more, or None.")
 
 
 def check_callable(name: str, value: Any) -> None:
-    """Refuses an input function that is no function."""
+    """Raises a UserError if an input function is not callable."""
     if not callable(value):
         raise UserError(
             f"{name}={_shown(value)}: expected a function that returns a tf.data.Dataset or a "
-            f"tfbig.data.Source; write {name}=lambda: data."
+            f"tfbig.data.Source; pass {name}=lambda: data."
         )
 
 
 _RETURN_IT = (
-    "return the Dataset itself: `return dataset` in the place of "
+    "return the Dataset itself: `return dataset` instead of "
     "`return dataset.make_one_shot_iterator().get_next()`."
 )
 
 
 def _has_tensors(data: Any) -> bool:
-    """Whether what an input_fn returned is made of tensors, as it was with TensorFlow 1."""
+    """Whether an input_fn returned a structure of tensors, as with TensorFlow 1."""
     try:
         return any(tf.is_tensor(leaf) for leaf in tf.nest.flatten(data))
     except TypeError:  # a dict whose keys cannot be sorted

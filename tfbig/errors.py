@@ -1,16 +1,16 @@
-"""The errors that tfbig raises itself, each one sentence that a person can act on."""
+"""The errors that tfbig raises; each message says what is wrong and what to do."""
 
 
 class TfbigError(Exception):
-    """Base class of every error that tfbig raises on purpose."""
+    """Base class of all errors of tfbig."""
 
 
 class UserError(TfbigError, ValueError):
-    """Something the caller gave cannot be used; the message says what, and what to write."""
+    """An argument or input of the user is invalid; the message says what to pass instead."""
 
 
 class NotBuiltError(TfbigError, NotImplementedError):
-    """The public name exists, but the part behind it is not built yet."""
+    """The public name exists, but it is not implemented yet."""
 
 
 class TrainingDiverged(TfbigError, ArithmeticError):
@@ -18,11 +18,11 @@ class TrainingDiverged(TfbigError, ArithmeticError):
 
 
 class CheckpointError(TfbigError, RuntimeError):
-    """A checkpoint cannot be written, read, or belongs to another model."""
+    """A checkpoint cannot be written or read, or belongs to another model."""
 
 
 class FoldFailed(TfbigError, RuntimeError):
-    """The process of a fold of a cross-validation has ended in an error; its log is kept."""
+    """The process of a cross-validation fold failed; its log file is kept."""
 
 
 class PeerLost(TfbigError, RuntimeError):

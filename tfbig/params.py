@@ -1,4 +1,4 @@
-"""Reads the `params` that model_fn and input_fn are handed, with defaults and known names."""
+"""Reads the `params` of model_fn and input_fn, with defaults and a check of the names."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,11 +19,12 @@ def read_params(
     Args:
         params: dict, ml_collections.ConfigDict or None.
         defaults: every known name with its default.
-        owner: whose params they are, for the message.
-        ignore: names that belong to somebody else.
+        owner: the function that takes the params, for error messages.
+        ignore: names that other functions read.
 
     Raises:
-        UserError: params is no mapping, or has an unknown name; the message lists those known.
+        UserError: params is not a mapping, or has an unknown name; the message lists the known
+            names.
     """
     if params is None:
         return dict(defaults)

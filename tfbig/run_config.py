@@ -1,14 +1,16 @@
-"""RunConfig: how a run is carried out. Known to every room of the house, knows none of them."""
+"""RunConfig: the options of a run. Every folder may import it; it imports none of them."""
 
 import dataclasses
 from typing import Any, Literal
+
+from typing_extensions import override
 
 from tfbig.errors import UserError
 
 DATA_DISTRIBUTIONS = ("auto", "random", "block", "none")
 MODEL_DISTRIBUTIONS = ("replicated", "owner")
 GRADIENT_AGGREGATIONS = ("mean", "sum")
-# What tf.estimator's RunConfig had besides, and what to use for it.
+# Other fields of tf.estimator's RunConfig, and what to use instead.
 NOT_HONOURED = {
     "model_dir": "tfbig.Estimator(model_fn, model_dir=…)",
     "train_distribute": 'tfbig.Estimator(…, strategy="mirrored")',
@@ -17,7 +19,7 @@ NOT_HONOURED = {
     "session_config": "devices=, and TF_NUM_INTRAOP_THREADS for threads: there is no session",
     "keep_checkpoint_every_n_hours": "keep_checkpoint_max",
     "device_fn": "devices=: tfbig places variables",
-    "protocol": "nothing: tasks talk by gRPC",
+    "protocol": "nothing: tasks communicate by gRPC",
     "session_creation_timeout_secs": "nothing: there is no session",
     "experimental_max_worker_delay_secs": "nothing: workers start together",
     "checkpoint_save_graph_def": "nothing: checkpoints hold variables, exports hold graphs",
@@ -31,7 +33,7 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """How a training run is carried out; what it computes does not depend on most of it.
+    """The options of a training run; most of them do not change its results.
 
     Example:
 
@@ -39,41 +41,41 @@ class RunConfig:
         tfbig.train_distributed(model_fn, input_fn, config=config, max_steps=2000)
 
     Args:
-        data_distribution: "random": a new permutation of all examples each pass; "block": each
-            worker has one contiguous block, shuffled inside it; both need a Source. "none": in
-            the data's own order, which input_fn has shared out already. "auto": random for a
-            Source, none for a Dataset.
-        model_distribution: "replicated": every replica holds all of the optimizer's state and
+        data_distribution: "random": a new permutation of all examples in each pass; "block": each
+            worker reads one contiguous block, shuffled within itself; both need a Source. "none":
+            the data's own order, which input_fn has already sharded. "auto": "random" for a
+            Source, "none" for a Dataset.
+        model_distribution: "replicated": every replica holds the whole optimizer state and
             updates all weights. "owner": each of N replicas holds and updates 1/N of it (ZeRO
-            stage 1, https://arxiv.org/abs/1910.02054), for optimizers that treat each element of
-            a variable by itself: SGD, Adam, AdamW, RMSprop, Adagrad, Adadelta, Adamax, Nadam,
+            stage 1, https://arxiv.org/abs/1910.02054), for optimizers that update each element of
+            a variable independently: SGD, Adam, AdamW, RMSprop, Adagrad, Adadelta, Adamax, Nadam,
             Lion, Ftrl.
-        gradient_aggregation: "mean" divides the summed gradient by the loss's own denominator
+        gradient_aggregation: "mean" divides the summed gradient by the denominator of the loss
             over the global batch; "sum" does not divide.
         accumulation_steps: micro-batches per update, each with a part of the global batch.
         precision: "float32", "mixed_bfloat16" or "mixed_float16" (Keras dtype policies).
-        jit_compile: "auto", True or False: XLA for the training step. That of a model's `compile`
-            is not read: where there is no GPU, Keras keeps False for "auto" too.
-        remat: True: recompute activations in the backward pass, by block (Chen et al. 2016),
-            which takes less memory and about a third more time. Keras models only.
+        jit_compile: "auto", True or False: XLA for the training step. The jit_compile of a model's
+            `compile` is ignored, because without a GPU Keras replaces "auto" by False.
+        remat: True: recompute activations in the backward pass, block by block (Chen et al.,
+            2016), which needs less memory and about a third more time. Keras models only.
         steps_per_loop: "auto" or the largest number of steps inside one traced loop.
         max_staleness: for strategy="parameter_server". None: asynchronous; each worker updates
             the variables as soon as it has a gradient. 0: synchronous; all workers share each
-            global batch, and update once. s: asynchronous, and a gradient is dropped, and
-            counted, if more than s updates were made while it was computed.
+            global batch, with one update. s: asynchronous, but a gradient is dropped and
+            counted if more than s updates were made while it was computed.
         save_checkpoints_steps: steps between two checkpoints; None: by time only.
-        save_checkpoints_secs: seconds between two checkpoints; None: by steps only. When
-            neither is given, 600 seconds.
-        keep_checkpoint_max: how many checkpoints are kept.
-        eval_every_steps: steps between two evaluations; None: each epoch when the length of
+        save_checkpoints_secs: seconds between two checkpoints; None: by steps only. If neither
+            is given, 600 seconds.
+        keep_checkpoint_max: number of checkpoints to keep.
+        eval_every_steps: steps between two evaluations; None: one per epoch if the length of
             the data is known, else 1000.
         log_step_count_steps: steps between two log points.
         save_summary_steps: steps between two TensorBoard summaries.
-        tf_random_seed: one seed for weights, dropout and shuffles; None draws one, which is
-            kept in the checkpoint.
+        tf_random_seed: one seed for weights, dropout and shuffles; None draws a seed, which is
+            saved in the checkpoint.
 
     Raises:
-        UserError: a field has a value it cannot have; the message lists those it can.
+        UserError: a field has an invalid value; the message lists the valid ones.
     """
 
     data_distribution: str = "auto"
@@ -93,11 +95,12 @@ class RunConfig:
     save_summary_steps: int = 100
     tf_random_seed: int | None = None
 
+    @override
     def __new__(cls, *arguments: Any, **fields: Any) -> "RunConfig":
         for name in fields:
             if name in NOT_HONOURED:
                 raise UserError(
-                    f"RunConfig({name}=…) is tf.estimator's and is not honoured here; use "
+                    f"RunConfig({name}=…) is a field of tf.estimator that is not supported; use "
                     f"{NOT_HONOURED[name]}."
                 )
         return super().__new__(cls)
@@ -126,7 +129,7 @@ class RunConfig:
             object.__setattr__(self, "save_checkpoints_secs", 600.0)
         elif seconds is not None and not (_is_number(seconds) and seconds > 0):
             raise UserError(
-                f"RunConfig.save_checkpoints_secs={seconds!r}: expected seconds above 0, or None."
+                f"RunConfig.save_checkpoints_secs={seconds!r}: expected a number above 0, or None."
             )
         staleness = self.max_staleness
         if staleness is not None and not (_is_int(staleness) and staleness >= 0):
@@ -141,7 +144,7 @@ class RunConfig:
             )
 
     def replace(self, **fields: Any) -> "RunConfig":
-        """A copy with other values of some fields.
+        """Returns a copy with new values of some fields.
 
         Example: `config.replace(save_checkpoints_steps=100)`
         """
@@ -149,7 +152,7 @@ class RunConfig:
 
 
 def run_config_from(fields: dict) -> RunConfig:
-    """Builds a RunConfig from a mapping, naming unknown fields.
+    """Builds a RunConfig from a mapping, with a check of the field names.
 
     Example: `run_config_from({"accumulation_steps": 2})`.
 

@@ -39,12 +39,12 @@ def test_an_unreadable_file_is_one_line_and_the_others_are_processed(command, tm
     ran = command("migrate", "none.py", "old.py", "notes.ipynb", ".", "train.py")
     assert (ran.code, ran.out) == (1, ["train.py: nothing to change"])
     assert ran.err == [
-        "error: none.py: No such file or directory; name Python files.",
+        "error: none.py: No such file or directory; pass Python files.",
         "error: old.py:1:1: is Python 2 (Missing parentheses in call to 'print'. Did you mean "
         "print(...)?); convert it to Python 3 first, for example with 2to3 or futurize.",
         "error: notes.ipynb: is a notebook; save its code as a script first (jupyter nbconvert "
         "--to script).",
-        "error: .: Is a directory; name Python files.",
+        "error: .: Is a directory; pass Python files.",
     ]
 
 

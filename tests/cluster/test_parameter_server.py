@@ -9,7 +9,7 @@ import pytest
 
 from tests import harness
 from tests.cluster import parameter_server_runs as runs
-from tfbig.data.order.distribution import RandomDistribution, TurnsDistribution
+from tfbig.data.order.distribution import RandomDistribution, RoundRobinBlockDistribution
 
 pytestmark = pytest.mark.slow  # processes take their time
 
@@ -40,7 +40,7 @@ def test_every_counter_is_exact_and_every_step_is_read_once_by_a_worker(workers,
     read = collections.Counter(number for task in readers for number in task["read"])
     distribution = RandomDistribution(1440, 64, 1)
     if order == "block":
-        distribution = TurnsDistribution(1440, 64, 1, blocks=workers)
+        distribution = RoundRobinBlockDistribution(1440, 64, 1, blocks=workers)
     expected = distribution.batches(0, STEPS).numbers
     assert read == collections.Counter(map(int, expected))
     assert all(task["read"] for task in readers)

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tests.compat.graphs import ran, v1
 from tfbig.compat.v1 import layers
-from tfbig.layers.place import placed
+from tfbig.layers.batch_position import batch_position_scope
 
 ONES = np.ones([400, 50], "float32")
 
@@ -41,7 +41,7 @@ def masks(rows, first, *, step=0, seed=None, of_graph=11, build=None):
     """What is kept of `rows` rows that begin at a place of the global batch."""
     with tf.Graph().as_default(), v1.Session() as session:
         v1.set_random_seed(of_graph)
-        with placed(tf.constant(step, tf.int64), tf.constant(first)):
+        with batch_position_scope(tf.constant(step, tf.int64), tf.constant(first)):
             x = tf.ones([rows, 24])
             built = build(x) if build else [layers.dropout(x, training=True, seed=seed)]
         return [y > 0 for y in session.run(built)]

@@ -218,7 +218,7 @@ def test_in_a_tf_function_they_find_what_a_creator_has_made():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda x: layers.dense(x, 0), "layers.dense: units=0: expected a whole number from 1."),
+        (lambda x: layers.dense(x, 0), "layers.dense: units=0: expected an integer of 1 or more."),
         (lambda x: layers.dense(tf.zeros([3]), 2), "layers.dense: expected inputs of rank 2 or "),
         (lambda x: layers.dense(tf.cast(x, tf.int32), 2), "dense/kernel would have dtype int32"),
         (lambda x: layers.dense(v1.placeholder("float32", [3, None]), 2), "dimension -1 of the in"),
@@ -231,7 +231,7 @@ def test_in_a_tf_function_they_find_what_a_creator_has_made():
         ),
         (lambda x: layers.dropout(x, 1.5), "rate=1.5: expected a number from 0 to 1"),
         (lambda x: layers.dropout(x, training=None), "training=None: expected True, False or"),
-        (lambda x: layers.batch_normalization(x, renorm=True), r"\(renorm=True\) is not offered"),
+        (lambda x: layers.batch_normalization(x, renorm=True), r"\(renorm=True\) is not supported"),
         (lambda x: layers.batch_normalization(x, axis=[1, 2]), r"axis=\[1, 2\] for inputs of"),
     ],
 )  # fmt: skip

@@ -86,11 +86,11 @@ def _left(entries: list[dict], number: int) -> bool:
     """Whether a record is among those left out."""
     for entry in entries:
         first = entry["record"]
-        after = re.search(r"the (\d+) records after it", entry["reason"])
+        after = re.search(r"this record and the (\d+) after it", entry["reason"])
         last = first if after is None or first is None else first + int(after[1])
         if first is None or first <= number <= last:
             return True
-        if first <= number and re.search("what follows|the last .* bytes", entry["reason"]):
+        if first <= number and re.search("all that follow|the last .* bytes", entry["reason"]):
             return True
     return False
 
@@ -213,9 +213,9 @@ class Csv(Table):
 
 def _lines(entry: dict) -> float:
     """How many lines a record that was left out may have."""
-    if entry["record"] is None or "what follows" in entry["reason"]:
+    if entry["record"] is None or "all that follow" in entry["reason"]:
         return float("inf")
-    lines = re.search(r"over (\d+) lines", entry["reason"])
+    lines = re.search(r"(?:on|spans) (\d+) lines", entry["reason"])
     return int(lines[1]) if lines else 1
 
 

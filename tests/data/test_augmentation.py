@@ -66,7 +66,7 @@ class Unknown(keras.layers.RandomFlip):
 @pytest.mark.parametrize(
     ("layer", "words"),
     [
-        ({"name": "RandomFlop"}, r"no layer 'RandomFlop'; there are .*RandomFlip.*TokenMasking"),
+        ({"name": "RandomFlop"}, r"no layer 'RandomFlop'; the layers are .*TokenMasking"),
         ({"mode": "horizontal"}, r"no layer None"),
         ({"name": "Dense", "units": 1}, r"no layer 'Dense'"),
         ({"name": "RandomFlip", "mod": 1}, r"RandomFlip: .*'mod'.* arguments are mode, "),
@@ -77,9 +77,9 @@ class Unknown(keras.layers.RandomFlip):
         ({"name": "MaxNumBoundingBoxes"}, r"MaxNumBoundingBoxes cannot be used: .*bounding boxes"),
         ({"name": "TokenMasking", "rate": 0.1}, r"TokenMasking: .*'mask_token'.* vocabulary_size"),
         ({"name": "Normalization"}, r"Normalization has no mean .*adapt"),
-        (Unknown(), r"Unknown cannot be used: .*row by row.*Transform"),
+        (Unknown(), r"Unknown cannot be used: .*independent.*Transform"),
         (keras.layers.Dense(3), r"Dense cannot be used"),
-        ("RandomFlip", r"'RandomFlip' is no layer; write a dict"),
+        ("RandomFlip", r"'RandomFlip' is not a layer; pass a dict"),
     ],
 )  # fmt: skip
 def test_an_unknown_name_or_argument_is_refused_by_its_name(layer, words):
@@ -95,8 +95,12 @@ def test_an_empty_list_is_refused():
 @pytest.mark.parametrize(
     ("layer", "x", "words"),
     [
-        (FLIP, X[..., 0], r"RandomFlip works on images .* received \[6, 8\]; write source\.map"),
-        (FLIP, np.full((12, 2, 2, 1), "a", object), r"RandomFlip .* numbers; received string"),
+        (FLIP, X[..., 0], r"RandomFlip needs images .* received \[6, 8\]; write source\.map"),
+        (
+            FLIP,
+            np.full((12, 2, 2, 1), "a", object),
+            r"RandomFlip .* numeric images; received string",
+        ),
         ({"name": "RandomHue", "factor": 0.1}, X[..., :1], r"RandomHue cannot .* \[6, 8, 1\]: "),
     ],
 )
@@ -133,8 +137,8 @@ def test_weights_and_labels_go_with_their_examples():
     ("key", "features", "words"),
     [
         (None, {"image": X, "id": Y}, r"several entries \('image', 'id'\)"),
-        ("photo", {"image": X, "id": Y}, r"key='photo' is no entry .*\('image', 'id'\)"),
-        ("image", X, r"key='image' is no entry of the features \(no dict\)"),
+        ("photo", {"image": X, "id": Y}, r"key='photo' is not an entry .*\('image', 'id'\)"),
+        ("image", X, r"key='image' is not an entry of the features \(not a dict\)"),
     ],
 )
 def test_the_key_must_name_an_entry_where_there_are_several(key, features, words):

@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 
 from tests.harness import call
 from tfbig.data.augmentation import Augmentation
-from tfbig.data.augmentation.making import _KERAS
+from tfbig.data.augmentation.building import _KERAS
 
 BATCH = 11
 SHAPE = (17, 23, 3)

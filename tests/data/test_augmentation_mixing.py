@@ -111,7 +111,7 @@ def test_labels_that_are_class_numbers_are_refused_with_what_to_write(name):
 
 
 def test_cutmix_needs_images():
-    with pytest.raises(UserError, match=r"^CutMix works on images .* received \[5\]\.$"):
+    with pytest.raises(UserError, match=r"^CutMix needs images .* received \[5\]\.$"):
         Augmentation([{"name": "CutMix"}]).output_spec(tf.TensorSpec([5], tf.float32))
 
 
@@ -120,6 +120,6 @@ def test_cutmix_refuses_labels_or_weights_of_places():
     image, one_hot = tf.TensorSpec([8, 10, 3], tf.float32), tf.TensorSpec([4], tf.float32)
     places = tf.TensorSpec([8, 10], tf.float32)
     for spec in ((image, places), (image, {"a": one_hot, "b": places}), (image, one_hot, places)):
-        with pytest.raises(UserError, match=r"of places, .* shape \[8, 10\]\. Use MixUp"):
+        with pytest.raises(UserError, match=r"per pixel, .* shape \[8, 10\]\. Use MixUp"):
             augmentation.output_spec(spec)
     assert augmentation.output_spec((image, {"a": one_hot}))[1] == {"a": one_hot}

@@ -78,7 +78,7 @@ def test_the_spec_is_that_of_what_comes_out(layer):
     [
         (tokens().astype("float32"), r"integers of shape \[length\]; received float32 .*\[64\]"),
         (tokens()[:, 0], r"received int32 of shape \[\]"),
-        ((tokens(), tokens()), r"makes the labels .*source\.map\(lambda batch: batch\[0\]\)"),
+        ((tokens(), tokens()), r"creates the labels .*source\.map\(lambda batch: batch\[0\]\)"),
     ],
 )
 def test_what_is_no_sequence_of_tokens_alone_is_refused(layer, batch, words):
@@ -214,7 +214,7 @@ def test_too_few_sentinels_are_refused():
     [
         (lambda: TokenMasking(-1, 10), r"TokenMasking: mask_token=-1"),
         (lambda: TokenMasking(1, 0), r"vocabulary_size=0: expected an integer, 1 or more"),
-        (lambda: TokenMasking(1, 10, rate=15), r"rate=15: expected a share between 0 and 1"),
+        (lambda: TokenMasking(1, 10, rate=15), r"rate=15: expected a fraction between"),
         (lambda: TokenMasking(1, 10, masked=0.8, random=0.3), r"masked \+ random=1\.1"),
         (lambda: SpanCorruption(9.5, 0), r"first_sentinel=9\.5"),
         (lambda: SpanCorruption(9, 0, mean_length=0.5), r"mean_length=0\.5"),

@@ -1,4 +1,4 @@
-"""Bad records: errors that name them, or a count and a quarantine file."""
+"""Bad records: errors that name them, or a quarantine file and a count."""
 
 import json
 import logging
@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from tfbig.data import ArraySource, BadRecord, BadRecords, Source, find_bad_records
-from tfbig.data.bad_records import Quarantine, concatenated, make_quarantine, read_good, report
+from tfbig.data.bad_records import (
+    Quarantine,
+    concatenate_batches,
+    make_quarantine,
+    read_good,
+    report_bad,
+)
 from tfbig.errors import UserError
 
 
@@ -50,7 +56,7 @@ def test_a_bad_record_is_shown_with_its_file_its_number_and_the_reason():
 
 def test_the_error_names_the_first_counts_the_rest_and_says_what_to_write():
     bad = [BadRecord("a", n, "torn") for n in range(3)]
-    rest = 'Repair the data, or leave such records out with on_bad_record="skip".'
+    rest = 'Repair the data, or skip such records with on_bad_record="skip".'
     assert str(BadRecords(bad[:1])) == f"a, record 0: torn. {rest}"
     assert str(BadRecords(bad)) == f"a, record 0: torn (and 2 more). {rest}"
     assert isinstance(BadRecords(bad), UserError)
@@ -135,17 +141,17 @@ def test_arguments_that_would_be_ignored_are_refused():
         UserError, match=r"^quarantine='q' is only used with on_bad_record=\"skip\""
     ):
         make_quarantine("error", "q", "d")
-    with pytest.raises(UserError, match=r"^quarantine='gs://b/q': .* write a local path\.$"):
+    with pytest.raises(UserError, match=r"^quarantine='gs://b/q': .* pass a local path\.$"):
         make_quarantine("skip", "gs://b/q", "d")
 
 
 def test_what_is_found_while_a_source_is_made_is_raised_or_written(tmp_path):
     bad = [BadRecord("a", 1, "torn")]
-    report([], None)
+    report_bad([], None)
     with pytest.raises(BadRecords, match=r"^a, record 1: torn\."):
-        report(bad, None)
+        report_bad(bad, None)
     quarantine = Quarantine(tmp_path / "q.jsonl")
-    report(bad, quarantine)
+    report_bad(bad, quarantine)
     assert quarantine.count == 1
 
 
@@ -220,8 +226,8 @@ def test_a_specification_is_that_of_the_first_good_example(tmp_path):
 
 def test_batches_are_put_one_after_the_other():
     a, b = {"x": np.array([1, 2])}, {"x": np.array([3])}
-    assert concatenated([a, b])["x"].tolist() == [1, 2, 3]
-    assert concatenated([a]) is a
+    assert concatenate_batches([a, b])["x"].tolist() == [1, 2, 3]
+    assert concatenate_batches([a]) is a
 
 
 def test_another_run_does_not_write_the_same_records_again(tmp_path):

@@ -154,9 +154,9 @@ REFUSED = {
     "strings": (LABELS.astype("S"), {}, "the labels are string; map them to class numbers"),
     "no dimension of classes": (LABELS, dict(one_hot=True), r"one_hot=True, but .*shape \[n\],"),
     "an odd one_hot": (STEPS, dict(one_hot="no"), "one_hot='no': expected True"),
-    "several": (STEPS.astype("f4"), {}, "read as one-hot, but a row adds up to neither 1 nor 0"),
-    "fractions": (LABELS + 0.5, {}, "no class numbers"),
-    "NaN": (LABELS * np.nan, {}, "no class numbers"),
+    "several": (STEPS.astype("f4"), {}, "read as one-hot, but a row sums to neither 1 nor 0"),
+    "fractions": (LABELS + 0.5, {}, "not class numbers"),
+    "NaN": (LABELS * np.nan, {}, "not class numbers"),
 }
 
 
@@ -178,6 +178,6 @@ def test_training_tells_which_labels_are_wrong_and_can_keep_its_position():
     assert feed.keepable
     feed.pull(0, 2)
     with pytest.raises(
-        UserError, match=r"^with_class_weight: the labels are no class numbers .*\.$"
+        UserError, match=r"^with_class_weight: the labels are not class numbers .*\.$"
     ):
         feed.pull(2, 1)

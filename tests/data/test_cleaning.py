@@ -100,8 +100,8 @@ def test_the_report_has_one_line_a_step_for_the_fit_and_for_each_apply():
         "  Balance(): 9 of 9 examples weighed\n"
         "apply: 2 examples, 2 afterwards\n"
         "  FillMissing(columns=['pay']): 1 of 2 examples filled\n"
-        "  DropOutliers(columns=['pay']): not for evaluation data\n"
-        "  Balance(): not for evaluation data"
+        "  DropOutliers(columns=['pay']): not applied to evaluation data\n"
+        "  Balance(): not applied to evaluation data"
     )
 
 
@@ -143,15 +143,15 @@ def test_a_second_fit_is_refused_for_the_first_source_would_change():
     cleaning = c.Cleaning([c.FillMissing()])
     cleaning.fit(ArraySource({"a": np.float32([1, NAN])}))
     assert message(cleaning.fit, ArraySource({"a": np.float32([1])})) == (
-        "Cleaning.fit: it is fitted already, on 2 examples; make a new Cleaning of the same steps "
-        "for other training data."
+        "Cleaning.fit: it is already fitted, on 2 examples; create a new Cleaning with the same "
+        "steps for other training data."
     )
 
 
 def test_a_fit_that_fails_leaves_nothing_behind():
     cleaning = c.Cleaning([c.FillMissing(strategy="mean"), c.Balance()])
     source = ArraySource({"a": np.float32([1, NAN])})
-    assert "no label" in message(cleaning.fit, source)
+    assert "one class label" in message(cleaning.fit, source)
     assert "it is not fitted" in message(cleaning.apply, source)
     assert cleaning.report.passes == []
     assert cleaning.steps[0].fitted is None
@@ -276,18 +276,18 @@ def test_a_filter_is_saved_by_its_name_and_is_not_needed_in_serving(tmp_path):
     loaded = c.Cleaning.load(tmp_path / "cleaning.json")
     assert loaded.transform({"age": np.float32([NAN, 3])})["age"].tolist() == [25, 3]
     assert message(loaded.apply, ArraySource(features)) == (
-        "Filter('adults') was saved by its name only; write "
+        "Filter('adults') was saved without its predicate; use "
         "Cleaning.load(path, predicates={'adults': the function})."
     )
     told = message(c.Cleaning.load, tmp_path / "cleaning.json", predicates={"old": adults})
-    assert told.endswith("there is no such Filter; there are adults.")
+    assert told.endswith("there is no such Filter; the Filters are adults.")
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": "other"}', "\x00"])
 def test_a_file_that_save_did_not_write_is_an_error(content, tmp_path):
     (tmp_path / "c.json").write_text(content)
     told = message(c.Cleaning.load, tmp_path / "c.json")
-    assert told.endswith("c.json'): it is no file that Cleaning.save wrote.")
+    assert told.endswith("c.json'): it is not a file that Cleaning.save wrote.")
     assert "No such file or directory" in message(c.Cleaning.load, tmp_path / "none.json")
 
 
@@ -309,7 +309,7 @@ def test_a_path_that_cannot_be_written_is_an_error_and_leaves_nothing(tmp_path):
     cleaning.fit(ArraySource({"a": np.float32([1])}))
     (tmp_path / "folder").mkdir()
     told = message(cleaning.save, tmp_path / "folder")
-    assert told.endswith("Is a directory; give a path that can be written.")
+    assert told.endswith("Is a directory; pass a writable path.")
     assert os.listdir(tmp_path) == ["folder"]
 
 
@@ -325,17 +325,19 @@ def test_what_is_not_fitted_says_so():
 
 def test_unknown_columns_are_named_with_those_there_are():
     told = message(c.Cleaning([c.FillMissing(["aeg"])]).fit, people())
-    assert told == "FillMissing(columns=['aeg']): there is no column 'aeg'; there are age, pay."
+    assert (
+        told == "FillMissing(columns=['aeg']): there is no column 'aeg'; the columns are age, pay."
+    )
     image = ArraySource({"image": np.zeros([2, 3, 3])})
     told = message(c.Cleaning([c.ClipOutliers(["image"])]).fit, image)
     assert told.endswith(
-        "column 'image' has the shape [3, 3] in each example; only columns of one value can be "
-        "cleaned."
+        "column 'image' has the shape [3, 3] in each example; only columns with one value per "
+        "example can be cleaned."
     )
     cleaning = c.Cleaning([c.FillMissing(["pay"])])
     cleaning.fit(people())
     assert message(cleaning.transform, {"pay": np.float32([1])}) == (
-        "Cleaning.transform: there is no column 'age'; there are pay."
+        "Cleaning.transform: there is no column 'age'; the columns are pay."
     )
 
 
@@ -343,11 +345,11 @@ def test_other_data_must_have_the_columns_of_the_training_data():
     cleaning = c.Cleaning([c.FixTypes({"a": "float32"}), c.FillMissing()])
     cleaning.fit(ArraySource({"a": np.array(["1", "2"], object), "b": np.float32([1, 2])}))
     assert message(cleaning.apply, ArraySource({"a": np.float32([1])})) == (
-        "Cleaning.apply: the columns are a, and those of the training data were a, b."
+        "Cleaning.apply: the columns are a, but those of the training data were a, b."
     )
     told = message(cleaning.apply, ArraySource({"a": np.float32([1]), "b": np.array([1])}))
     assert told.startswith(
-        "Cleaning.apply: column 'b' is int64 of shape [n], and was float32 of shape [n] in the "
+        "Cleaning.apply: column 'b' is int64 of shape [n], but was float32 of shape [n] in the "
     )
     fine = ArraySource({"a": np.float32([NAN, 4]), "b": np.float32([1, 2])})  # FixTypes converts a
     assert read(cleaning.apply(fine))["a"].tolist() == [1.5, 4]
@@ -356,7 +358,7 @@ def test_other_data_must_have_the_columns_of_the_training_data():
 def test_the_columns_of_one_array_stay_of_one_type():
     source = ArraySource(np.array([["1", "x"], ["2", "y"]], object))
     told = message(c.Cleaning([c.FixTypes({"0": "float32"})]).fit, source)
-    assert "FixTypes would make its columns float32 and string; give all of them the same" in told
+    assert "FixTypes would convert its columns to float32 and string; use the same" in told
     train = c.Cleaning([c.FixTypes({"0": "float32", "1": "float32"})]).fit(source)
     np.testing.assert_array_equal(read(train), np.float32([[1, NAN], [2, NAN]]))
 
@@ -377,7 +379,7 @@ def test_what_cannot_be_cleaned_is_an_error():
     assert message(cleaning.fit, [1]).endswith("expected a tfbig.data.Source, received a list.")
     train = cleaning.fit(ArraySource({"a": np.float32([1])}))
     told = message(c.Cleaning([c.FillMissing()]).fit, train)
-    assert told.endswith("this source is cleaned already; put all steps into one Cleaning.")
+    assert told.endswith("this source is already cleaned; put all steps into one Cleaning.")
     nested = ArraySource({"a": {"b": np.float32([1])}})
     assert "expected a dict of columns" in message(c.Cleaning([c.FillMissing()]).fit, nested)
 

@@ -60,15 +60,15 @@ def test_fix_types_makes_integers_once_nothing_is_missing_and_strings_of_integer
 
 def test_what_is_no_integer_is_named_with_the_way_out():
     assert error(c.FixTypes({"a": "int32"}), {"a": np.float32([1, 2.5, NAN])}) == (
-        "FixTypes(types={'a': 'int32'}): column 'a' has 2 values that are no int32, such as "
-        "np.float32(2.5), and an integer cannot be missing; convert to float32 first, then "
+        "FixTypes(types={'a': 'int32'}): column 'a' has 2 values that are not valid int32, such "
+        "as np.float32(2.5), and an integer cannot be missing; convert to float32 first, then use "
         "FillMissing, then convert to int32."
     )
 
 
 def test_floats_have_no_one_spelling():
     message = error(c.FixTypes({"a": "string"}), {"a": np.float32([1])})
-    assert "column 'a' is float32, which has no one spelling; only integers become" in message
+    assert "column 'a' is float32, whose string form is not unique; only integers" in message
 
 
 def test_drop_missing_drops_what_pandas_drops():
@@ -135,18 +135,18 @@ def test_statistics_that_cannot_be_had_are_errors():
     features = {"a": np.float32([NAN, NAN]), "s": np.array(["u", "v"], object)}
     assert error(c.FillMissing(), features) == (
         "FillMissing(): column 'a' is missing in all of the 2 training examples, so it has no "
-        'median; leave it out of the data, or give strategy="constant" for it.'
+        'median; remove it from the data, or use strategy="constant" for it.'
     )
     assert error(c.FillMissing(["s"], "mean"), features) == (
-        "FillMissing(columns=['s'], strategy='mean'): the mean needs numbers, and column 's' holds "
-        'strings; write FixTypes({\'s\': "float32"}) before it, or strategy="most_frequent".'
+        "FillMissing(columns=['s'], strategy='mean'): the mean needs numbers, but column 's' holds "
+        'strings; put FixTypes({\'s\': "float32"}) before it, or use strategy="most_frequent".'
     )
     message = error(c.FillMissing(["s"], "constant", value=0), features)
-    assert "column 's' holds strings; give value one of its kind." in message
+    assert "column 's' holds strings; pass a value of the same type." in message
     message = error(c.FillMissing(["a"], "constant", value="0"), features)
-    assert "column 'a' holds numbers; give value one of its kind." in message
+    assert "column 'a' holds numbers; pass a value of the same type." in message
     message = error(c.FillMissing(strategy="mean"), {"a": np.float32([1, np.inf])})
-    assert "column 'a' holds infinite values; write FixTypes({'a': \"float32\"}) before" in message
+    assert "column 'a' holds infinite values; put FixTypes({'a': \"float32\"}) before" in message
 
 
 @pytest.mark.parametrize("columns", [None, ["a"], ["s"], ["image"]])
@@ -217,11 +217,11 @@ def test_a_column_without_spread_is_left_as_it_is_and_warned_of(caplog):
     for step, told in (
         (
             c.ClipOutliers(),
-            "ClipOutliers(): column 'gain' is left as it is, for its interquartile ",
+            "ClipOutliers(): column 'gain' is not changed, because its interquartile ",
         ),
         (
             c.DropOutliers(["flat"], "zscore"),
-            "column 'flat' is left as it is, for its deviation is",
+            "column 'flat' is not changed, because its deviation is",
         ),
     ):
         caplog.clear()
@@ -235,8 +235,8 @@ def test_a_column_without_spread_is_left_as_it_is_and_warned_of(caplog):
 def test_bounds_that_cannot_be_had_are_errors():
     text = {"s": np.array(["u", "v"], object)}
     message = error(c.ClipOutliers(["s"]), text)
-    assert "bounds need numbers, and column 's' holds strings; write FixTypes" in message
-    assert "holds bool; write" in error(c.DropOutliers(["b"]), {"b": np.array([True, False])})
+    assert "bounds need numbers, but column 's' holds strings; put FixTypes" in message
+    assert "holds bool; put" in error(c.DropOutliers(["b"]), {"b": np.array([True, False])})
     assert "holds no values in the 2 train" in error(
         c.ClipOutliers(), {"a": np.float32([NAN, NAN])}
     )
@@ -323,13 +323,13 @@ def test_undersampling_drops_examples_until_the_classes_are_equal():
 
 def test_labels_that_are_no_classes_are_errors():
     features = {"a": np.float32([1, 2])}
-    assert error(c.Balance(), features).startswith("Balance(): the examples have no label that is")
-    assert "no label that is one class" in error(c.Balance(), features, np.ones([2, 3]))
+    assert error(c.Balance(), features).startswith("Balance(): the examples do not have one class")
+    assert "do not have one class label each" in error(c.Balance(), features, np.ones([2, 3]))
     for labels in ({"kind": np.arange(2)}, np.ones([2, 3])):
-        with pytest.raises(UserError, match=r"write tfbig\.data\.with_class_weight\(source"):
+        with pytest.raises(UserError, match=r"use tfbig\.data\.with_class_weight\(source"):
             c.Cleaning([c.Balance()]).fit(ArraySource((features, labels)))
-    assert "the labels are no classes; one is 0.5" in error(c.Balance(), features, [0.5, 1])
-    assert "one is nan. For missing ones, put DropMissing()" in error(
+    assert "the labels are not classes; one is 0.5" in error(c.Balance(), features, [0.5, 1])
+    assert "one is nan. If labels are missing, put DropMissing()" in error(
         c.Balance(), features, [NAN, 1]
     )
 
@@ -337,17 +337,17 @@ def test_labels_that_are_no_classes_are_errors():
 @pytest.mark.parametrize(
     ("make", "told"),
     [
-        (lambda: c.FixTypes({}), "FixTypes({}): expected the types of columns by their names"),
-        (lambda: c.FixTypes(["a"]), "FixTypes(['a']): expected the types of columns by their"),
+        (lambda: c.FixTypes({}), "FixTypes({}): expected the types of columns by name"),
+        (lambda: c.FixTypes(["a"]), "FixTypes(['a']): expected the types of columns by name"),
         (lambda: c.FixTypes({"a": "number"}), "expected one of float32, int32, int64, string."),
-        (lambda: c.DropMissing("age"), "DropMissing(columns='age'): expected a list of columns'"),
-        (lambda: c.DropDuplicates([]), "DropDuplicates(columns=[]): expected a list of columns'"),
-        (lambda: c.FillMissing([1]), "FillMissing(columns=[1]): expected a list of columns' names"),
+        (lambda: c.DropMissing("age"), "DropMissing(columns='age'): expected a list of column"),
+        (lambda: c.DropDuplicates([]), "DropDuplicates(columns=[]): expected a list of column"),
+        (lambda: c.FillMissing([1]), "FillMissing(columns=[1]): expected a list of column names"),
         (lambda: c.FillMissing(strategy="mode"), "FillMissing(strategy='mode'): expected one of"),
         (lambda: c.FillMissing(strategy="constant"), "expected a finite number, or a string that"),
         (lambda: c.FillMissing(strategy="constant", value=""), "expected a finite number, or a st"),
         (lambda: c.FillMissing(strategy="constant", value=NAN), "expected a finite number, or a"),
-        (lambda: c.FillMissing(value=0), 'a value is only used with strategy="constant".'),
+        (lambda: c.FillMissing(value=0), 'value is only used with strategy="constant".'),
         (
             lambda: c.ClipOutliers(method="mad"),
             "ClipOutliers(method='mad'): expected one of iqr, z",

@@ -75,7 +75,7 @@ def test_a_split_by_a_column_reads_it_from_any_source(tmp_path):
     assert everything(configured.input_fn("train", given))["z"].tolist() == [*range(7)]
     assert everything(configured.input_fn("eval", given))["z"].tolist() == [7, 8, 9]
     given["data"]["split"]["by"] = "y"
-    with pytest.raises(UserError, match="there is no such column; x, z"):
+    with pytest.raises(UserError, match="there is no such column; the columns are x, z"):
         configured.input_fn("train", given)
 
 
@@ -106,12 +106,18 @@ def test_augmentation_is_the_sources(table):
     ("data", "says"),
     [
         ({"source": None}, "params.data.source=None: expected the name of a source"),
-        ({"source": {"name": "Csv"}}, "there is no 'Csv'; known are: ArrayRecordSource, Array"),
+        (
+            {"source": {"name": "Csv"}},
+            "there is no 'Csv'; expected one of: ArrayRecordSource, Array",
+        ),
         ({"source": {"name": "no.such.Source"}}, "source.name='no.such.Source': No module named"),
         ({"source": {"name": "CsvSource", "path": "x"}}, "source, CsvSource: missing a required"),
         ({"split": {"method": "half"}}, "expected fraction, stratified, group, time or hash"),
         ({"split": {"method": "group"}}, "method 'group' needs by, the name of a column"),
-        ({"split": {"method": "group", "by": "z"}}, "there is no such column; a, b"),
+        (
+            {"split": {"method": "group", "by": "z"}},
+            "there is no such column; the columns are a, b",
+        ),
         ({"split": {"fraction": 1}}, "params.data.split: got an unexpected keyword argument"),
         ({"cleaning": [{"name": "Wash"}]}, "params.data.cleaning: there is no 'Wash'"),
         ({"split": {}, "eval_source": {}}, "both eval_source and split"),
@@ -126,14 +132,14 @@ def test_what_cannot_be_used_is_named(table, data, says):
 
 
 def test_evaluation_without_data_says_how_to_get_them(table):
-    with pytest.raises(UserError, match="no evaluation data; give eval_source or split"):
+    with pytest.raises(UserError, match="no evaluation data; add eval_source or split"):
         configured.input_fn("eval", params(table))
 
 
 def test_a_column_of_text_cannot_be_stacked(table, tmp_path):
     path = tmp_path / "words.csv"
     path.write_text("a,b,label\n1,x,0\n2,y,1\n")
-    with pytest.raises(UserError, match="column 'b' is no number; leave it out of features"):
+    with pytest.raises(UserError, match="column 'b' is not numeric; remove it from features"):
         configured.input_fn("train", params(str(path), stack=True)).read(np.array([0]))
 
 

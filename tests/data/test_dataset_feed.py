@@ -73,20 +73,20 @@ def test_a_stack_has_rows_for_equal_parts_and_every_component_the_same_examples(
 def test_the_size_of_the_last_batch_is_known_when_it_was_met_and_kept(length, odd):
     feed = feed_of(numbered(length))
     assert feed.pull(0, 3).steps == 3
-    assert feed.odd is None
+    assert feed.tail_size is None
     read_pass(feed)
-    assert feed.odd == odd
+    assert feed.tail_size == odd
     later = feed_of(numbered(length))
-    later.go_to(feed.position())
-    assert later.odd == odd
+    later.restore_position(feed.position())
+    assert later.tail_size == odd
     feed.next_pass()
-    assert feed.odd == odd
+    assert feed.tail_size == odd
 
 
 def test_a_first_smaller_batch_ends_its_stack_and_later_ones_do_not():
     feed = feed_of(numbered().repeat())  # batches of 5, 5, 5, 5, 3, 5, …
     first, second = feed.pull(0, 12), feed.pull(5, 12)
-    assert (first.steps, second.steps, feed.odd) == (5, 12, 3)
+    assert (first.steps, second.steps, feed.tail_size) == (5, 12, 3)
     assert labels_of(first) + labels_of(second) == own_batches(numbered().repeat(4))[:17]
 
 
@@ -159,7 +159,7 @@ def save(feed, directory):
 
 def resume(dataset, path, position):
     feed = feed_of(dataset)
-    feed.go_to(position)
+    feed.restore_position(position)
     tf.train.Checkpoint(**feed.trackables()).read(path).assert_existing_objects_matched()
     return feed
 
@@ -247,7 +247,7 @@ def test_a_generator_dataset_is_skipped_on_resume_and_the_log_names_the_op(tmp_p
     with caplog.at_level(logging.INFO, "tfbig"):
         feed = feed_of(from_generator())
     (line,) = caplog.messages
-    assert line.startswith("the Dataset's position cannot be kept in checkpoints (PyFunc is state")
+    assert line.startswith("the Dataset's position cannot be saved in checkpoints (PyFunc is state")
     assert not feed.keepable
     feed.pull(0, 3)
     path, position = save(feed, tmp_path)
@@ -267,7 +267,7 @@ def test_passes_of_a_generator_dataset_are_read_again_so_that_the_next_is_the_sa
         feed.next_pass()
     feed.pull(0, 1)
     other = feed_of(from_generator(orders))
-    other.go_to(feed.position())
+    other.restore_position(feed.position())
     assert read_pass(other) == read_pass(feed)
     assert feed.position() == other.position()
 
@@ -293,8 +293,8 @@ def test_a_second_checkpoint_can_be_gone_to_when_the_newest_turns_out_damaged(tm
     path, position = save(feed, tmp_path)
     rest = read_pass(feed)
     other = feed_of(make())
-    other.go_to({"passes": 1, "in_pass": 4, "kept": position["kept"]})
-    other.go_to(position)
+    other.restore_position({"passes": 1, "in_pass": 4, "kept": position["kept"]})
+    other.restore_position(position)
     tf.train.Checkpoint(**other.trackables()).read(path).assert_existing_objects_matched()
     assert read_pass(other) == rest
 
@@ -334,8 +334,8 @@ FLOATS = tf.TensorSpec([None, 2], tf.float32)
 def test_a_batch_that_grows_is_refused_with_both_sizes():
     dataset = generated([np.zeros([n, 2], np.float32) for n in (3, 3, 4)], FLOATS)
     assert error_of(dataset) == (
-        "a batch is larger than the first one (4 examples after 3); batches may get smaller, not "
-        "larger: batch the Dataset to one global size."
+        "a batch is larger than the first one (4 examples after 3); batches may be smaller, not "
+        "larger: use one global batch size for the whole Dataset."
     )
 
 
@@ -377,8 +377,8 @@ def test_ragged_and_sparse_components_are_refused_by_name():
 def test_a_dataset_that_is_not_batched_is_refused():
     unbatched = tf.data.Dataset.from_tensor_slices((np.zeros([4, 3]), np.zeros([4])))
     assert error_of(unbatched) == (
-        "the Dataset's component 1 has no batch dimension; write dataset.batch(64), where 64 is "
+        "the Dataset's component 1 has no batch dimension; use dataset.batch(64), where 64 is "
         "the global batch size."
     )
     shapeless = generated([np.zeros([3])], tf.TensorSpec(None, tf.float32))
-    assert error_of(shapeless).startswith("the Dataset's component has unknown rank; write data")
+    assert error_of(shapeless).startswith("the Dataset's component has unknown rank; use data")

@@ -8,8 +8,8 @@ from tfbig.data.order.distribution import (
     BlockDistribution,
     MixtureDistribution,
     RandomDistribution,
-    TurnsDistribution,
-    slots_of,
+    RoundRobinBlockDistribution,
+    allocate_slots,
 )
 from tfbig.errors import UserError
 
@@ -164,21 +164,21 @@ def test_a_mixture_depends_on_seed_and_step_alone(step, steps, workers):
     [((1,), [1000]), ((2, 1), [667, 333]), ((1, 1, 1), [334, 333, 333]), ((999, 1), [999, 1])],
 )
 def test_weights_become_slots_of_a_thousand(weights, slots):
-    assert slots_of(weights).tolist() == slots
+    assert allocate_slots(weights).tolist() == slots
 
 
 @pytest.mark.parametrize(
     ("weights", "says"),
     [
-        ((1, 0), "expected one positive number for each source"),
+        ((1, 0), "expected one positive number per source"),
         ((1, float("nan")), "expected one positive number"),
         ((), "expected one positive number"),
-        ((10_000, 1), "1 is less than a thousandth of their sum; leave that source out"),
+        ((10_000, 1), "1 is less than a thousandth of their sum; remove that source"),
     ],
 )
 def test_weights_that_cannot_be_used_are_refused(weights, says):
     with pytest.raises(UserError, match=says):
-        slots_of(weights)
+        allocate_slots(weights)
 
 
 def test_a_worker_that_is_none_of_them_is_refused():
@@ -191,7 +191,7 @@ def test_a_worker_that_is_none_of_them_is_refused():
 def test_blocks_that_take_turns_have_every_example_once_a_pass(
     length, batch_size, workers, seed, number
 ):
-    turns = TurnsDistribution(length, batch_size, seed, blocks=workers)
+    turns = RoundRobinBlockDistribution(length, batch_size, seed, blocks=workers)
     steps = turns.steps_per_pass
     batches = turns.batches(number * steps, steps)
     assert sorted(batches.numbers) == list(range(length))
@@ -201,7 +201,7 @@ def test_blocks_that_take_turns_have_every_example_once_a_pass(
 
 
 def test_a_batch_has_the_examples_of_one_block_alone_and_the_blocks_take_turns():
-    turns = TurnsDistribution(100, 10, seed=3, blocks=3)  # of 4, 3 and 3 batches
+    turns = RoundRobinBlockDistribution(100, 10, seed=3, blocks=3)  # of 4, 3 and 3 batches
     first, second = (np.split(turns.batches(step, 10).numbers, 10) for step in (0, 10))
     blocks = [range(0, 40), range(40, 70), range(70, 100)]
     for batch, (numbers, again) in enumerate(zip(first, second, strict=True)):

@@ -60,7 +60,7 @@ def test_nothing_there_is_an_error_that_names_the_owner_and_the_path(place):
             UserError, match=r"^CsvSource: there is no file '.*'; check the path\.$"
         ):
             files.expand([place + "/top.csv", path], "CsvSource")
-    with pytest.raises(UserError, match=r"^CsvSource: no files were given; give a path"):
+    with pytest.raises(UserError, match=r"^CsvSource: no files were given; pass a path"):
         files.expand([], "CsvSource")
 
 
@@ -133,30 +133,30 @@ def test_a_signature_of_a_file_that_is_not_there_is_an_os_error(place):
 
 
 def test_a_companion_is_written_beside_a_file_or_a_folder(folder, monkeypatch):
-    assert files.beside_or_cached(str(folder / "top.csv"), ".idx") == str(folder / "top.csv.idx")
-    assert files.beside_or_cached(str(folder / "a") + "/", ".idx") == str(folder / "a.idx")
+    assert files.sidecar_path(str(folder / "top.csv"), ".idx") == str(folder / "top.csv.idx")
+    assert files.sidecar_path(str(folder / "a") + "/", ".idx") == str(folder / "a.idx")
     monkeypatch.chdir(folder)
-    assert files.beside_or_cached("top.csv", ".idx") == str(folder / "top.csv.idx")
+    assert files.sidecar_path("top.csv", ".idx") == str(folder / "top.csv.idx")
 
 
 def test_a_companion_goes_to_the_cache_where_the_folder_cannot_be_written(folder, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     monkeypatch.setenv("TFBIG_CACHE_DIR", str(folder / "cache"))
-    one = files.beside_or_cached(str(folder / "a" / "top.csv"), ".idx")
-    other = files.beside_or_cached(str(folder / "b" / "top.csv"), ".idx")
+    one = files.sidecar_path(str(folder / "a" / "top.csv"), ".idx")
+    other = files.sidecar_path(str(folder / "b" / "top.csv"), ".idx")
     assert os.path.dirname(one) == os.path.dirname(other) == str(folder / "cache")
     assert one.endswith("-top.csv.idx")
     assert one != other
-    assert one == files.beside_or_cached(str(folder / "b" / ".." / "a" / "top.csv"), ".idx")
+    assert one == files.sidecar_path(str(folder / "b" / ".." / "a" / "top.csv"), ".idx")
 
 
 def test_a_companion_of_a_file_far_away_goes_to_the_cache(monkeypatch):
     monkeypatch.delenv("TFBIG_CACHE_DIR", raising=False)
     monkeypatch.setenv("HOME", "/home/someone")
-    path = files.beside_or_cached("gs://bucket/train.tfrecord", ".idx")
+    path = files.sidecar_path("gs://bucket/train.tfrecord", ".idx")
     assert os.path.dirname(path) == "/home/someone/.cache/tfbig"
     assert path.endswith("-train.tfrecord.idx")
-    assert path != files.beside_or_cached("gs://other/train.tfrecord", ".idx")
+    assert path != files.sidecar_path("gs://other/train.tfrecord", ".idx")
 
 
 def test_a_scheme_that_is_not_known_or_not_installed_says_what_to_do(monkeypatch):
@@ -168,5 +168,5 @@ def test_a_scheme_that_is_not_known_or_not_installed_says_what_to_do(monkeypatch
 
     monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
     for url, package in (("s3://b/f", "s3fs"), ("GS://b/f", "gcsfs")):
-        with pytest.raises(UserError, match=rf"needs the package {package}; write pip install"):
+        with pytest.raises(UserError, match=rf"needs the package {package}; run pip install"):
             files.expand(url, "X")

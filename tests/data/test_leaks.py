@@ -49,7 +49,7 @@ def test_numbers_in_two_parts_are_found_and_not_called_copies_of_themselves():
 def test_groups_in_two_parts_are_found_with_their_first_example_in_the_earlier_part():
     report = check_leaks(Split([0, 1], [2, 3], [4, 5]), groups=["a", "b", "b", "c", "c", "d"])
     assert report.groups.tolist() == [[2, 1], [4, 3]]
-    assert str(report) == "2 examples have their group in an earlier part too: 2 (1), 4 (3)"
+    assert str(report) == "2 examples belong to a group of an earlier part: 2 (1), 4 (3)"
 
 
 def test_copies_inside_one_part_are_no_leak():
@@ -119,7 +119,7 @@ def test_leaks_can_raise_an_error_that_names_the_first_of_them():
     groups = np.arange(20) % 10
     with pytest.raises(
         UserError,
-        match=r"^the split leaks: 10 examples have their group in an earlier part too: "
+        match=r"^the split leaks: 10 examples belong to a group of an earlier part: "
         r"10 \(0\), 11 \(1\), 12 \(2\), 13 \(3\), 14 \(4\), …\. Leave these",
     ):
         check_leaks(FIRST_HALF, groups=groups, raise_on_leak=True)

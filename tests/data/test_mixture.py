@@ -85,9 +85,9 @@ def test_a_bad_record_of_a_part_is_reported_at_its_place():
         ([], None, "mix: no sources were given"),
         ([[1, 2]], None, "mix: expected Sources, received a list"),
         ([numbered(0, 2)], [1, 2], "mix: 1 sources and 2 weights"),
-        ([numbered(0, 2), numbered(0, 2)], [1, -1], "one positive number for each source"),
+        ([numbered(0, 2), numbered(0, 2)], [1, -1], "one positive number per source"),
         ([numbered(0, 2), ArraySource(np.zeros([2, 3]))], None, "source 1 has elements"),
-        ([mix([numbered(0, 2)])], None, "a source is a mixture or augmented already"),
+        ([mix([numbered(0, 2)])], None, "a source is already a mixture or augmented"),
     ],
 )
 def test_what_cannot_be_mixed_is_refused(sources, weights, says):
@@ -97,7 +97,7 @@ def test_what_cannot_be_mixed_is_refused(sources, weights, says):
 
 def test_a_mixture_has_no_blocks_and_no_selection():
     source = mix([numbered(0, 5), numbered(0, 5)]).batch(2)
-    with pytest.raises(UserError, match='write data_distribution="random"'):
+    with pytest.raises(UserError, match='use data_distribution="random"'):
         feed_of(source, order="block")
     with pytest.raises(UserError, match="select from its sources, then mix"):
         source.select([0])

@@ -1,4 +1,4 @@
-"""permuted: a permutation for each (seed, stream), computed where it is needed."""
+"""permute: a permutation for each (seed, stream), computed where it is needed."""
 
 import collections
 import math
@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from tfbig.data.order.permutation import permuted
+from tfbig.data.order.permutation import permute
 
 
 def order(length, seed=1, stream=0):
-    return permuted(np.arange(length), seed, np.full(length, stream), length)
+    return permute(np.arange(length), seed, np.full(length, stream), length)
 
 
 @settings(max_examples=200, deadline=None)
@@ -25,7 +25,7 @@ def test_it_is_a_permutation_of_any_length(length, seed, stream):
 def test_any_positions_of_any_streams_in_any_order_are_those_of_the_whole(length, streams, random):
     positions = np.array([random.randrange(length) for _ in streams])
     whole = {stream: order(length, 5, stream) for stream in streams}
-    found = permuted(positions, 5, np.array(streams), length)
+    found = permute(positions, 5, np.array(streams), length)
     assert found.tolist() == [whole[s][p] for s, p in zip(streams, positions, strict=True)]
 
 
@@ -42,7 +42,7 @@ def test_all_permutations_of_a_few_are_about_equally_frequent(length):
 def test_the_places_of_an_example_and_the_distances_of_neighbours_are_spread_evenly():
     length, streams = 1000, 4000
     positions = np.tile([0, 1], streams)
-    found = permuted(positions, 9, np.repeat(np.arange(streams), 2), length).reshape(-1, 2)
+    found = permute(positions, 9, np.repeat(np.arange(streams), 2), length).reshape(-1, 2)
     for values in (found[:, 0], (found[:, 1] - found[:, 0]) % length):
         counts = np.bincount(values // 100, minlength=10)
         assert counts.sum() == streams
@@ -53,7 +53,7 @@ def test_the_places_of_an_example_and_the_distances_of_neighbours_are_spread_eve
 @pytest.mark.parametrize("length", [2**40, 10**12 + 39, 2**62])
 def test_lengths_beyond_memory_work(length):
     positions = np.array([0, 1, length // 2, length - 1])
-    found = permuted(positions, 3, np.zeros(4, np.int64), length)
+    found = permute(positions, 3, np.zeros(4, np.int64), length)
     assert len(set(found.tolist())) == 4
     assert found.min() >= 0
     assert found.max() < length

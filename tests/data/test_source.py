@@ -100,7 +100,10 @@ def test_a_selection_does_not_see_later_changes_of_the_array_it_was_made_from():
 @pytest.mark.parametrize(
     ("indices", "message"),
     [
-        ([0, 10], r"^select: there is no example 10; the source has 10, counted from 0\.$"),
+        (
+            [0, 10],
+            r"^select: there is no example 10; the source has 10 examples, numbered from 0\.$",
+        ),
         ([3, -1], r"^select: there is no example -1; the source has 10"),
         (np.array([2**63 + 1], np.uint64), r"^select: there is no example 9223372036854775809;"),
         ([0.5, 1.0], r"received float64 of shape \[2\]\.$"),
@@ -146,5 +149,5 @@ def test_a_source_is_augmented_once():
     source = tfbig.data.ArraySource(np.zeros([4, 8, 8, 1], np.float32)).augment(
         [{"name": "RandomFlip"}]
     )
-    with pytest.raises(UserError, match="augmented already; put all layers into one list"):
+    with pytest.raises(UserError, match="already augmented; put all layers into one list"):
         source.augment([{"name": "RandomFlip"}])

@@ -58,7 +58,7 @@ def test_the_order_depends_on_seed_and_step_alone():
     ("length", "odd"), [(23, 3), (25, None), (4, 4), (5 * 255 + 1, 1), (5 * 256 + 1, None)]
 )
 def test_the_size_of_the_last_batch_is_known_where_it_comes_often(length, odd):
-    assert feed_of(numbered(length, 5)).odd == odd
+    assert feed_of(numbered(length, 5)).tail_size == odd
 
 
 def test_the_last_batch_of_a_pass_is_smaller_and_the_next_pass_follows():
@@ -135,9 +135,9 @@ def test_reading_ahead_gives_what_direct_reading_gives_and_reads_nothing_twice(p
 
 def test_a_jump_and_a_shorter_pull_than_was_read_ahead_give_the_right_batches():
     ahead, direct = feed_of(), feed_of()
-    ahead.pull(0, 2, then=4)
-    assert labels_of(ahead.pull(2, 3, then=4)) == labels_of(direct.pull(2, 3))  # shorter
-    assert labels_of(ahead.pull(17, 2, then=1)) == labels_of(direct.pull(17, 2))  # elsewhere
+    ahead.pull(0, 2, read_ahead=4)
+    assert labels_of(ahead.pull(2, 3, read_ahead=4)) == labels_of(direct.pull(2, 3))  # shorter
+    assert labels_of(ahead.pull(17, 2, read_ahead=1)) == labels_of(direct.pull(17, 2))  # elsewhere
     assert labels_of(ahead.pull(19, 2)) == labels_of(direct.pull(19, 2))  # longer
     ahead.close()
 
@@ -147,7 +147,7 @@ def test_all_batches_are_read_by_one_thread():
     feed = feed_of(source.batch(5))
     source.seen_threads.clear()
     for step in (0, 2, 9, 11):
-        feed.pull(step, 2, then=2)
+        feed.pull(step, 2, read_ahead=2)
     feed.close()
     assert len(source.seen_threads) == 1
 
@@ -170,7 +170,7 @@ def test_an_error_while_reading_ahead_is_raised_by_the_pull_that_needs_it():
             return super().read(indices)
 
     feed = feed_of(Broken(23).batch(5))  # the first read is the spec's
-    feed.pull(0, 1, then=1)
+    feed.pull(0, 1, read_ahead=1)
     with pytest.raises(OSError, match="disk on fire"):
         feed.pull(1, 1)
 
@@ -208,9 +208,15 @@ class Changing(Recorded):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda x, y: (x["x"], y), r"gave \(float32\[\d, 1\], int64\[\d\]\), but the first gave"),
-        (lambda x, y: ({"z": x["x"]}, y), r"\{z: float32\[\d, 1\]\}.* but the first gave .*\{x:"),
-        (lambda x, y: ({"x": x["x"].astype("i4")}, y), "gave int32 of shape .* is float32 of"),
+        (
+            lambda x, y: (x["x"], y),
+            r"returned \(float32\[\d, 1\], int64\[\d\]\), but the first",
+        ),
+        (
+            lambda x, y: ({"z": x["x"]}, y),
+            r"\{z: float32\[\d, 1\]\}.* but the first read returned .*\{x:",
+        ),
+        (lambda x, y: ({"x": x["x"].astype("i4")}, y), "returned int32 of shape .* is float32 of"),
         (lambda x, y: ({"x": x["x"][:, 0]}, y), r"of shape \(5,\) .* of shape \(1,\)"),
         (lambda x, y: (x, y[:3]), r"int64 of shape \(3,\) for 5 examples"),
     ],

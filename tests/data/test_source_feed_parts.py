@@ -57,12 +57,12 @@ def test_bad_records_make_their_batches_smaller_and_go_to_quarantine(tmp_path, c
     feed.close()
     assert quarantine.count == len((tmp_path / "bad.jsonl").read_text().splitlines()) == 3
     feed.close()
-    assert caplog.text.count("bad records that were left out: 3") == 1
+    assert caplog.text.count("skipped bad records: 3") == 1
 
 
 def test_a_bad_record_is_an_error_unless_it_may_be_left_out():
     feed = feed_of(Flawed(23, [3]).batch(5))
-    with pytest.raises(BadRecords, match=r"^data, record 3: broken\. Repair the data, or leave"):
+    with pytest.raises(BadRecords, match=r"^data, record 3: broken\. Repair the data, or skip"):
         feed.pull(0, 5)
 
 
@@ -212,5 +212,5 @@ def test_a_run_tells_of_bad_records_in_evaluation_and_leaves_no_threads(tmp_path
         return model
 
     tfbig.train_distributed(build, lambda: pairs([]), eval_input_fn=lambda: pairs([7]), max_steps=2)
-    assert caplog.text.count("bad records that were left out: 1") == 1
+    assert caplog.text.count("skipped bad records: 1") == 1
     assert not [t for t in threading.enumerate() if t.name.startswith("tfbig-read")]

@@ -218,7 +218,7 @@ def test_the_width_of_integers_and_the_kind_of_strings_do_not_matter():
 
 
 def test_keys_that_are_no_integers_or_strings_are_refused():
-    with pytest.raises(UserError, match=r"keys are float64; give integers, strings or bytes\.$"):
+    with pytest.raises(UserError, match=r"keys are float64; pass integers, strings or bytes\.$"):
         splitting.by_hash([1.5, 2.5])
     with pytest.raises(UserError, match=r"^by_hash: key 1 is None;"):
         splitting.by_hash(np.array(["a", None], object))
@@ -227,7 +227,7 @@ def test_keys_that_are_no_integers_or_strings_are_refused():
 @pytest.mark.parametrize(
     ("fractions", "message"),
     [
-        ((0.8, 0.3), r"add up to 1\.1;"),
+        ((0.8, 0.3), r"sum to 1\.1;"),
         ((0.8, 0.1, 0.05, 0.05), r"expected \(train, test\) or"),
         ((1.2, -0.2), r"0 or more"),
         ((0, 1), r"train above 0"),
@@ -257,7 +257,9 @@ def test_data_that_cannot_fill_the_parts_are_refused():
 def test_labels_and_groups_of_a_wrong_shape_or_missing_are_refused():
     with pytest.raises(UserError, match=r"\[4, 4\]; expected \[n\].* labels\.argmax\(axis=1\)\.$"):
         splitting.stratified(np.eye(4))
-    with pytest.raises(UserError, match=r"^groups: example 1 has none \(NaN or None\)"):
+    with pytest.raises(
+        UserError, match=r"^groups: the value of example 1 is missing \(NaN or None\)"
+    ):
         splitting.by_group(["a", None, "b"], (0.5, 0.5))
     with pytest.raises(UserError, match=r"^there are 3 groups for 4 examples;"):
         splitting.folds(4, 2, groups=[1, 2, 3])

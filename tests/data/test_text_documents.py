@@ -69,7 +69,7 @@ def test_the_place_of_a_wrong_byte_is_right_in_a_large_file_and_nothing_of_it_st
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr(text_documents, "_BLOCK", 7)
-    monkeypatch.setattr(text_documents, "PIECE", 5)
+    monkeypatch.setattr(text_documents, "MAX_PIECE", 5)
     good = "€" * 200
     write(tmp_path / "c", {"a.txt": b"a", "b.txt": good.encode() + b"\xc0 rest", "c.txt": b"c"})
     assert text_of(tmp_path / "c", on_bad_record="skip") == b"a" + END + b"c" + END
@@ -98,7 +98,7 @@ def test_a_file_that_vanished_is_reported_and_looked_for_again(folder, monkeypat
     walk = text_folder_source.files.walk
     gone = str(folder / "gone.txt")
     monkeypatch.setattr(text_folder_source.files, "walk", lambda path: [*walk(path), gone])
-    with pytest.raises(BadRecords, match=r"gone\.txt: the file has vanished\. Repair"):
+    with pytest.raises(BadRecords, match=r"gone\.txt: the file no longer exists\. Repair"):
         text_of(folder)
     assert text_of(folder, on_bad_record="skip").startswith(b"first")
     (folder / "gone.txt").write_bytes(b"back")

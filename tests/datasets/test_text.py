@@ -142,13 +142,13 @@ def test_input_fn_reads_the_split_of_its_mode(folder):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (dict(folder="/absent"), r"^folder='/absent' is not a folder; give one that has text"),
-        (dict(patterns=(".rst", ".md")), r"has no files whose names end in \.rst or \.md; give an"),
+        (dict(folder="/absent"), r"^folder='/absent' is not a folder; pass one with text"),
+        (dict(patterns=(".rst", ".md")), r"has no files whose names end in \.rst or \.md; pass an"),
         (dict(sequence_length=10_000), r"the train split has \d+ bytes, fewer than one window of"),
         (dict(sequence_length=0), "^sequence_length=0: expected an integer of 1 or more"),
         (dict(sequence_length="128"), "^sequence_length='128': expected an integer"),
         (dict(max_bytes=-5), "^max_bytes=-5: expected an integer of 1 or more"),
-        (dict(holdout=1.0), "^holdout=1.0: expected a share between 0 and 1, such as 0.05"),
+        (dict(holdout=1.0), "^holdout=1.0: expected a fraction between 0 and 1, such"),
         (dict(split="val"), "^split='val': expected one of 'train', 'test'"),
     ],
 )

@@ -13,7 +13,7 @@ import tensorflow as tf
 import tfbig
 from tests.equivalence import random_models as models, random_parts as parts
 from tfbig.errors import UserError
-from tfbig.layers.place import placed
+from tfbig.layers.batch_position import batch_position_scope
 
 _AT_ONCE = 10
 _RATES = ("steps_per_sec", "examples_per_sec", "learning_rate", "step")
@@ -331,7 +331,7 @@ def _batches(element: tuple, size: int) -> list[tuple[tuple, int]]:
 def _step(model: keras.Model, batch: tuple, count: int, step: int) -> _Step:
     x, y, weights = batch
     with tf.GradientTape() as tape:
-        with placed(tf.constant(step, tf.int64), tf.constant(0)):  # for tfbig's Dropout
+        with batch_position_scope(tf.constant(step, tf.int64), tf.constant(0)):
             outputs = model(x, training=True)
         loss = tf.reduce_sum(model.compute_loss(x, y, outputs, weights))
     gradients = [  # an embedding's as a whole: Keras's Adam treats slices otherwise

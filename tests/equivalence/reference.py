@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tests.equivalence.case import SEED, Case, Outcome
-from tfbig.layers.place import placed
+from tfbig.layers.batch_position import batch_position_scope
 
 
 def train(case: Case, parts: int) -> Outcome:
@@ -75,7 +75,7 @@ def _step(model: keras.Model, batch: Any, parts: int, step: int) -> tuple[float,
                 if not model.built:
                     model(x)
                 before = [v.numpy() for v in model.non_trainable_variables]
-            with placed(tf.constant(step, tf.int64), tf.constant(start)):
+            with batch_position_scope(tf.constant(step, tf.int64), tf.constant(start)):
                 y_pred = model(x, training=True)
             share = (stop - start) / n
             loss += share * model.compute_loss(x, y, y_pred, weight)

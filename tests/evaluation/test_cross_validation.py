@@ -15,7 +15,7 @@ import pytest
 import tfbig
 from tests.training.small_runs import BATCH, arrays, build, config
 from tfbig.data import cleaning, splitting
-from tfbig.data.keys import key_of
+from tfbig.data.splitting.keys import hash_seed
 from tfbig.errors import FoldFailed
 
 SETTINGS = dict(folds=2, stratify=True, epochs=2, config=config())
@@ -85,7 +85,7 @@ def test_each_fold_is_a_training_run_on_the_other_folds_with_its_own_seed(finish
         lambda: source().select(split.train),
         eval_input_fn=lambda: source().select(split.test),
         epochs=2,
-        config=config(tf_random_seed=key_of("fold 2", 3) % 2**31),
+        config=config(tf_random_seed=hash_seed("fold 2", 3) % 2**31),
     )
     assert finished.folds[1] == result.metrics
     assert finished.folds[0] != finished.folds[1]

@@ -12,7 +12,7 @@ import tfbig
 from tests import harness
 from tests.training.small_runs import arrays, build
 from tfbig.data import cleaning
-from tfbig.data.split import Split
+from tfbig.data.splitting.split import Split
 from tfbig.errors import UserError
 from tfbig.evaluation import cross_validation
 from tfbig.evaluation.fold_split import fold_numbers
@@ -127,13 +127,16 @@ def dataset():
     ("changes", "says"),
     [
         (dict(folds=1), "k=1; expected an integer of 2 or more"),
-        (dict(folds=153), "152 examples cannot fill 153 folds; write fewer folds"),
+        (dict(folds=153), "152 examples cannot fill 153 folds; use fewer folds"),
         (dict(stratify=LABELS), "stratify is of shape [90], but the source has 152 examples"),
         (dict(stratify=np.arange(152) // 2), "class 0 has 2"),
         (dict(stratify=0.5), "stratify is 0.5, but the source has 152 examples"),
         (dict(stratify=lambda batch: [1]), "the function stratify returned an array of shape [1]"),
-        (dict(groups=np.arange(152) % 4), "4 groups cannot fill 5 folds; write fewer folds"),
-        (dict(groups="patient"), "groups='patient': there is no such column; none"),
+        (dict(groups=np.arange(152) % 4), "4 groups cannot fill 5 folds; use fewer folds"),
+        (
+            dict(groups="patient"),
+            "groups='patient': there is no such column; the features are not a dict",
+        ),
         (dict(groups=True), "groups=True: expected an array, the name of a column or a function"),
         (dict(eval_input_fn=small), "takes no eval_input_fn: each fold is tested on its own part"),
         (dict(max_step=5), "no argument 'max_step'; those for training are strategy, devices, max"),

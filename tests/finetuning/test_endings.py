@@ -250,18 +250,18 @@ def own_call():
     [
         (
             lambda: graph(Closed(name="inner")),
-            "it ends in 'inner', a Closed with a call of its own",
+            "it ends in 'inner', a Closed with its own call method",
         ),
         (own_call, "needs a Sequential or functional model with one output and weights; the"),
         (lambda: graph(twice), "in probabilities, and 'dense' is called several times"),
         (lambda: graph(averaged), "probabilities, and no layer with weights is the only way to"),
         (
             lambda: chain(layers.LSTM(4), layers.Softmax(), shape=(5, 2)),
-            "it ends in probabilities, and a LSTM makes them",
+            "it ends in probabilities, and a LSTM computes them",
         ),
         (
             lambda: chain(conv(4), conv(1, 1, None), layers.Flatten(), layers.Softmax()),
-            "at each place become an output of the shape ('batch', 16), so that the places are",
+            "at each position become an output of the shape ('batch', 16), so the positions are",
         ),
         (lambda: squeezenet(gap()), "'conv2d' may be features, or numbers for classes after an"),
         (

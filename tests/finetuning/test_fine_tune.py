@@ -161,7 +161,7 @@ def test_a_number_is_predicted_with_a_head_for_regression(path):
         (dict(head="softmax"), "Recipe.head='softmax': expected the number of classes"),
         (dict(rate_decay=0), "Recipe.rate_decay=0: expected a number above 0"),
         (dict(unfreeze={5: "*"}), "Recipe.unfreeze needs frozen layers"),
-        (dict(freeze="backbone", unfreeze={0: "*"}), "unfreeze: 0 is no global step"),
+        (dict(freeze="backbone", unfreeze={0: "*"}), "unfreeze: 0 is not a global step"),
         (dict(freeze=True), 'Recipe.freeze=True: expected "backbone", a number of layers'),
         (dict(freeze=1.5), 'Recipe.freeze=1.5: expected "backbone", a number of layers'),
         (dict(freeze=1, unfreeze=[5]), r"Recipe.unfreeze=\[5\]: expected a dict of patterns"),
@@ -170,7 +170,7 @@ def test_a_number_is_predicted_with_a_head_for_regression(path):
         (dict(lora_rank=2, lora_alpha=0), "Recipe.lora_alpha=0: expected a number above"),
         (dict(lora_alpha=2), "Recipe.lora_alpha needs lora_rank"),
         (dict(lora_layers="*"), "Recipe.lora_layers needs lora_rank"),
-        (dict(lora_rank=2, freeze=1), "Recipe.freeze=1 does not go with lora_rank"),
+        (dict(lora_rank=2, freeze=1), "Recipe.freeze=1 cannot be used with lora_rank"),
     ],
 )
 def test_a_recipe_that_cannot_be_is_refused(recipe, says):

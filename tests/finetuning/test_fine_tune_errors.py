@@ -194,4 +194,4 @@ def test_a_model_with_several_outputs():
     assert "'forked'" in text
     assert "Build the new model in model_fn." in text
     text = message(two_outputs(), X, Y, recipe=tfbig.Recipe(freeze="backbone"))
-    assert "is not compiled; write Recipe(loss=…), or pass a model_fn" in text
+    assert "is not compiled; pass Recipe(loss=…), or a model_fn" in text

@@ -104,7 +104,7 @@ def test_a_preset_is_loaded_as_the_class_that_was_saved(task, saved, tmp_path, m
 def test_new_layers_of_a_task_without_saved_weights_are_told(preset, caplog):
     (preset / "task.weights.h5").unlink()
     load_model(preset)
-    assert "holds no task.weights.h5: the task's own layers are new" in caplog.text
+    assert "has no task.weights.h5: the layers of the task are new" in caplog.text
 
 
 def rewrite(folder, name: str, change) -> None:
@@ -121,11 +121,11 @@ LAMBDA = {
     "registered_name": None,
 }
 HARMFUL = {
-    "is refused: its task.json asks for os.system": (
+    "is refused: its task.json needs os.system": (
         "task.json",
         lambda config: config["config"].update(preprocessor=FOREIGN),
     ),
-    "is refused: its tokenizer.json asks for os.system": (
+    "is refused: its tokenizer.json needs os.system": (
         "tokenizer.json",
         lambda config: config.update(FOREIGN),
     ),
@@ -175,7 +175,7 @@ def test_a_damaged_preset_is_an_error_that_names_it(preset):
     with pytest.raises(UserError, match="copy holds no weights"):
         load_model(preset)
     (preset / "task.json").write_text("{")
-    with pytest.raises(UserError, match="its task.json is no JSON"):
+    with pytest.raises(UserError, match="its task.json is not JSON"):
         load_model(preset)
 
 
@@ -262,7 +262,7 @@ def test_a_preset_that_cannot_be_downloaded_is_one_sentence_at_once(monkeypatch)
             load_model(handle)
         assert str(raised.value).startswith(
             f"{handle} cannot be downloaded: Failed to resolve 'api.kaggle.com' ([Errno -2] not "
-            "known). Give the folder of a preset"
+            "known). Pass the folder of a preset"
         )
     with pytest.raises(UserError, match="has no built-in preset of this name.*hf://user/name"):
         load_model("hub:bert_of_my_own")

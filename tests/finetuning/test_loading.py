@@ -138,7 +138,7 @@ def test_classes_of_ones_own_are_found_by_name(tmp_path):
 def test_bytecode_is_loaded_only_without_safe_mode(tmp_path, name):
     model = keras.Sequential([keras.Input((8,)), keras.layers.Lambda(lambda x: x + 1)])
     model.save(tmp_path / name)
-    with pytest.raises(UserError, match="Lambda layer made of Python bytecode.*safe_mode=False"):
+    with pytest.raises(UserError, match="Lambda layer with Python bytecode.*safe_mode=False"):
         load_model(tmp_path / name)
     loaded = load_model(tmp_path / name, safe_mode=False)
     np.testing.assert_array_equal(predictions(loaded), X + 1)
@@ -157,9 +157,11 @@ def test_a_model_dir_gives_the_newest_checkpoint_and_the_optimizers_state(tmp_pa
 
 @pytest.mark.parametrize("fmt", ["weights", "checkpoint", "bare_checkpoint"])
 def test_weights_alone_need_the_function_that_builds_their_model(paths, fmt):
-    with pytest.raises(UserError, match="holds weights and no architecture; pass base_model_fn="):
+    with pytest.raises(
+        UserError, match="holds weights without an architecture; pass base_model_fn="
+    ):
         load_model(paths[fmt])
-    with pytest.raises(UserError, match="does not go with the model|another model"):
+    with pytest.raises(UserError, match="does not match the model|another model"):
         load_model(paths[fmt], base_model_fn=lambda: build(units=5))
 
 

@@ -160,7 +160,7 @@ def test_a_file_that_holds_no_adapters_is_refused_by_name(tuned, tmp_path, conte
             archive.writestr("about.npy", b"\0" * 10**6)
     if isinstance(content, bytes):
         path.write_bytes(content)
-    with pytest.raises(UserError, match="bad.npz is no file of adapters, or damaged"):
+    with pytest.raises(UserError, match="bad.npz is not a file of adapters, or damaged"):
         load_adapters(base(), path)
 
 

@@ -115,7 +115,7 @@ def test_exact_loads_all_or_nothing(paths, model, fmt):
     np.testing.assert_array_equal(other(X), model(X))
     wider = build(units=5)
     before = wider.get_weights()
-    with pytest.raises(UserError, match="does not go with the model|another model"):
+    with pytest.raises(UserError, match="does not match the model|another model"):
         load_weights(wider, paths[fmt], by="exact")
     for ours, theirs in zip(wider.get_weights(), before, strict=True):
         np.testing.assert_array_equal(ours, theirs)

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 import tfbig
 from tfbig.errors import UserError
-from tfbig.finetuning.recipe_config import recipe_from
+from tfbig.finetuning.recipe import recipe_from
 
 
 def test_every_field_of_a_recipe_is_read():
@@ -28,7 +28,7 @@ def test_every_field_of_a_recipe_is_read():
     recipe = recipe_from(ConfigDict(fields))
     assert recipe == tfbig.Recipe(**fields)
     known = {field.name for field in dataclasses.fields(tfbig.Recipe)}
-    assert known - set(fields) == {"unfreeze"}  # which does not go with lora_rank
+    assert known - set(fields) == {"unfreeze"}  # which cannot be used with lora_rank
 
 
 @pytest.mark.parametrize("unfreeze", [{"500": "*", "900": ["a", "b"]}, {500: "*", 900: ["a", "b"]}])
@@ -49,7 +49,7 @@ def test_parts_of_a_config_become_plain_dicts():
         ({"heads": 5}, r"unknown Recipe field 'heads' \(did you mean 'head'\?\); the fields are: "),
         ({"zzz": 5}, "unknown Recipe field 'zzz'; the fields are: head, freeze,"),
         ({"freeze": 3, "unfreeze": "*"}, r"Recipe.unfreeze='\*': expected patterns of layers by"),
-        ({"freeze": 3, "unfreeze": {"x": "*"}}, "Recipe.unfreeze: 'x' is no global step"),
+        ({"freeze": 3, "unfreeze": {"x": "*"}}, "Recipe.unfreeze: 'x' is not a global step"),
         ({"head": 1}, "Recipe.head=1: expected the number of classes"),
     ],
 )

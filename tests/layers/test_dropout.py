@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import tfbig
-from tfbig.layers.place import here, placed
+from tfbig.layers.batch_position import batch_position_scope, current_position
 
 
 def mask(layer, rows, *, first=0, step=0, width=6, jit=None):
@@ -14,7 +14,7 @@ def mask(layer, rows, *, first=0, step=0, width=6, jit=None):
 
     @tf.function(jit_compile=jit)
     def call(first, step):
-        with placed(step, first):
+        with batch_position_scope(step, first):
             return layer(tf.ones([rows, width]), training=True)
 
     return call(tf.constant(first), tf.constant(step, tf.int64)).numpy() > 0
@@ -33,7 +33,7 @@ def test_several_rows_of_each_example_keep_their_masks_too():
 
     @tf.function
     def call(first, rows):
-        with placed(tf.constant(5, tf.int64), first, rows):
+        with batch_position_scope(tf.constant(5, tf.int64), first, rows):
             return layer(tf.ones([rows * 3, 6]), training=True)
 
     whole = call(tf.constant(0), tf.constant(8)).numpy()
@@ -66,7 +66,7 @@ def test_steps_places_and_seeds_have_masks_of_their_own():
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
 def test_the_share_of_the_units_that_go_is_the_rate_and_the_mean_stays(rate):
     layer = tfbig.layers.Dropout(rate, seed=1)
-    with placed(tf.constant(0, tf.int64), tf.constant(0)):
+    with batch_position_scope(tf.constant(0, tf.int64), tf.constant(0)):
         out = layer(np.ones([500, 200], np.float32), training=True).numpy()
     assert abs((out == 0).mean() - rate) < 0.005
     assert set(np.unique(out)) == {np.float32(0), np.float32(1 / (1 - rate))}
@@ -74,20 +74,20 @@ def test_the_share_of_the_units_that_go_is_the_rate_and_the_mean_stays(rate):
 
 def test_a_noise_shape_shares_the_mask_within_an_example():
     layer = tfbig.layers.Dropout(0.5, noise_shape=(None, 1, 3), seed=1)
-    with placed(tf.constant(0, tf.int64), tf.constant(0)):
+    with batch_position_scope(tf.constant(0, tf.int64), tf.constant(0)):
         out = layer(np.ones([64, 5, 3], np.float32), training=True).numpy()
     np.testing.assert_array_equal(out, np.broadcast_to(out[:, :1], out.shape))
     assert 0.4 < (out == 0).mean() < 0.6
 
 
 def test_a_mask_shared_by_all_examples_is_refused():
-    with pytest.raises(ValueError, match="write None first, or use keras.layers.Dropout"):
+    with pytest.raises(ValueError, match="pass None as the first entry, or use"):
         tfbig.layers.Dropout(0.5, noise_shape=(1, 3))
 
 
 def test_inference_and_rate_0_change_nothing_and_rate_1_leaves_nothing():
     inputs = np.ones([2, 3], np.float32)
-    with placed(tf.constant(0, tf.int64), tf.constant(0)):
+    with batch_position_scope(tf.constant(0, tf.int64), tf.constant(0)):
         for layer, training in (
             (tfbig.layers.Dropout(0.5), False),
             (tfbig.layers.Dropout(0.0), True),
@@ -97,7 +97,7 @@ def test_inference_and_rate_0_change_nothing_and_rate_1_leaves_nothing():
 
 
 def test_outside_of_tfbigs_training_it_is_kerass():
-    assert here() is None
+    assert current_position() is None
     ours, theirs = tfbig.layers.Dropout(0.5, seed=3), keras.layers.Dropout(0.5, seed=3)
     inputs = np.ones([8, 8], np.float32)
     for _ in range(2):
@@ -112,8 +112,8 @@ def test_it_is_saved_and_loaded_with_its_seed(tmp_path):
 
 
 def test_the_place_is_told_to_those_inside_only():
-    with placed(tf.constant(1, tf.int64), tf.constant(2)):
-        with placed(tf.constant(3, tf.int64), tf.constant(4)):
-            assert int(here().step) == 3
-        assert int(here().first) == 2
-    assert here() is None
+    with batch_position_scope(tf.constant(1, tf.int64), tf.constant(2)):
+        with batch_position_scope(tf.constant(3, tf.int64), tf.constant(4)):
+            assert int(current_position().step) == 3
+        assert int(current_position().first) == 2
+    assert current_position() is None

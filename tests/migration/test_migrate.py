@@ -15,14 +15,14 @@ from tests.compat.test_names import NAMES as NAMES_OF_2_15
 from tfbig.cli.migrate import main
 from tfbig.errors import UserError
 from tfbig.migration.migrate import migrate
-from tfbig.migration.source import Source
+from tfbig.migration.source import SourceFile
 
 SCRIPTS = pathlib.Path(__file__).parent / "scripts"
 NAMES = sorted(path.stem for path in SCRIPTS.glob("*.old"))
 
 
 def migrated(text: str, path="train.py"):
-    return migrate(Source(path, text.encode()))
+    return migrate(SourceFile(path, text.encode()))
 
 
 def comments(text: str) -> list[str]:
@@ -240,14 +240,14 @@ def test_the_import_comes_before_that_of_tensorflow_which_it_quiets(head, tail):
     [
         (b"print 'x'\n", "train.py:1:1: is Python 2 .*convert it to Python 3 first"),
         (b"try:\n  f()\nexcept E, e:\n  pass\n", "train.py:3:8: is Python 2"),
-        (b"x = 1\ndef f(:\n", "train.py:2:7: is no Python: invalid syntax"),
-        (b"x = '\0'\n", "train.py.*is no Python"),
-        (b"\xff\xfe\n", "train.py:.*is no Python"),
+        (b"x = 1\ndef f(:\n", "train.py:2:7: is not Python: invalid syntax"),
+        (b"x = '\0'\n", "train.py.*is not Python"),
+        (b"\xff\xfe\n", "train.py:.*is not Python"),
     ],
 )
 def test_what_is_no_python_3_is_an_error_with_its_place(data, message):
     with pytest.raises(UserError, match=message):
-        Source("train.py", data)
+        SourceFile("train.py", data)
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_encoding_marks_and_permissions_stay(data, tmp_path):
     path.chmod(0o750)
     link = tmp_path / "link.py"
     link.symlink_to(path)
-    source = Source.read(str(link))
+    source = SourceFile.read(str(link))
     source.write(migrate(source).text)
     changed = path.read_bytes()
     assert changed != data

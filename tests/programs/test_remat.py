@@ -13,7 +13,7 @@ from keras import layers, ops
 import tfbig
 from tests.programs.batches import batch, build, classes, x
 from tfbig.errors import UserError
-from tfbig.layers.place import placed
+from tfbig.layers.batch_position import batch_position_scope
 from tfbig.programs.keras.keras_program import KerasProgram
 
 
@@ -29,7 +29,7 @@ def computed(program: KerasProgram, batch, *, jit: bool = False) -> dict:
     def run(values):
         with tf.GradientTape() as tape:
             tape.watch(values.trainable)
-            with placed(tf.constant(3, tf.int64), tf.constant(5), tf.constant(6)):
+            with batch_position_scope(tf.constant(3, tf.int64), tf.constant(5), tf.constant(6)):
                 forward = program.forward(values, batch, training=True)
             terms = [tf.cast(term.total, tf.float32) for term in forward.terms]
             loss = tf.add_n(terms)

@@ -174,16 +174,16 @@ def test_the_log_says_how_a_run_goes_on(tmp_path, caplog):
     with caplog.at_level(logging.INFO, "tfbig"):
         run("a generator", tmp_path / "whole")
         assert (
-            "the Dataset's position cannot be kept in checkpoints (PyFunc is stateful); a resumed "
-            "run reads it again from its start and skips" in caplog.messages
+            "the Dataset's position cannot be saved in checkpoints (PyFunc is stateful); a resumed "
+            "run reads it from the start and skips the batches that were used" in caplog.messages
         )
         caplog.clear()
         killed = killed_after(tmp_path / "whole", tmp_path / "killed", 21)
         run("a generator", killed)
     assert f"resuming from {checkpoint(killed, 21)}" in caplog.messages
     assert (
-        "resuming: the Dataset is read again, and 0 whole passes and 21 batches are skipped, "
-        "because its position was not kept" in caplog.messages
+        "resuming: the Dataset is read from the start, and 0 whole passes and 21 batches are "
+        "skipped, because the checkpoint has no position of its iterator" in caplog.messages
     )
     assert "training on one device (CPU:0) from step 21" in caplog.messages
 
@@ -192,7 +192,7 @@ def test_the_log_says_how_a_run_goes_on(tmp_path, caplog):
     ("changed", "why"),
     [
         (lambda: shuffled().map(lambda x, y: (x + 1, y)).repeat(), "Failed to restore dataset"),
-        (lambda: shuffled().rebatch(8).repeat(), "its batch size is 8, it was 16"),
+        (lambda: shuffled().rebatch(8).repeat(), "the batch size is 8, it was 16"),
         (shuffled, "Failed to restore dataset"),
     ],
 )
@@ -208,7 +208,7 @@ def test_a_changed_dataset_is_read_from_its_start_with_a_warning(changed, why, t
     ]
     assert len(warnings) == 1
     assert why in warnings[0]
-    assert warnings[0].endswith("it is read from its start")
+    assert warnings[0].endswith("it is read from the start")
 
 
 def test_a_run_that_has_reached_its_end_returns_what_it_had(tmp_path, caplog):

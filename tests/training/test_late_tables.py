@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tfbig.errors import CheckpointError
-from tfbig.layers.rows import Shard, mark
+from tfbig.layers.sharded_tables import Shard, mark_shard
 from tfbig.placement.parameter_server.late_tables import LateTables
 from tfbig.training.checkpoints.checkpoints import Checkpoints
 
@@ -22,7 +22,7 @@ def variables(value: float) -> dict[str, tf.Variable]:
     for i in range(SHARDS):
         rows = -(-(ROWS - i) // SHARDS)
         made[f"model/table_{i}"] = tf.Variable(tf.fill([rows, WIDTH], float(value + i)))
-        mark(made[f"model/table_{i}"], Shard(table, i, SHARDS, ROWS))
+        mark_shard(made[f"model/table_{i}"], Shard(table, i, SHARDS, ROWS))
     return made
 
 

@@ -67,7 +67,7 @@ def test_a_source_is_not_replayed_and_a_generator_says_that_it_is(tmp_path, unin
     assert resumed["read_examples"] <= 12 * 64  # ten steps, and a row or two for the shapes
     assert uninterrupted["source"]["read_examples"] >= 57 * 64
     log = "\n".join(uninterrupted["generator"]["log"])
-    assert "position cannot be kept" in log
+    assert "position cannot be saved" in log
     assert "stateful" in log
 
 

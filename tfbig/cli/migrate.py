@@ -10,8 +10,8 @@ from tfbig.cli.command import UsageError, asks_for_help
 from tfbig.errors import UserError
 
 if TYPE_CHECKING:
-    from tfbig.migration.findings import Finding
     from tfbig.migration.migrate import Migration
+    from tfbig.migration.source import Finding
 
 _WRITE = "make the mechanical changes in the files; everything else stays unchanged"
 _HELP = f"""usage: tfbig migrate FILE… [--write]
@@ -48,14 +48,14 @@ def main(argv: list[str]) -> int:
         return 2
     try:  # --help works without libcst
         from tfbig.migration.migrate import migrate
-        from tfbig.migration.source import Source
+        from tfbig.migration.source import SourceFile
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     left = failed = False
     for path in paths:
         try:
-            source = Source.read(path)
+            source = SourceFile.read(path)
             found = migrate(source)
             if write and found.mechanical:
                 source.write(found.text)

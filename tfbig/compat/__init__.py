@@ -1,4 +1,4 @@
-"""What older code needs and TensorFlow no longer has: `tfbig.compat.v1`."""
+"""Names that older code needs and TensorFlow no longer has: `tfbig.compat.v1`."""
 
 from typing import TYPE_CHECKING
 

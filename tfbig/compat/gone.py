@@ -1,4 +1,4 @@
-"""Names of TF1 that have no counterpart, and what to write instead; knows no TensorFlow."""
+"""Names of TF1 without a counterpart, and what to write instead; does not import TensorFlow."""
 
 _MODEL_FN = """\
 def model_fn(features, labels, mode, params):
@@ -131,7 +131,7 @@ _RNN = {
 
 
 def canned_model_fn(name: str) -> str | None:
-    """The model_fn that stands for one of tf.estimator's canned estimators, or None.
+    """A model_fn that replaces one of tf.estimator's canned estimators, or None.
 
     Example: `canned_model_fn("DNNClassifier")`.
     """
@@ -139,7 +139,7 @@ def canned_model_fn(name: str) -> str | None:
 
 
 def gone_estimator(name: str) -> str | None:
-    """What to write instead of `tf.estimator.<name>`, or None if that has a counterpart.
+    """Advice for `tf.estimator.<name>`, or None if tfbig has a counterpart.
 
     Example: `gone_estimator("tpu.TPUConfig")`.
     """
@@ -152,7 +152,7 @@ def gone_estimator(name: str) -> str | None:
 
 
 def gone_layer(name: str) -> str | None:
-    """What to write instead of `tf.layers.<name>`, or None if that has a counterpart.
+    """Advice for `tf.layers.<name>`, or None if tfbig has a counterpart.
 
     Example: `gone_layer("Dense")`.
     """
@@ -165,7 +165,7 @@ def gone_layer(name: str) -> str | None:
 
 
 def gone_rnn(name: str) -> str | None:
-    """What to write instead of `tf.nn.<name>` or `tf.nn.rnn_cell.<name>`, or None.
+    """Advice for `tf.nn.<name>` or `tf.nn.rnn_cell.<name>`, or None.
 
     Example: `gone_rnn("rnn_cell.BasicLSTMCell")`.
     """

@@ -1,17 +1,17 @@
-"""The names of tf.estimator and tf.layers that exist here; knows no TensorFlow."""
+"""The names of tf.estimator and tf.layers that tfbig has; does not import TensorFlow."""
 
-# By that name in tfbig and in tfbig.estimator.
+# With the same name in tfbig and in tfbig.estimator.
 OURS = (
     *("BestExporter", "Estimator", "EstimatorSpec", "EvalSpec", "FinalExporter", "LatestExporter"),
     *("ModeKeys", "RunConfig", "TrainSpec", "WarmStartSettings", "train_and_evaluate"),
 )
-# In tfbig.estimator alone.
+# Only in tfbig.estimator.
 IN_ESTIMATOR = (
     *("CheckpointSaverHook", "CheckpointSaverListener", "Exporter", "FinalOpsHook"),
     *("LoggingTensorHook", "NanTensorHook", "StepCounterHook", "StopAtStepHook"),
     "SummarySaverHook",
 )
-# Those that tf.estimator only passed on from tf.compat.v1.train.
+# Names that tf.estimator re-exported from tf.compat.v1.train.
 FROM_TRAIN = (
     *("FeedFnHook", "GlobalStepWaiterHook", "NanLossDuringTrainingError", "ProfilerHook"),
     *("SecondOrStepTimer", "SessionRunArgs", "SessionRunContext", "SessionRunHook"),
@@ -24,7 +24,7 @@ STOPPING = (
     "stop_if_no_decrease_hook",
     "stop_if_no_increase_hook",
 )
-# By function the module of tfbig.compat.v1.layers that defines it.
+# The module of tfbig.compat.v1.layers that defines each function.
 LAYERS = {
     "average_pooling1d": "pooling",
     "average_pooling2d": "pooling",

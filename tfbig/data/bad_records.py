@@ -1,4 +1,4 @@
-"""Records that cannot be read: an error that names them, or a count and a quarantine file."""
+"""Records that cannot be read: an error that names them, or a quarantine file and a count."""
 
 import json
 import logging
@@ -20,10 +20,10 @@ class BadRecord(NamedTuple):
     """One record that cannot be used.
 
     Attributes:
-        file: its path.
-        record: its number in that file, counted from 0; None: the file as a whole.
+        file: path of its file.
+        record: its number in that file, from 0; None: the whole file.
         reason: what is wrong, without a full stop: "its checksum is wrong".
-        position: its place in the indices that were being read; None: found otherwise.
+        position: its index in the `indices` argument of `read`; None: not found by `read`.
     """
 
     file: str
@@ -32,18 +32,18 @@ class BadRecord(NamedTuple):
     position: int | None = None
 
     def __str__(self) -> str:
-        # A name of bytes that are no UTF-8 could not be printed.
+        # A file name that is not valid UTF-8 cannot be printed.
         file = self.file.encode("utf-8", "backslashreplace").decode()
         where = file if self.record is None else f"{file}, record {self.record}"
         return f"{where}: {self.reason}"
 
 
 class Quarantine:
-    """Keeps account of the records that were left out, each once, in a file of JSON lines.
+    """Lists the records that were skipped, each once, in a JSON Lines file.
 
     Args:
-        path: made when the first record is left out; a line has file, record and reason. What an
-            earlier run has written to it is not written again.
+        path: the file, which is created for the first record. A line has file, record and
+            reason. Records that an earlier run has listed are not listed again.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -54,20 +54,18 @@ class Quarantine:
 
     @property
     def count(self) -> int:
-        """How many records were left out in this process."""
+        """The number of records that this process has skipped."""
         return len(self._seen)
 
     def add(self, found: Sequence[BadRecord]) -> None:
-        """Writes down records that were not written down yet; logs the first of all."""
+        """Lists records that are not listed yet; logs the first one of this process."""
         with self._lock:
             new = {(bad.file, bad.record): bad for bad in found}
-            new = [bad for place, bad in new.items() if place not in self._seen]
+            new = [bad for key, bad in new.items() if key not in self._seen]
             if not new:
                 return
             if not self._seen:
-                log.warning(
-                    "a bad record is left out: %s (all are listed in %s)", new[0], self.path
-                )
+                log.warning("skipped a bad record: %s (all are listed in %s)", new[0], self.path)
                 self._lines = _lines_of(self.path)
             lines = [line for line in map(_line, new) if line not in self._lines]
             os.makedirs(os.path.dirname(os.path.abspath(self.path)), exist_ok=True)
@@ -93,16 +91,19 @@ def _line(bad: BadRecord) -> str:
 def make_quarantine(
     on_bad_record: str, quarantine: str | os.PathLike | None, beside: str
 ) -> Quarantine | None:
-    """What a source's arguments on_bad_record and quarantine ask for; None: raise errors.
+    """Checks the arguments on_bad_record and quarantine of a source.
 
     Args:
         on_bad_record: "error" or "skip".
-        quarantine: the file, or None: `beside` with ".quarantine.jsonl" added, or a file in the
-            cache folder where that folder cannot be written.
+        quarantine: path of the quarantine file; None: `beside` with ".quarantine.jsonl" added, or
+            a file in the cache folder if the folder of the data is not writable.
         beside: the path of the data.
 
+    Returns:
+        The Quarantine, or None for "error".
+
     Raises:
-        UserError: on_bad_record is something else, or the quarantine is not used or not local.
+        UserError: on_bad_record has another value, or the quarantine is not used or not local.
     """
     if on_bad_record not in ("error", "skip"):
         raise UserError(f'on_bad_record={on_bad_record!r}: expected "error" or "skip".')
@@ -110,41 +111,41 @@ def make_quarantine(
         if quarantine is not None:
             raise UserError(
                 f"quarantine={os.fspath(quarantine)!r} is only used with "
-                'on_bad_record="skip"; add that, or leave quarantine out.'
+                'on_bad_record="skip"; add that, or omit quarantine.'
             )
         return None
     if quarantine is not None and files.is_remote(os.fspath(quarantine)):
         raise UserError(
-            f"quarantine={os.fspath(quarantine)!r}: lines are added to it, which needs a local "
-            "file; write a local path."
+            f"quarantine={os.fspath(quarantine)!r}: lines can be appended to a local file only; "
+            "pass a local path."
         )
-    return Quarantine(quarantine or files.beside_or_cached(beside, ".quarantine.jsonl"))
+    return Quarantine(quarantine or files.sidecar_path(beside, ".quarantine.jsonl"))
 
 
 class BadRecords(UserError):
     """Raised by `Source.read` when records cannot be read.
 
     Args:
-        found: one or more; with their positions when `read` raises it.
-        quarantine: where they go instead if they may be left out, else None.
+        found: one or more bad records; `read` sets their positions.
+        quarantine: lists them if they may be skipped; None: they may not.
 
     Attributes:
-        found, quarantine: as given.
+        found, quarantine: the arguments.
     """
 
     def __init__(self, found: Sequence[BadRecord], quarantine: Quarantine | None = None):
         self.found, self.quarantine = list(found), quarantine
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         super().__init__(
-            f"{str(found[0]).rstrip('.')}{more}. Repair the data, or leave such records out with "
+            f"{str(found[0]).rstrip('.')}{more}. Repair the data, or skip such records with "
             'on_bad_record="skip".'
         )
 
     def at(self, positions: np.ndarray) -> "BadRecords":
-        """The same for a caller that had read these records as part of more.
+        """Returns the same error with positions of an outer read.
 
         Args:
-            positions: int array; where each index of the inner read stood in the outer one.
+            positions: int array; the position in the outer read of each index of the inner read.
         """
         found = [
             bad if bad.position is None else bad._replace(position=int(positions[bad.position]))
@@ -153,8 +154,8 @@ class BadRecords(UserError):
         return BadRecords(found, self.quarantine)
 
 
-def report(found: Sequence[BadRecord], quarantine: Quarantine | None) -> None:
-    """For what is found while a source is made: quarantines it, or raises BadRecords."""
+def report_bad(found: Sequence[BadRecord], quarantine: Quarantine | None) -> None:
+    """Adds records that are found bad to the quarantine, or raises BadRecords without one."""
     if not found:
         return
     if quarantine is None:
@@ -165,37 +166,37 @@ def report(found: Sequence[BadRecord], quarantine: Quarantine | None) -> None:
 def read_good(
     source: Any, indices: np.ndarray, used: set[Quarantine] | None = None
 ) -> tuple[Any, np.ndarray]:
-    """Reads examples, without those that are bad where the source says that they may be left out.
+    """Reads examples and skips the bad ones if the source allows it.
 
     Args:
         source: a Source.
         indices: int64 [n].
-        used: gets the quarantines that records were put in.
+        used: a set to which the quarantines of skipped records are added.
 
     Returns:
-        (batch, kept): what `source.read` returns for the good ones, and a bool array of shape
-        [n]. With none left, the batch is None.
+        (batch, kept): the batch of the good examples, and a bool array of shape [n]. If none is
+        good, the batch is None.
 
     Raises:
-        BadRecords: some are bad, and are not to be left out.
+        BadRecords: some records are bad, and the source does not skip them.
     """
     kept = np.ones([len(indices)], bool)
     while kept.any():
         try:
             return source.read(indices[kept]), kept
         except BadRecords as error:
-            places = [bad.position for bad in error.found if bad.position is not None]
-            if error.quarantine is None or not places:
+            positions = [bad.position for bad in error.found if bad.position is not None]
+            if error.quarantine is None or not positions:
                 raise
             error.quarantine.add(error.found)
             if used is not None:
                 used.add(error.quarantine)
-            kept[np.flatnonzero(kept)[places]] = False
+            kept[np.flatnonzero(kept)[positions]] = False
     return None, kept
 
 
 def find_bad_records(source: Any, chunk: int = 1024) -> dict[int, BadRecord]:
-    """Reads a whole source once and finds the examples that cannot be read.
+    """Reads a source once and returns the examples that cannot be read.
 
     Example:
 
@@ -204,10 +205,10 @@ def find_bad_records(source: Any, chunk: int = 1024) -> dict[int, BadRecord]:
 
     Args:
         source: a Source.
-        chunk: examples read at once.
+        chunk: number of examples per read.
 
     Returns:
-        The bad records by their example's number; {} when all are good. Nothing is written.
+        The bad records by example number; {} if all are good. No quarantine file is written.
     """
     bad: dict[int, BadRecord] = {}
     for start in range(0, len(source), chunk):
@@ -225,8 +226,8 @@ def find_bad_records(source: Any, chunk: int = 1024) -> dict[int, BadRecord]:
     return bad
 
 
-def concatenated(batches: Sequence[Any]) -> Any:
-    """Batches of the same structure, one after the other."""
+def concatenate_batches(batches: Sequence[Any]) -> Any:
+    """Concatenates batches of the same structure along the first dimension."""
     if len(batches) == 1:
         return batches[0]
     return tf.nest.map_structure(lambda *arrays: np.concatenate(arrays), *batches)

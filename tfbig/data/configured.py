@@ -1,4 +1,4 @@
-"""Data as a config describes them: a source, how it is split, cleaned and augmented."""
+"""An input_fn for data that a config describes: a source, its split, cleaning and augmentation."""
 
 import functools
 import importlib
@@ -23,11 +23,11 @@ _DEFAULTS = {
     "stack": False,
     "augmentation": (),
 }
-_latest: dict[str, Any] = {}  # evaluation asks for the other half of what training has made
+_latest: dict[str, Any] = {}  # evaluation uses the held-out part of the split made for training
 
 
 def input_fn(mode: str = "train", params: Any = None) -> Source:
-    """The data that `params.data` (in a config file: `config.data`) describes.
+    """Returns the data that `params.data` (in a config file: `config.data`) describes.
 
     Example: in a config file,
 
@@ -41,44 +41,44 @@ def input_fn(mode: str = "train", params: Any = None) -> Source:
         }
 
     Args:
-        mode: "train", or any other for the evaluation part.
+        mode: "train", or any other value for the evaluation part.
         params: params.data has
 
             source: the name of a class of tfbig.data, or a dotted name, and its arguments.
-            eval_source: the same for evaluation data, instead of a split; what it leaves out is
-                as in source.
+            eval_source: the same for evaluation data, instead of a split; arguments that are not
+                given are those of source.
             split: method: "fraction", "stratified", "group", "time" or "hash"; by: the feature
-                that has the groups, times or keys, and which the model is not given; and the
+                with the groups, times or keys, which is not passed to the model; and the
                 arguments of that function of tfbig.data.splitting. Evaluation reads the
                 validation part, or the test part if there is none.
             cleaning: a list of steps of tfbig.data.cleaning, each a name and its arguments;
                 fitted on the training part.
-            stack: whether the columns become one float32 array of shape [n, columns].
+            stack: whether to stack the columns to one float32 array of shape [n, columns].
             augmentation: a list of layers for Source.augment.
-            batch_size: of the global batch.
+            batch_size: examples per global batch.
 
     Returns:
         A batched Source.
 
     Raises:
-        UserError: a name is unknown, arguments do not suit, or there are no evaluation data.
+        UserError: a name or an argument is unknown, or there are no evaluation data.
     """
     options = read_data_params(params, _DEFAULTS, owner="tfbig.data.configured.input_fn")
     plain = _plain(options)
     if mode == "train" or _latest.get("options") != plain:
-        _latest.update(options=plain, parts=_made(plain))
+        _latest.update(options=plain, parts=_build_parts(plain))
     train, held_out = _latest["parts"]
     if mode == "train":
         return train
     if held_out is None:
         raise UserError(
-            "params.data has no evaluation data; give eval_source or split, such as "
+            "params.data has no evaluation data; add eval_source or split, such as "
             '{"method": "fraction", "fractions": (0.9, 0.1)}.'
         )
     return held_out
 
 
-def _made(options: dict) -> tuple[Source, Source | None]:
+def _build_parts(options: dict) -> tuple[Source, Source | None]:
     """The training part, and the evaluation part or None."""
     given = options["source"]
     if not isinstance(given, Mapping) or "name" not in given:
@@ -88,7 +88,7 @@ def _made(options: dict) -> tuple[Source, Source | None]:
         )
     train, held_out = _source(given), None
     if options["eval_source"] is not None and options["split"] is not None:
-        raise UserError("params.data has both eval_source and split; give one of them.")
+        raise UserError("params.data has both eval_source and split; use one of them.")
     if options["eval_source"] is not None:
         held_out = _source({**given, **options["eval_source"]})
     elif options["split"] is not None:
@@ -125,13 +125,14 @@ def _source(described: Mapping) -> Source:
 
 
 def _called(field: str, known: Any, described: Mapping) -> Any:
-    """Calls what `described` names with the other arguments in it."""
+    """Calls the function or class that `described` names, with the other entries as arguments."""
     arguments = dict(described)
     name = arguments.pop("name", None)
     names = list(known) if isinstance(known, Mapping) else known.__all__
     if name not in names:
         raise UserError(
-            f"params.data.{field}: there is no {name!r}; known are: {', '.join(sorted(names))}."
+            f"params.data.{field}: there is no {name!r}; expected one of: "
+            f"{', '.join(sorted(names))}."
         )
     found = known[name] if isinstance(known, Mapping) else getattr(known, name)
     if isinstance(found, str):
@@ -150,7 +151,7 @@ def _split(source: Source, described: dict) -> splitting.Split:
     if (method in wanted) != (by is not None):
         raise UserError(
             f"params.data.split: method {method!r} "
-            + ("needs by, the name of a column." if by is None else "takes no by; leave it out.")
+            + ("needs by, the name of a column." if by is None else "takes no by; omit it.")
         )
     if method == "fraction":
         return _checked_call("split", splitting.by_fraction, described, len(source))
@@ -165,7 +166,7 @@ def _split(source: Source, described: dict) -> splitting.Split:
 def _checked_call(field: str, function: Callable, keywords: dict, *arguments: Any) -> Any:
     try:
         inspect.signature(function).bind(*arguments, **keywords)
-    except TypeError as error:  # a name that it does not have, or one that is missing
+    except TypeError as error:  # an unknown or missing argument
         raise UserError(f"params.data.{field}: {error}.") from None
     return function(*arguments, **keywords)
 
@@ -185,7 +186,7 @@ def _column(source: Source, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _stacked(batch: Any) -> Any:
-    """Columns as one float32 array [n, columns], in the order of their names in the source."""
+    """Stacks the columns to one float32 array [n, columns], in the order of the source."""
     features, *rest = batch if isinstance(batch, tuple) else (batch,)
     if not isinstance(features, Mapping):
         return batch
@@ -193,15 +194,15 @@ def _stacked(batch: Any) -> Any:
     wrong = [n for n, a in zip(features, arrays, strict=True) if a.dtype.kind not in "fiub"]
     if wrong:
         raise UserError(
-            f"params.data.stack: column {wrong[0]!r} is no number; leave it out of features, or "
-            "leave stack False and use the columns by name."
+            f"params.data.stack: column {wrong[0]!r} is not numeric; remove it from features, or "
+            "keep stack=False and use the columns by name."
         )
-    together = np.column_stack([array.astype(np.float32) for array in arrays])
-    return (together, *rest) if isinstance(batch, tuple) else together
+    stacked = np.column_stack([array.astype(np.float32) for array in arrays])
+    return (stacked, *rest) if isinstance(batch, tuple) else stacked
 
 
 def _plain(value: Any) -> Any:
-    """Config values as JSON has them."""
+    """Converts config values to plain JSON types."""
     if hasattr(value, "items"):
         return {str(name): _plain(inner) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Files here or far away: paths, globs and URLs such as gs://bucket/file, through fsspec."""
+"""Local and remote files: paths, globs and URLs such as gs://bucket/file, through fsspec."""
 
 import glob
 import hashlib
@@ -11,7 +11,8 @@ from tfbig._optional import load
 from tfbig.errors import UserError
 
 _URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.I)
-_OURS = re.compile(r"\.tfbig-[^/]*$|\.quarantine\.jsonl$")  # written beside data, never data
+# Files that tfbig writes beside the data, which are never data themselves.
+_OWN_FILES = re.compile(r"\.tfbig-[^/]*$|\.quarantine\.jsonl$")
 _INSTALL = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "az": "adlfs", "abfs": "adlfs"}
 
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
@@ -23,20 +24,20 @@ def is_remote(path: str) -> bool:
 
 
 def expand(paths: Paths, owner: str) -> list[str]:
-    """The files that paths, globs or a list of them name; each glob sorted.
+    """Expands paths and globs to a list of files; the matches of each glob are sorted.
 
     Example: `expand("data/train-*.tfrecord", "TFRecordSource")`.
 
     Args:
-        paths: a path, a glob pattern, a URL, or a list of such. A path that exists is taken as
-            it is, whatever letters it has.
-        owner: whose argument it is, for the message.
+        paths: a path, a glob pattern, a URL, or a list of these. A path that exists is not
+            treated as a pattern.
+        owner: the class that takes the argument, for error messages.
 
     Raises:
-        UserError: nothing is there.
+        UserError: no file matches.
     """
     if not isinstance(paths, (str, os.PathLike, list, tuple)):
-        raise UserError(f"{owner}: paths={paths!r}; give a path, a pattern or a list of them.")
+        raise UserError(f"{owner}: paths={paths!r}; pass a path, a pattern or a list of them.")
     given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     found: list[str] = []
     for item in given:
@@ -49,12 +50,12 @@ def expand(paths: Paths, owner: str) -> list[str]:
             raise UserError(f"{owner}: there is no file {path!r}; check the path.")
         found.extend(matches)
     if not found:
-        raise UserError(f"{owner}: no files were given; give a path, a pattern or a list of them.")
+        raise UserError(f"{owner}: no files were given; pass a path, a pattern or a list of them.")
     return found
 
 
 def exists(path: str) -> bool:
-    """Whether there is a file or a folder."""
+    """Whether a path is an existing file or folder."""
     if is_remote(path):
         system, inner = _system(path)
         return system.exists(inner)
@@ -62,7 +63,7 @@ def exists(path: str) -> bool:
 
 
 def is_folder(path: str) -> bool:
-    """Whether it is a folder."""
+    """Whether a path is an existing folder."""
     if is_remote(path):
         system, inner = _system(path)
         return system.isdir(inner)
@@ -70,7 +71,7 @@ def is_folder(path: str) -> bool:
 
 
 def walk(folder: str) -> list[str]:
-    """All files below a folder, sorted; hidden ones and those in hidden folders left out.
+    """All files below a folder, sorted, without hidden files and folders.
 
     Raises:
         UserError: a folder cannot be read.
@@ -85,10 +86,10 @@ def walk(folder: str) -> list[str]:
 
 
 def relative(path: str, folder: str) -> str:
-    """A path that `walk` found, as seen from the folder, with "/" between its parts."""
+    """The path, relative to the folder, of a file that `walk` found; its separator is "/"."""
     if is_remote(folder):
         system, inner = _system(folder)
-        root = system.unstrip_protocol(inner)  # walk's spelling; a user's may be another
+        root = system.unstrip_protocol(inner)  # as in `walk`; the user may spell the URL otherwise
         return path[len(root) :].strip("/")
     return os.path.relpath(path, folder).replace(os.sep, "/")
 
@@ -102,17 +103,17 @@ def open_binary(path: str) -> BinaryIO:
 
 
 def read_ranges(path: str, starts: Sequence[int], ends: Sequence[int]) -> list[bytes]:
-    """Reads parts of a remote file, at the same time where its file layer can.
+    """Reads ranges of a remote file, concurrently if its file system supports that.
 
     Args:
         path: a URL.
         starts, ends: byte offsets, as in a slice.
 
     Returns:
-        What was there: shorter where the file has ended.
+        The bytes of each range; shorter if the file ends earlier.
 
     Raises:
-        OSError: the file is not there, or cannot be read.
+        OSError: the file does not exist or cannot be read.
     """
     system, inner = _system(path)
     parts = system.cat_ranges([inner] * len(starts), list(starts), list(ends), on_error="return")
@@ -123,10 +124,10 @@ def read_ranges(path: str, starts: Sequence[int], ends: Sequence[int]) -> list[b
 
 
 def signature(path: str) -> list:
-    """What changes when a file changes: its size in bytes and its time or tag.
+    """A value that changes when the file changes: its size in bytes and its time or tag.
 
     Raises:
-        OSError: it is not there.
+        OSError: the file does not exist.
     """
     if is_remote(path):
         system, inner = _system(path)
@@ -138,10 +139,11 @@ def signature(path: str) -> list:
     return [status.st_size, status.st_mtime_ns]
 
 
-def beside_or_cached(path: str, suffix: str) -> str:
-    """Where a file that belongs to `path` may be written: beside it, else in the cache folder.
+def sidecar_path(path: str, suffix: str) -> str:
+    """A writable path for a file that belongs to `path`: beside it, or in the cache folder.
 
-    The cache folder is $TFBIG_CACHE_DIR or ~/.cache/tfbig; names in it carry a hash of the path.
+    The cache folder is $TFBIG_CACHE_DIR or ~/.cache/tfbig; file names there contain a hash of the
+    path.
     """
     if not is_remote(path):
         absolute = os.path.abspath(path)
@@ -159,11 +161,11 @@ def _glob(pattern: str) -> list[str]:
         names = [system.unstrip_protocol(name) for name in system.glob(inner)]
     else:
         names = glob.glob(pattern, recursive=True)
-    return sorted(name for name in names if not _OURS.search(name))
+    return sorted(name for name in names if not _OWN_FILES.search(name))
 
 
 def _walk_here(folder: str) -> list[str]:
-    """All files below a local folder, through links too; a link to a folder above is not taken."""
+    """All files below a local folder. Follows links, except to a parent folder."""
 
     def fail(error: OSError):
         raise UserError(f"{error.filename}: the folder cannot be read: {error.strerror}.")
@@ -193,7 +195,7 @@ def _system(url: str):
     except ImportError as error:
         package = _INSTALL.get(scheme, f"fsspec's package for {scheme}")
         raise UserError(
-            f"{url}: reading {scheme}:// needs the package {package}; write pip install {package}."
+            f"{url}: reading {scheme}:// needs the package {package}; run pip install {package}."
         ) from error
     except ValueError as error:
         raise UserError(f"{url}: {error}.") from error

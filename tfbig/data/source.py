@@ -1,4 +1,4 @@
-"""The interface of data with random access: any example can be read by its number."""
+"""The interface of random-access data: any example can be read by its number."""
 
 import copy
 from collections.abc import Callable
@@ -6,18 +6,19 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from typing_extensions import override
 
 from tfbig.data import bad_records
 from tfbig.errors import UserError
 
-_TRIES = 1000  # records that may be bad before the first good one
+_TRIES = 1000  # bad records at the start of a source before `element_spec` gives up
 
 
 class Source:
     """Examples that can be read by their numbers, in any order and many at once.
 
-    Random access is what makes a shuffle global without a buffer, and a resume O(1): the
-    examples of step t are a function of (seed, t). A subclass implements `__len__` and `read`.
+    Random access allows a global shuffle without a buffer, and a resume in O(1): the examples of
+    step t are a function of (seed, t). A subclass implements `__len__` and `read`.
 
     Example:
 
@@ -34,12 +35,12 @@ class Source:
 
     Attributes:
         batch_size: examples in a global batch, None until `batch` sets it.
-        threads: how many threads may call `read` at the same time.
-        augmentation: what `augment` was given.
-        mixture: of a source made by `tfbig.data.mix`: how its parts are drawn.
-        cleaning: of a source made by `Cleaning.fit` or `apply`: that Cleaning, for serving.
-        mapped_after_cleaning: whether what the Cleaning returns is changed by a `map`, which
-            serving has to do too.
+        threads: the number of threads that may call `read` at the same time.
+        augmentation: the argument of `augment`.
+        mixture: for a source made by `tfbig.data.mix`: the lengths and weights of its sources.
+        cleaning: for a source made by `Cleaning.fit` or `apply`: that Cleaning, for serving.
+        mapped_after_cleaning: whether a `map` follows the Cleaning, so that serving must apply
+            that function too.
     """
 
     batch_size: int | None = None
@@ -54,9 +55,9 @@ class Source:
         raise NotImplementedError("a Source implements __len__: its number of examples.")
 
     def read(self, indices: np.ndarray) -> Any:
-        """Reads the examples with these numbers, in their order; one may be asked for twice.
+        """Reads the examples with these numbers, in this order; a number may occur twice.
 
-        It is called from one thread at a time, unless `threads` is larger than 1.
+        Only one thread at a time calls it, unless `threads` is larger than 1.
 
         Args:
             indices: int64 array of shape [n], each in [0, len(self)).
@@ -68,15 +69,15 @@ class Source:
         Raises:
             BadRecords: some of these examples cannot be read.
         """
-        raise NotImplementedError("a Source implements read(indices): the examples' arrays.")
+        raise NotImplementedError("a Source implements read(indices): the arrays of the examples.")
 
     def map(self, fn: Callable[[Any], Any]) -> "Source":
         """Returns this source with `fn` applied to every batch that is read.
 
         Args:
-            fn: takes and returns a nested structure of arrays with the same first dimension; it
-                sees many examples at once, which need not be a batch, and where `threads` is
-                larger than 1 several threads may call it at the same time.
+            fn: takes and returns a nested structure of arrays with the same first dimension. It
+                gets many examples at once, which are not always one batch. If `threads` is larger
+                than 1, several threads may call it at the same time.
 
         Example: `source.map(lambda batch: (batch[0] / 255, batch[1]))`.
         """
@@ -85,10 +86,10 @@ class Source:
     def batch(self, batch_size: int) -> "Source":
         """Returns this source with a global batch of `batch_size` examples.
 
-        The last batch of a pass over the data is smaller when the length asks for it.
+        The last batch of a pass is smaller if `batch_size` does not divide the length.
 
         Raises:
-            UserError: batch_size is no integer of 1 or more.
+            UserError: batch_size is not an integer of 1 or more.
         """
         whole = isinstance(batch_size, (int, np.integer)) and not isinstance(batch_size, bool)
         if not whole or batch_size < 1:
@@ -100,7 +101,7 @@ class Source:
         return batched
 
     def select(self, indices: Any) -> "Source":
-        """Returns the part of this source with these examples, without copying data.
+        """Returns a source with only these examples, without copying data.
 
         Example: `train = source.select(split.train)`.
 
@@ -118,17 +119,17 @@ class Source:
         Example: `source.augment([{"name": "RandomFlip", "mode": "horizontal"}])`.
 
         Args:
-            augmentation: see `tfbig.data.augmentation.Augmentation`, or its list of layers. It
-                sees batches as they come out of `read` and of each `map`.
+            augmentation: a `tfbig.data.augmentation.Augmentation`, or its list of layers. It gets
+                batches after `read` and each `map`.
 
         Raises:
-            UserError: it is augmented already, or the layers cannot be used.
+            UserError: the source is already augmented, or the layers cannot be used.
         """
         from tfbig.data.augmentation import as_augmentation
 
         if self.augmentation is not None:
             raise UserError(
-                "augment: this source is augmented already; put all layers into one list."
+                "augment: this source is already augmented; put all layers into one list."
             )
         augmented = copy.copy(self)
         augmented.augmentation = as_augmentation(augmentation)
@@ -141,7 +142,7 @@ class Source:
             if len(self) == 0:
                 raise UserError(
                     f"{type(self).__name__} is empty: it has 0 examples. "
-                    "Check the path or the filter that it was made from."
+                    "Check the path or the filter that it was created from."
                 )
             self._spec = tf.nest.map_structure(
                 lambda a: tf.TensorSpec(np.shape(a)[1:], tf.as_dtype(np.asarray(a).dtype)),
@@ -156,13 +157,13 @@ class Source:
             if batch is not None:
                 return batch
         raise UserError(
-            f"{type(self).__name__}: its first {tries} of {len(self)} records are all bad; "
-            "repair the data, or what reads them."
+            f"{type(self).__name__}: the first {tries} of {len(self)} records are all bad; "
+            "repair the data or the function that parses them."
         )
 
 
 class _Derived(Source):
-    """A source that reads from another and is batched, augmented and cleaned as that is."""
+    """A source that reads from another one, with its batch size, augmentation and cleaning."""
 
     def __init__(self, source: Source):
         self._source = source
@@ -177,11 +178,11 @@ class _Derived(Source):
 
 
 class MappedSource(_Derived):
-    """What `Source.map` returns: another source, and a function of its batches.
+    """The result of `Source.map`: a source and a function of its batches.
 
     Args:
-        source: read from.
-        fn: applied to what was read.
+        source: the source to read.
+        fn: applied to each batch that is read.
     """
 
     def __init__(self, source: Source, fn: Callable[[Any], Any]):
@@ -189,15 +190,16 @@ class MappedSource(_Derived):
         self._fn = fn
         self.mapped_after_cleaning = source.cleaning is not None
 
+    @override
     def read(self, indices: np.ndarray) -> Any:
         return self._fn(self._source.read(indices))
 
 
 class SelectedSource(_Derived):
-    """What `Source.select` returns: some examples of another source, numbered anew.
+    """The result of `Source.select`: some examples of another source, numbered from 0.
 
     Args:
-        source: read from.
+        source: the source to read.
         indices: as in `Source.select`.
     """
 
@@ -205,13 +207,15 @@ class SelectedSource(_Derived):
         super().__init__(source)
         if source.mixture is not None:
             raise UserError(
-                "select: a mixture has no examples of its own; select from its sources, then mix."
+                "select: a mixture has no examples of its own; select from its sources, then mix "
+                "them."
             )
         self._indices = _checked_indices(indices, len(source))
 
     def __len__(self) -> int:
         return len(self._indices)
 
+    @override
     def read(self, indices: np.ndarray) -> Any:
         return self._source.read(self._indices[indices])
 
@@ -230,6 +234,7 @@ def _checked_indices(indices: Any, length: int) -> np.ndarray:
     outside = array[(array < 0) | (array >= length)]
     if len(outside):
         raise UserError(
-            f"select: there is no example {outside[0]}; the source has {length}, counted from 0."
+            f"select: there is no example {outside[0]}; the source has {length} examples, "
+            "numbered from 0."
         )
     return array.astype(np.int64)

@@ -1,4 +1,4 @@
-"""Bundled data, each `input_fn(mode, params) -> tfbig.data.Source`: digits, text."""
+"""Bundled datasets, each with an `input_fn(mode, params) -> tfbig.data.Source`: digits, text."""
 
 from typing import TYPE_CHECKING
 

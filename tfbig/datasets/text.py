@@ -1,4 +1,4 @@
-"""Language-model data over bytes: the text files of a folder, in windows of fixed length."""
+"""Byte-level language-model data: the text files of a folder, in windows of fixed length."""
 
 import functools
 import hashlib
@@ -38,36 +38,36 @@ def text_source(
     holdout: float = 0.05,
     max_bytes: int | None = None,
 ) -> TextSource:
-    """The text files of a folder as a Source of (tokens, next tokens).
+    """Returns the text files of a folder as a Source of (tokens, next tokens).
 
-    The files are taken in the order of their paths, with a zero byte between two of them. A hash
-    of its path decides whether a file is held out, so the split stays when files are added. At
-    least one file is held out; of a folder with a single file, its end is.
+    The files are concatenated in the order of their paths, with a zero byte between them. A hash
+    of the path decides whether a file is held out, so the split does not change when files are
+    added. At least one file is held out; if the folder has only one file, its end is held out.
 
     Example:
 
         source = text_source("~/my_project", patterns=(".py", ".md")).batch(8)
 
     Args:
-        folder: read recursively, hidden folders left out; None: the standard library of the
-            running Python, without its tests and without installed packages.
-        patterns: the ends of the names of the files to read.
+        folder: a folder, read recursively without hidden folders; None: the standard library of
+            this Python, without its tests and installed packages.
+        patterns: suffixes of the names of the files to read.
         sequence_length: T, in bytes.
         split: "train" or "test".
-        holdout: the share of the files that is held out, between 0 and 1.
-        max_bytes: read no more than that; None: all.
+        holdout: fraction of the files that is held out, between 0 and 1.
+        max_bytes: maximum number of bytes to read; None: no limit.
 
     Returns:
-        A Source whose element is two int32 arrays of shape [T], values from 0 to 255. In memory
-        it takes a byte per byte of text.
+        A Source whose element is two int32 arrays of shape [T], with values from 0 to 255. It
+        needs one byte of memory per byte of text.
 
     Raises:
-        UserError: the folder cannot be read, has no such files, or too little text.
+        UserError: the folder cannot be read, has no such files, or has too little text.
     """
     if split not in _SPLITS:
         raise UserError(f"split={split!r}: expected one of {', '.join(map(repr, _SPLITS))}.")
     if not 0 < holdout < 1:
-        raise UserError(f"holdout={holdout!r}: expected a share between 0 and 1, such as 0.05.")
+        raise UserError(f"holdout={holdout!r}: expected a fraction between 0 and 1, such as 0.05.")
     check_whole("sequence_length", sequence_length)
     if max_bytes is not None:
         check_whole("max_bytes", max_bytes)
@@ -83,14 +83,14 @@ def text_source(
     if len(text) < sequence_length + 1:
         raise UserError(
             f"{folder or 'the standard library'}: the {split} split has {len(text)} bytes, fewer "
-            f"than one window of sequence_length + 1 = {sequence_length + 1}; give a folder with "
+            f"than one window of sequence_length + 1 = {sequence_length + 1}; use a folder with "
             "more text, a smaller sequence_length or another holdout."
         )
     return TextSource(text, sequence_length)
 
 
 def input_fn(mode: str = "train", params: Any = None) -> Source:
-    """The text as a Source: the train split for mode "train", the held-out one otherwise.
+    """Returns the text as a Source: the train split for mode "train", else the held-out split.
 
     Example:
 
@@ -102,14 +102,13 @@ def input_fn(mode: str = "train", params: Any = None) -> Source:
     Args:
         mode: "train", "eval" or "infer".
         params: params.data may have the arguments of `text_source`, `batch_size` (default 8
-            sequences) and `eval_max_bytes`, the limit of the held-out split (default:
-            max_bytes).
+            sequences) and `eval_max_bytes`, max_bytes of the held-out split (default: max_bytes).
 
     Returns:
-        A `tfbig.data.Source` of (tokens int32 [T], next tokens int32 [T]), batched.
+        A batched `tfbig.data.Source` of (tokens int32 [T], next tokens int32 [T]).
 
     Raises:
-        UserError: see `text_source`; or params.data has an unknown name.
+        UserError: params.data has an unknown name; or as in `text_source`.
     """
     data = read_data_params(params, _DATA_DEFAULTS, owner="tfbig.datasets.text.input_fn")
     batch_size = data.pop("batch_size")
@@ -143,9 +142,9 @@ def _read_split(
 
 
 def _find_files(root: pathlib.Path, patterns: tuple[str, ...], skipped: frozenset) -> list[str]:
-    """Sorted paths below `root`, with "/" between their parts on every system."""
+    """The sorted paths of the files below `root`, with "/" as separator on every system."""
     if not root.is_dir():
-        raise UserError(f"folder={str(root)!r} is not a folder; give one that has text files.")
+        raise UserError(f"folder={str(root)!r} is not a folder; pass one with text files.")
     found: list[str] = []
 
     def refuse(error: OSError) -> None:
@@ -158,7 +157,7 @@ def _find_files(root: pathlib.Path, patterns: tuple[str, ...], skipped: frozense
         found.extend(path.relative_to(root).as_posix() for path in paths if path.is_file())
     if not found:
         raise UserError(
-            f"folder={str(root)!r} has no files whose names end in {' or '.join(patterns)}; give "
+            f"folder={str(root)!r} has no files whose names end in {' or '.join(patterns)}; pass "
             "another folder or other patterns."
         )
     return sorted(found)
@@ -171,7 +170,7 @@ def _held_out(files: list[str], holdout: float) -> set[str]:
 
 
 def _hash_of(name: str) -> float:
-    """A number in [0, 1) that depends on the name alone."""
+    """A number in [0, 1) that depends only on the name."""
     digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:7], "big") / 2**56
 
@@ -189,5 +188,5 @@ def _read_bytes(path: pathlib.Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UserError(
-            f"{path} cannot be read: {error.strerror}; make it readable or leave it out."
+            f"{path} cannot be read: {error.strerror}; make it readable or remove it."
         ) from error

@@ -15,8 +15,8 @@ import numpy as np
 from absl import flags
 
 from tfbig._optional import load
-from tfbig.data.keys import key_of
 from tfbig.data.source import Source
+from tfbig.data.splitting.keys import hash_seed
 from tfbig.errors import UserError
 from tfbig.evaluation.fold_folders import fold_folder, read_results, save_plan, saved_seed
 from tfbig.evaluation.fold_process import NAME, FoldJob, pickle_arguments
@@ -171,7 +171,7 @@ def run_folds(
             test=np.flatnonzero(fold == number),
             folder=fold_folder(folder, number),
             model_dir=model_dir and fold_folder(folder, number),
-            seed=key_of(f"fold {number}", seed) % 2**31,
+            seed=hash_seed(f"fold {number}", seed) % 2**31,
             group_column=groups if isinstance(groups, str) else None,
             metrics=tuple(metrics),
             threads=max(1, _cores() // parallel_folds) if parallel_folds > 1 else None,

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from tfbig import _private_api
-from tfbig.data.feeds.feed import Feed, Stack, cut_out, rows_for
+from tfbig.data.feeds.feed import Feed, Stack, rows_for, slice_for_worker
 from tfbig.errors import UserError
 from tfbig.evaluation.holdout_metrics import HoldOutMetrics
 from tfbig.evaluation.report import Report
@@ -133,7 +133,7 @@ class _OnePass(Feed):
         self.on_stack(stack)
         if self.workers == 1 or not stack.steps:
             return stack
-        return cut_out(stack, self.rows, self.worker, self.workers)
+        return slice_for_worker(stack, self.rows, self.worker, self.workers)
 
     def next_pass(self) -> None:
         """Does nothing, because there is only one pass."""

@@ -1,4 +1,4 @@
-"""From a saved model to a better one: loading, recipes, adapters.
+"""Fine-tuning of saved models: loading, recipes, adapters.
 
 Importing this module is cheap: each name, and the library behind it, is loaded on its first use.
 """

@@ -1,4 +1,4 @@
-"""Looks at what a file holds before anything reads it in earnest."""
+"""Checks the contents of a file before it is loaded."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import h5py
 from tfbig.errors import UserError
 
 _MIB = 1 << 20
-# Keras stores members as they are; a recompressed archive of weights shrinks by a few times.
+# Keras does not compress members; compression would reduce weights by a small factor only.
 _MAX_RATIO = 100
 _MAX_TEXT = 64 * _MIB
 _MAX_MEMBERS = 100_000
@@ -30,14 +30,14 @@ _MAGIC = {
 
 
 def kind_of(path: str) -> str:
-    """What a file is by its first bytes: "zip", "hdf5", or a description.
+    """The kind of a file by its first bytes: "zip", "hdf5", or a description.
 
     Raises:
-        UserError: it cannot be read, or is empty.
+        UserError: the file cannot be read, or is empty.
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise UserError(f"{path} is no regular file.")
+            raise UserError(f"{path} is not a regular file.")
         with open(path, "rb") as file:
             start = file.read(512)
     except OSError as error:
@@ -58,20 +58,20 @@ def kind_of(path: str) -> str:
 
 
 def check_archive(path: str) -> list[str]:
-    """Checks a `.keras` archive: names, declared and true sizes, checksums.
+    """Checks a `.keras` archive: names, declared and actual sizes, checksums.
 
     Returns:
-        The members' names.
+        The names of the members.
 
     Raises:
-        UserError: the archive is damaged, a bomb, or would write outside its folder.
+        UserError: the archive is damaged, a decompression bomb, or has paths outside its folder.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             _check_members(path, members)
             for member in members:
-                with archive.open(member) as file:  # reads no more than was declared
+                with archive.open(member) as file:  # reads at most the declared size
                     while file.read(_MIB):
                         pass
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError) as error:
@@ -84,7 +84,7 @@ def check_archive(path: str) -> list[str]:
 
 
 def read_member(path: str, name: str) -> bytes:
-    """A member of an archive that check_archive has passed."""
+    """Reads a member of an archive that check_archive has accepted."""
     with zipfile.ZipFile(path) as archive:
         return archive.read(name)
 
@@ -120,10 +120,10 @@ def _check_members(path: str, members: list[zipfile.ZipInfo]) -> None:
 
 
 def check_hdf5(path: str, file: h5py.File) -> None:
-    """Checks an open HDF5 file: links, data elsewhere, and sizes that it could not hold.
+    """Checks an open HDF5 file for links, external data, and arrays larger than the file allows.
 
     Raises:
-        UserError: one of these is wrong.
+        UserError: it has one of these.
     """
     size = os.path.getsize(path)
     declared, seen = 0, 0
@@ -154,15 +154,15 @@ def check_hdf5(path: str, file: h5py.File) -> None:
 
 
 def most_bytes(path: str) -> int:
-    """What the arrays of a file may take in memory."""
+    """The maximum number of bytes in memory for the arrays of a file."""
     return max(64 * _MIB, _MAX_RATIO * os.path.getsize(path))
 
 
 def json_of(path: str, name: str, text: str | bytes | None) -> Any:
-    """JSON in a file.
+    """Parses JSON that is part of a file.
 
     Raises:
-        UserError: it is none.
+        UserError: the text is missing, too large or not JSON.
     """
     try:
         if text is None or len(text) > _MAX_TEXT:
@@ -170,15 +170,15 @@ def json_of(path: str, name: str, text: str | bytes | None) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(
-            f"{path} is damaged: its {name} is no JSON ({reason_of(error)})."
+            f"{path} is damaged: its {name} is not JSON ({reason_of(error)})."
         ) from error
 
 
 def check_no_bytecode(path: str, config: Any, safe_mode: bool) -> None:
-    """Refuses Python bytecode of Lambda layers in safe mode.
+    """Checks in safe mode that a config has no Python bytecode of Lambda layers.
 
     Raises:
-        UserError: there is some.
+        UserError: it has bytecode.
     """
     if not safe_mode:
         return
@@ -196,12 +196,12 @@ def check_no_bytecode(path: str, config: Any, safe_mode: bool) -> None:
             item.get("mask_type"),
         ):
             raise UserError(
-                f"{path} is refused: it holds a Lambda layer made of Python bytecode, which can do "
-                "anything on this machine when it is loaded. If you trust where it comes from, "
-                "pass safe_mode=False; better, save the model with a layer class of its own."
+                f"{path} is refused: it holds a Lambda layer with Python bytecode, which can run "
+                "any code on this machine when it is loaded. If you trust its source, pass "
+                "safe_mode=False; better, save the model with a layer class instead."
             )
 
 
 def reason_of(error: Exception) -> str:
-    """What an error says, on one line and not too long."""
+    """The message of an error, on one line and at most 300 characters."""
     return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__

@@ -1,4 +1,4 @@
-"""What can be said about fine_tune's arguments before a model is loaded."""
+"""Checks of fine_tune's arguments before a model is loaded."""
 
 import functools
 import inspect
@@ -12,17 +12,17 @@ from tfbig.errors import UserError
 from tfbig.finetuning.recipe import Recipe
 
 _WRITE = "write model_fn(loaded_model) or model_fn(loaded_model, params)"
-_RESOLVED_LATE = ("accuracy", "acc", "crossentropy", "ce")  # by the loss, when a model is built
+_RESOLVED_LATE = ("accuracy", "acc", "crossentropy", "ce")  # depend on the loss
 
 
 def checked_model_fn(model_fn: Any) -> Callable[..., keras.Model] | None:
-    """fine_tune's model_fn as a function of (loaded model, params), which returns a compiled model.
+    """Wraps fine_tune's model_fn to a function of (loaded model, params) with checked result.
 
     Args:
-        model_fn: what the user gave, or None.
+        model_fn: the function of the user, or None.
 
     Raises:
-        UserError: it is no function, or does not take the loaded model.
+        UserError: it is not a function, or does not take the loaded model.
     """
     if model_fn is None:
         return None
@@ -59,8 +59,8 @@ def checked_model_fn(model_fn: Any) -> Callable[..., keras.Model] | None:
         if not isinstance(model, keras.Model):
             what = "None" if model is None else f"a {type(model).__name__}"
             raise UserError(
-                f"fine_tune: model_fn returned {what}; return a compiled keras.Model that is made "
-                "of the loaded one."
+                f"fine_tune: model_fn returned {what}; return a compiled keras.Model that is built "
+                "from the loaded one."
             )
         updates_itself = _private_api.overrides(model, "train_step")
         if not model.compiled or (model.optimizer is None and not updates_itself):
@@ -74,10 +74,10 @@ def checked_model_fn(model_fn: Any) -> Callable[..., keras.Model] | None:
 
 
 def check_names(recipe: Recipe) -> None:
-    """Refuses names of losses and metrics that Keras does not know.
+    """Checks the names of losses and metrics.
 
     Raises:
-        UserError: there is no such loss or metric.
+        UserError: Keras has no loss or metric with this name.
     """
     for field, get in (("loss", keras.losses.get), ("metrics", keras.metrics.get)):
         for name in keras.tree.flatten(getattr(recipe, field)):

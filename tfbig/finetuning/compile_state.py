@@ -1,4 +1,4 @@
-"""How a model in an `.h5` file was compiled, in Keras 3 or Keras 2."""
+"""Restores the compile state of a model in an `.h5` file of Keras 3 or Keras 2."""
 
 import inspect
 import logging
@@ -13,16 +13,16 @@ from tfbig.programs.keras.rebuilding import compile_options
 
 log = logging.getLogger("tfbig")
 
-# Optimizers whose slots come in the same order in tf.keras and in Keras 3.
+# Optimizers whose slot variables have the same order in tf.keras and in Keras 3.
 _SAME_SLOTS = ("Adam", "AdamW", "SGD", "Adagrad")
 
 
 def compile_as_saved(
     model: keras.Model, path: str, file: h5py.File, custom_objects: dict | None
 ) -> None:
-    """Compiles a model as the file tells, with the optimizer's state; logs what cannot be.
+    """Compiles a model as it was saved, with the optimizer state; logs what cannot be restored.
 
-    Keras's own way fails over `loss="mse"`, as it takes the name of a function for an object.
+    Keras itself fails for `loss="mse"`, because it treats the name of a function as an object.
     """
     text = file.attrs.get("training_config")
     if text is None:
@@ -40,30 +40,30 @@ def compile_as_saved(
             )
     except Exception as error:  # a config's contents make Keras raise anything
         log.info(
-            "%s is loaded without its compile state (%s); compile it anew.", path, reason_of(error)
+            "%s is loaded without its compile state (%s); compile it again.", path, reason_of(error)
         )
         return
     if "optimizer_weights" in file:
         reason = _restore(optimizer, model, file["optimizer_weights"])
         if reason:
-            log.info("%s: the optimizer starts anew: %s.", path, reason)
+            log.info("%s: the optimizer starts without its state: %s.", path, reason)
 
 
 def compile_task_as_saved(
     task: keras.Model, path: str, config: dict, custom_objects: dict | None, safe_mode: bool
 ) -> None:
-    """Compiles a KerasHub task as its `.keras` file tells, with the optimizer's state.
+    """Compiles a KerasHub task as in its `.keras` file, with the optimizer state.
 
-    Keras leaves this out for models with a `compile` of their own, with a warning; a task then
-    has the default loss and optimizer of its class, whatever it was trained with.
+    Keras skips this, with a warning, for models that override `compile`. A task would then have
+    the default loss and optimizer of its class instead of those it was trained with.
 
     Args:
-        path: with the ending .keras.
-        config: the file's "compile_config".
+        path: path of a file whose name ends in .keras.
+        config: the "compile_config" of the file.
         custom_objects, safe_mode: as for `load_model`.
 
     Raises:
-        Exception: what Keras raises over a config that it cannot make objects of.
+        Exception: Keras cannot deserialize the config.
     """
     arguments = keras.saving.deserialize_keras_object(
         config, custom_objects=custom_objects, safe_mode=safe_mode
@@ -87,7 +87,7 @@ def _optimizer(config: dict) -> keras.optimizers.Optimizer:
 
 def _loss(config: Any) -> Any:
     if isinstance(config, str):
-        keras.losses.get(config)  # raises for what is not known
+        keras.losses.get(config)  # raises an error for an unknown name
         return config
     name = config["class_name"].split(">")[-1]
     if name == "function":
@@ -117,7 +117,7 @@ def _metric(config: Any) -> Any:
 
 
 def _each(config: Any, make: Any) -> Any:
-    """Makes the leaves of a nest: of lists, and of dicts by output."""
+    """Applies `make` to the leaves of nested lists and dicts."""
     if config is None:
         return None
     if isinstance(config, list):
@@ -128,32 +128,32 @@ def _each(config: Any, make: Any) -> Any:
 
 
 def _flat(model: keras.Model, metrics: Any) -> Any:
-    """tf.keras writes a list for each output, also for one."""
+    """Unpacks the metrics of a single output, for which tf.keras writes a nested list."""
     one = len(model.outputs or []) == 1
     nested = isinstance(metrics, list) and len(metrics) == 1 and isinstance(metrics[0], list)
     return metrics[0] if one and nested else metrics
 
 
 def _known(kind: type, arguments: dict) -> dict:
-    """Those arguments that a class takes; other versions of it had others."""
+    """The arguments that a class takes; other versions of it may have others."""
     parameters = inspect.signature(kind.__init__).parameters
     return {key: value for key, value in arguments.items() if key in parameters}
 
 
 def _restore(optimizer, model: keras.Model, group: h5py.Group) -> str | None:
-    """Restores an optimizer's variables; returns why that cannot be done, or None."""
+    """Restores an optimizer's variables; returns None, or the reason why it cannot."""
     names = [n.decode() if isinstance(n, bytes) else n for n in _names(group)]
     values = [np.asarray(group[name]) for name in names]
     if len(values) < 1 or not model.built:
-        return "the file holds no state of it"
+        return "the file has no state for it"
     optimizer.build(model.trainable_variables)
     variables = list(optimizer.variables)
-    if len(values) == len(variables) - 1:  # tf.keras keeps no learning rate there
+    if len(values) == len(variables) - 1:  # tf.keras does not save the learning rate there
         if type(optimizer).__name__ not in _SAME_SLOTS:
-            return f"Keras 3 orders the slots of {type(optimizer).__name__} otherwise"
+            return f"Keras 3 orders the slot variables of {type(optimizer).__name__} differently"
         variables = [v for v in variables if not v.path.endswith("learning_rate")]
     if [v.shape for v in variables] != [v.shape for v in values]:
-        return f"the file holds {len(values)} variables of it, of other shapes"
+        return f"the file has {len(values)} variables for it, with other shapes"
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
     return None

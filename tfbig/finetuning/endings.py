@@ -1,4 +1,4 @@
-"""How a classifier ends: where its features are, and what of it comes after them."""
+"""Finds the features of a classifier, and the layers after them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ import keras
 
 from tfbig import _private_api
 
-# Activations, layers and operations by their names in lower case without "_".
+# Names of activations, layers and operations, in lower case without "_".
 _PROBABILITIES = {
     "softmax",
     "logsoftmax",
@@ -17,7 +17,7 @@ _PROBABILITIES = {
     "hardsigmoid",
     "sparsesigmoid",
 }
-# What features are given, and logits are not.
+# Activations that are applied to features, not to logits.
 _HIDDEN = {
     "celu",
     "elu",
@@ -55,7 +55,7 @@ _CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 
 
 class NoFeatures(Exception):
-    """The features before a model's classifier cannot be told; the message says why."""
+    """The features before a model's classifier cannot be identified; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,9 +63,9 @@ class Ending:
     """The end of a model.
 
     Attributes:
-        features: a KerasTensor of the model: what enters the old classifier, or the output.
-        replaced: the names of the layers that come after it, the classifier first; () if none.
-        pooling: the call that takes the classifier's output from many places to one, or None.
+        features: a KerasTensor of the model: the input of the old classifier, or the output.
+        replaced: names of the layers after it, the classifier first; () if none.
+        pooling: the call that pools the positions of the classifier's output, or None.
     """
 
     features: keras.KerasTensor
@@ -75,7 +75,7 @@ class Ending:
 
 @dataclasses.dataclass
 class _Tail:
-    """What lies between a model's output and the last layer with weights, the output first."""
+    """The calls between a model's output and the last layer with weights, the output first."""
 
     nodes: list[_private_api.Node]
     output: keras.KerasTensor
@@ -110,14 +110,14 @@ def pools(node: _private_api.Node) -> str:
 
 
 def ending_of(model: keras.Model) -> Ending:
-    """Where the features of a functional or Sequential model are.
+    """Finds the features of a functional or Sequential model.
 
     Args:
-        model: with one output.
+        model: a model with one output.
 
     Raises:
-        NoFeatures: it ends in probabilities and not in a classifier that can be told from its
-            features, or its end has several meanings.
+        NoFeatures: it ends in probabilities but its classifier cannot be identified, or its end
+            is ambiguous.
     """
     output = model.outputs[0]
     return _ending(_private_api.functional_graph(model), output, _Tail([], output))
@@ -126,7 +126,7 @@ def ending_of(model: keras.Model) -> Ending:
 def _ending(graph: keras.Model, output: keras.KerasTensor, tail: _Tail) -> Ending:
     nodes = _private_api.graph_nodes(graph)
     needed = {id(output)}
-    for node in reversed(nodes):  # the output comes through `needed` alone
+    for node in reversed(nodes):  # the output depends only on `needed`
         reached = needed & set(node.outputs)
         if not reached:
             continue
@@ -141,10 +141,10 @@ def _ending(graph: keras.Model, output: keras.KerasTensor, tail: _Tail) -> Endin
         if needed != reached or len(reached) > 1:
             break
         if inner is not None:
-            place = node.outputs.index(reached.pop())
+            index = node.outputs.index(reached.pop())
             if _calls(nodes, layer) > 1:
                 return _kept(output, tail, f"{layer.name!r} is called several times")
-            found = _ending(inner, inner.outputs[place], tail)
+            found = _ending(inner, inner.outputs[index], tail)
             if not found.replaced:
                 return Ending(output)
             return dataclasses.replace(found, features=_lifted(inner, found.features, node))
@@ -159,18 +159,18 @@ def _of_last(
     output: keras.KerasTensor,
     tail: _Tail,
 ) -> Ending:
-    """The ending where a layer is the last one with weights, and the only way to the output."""
+    """The ending if a layer is the last one with weights, and the only path to the output."""
     if isinstance(layer, keras.Model):
         raise NoFeatures(
-            f"it ends in {layer.name!r}, a {type(layer).__name__} with a call of its own, in which "
-            "the classifier cannot be told from the features"
+            f"it ends in {layer.name!r}, a {type(layer).__name__} with its own call method, in "
+            "which the classifier cannot be identified"
         )
     name, probabilities = layer.name, tail.has(_PROBABILITIES, layer)
     entered = node.arguments[0][0] if node.arguments[0] else None
     if not isinstance(entered, keras.KerasTensor) or len(node.inputs) != 1:
         return _kept(output, tail, f"{name!r} takes several tensors", layer)
     if isinstance(layer, keras.layers.ReversibleEmbedding):
-        if node.arguments[1].get("reverse"):  # tied weights: it is still needed, at the input
+        if node.arguments[1].get("reverse"):  # tied weights: the input still uses the layer
             return Ending(entered, _replaced(layer, tail), tail.pooling)
         return _kept(output, tail, f"{name!r} is an embedding", layer)
     if _calls(nodes, layer) > 1:
@@ -178,7 +178,7 @@ def _of_last(
     hidden = tail.has(_HIDDEN, layer) and not probabilities
     if _is_dense(layer, entered):
         units = getattr(layer, "units", layer.kernel.shape[-1])
-        if hidden and units > 1:  # a hidden layer, as the pooler of a BERT
+        if hidden and units > 1:  # a hidden layer, such as the pooler of BERT
             return Ending(output)
         _check_places(layer, entered, units, -1, tail)
         return Ending(entered, _replaced(layer, tail), tail.pooling)
@@ -188,20 +188,20 @@ def _of_last(
         channels = 1 if layer.data_format == "channels_first" else -1
         _check_places(layer, entered, layer.filters, channels, tail)
         return Ending(entered, _replaced(layer, tail), tail.pooling)
-    return _kept(output, tail, f"a {type(layer).__name__} makes them", layer)
+    return _kept(output, tail, f"a {type(layer).__name__} computes them", layer)
 
 
 def _kept(
     output: keras.KerasTensor, tail: _Tail, reason: str, layer: keras.layers.Layer | None = None
 ) -> Ending:
-    """The output as the features, unless it is of probabilities."""
+    """Uses the output as the features, unless it is probabilities."""
     if tail.has(_PROBABILITIES, layer):
         raise NoFeatures(f"it ends in probabilities, and {reason}")
     return Ending(output)
 
 
 def _is_dense(layer: keras.layers.Layer, entered: keras.KerasTensor) -> bool:
-    if isinstance(layer, keras.layers.EinsumDense):  # of the last dimension alone
+    if isinstance(layer, keras.layers.EinsumDense):  # only over the last dimension
         shape = layer.kernel.shape
         return len(shape) == 2 and shape[0] == entered.shape[-1]
     return isinstance(layer, keras.layers.Dense)
@@ -210,7 +210,7 @@ def _is_dense(layer: keras.layers.Layer, entered: keras.KerasTensor) -> bool:
 def _ends_in_features(
     layer: keras.layers.Layer, entered: keras.KerasTensor, hidden: bool, tail: _Tail
 ) -> bool:
-    """Whether a convolution without probabilities is part of a backbone, and no classifier.
+    """Whether a convolution without probabilities is part of a backbone, not a classifier.
 
     Raises:
         NoFeatures: it may be either.
@@ -218,13 +218,13 @@ def _ends_in_features(
     channels_first = layer.data_format == "channels_first"
     places = entered.shape[2:] if channels_first else entered.shape[1:-1]
     if len(tail.output.shape) == 2 and tail.output.shape[-1] != layer.filters:
-        return True  # flattened with its places
+        return True  # flattened with its positions
     if hidden and (max(layer.kernel_size) > 1 or len(tail.output.shape) > 2):
         return True
     if hidden and all(n == 1 for n in places):
         return True
     if hidden or len(tail.output.shape) > 2:
-        which = "after an activation" if hidden else "at each place"
+        which = "after an activation" if hidden else "at each position"
         raise NoFeatures(
             f"the output of its last convolution {layer.name!r} may be features, or numbers for "
             f"classes {which}"
@@ -235,14 +235,14 @@ def _ends_in_features(
 def _check_places(
     layer: keras.layers.Layer, entered: keras.KerasTensor, units: int, axis: int, tail: _Tail
 ) -> None:
-    """Raises NoFeatures if the places are the classes, and cannot be pooled."""
+    """Raises NoFeatures if the positions are the classes, so that they cannot be pooled."""
     places = entered.shape[2:] if axis == 1 else entered.shape[1:-1]
     several = any(n != 1 for n in places)
     output = tail.output.shape
     if several and output[axis if len(output) > 2 else -1] != units:
         raise NoFeatures(
-            f"the {units} outputs of {layer.name!r} at each place become an output of the shape "
-            f"{('batch', *output[1:])}, so that the places are classes"
+            f"the {units} outputs of {layer.name!r} at each position become an output of the shape "
+            f"{('batch', *output[1:])}, so the positions are classes"
         )
 
 
@@ -257,14 +257,14 @@ def _replaced(layer: keras.layers.Layer, tail: _Tail) -> tuple[str, ...]:
 def _lifted(
     inner: keras.Model, features: keras.KerasTensor, node: _private_api.Node
 ) -> keras.KerasTensor:
-    """The features inside of a nested model, as a tensor of the graph that the model is called in.
+    """Converts features inside a nested model to a tensor of the outer graph.
 
-    The nested model is called as before, but ends in them.
+    The nested model is called as before, but its output is the features.
     """
     layer = node.operation
     args, keywords = node.arguments
     if len(inner.inputs) == 1 and features is inner.inputs[0]:
-        return keras.tree.flatten(args)[0]  # there is nothing before the classifier in it
+        return keras.tree.flatten(args)[0]  # the nested model is only the classifier
     entered = inner.inputs[0] if isinstance(layer, keras.Sequential) else inner.input
     return keras.Model(entered, features, name=layer.name)(*args, **keywords)
 

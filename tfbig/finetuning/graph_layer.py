@@ -10,11 +10,12 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from typing_extensions import override
 
 from tfbig import _private_api
 from tfbig.errors import UserError
 
-# Operations that reach out of the graph: files, processes, Python functions of this program.
+# Operations that access things outside of the graph: files, processes, Python functions.
 _REACHING_OUT = (
     "PyFunc",
     "EagerPyFunc",
@@ -34,12 +35,12 @@ _trusted: set[str] = set()
 
 
 class CannotBeLayer(Exception):
-    """A function's graph needs more than tensors and variables; the message says what."""
+    """The graph of a function needs more than tensors and variables; the message says what."""
 
 
 @contextlib.contextmanager
 def trusting(trust: bool) -> Iterator[None]:
-    """Graphs that reach files and functions may be made layers inside the block."""
+    """Allows layers from graphs that access files and Python functions in the block."""
     token = _trusting.set(trust)
     try:
         yield
@@ -48,19 +49,19 @@ def trusting(trust: bool) -> Iterator[None]:
 
 
 def refused_operations(operations) -> list[str]:
-    """Those of some operation names that safe mode refuses."""
+    """The names of operations that safe mode does not allow, sorted."""
     return sorted({op for op in operations if any(part in op for part in _REACHING_OUT)})
 
 
 @keras.saving.register_keras_serializable("tfbig")
 class GraphLayer(keras.layers.Layer):
-    """Calls a graph whose variables are this layer's weights, so that they can be trained.
+    """Calls a graph whose variables are the weights of this layer, so that they can be trained.
 
     Args:
-        graph: a GraphDef, compressed, in base64. Its placeholders are inputs and weights.
-        inputs: the names of the input placeholders and their key: {"features": "x"}; the key ""
-            stands for a single tensor.
-        outputs: in the same way, names of output tensors.
+        graph: a compressed GraphDef in base64. Its placeholders are inputs and weights.
+        inputs: names of the input placeholders by key: {"features": "x"}; the key "" means a
+            single tensor.
+        outputs: names of the output tensors, in the same way.
         variables: a dict for each weight: name (of the placeholder), path, shape, dtype, trained.
     """
 
@@ -89,8 +90,9 @@ class GraphLayer(keras.layers.Layer):
         ]
         self.built = True
 
+    @override
     def call(self, inputs, training=None):
-        del training  # the graph was traced for one of both
+        del training  # the graph was traced for one mode
         values = [tf.convert_to_tensor(weight) for weight in self._parameters]
         given = {key: inputs[key] if key else inputs for key in self._inputs}
         outputs = self._function(given, values)
@@ -104,6 +106,7 @@ class GraphLayer(keras.layers.Layer):
         )
         return dict(zip(self._outputs, found, strict=True))
 
+    @override
     def get_config(self) -> dict:
         return {
             **super().get_config(),
@@ -115,17 +118,17 @@ class GraphLayer(keras.layers.Layer):
 
 
 def as_model(function, name: str) -> tuple[keras.Model, list[str]]:
-    """A functional model around a concrete function of tensors.
+    """Builds a functional model from a concrete function of tensors.
 
     Args:
         function: a ConcreteFunction, whose variables are copied.
-        name: the model's.
+        name: name of the model.
 
     Returns:
         The model, and the paths of variables that are trainable but have no gradient.
 
     Raises:
-        CannotBeLayer: the graph assigns variables or looks into tables.
+        CannotBeLayer: the graph assigns variables or uses lookup tables.
     """
     frozen, names = _frozen(function)
     arguments = _keyed(frozen.inputs, function.structured_input_signature)
@@ -159,7 +162,7 @@ def as_model(function, name: str) -> tuple[keras.Model, list[str]]:
 
 
 def _frozen(function):
-    """The function with constants for variables, and the constants' names by variable."""
+    """Replaces variables by constants; returns the function, and constant names by variable."""
     handles = {id(v.handle): id(v) for v in function.variables}
     names = {}
     for outer, inner in function.graph.captures:
@@ -184,7 +187,7 @@ def _operations(graph: tf.compat.v1.GraphDef) -> Iterator[str]:
 
 
 def _keyed(tensors: list, structure: Any) -> dict:
-    """Flat tensors by their key in a signature's structure, "" for a lone tensor."""
+    """Flat tensors by their key in the structure of a signature; "" for a single tensor."""
     if isinstance(structure, tuple) and len(structure) == 2 and isinstance(structure[1], dict):
         positional, named = structure
         structure = dict(named) or (positional[0] if len(positional) == 1 else list(positional))
@@ -200,7 +203,7 @@ def _keyed(tensors: list, structure: Any) -> dict:
 
 
 def _without_values(graph: tf.compat.v1.GraphDef, names: set[str]) -> tf.compat.v1.GraphDef:
-    """Makes the constants that stand for variables placeholders."""
+    """Converts the constants that replace variables to placeholders."""
     for node in graph.node:
         if node.name in names:
             dtype = node.attr["dtype"].type
@@ -211,9 +214,9 @@ def _without_values(graph: tf.compat.v1.GraphDef, names: set[str]) -> tf.compat.
 
 
 def _without_gradient(layer: GraphLayer, symbols: dict) -> list[int]:
-    """Which of the layer's trained variables have no gradient, by a batch of zeros.
+    """The indices of trained variables without a gradient, found with a batch of zeros.
 
-    Zeros are a batch that every dtype has; only the graph's structure matters here.
+    Every dtype has zeros, and only the structure of the graph matters here.
     """
     zeros = {
         key: tf.zeros([1, *(n or 1 for n in symbol.shape[1:])], symbol.dtype)
@@ -237,10 +240,10 @@ def _without_gradient(layer: GraphLayer, symbols: dict) -> list[int]:
 
 
 def _order(layer: GraphLayer) -> list[int]:
-    """The places of `layer.weights` in its list of variables."""
+    """The indices of `layer.weights` in its list of variables."""
     specs = layer.get_config()["variables"]
-    places = list(range(len(specs)))
-    return sorted(places, key=lambda i: not specs[i]["trained"])
+    indices = list(range(len(specs)))
+    return sorted(indices, key=lambda i: not specs[i]["trained"])
 
 
 def _packed(graph: tf.compat.v1.GraphDef) -> str:
@@ -252,7 +255,7 @@ def _unpacked(text: str) -> tf.compat.v1.GraphDef:
     data = unpacker.decompress(base64.b64decode(text), _MAX_GRAPH_BYTES)
     if unpacker.unconsumed_tail:
         raise UserError(
-            f"the graph in a saved GraphLayer unpacks to over {_MAX_GRAPH_BYTES} bytes."
+            f"the graph in a saved GraphLayer decompresses to over {_MAX_GRAPH_BYTES} bytes."
         )
     return tf.compat.v1.GraphDef.FromString(data)
 
@@ -260,11 +263,11 @@ def _unpacked(text: str) -> tf.compat.v1.GraphDef:
 def _checked(graph: tf.compat.v1.GraphDef, text: str) -> tf.compat.v1.GraphDef:
     digest = hashlib.sha256(text.encode()).hexdigest()
     if _trusting.get():
-        _trusted.add(digest)  # so that this program can make the layer again in another scope
+        _trusted.add(digest)  # so that this program can rebuild the layer in another scope
     refused = refused_operations(_operations(graph))
     if refused and digest not in _trusted:
         raise UserError(
-            f"the graph holds operations that reach files or Python functions "
-            f"({', '.join(refused)}); if you trust where it comes from, pass safe_mode=False."
+            f"the graph has operations that access files or Python functions "
+            f"({', '.join(refused)}); if you trust its source, pass safe_mode=False."
         )
     return graph

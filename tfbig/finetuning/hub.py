@@ -1,4 +1,4 @@
-"""KerasHub presets: folders that `save_to_preset` has written, and handles to download."""
+"""Loads KerasHub presets: folders that `save_to_preset` wrote, and handles to download."""
 
 import contextlib
 import importlib.util
@@ -21,7 +21,7 @@ log = logging.getLogger("tfbig")
 
 _CONFIG, _TASK, _SHARDS = "config.json", "task.json", "model.weights.json"
 _WEIGHTS, _TASK_WEIGHTS = "model.weights.h5", "task.weights.h5"
-# Of the tokenizer and the like, where keras_hub makes one for the task.
+# Files of the preprocessor of a task, such as its tokenizer.
 _OTHERS = (
     "preprocessor.json",
     "tokenizer.json",
@@ -32,38 +32,38 @@ _OTHERS = (
 _BUILT_IN = "hub:"
 _SCHEMES = ("hf://", "kaggle://", "modelscope://")
 _TRY = (
-    'Give the folder of a preset, or "hub:bert_tiny_en_uncased", "hf://user/name" or '
-    '"kaggle://user/model/keras/name" where this machine can reach it.'
+    'Pass the folder of a preset, or "hub:bert_tiny_en_uncased", "hf://user/name" or '
+    '"kaggle://user/model/keras/name" if this machine has access to it.'
 )
 
 
 def is_handle(path: str) -> bool:
-    """Whether this is the name of a preset that keras_hub finds or downloads."""
+    """Whether a path is the name of a preset that keras_hub finds or downloads."""
     return path.startswith((_BUILT_IN, *_SCHEMES))
 
 
 def is_preset(path: str) -> bool:
-    """Whether a folder is a preset, by its files."""
+    """Whether a folder has the files of a preset."""
     return os.path.isfile(os.path.join(path, _CONFIG))
 
 
 def load_preset(path: str, safe_mode: bool, custom_objects: dict | None) -> keras.Model:
-    """The task, or else the backbone, that a preset holds, as the class that was saved.
+    """Loads the task, or else the backbone, of a preset, as the class that was saved.
 
     Args:
-        path: a folder, or "hub:" and a built-in name, or a handle with keras_hub's schemes.
-        safe_mode: refuse classes that neither keras and keras_hub nor the program has.
+        path: a folder, or "hub:" and a built-in name, or a handle with a scheme of keras_hub.
+        safe_mode: raise an error for classes that are neither in keras or keras_hub nor known.
         custom_objects: your own classes and functions by name.
 
     Raises:
         UserError: keras_hub is not installed, the preset cannot be downloaded, is damaged or
-            refused, or is no preset of KerasHub.
+            unsafe, or is not a preset of KerasHub.
     """
     keras_hub = load("keras_hub", f"{path} is a preset of KerasHub and")
 
     preset = path.removeprefix(_BUILT_IN)
     if os.path.isdir(preset):
-        preset = os.path.abspath(preset)  # else keras_hub takes it for a built-in of that name
+        preset = os.path.abspath(preset)  # keras_hub would treat a plain name as a built-in
     elif not is_handle(preset):
         _check_built_in(path, preset, keras_hub)
     elif preset.startswith("hf://"):
@@ -72,7 +72,7 @@ def load_preset(path: str, safe_mode: bool, custom_objects: dict | None) -> kera
         configs, weights = _downloaded(path, preset)
     except UserError:
         raise
-    except Exception as error:  # each hub has a library of its own, with its own errors
+    except Exception as error:  # each hub has its own library and errors
         raise UserError(f"{path} cannot be downloaded: {_said(error)}. {_TRY}") from error
     for name, config in configs.items():
         check_no_bytecode(f"{path}/{name}", config, safe_mode)
@@ -87,7 +87,7 @@ def load_preset(path: str, safe_mode: bool, custom_objects: dict | None) -> kera
         with contextlib.ExitStack() as stack:
             stack.enter_context(keras.saving.custom_object_scope(custom_objects or {}))
             stack.enter_context(bounded_variables(path, most))
-            stack.enter_context(warnings.catch_warnings())  # a preset is no compiled model
+            stack.enter_context(warnings.catch_warnings())  # a preset is not compiled
             warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
             if not safe_mode:
                 stack.enter_context(_private_api.unsafe_deserialization())
@@ -95,7 +95,7 @@ def load_preset(path: str, safe_mode: bool, custom_objects: dict | None) -> kera
     except Exception as error:  # a file's contents make Keras raise anything
         raise cannot_be_loaded(path, error) from error
     if _TASK in configs and _TASK_WEIGHTS not in weights and model.has_task_weights():
-        log.warning("%s holds no %s: the task's own layers are new.", path, _TASK_WEIGHTS)
+        log.warning("%s has no %s: the layers of the task are new.", path, _TASK_WEIGHTS)
     return model
 
 
@@ -108,7 +108,7 @@ def _check_built_in(path: str, name: str, keras_hub: Any) -> None:
 
 
 def _check_reachable(path: str, repository: str) -> None:
-    """Asks the Hugging Face Hub once; the download would ask six times, over 20 seconds."""
+    """Sends one request to the Hugging Face Hub; the download would retry for 20 seconds."""
     if importlib.util.find_spec("huggingface_hub") is None:
         raise UserError(f'{path} needs huggingface_hub; write pip install "huggingface_hub".')
     import huggingface_hub  # heavy, and rarely needed
@@ -123,13 +123,13 @@ def _check_reachable(path: str, repository: str) -> None:
 
 
 def _said(error: Exception) -> str:
-    """What an error says; of urllib3's, which name all that was tried, what caused them."""
+    """The message of an error; for urllib3, the message of its cause, without the retries."""
     cause = re.search(r"\(Caused by \w+\([\"'](?:\w+\(.*?\): )?(.*?)[\"']\)\)$", str(error).strip())
     return reason_of(ValueError(cause[1])) if cause else reason_of(error)
 
 
 def _downloaded(path: str, preset: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """The configs of a preset by their files' names, and the paths of its weights by theirs."""
+    """Downloads a preset; returns its configs and the paths of its weights, by file name."""
     configs = {}
     for name in (_CONFIG, _TASK, _SHARDS, *_OTHERS):
         file = _private_api.preset_file(preset, name)
@@ -137,15 +137,15 @@ def _downloaded(path: str, preset: str) -> tuple[dict[str, Any], dict[str, str]]
             with open(file, "rb") as opened:
                 configs[name] = json_of(path, name, opened.read())
             if not isinstance(configs[name], dict):
-                raise UserError(f"{path} is damaged: its {name} is no JSON object.")
+                raise UserError(f"{path} is damaged: its {name} is not a JSON object.")
     config = configs.get(_CONFIG)
     if config is None:
-        raise UserError(f"{path} is no preset of KerasHub: it has no {_CONFIG}.")
+        raise UserError(f"{path} is not a preset of KerasHub: it has no {_CONFIG}.")
     if "registered_name" not in config:
         raise UserError(
-            f"{path} is no preset that save_to_preset has written (its {_CONFIG} names no class). "
-            "If it is a checkpoint of Transformers or timm, load it yourself, with "
-            "keras_hub.models.Backbone.from_preset or that of a task's class, and pass the model."
+            f"{path} is not a preset that save_to_preset wrote (its {_CONFIG} names no class). "
+            "If it is a checkpoint of Transformers or timm, load it with "
+            "keras_hub.models.Backbone.from_preset, or that of a task's class, and pass the model."
         )
     shards = configs.pop(_SHARDS, {}).get("weight_map", {})
     weights = {}
@@ -171,8 +171,8 @@ def _check_classes(path: str, name: str, config: dict, custom_objects: dict) -> 
             continue
         if keras.saving.get_registered_object(registered, custom_objects) is None:
             raise UserError(
-                f"{path} is refused: its {name} asks for {module}.{kind}, which is neither of "
-                f"keras nor of keras_hub. Pass custom_objects={{{kind!r}: …}} if it is yours."
+                f"{path} is refused: its {name} needs {module}.{kind}, which is neither in "
+                f"keras nor in keras_hub. Pass custom_objects={{{kind!r}: …}} if it is yours."
             )
 
 

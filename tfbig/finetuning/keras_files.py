@@ -1,4 +1,4 @@
-"""Whole models in `.keras` and `.h5` files, of Keras 3 and of Keras 2 (tf.keras)."""
+"""Loads whole models from `.keras` and `.h5` files of Keras 3 and of Keras 2 (tf.keras)."""
 
 import contextlib
 import logging
@@ -18,7 +18,7 @@ import tensorflow as tf
 import tfbig.layers.dropout
 import tfbig.layers.sharded_embedding
 
-# Imported for what they register: Keras finds the classes of a file only where that has been done.
+# Imported to register their classes, without which Keras cannot load files that use them.
 import tfbig.metrics.bits_per_byte
 import tfbig.models.transformer_lm
 import tfbig.training.step.optimizers  # noqa: F401
@@ -41,16 +41,16 @@ from tfbig.programs.keras.rebuilding import is_task
 log = logging.getLogger("tfbig")
 
 WEIGHTS = "model.weights.h5"
-# What Keras says of classes that it does not know.
+# Parts of Keras's messages about unknown classes.
 _NOT_KNOWN = ("Could not locate", "Unknown", "custom_objects", "not a KerasSaveable subclass")
 
 
 @contextlib.contextmanager
 def opened_hdf5(path: str, member: str | None = None) -> Iterator[h5py.File]:
-    """An HDF5 file, or one in a `.keras` archive, whose structure has been checked.
+    """Opens an HDF5 file, or one in a `.keras` archive, and checks its structure.
 
     Raises:
-        UserError: it is damaged, also where that shows only while it is read in the block.
+        UserError: the file is damaged, including damage that is found while the block reads it.
     """
     try:
         with contextlib.ExitStack() as stack:
@@ -68,7 +68,7 @@ def opened_hdf5(path: str, member: str | None = None) -> Iterator[h5py.File]:
 
 @contextlib.contextmanager
 def named(path: str, ending: str) -> Iterator[str]:
-    """A path with the ending by which Keras knows a format; older Keras wrote HDF5 as .keras."""
+    """A path with the suffix that Keras expects for a format; older Keras wrote HDF5 as .keras."""
     if path.endswith(ending):
         yield path
         return
@@ -79,10 +79,10 @@ def named(path: str, ending: str) -> Iterator[str]:
 
 
 def load_keras(path: str, safe_mode: bool, custom_objects: dict | None) -> keras.Model:
-    """A model from a `.keras` archive, with its optimizer's state.
+    """Loads a model from a `.keras` archive, with its optimizer state.
 
     Raises:
-        UserError: it is damaged or refused, or needs classes that are not known.
+        UserError: the file is damaged or unsafe, or needs unknown classes.
     """
     config, version = check_keras(path, safe_mode)
 
@@ -113,7 +113,7 @@ def load_keras(path: str, safe_mode: bool, custom_objects: dict | None) -> keras
     except Exception as error:
         raise cannot_be_loaded(path, error) from error
     log.info(
-        "%s is loaded without its compile state (%s); compile it anew.", path, reason_of(reason)
+        "%s is loaded without its compile state (%s); compile it again.", path, reason_of(reason)
     )
     return model
 
@@ -126,12 +126,12 @@ def check_keras(path: str, safe_mode: bool) -> tuple[Any, str]:
     """Checks a `.keras` archive; returns its config and the version of Keras that wrote it.
 
     Raises:
-        UserError: it is damaged or refused.
+        UserError: the archive is damaged or unsafe.
     """
     names = check_archive(path)
     for name in ("config.json", "metadata.json"):
         if name not in names:
-            raise UserError(f"{path} is no .keras file: there is no {name} in the archive.")
+            raise UserError(f"{path} is not a .keras file: there is no {name} in the archive.")
     config = json_of(path, "config.json", read_member(path, "config.json"))
     metadata = json_of(path, "metadata.json", read_member(path, "metadata.json"))
     check_no_bytecode(path, config, safe_mode)
@@ -143,10 +143,10 @@ def check_keras(path: str, safe_mode: bool) -> tuple[Any, str]:
 
 
 def load_h5(path: str, safe_mode: bool, custom_objects: dict | None) -> keras.Model | None:
-    """A model from an `.h5` file, compiled as it was if that can be told; None for weights alone.
+    """Loads a model from an `.h5` file, with its compile state if possible; None: only weights.
 
     Raises:
-        UserError: it is damaged or refused, or needs classes that are not known.
+        UserError: the file is damaged or unsafe, or needs unknown classes.
     """
     with opened_hdf5(path) as file:
         text = file.attrs.get("model_config")
@@ -175,7 +175,7 @@ def load_h5(path: str, safe_mode: bool, custom_objects: dict | None) -> keras.Mo
 
 
 def cannot_be_loaded(path: str, error: Exception) -> UserError:
-    """The error for what Keras said about a file."""
+    """Converts an error of Keras about a file to a UserError."""
     inner: BaseException | None = error
     while inner is not None:  # Keras wraps what its layers raise
         if isinstance(inner, UserError):
@@ -187,7 +187,7 @@ def cannot_be_loaded(path: str, error: Exception) -> UserError:
     if "keras_hub" in text and not is_installed("keras_hub"):
         hint = f" It is a model of KerasHub; write {install('keras_hub')}."
     elif "safe_mode" in text:
-        hint = " If you trust where it comes from, pass safe_mode=False."
+        hint = " If you trust its source, pass safe_mode=False."
     elif any(said in text for said in _NOT_KNOWN):
         hint = ' Pass custom_objects={"Name": Name} for classes and functions of your own.'
     return UserError(f"{path} cannot be loaded: {reason}.{hint}")
@@ -195,11 +195,11 @@ def cannot_be_loaded(path: str, error: Exception) -> UserError:
 
 @contextlib.contextmanager
 def bounded_variables(path: str, most: int | None = None) -> Iterator[None]:
-    """Refuses variables that take far more memory than the file: its config may say anything.
+    """Raises a UserError if variables take far more memory than the file, as in a forged config.
 
     Args:
-        path: what is loaded.
-        most: how many bytes they may take; None: told by the file's size.
+        path: path of the file.
+        most: maximum number of bytes; None: derived from the size of the file.
     """
     most, total = most_bytes(path) if most is None else most, 0
 
@@ -227,17 +227,17 @@ def _by_either(
     version: str,
     safe_mode: bool,
 ) -> keras.Model:
-    """Loads a file of Keras 2 by Keras 3, or else by tf_keras."""
+    """Loads a file of Keras 2 with Keras 3, or else with tf_keras."""
     try:
         return load()
     except Exception as error:  # a file's contents make Keras raise anything
         reason = error
     if not is_installed("tf_keras"):
         raise UserError(
-            f"{path} was written by Keras {version} and Keras 3 cannot read it "
+            f"{path} was written by Keras {version}, and Keras 3 cannot read it "
             f"({reason_of(reason)}). Write {install('tf_keras')}, and load it again."
         ) from reason
-    import tf_keras  # heavy, and rarely there
+    import tf_keras  # slow to import, and rarely installed
 
     try:
         ending = ".keras" if path.endswith(".keras") and zipfile.is_zipfile(path) else ".h5"
@@ -261,7 +261,7 @@ def _by_either(
 
 
 def _traced(old: Any):
-    """A tf_keras model's prediction as a concrete function of its inputs."""
+    """Traces the prediction of a tf_keras model to a concrete function of its inputs."""
     specs = [tf.TensorSpec(x.shape, x.dtype, name=x.name.split(":")[0]) for x in old.inputs]
     names = [spec.name for spec in specs]
 

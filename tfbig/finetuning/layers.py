@@ -1,4 +1,4 @@
-"""A model's layers with weights, by their order and their names."""
+"""Selects the layers with weights of a model, by order and by name."""
 
 import fnmatch
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ _SHOWN = 12
 
 
 def weighted_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers that have weights, from the input to the output; those of nested models too."""
+    """The layers with weights, from the input to the output, including those of nested models."""
     found: list[keras.layers.Layer] = []
     for layer in model.layers:
         nested = weighted_layers(layer) if isinstance(layer, keras.Model) else []
@@ -25,7 +25,7 @@ def matching(
     """The layers whose names, or paths ("block_0/qkv"), match any of the patterns.
 
     Raises:
-        UserError: a pattern matches none; the message lists the layers.
+        UserError: a pattern matches no layer; the message lists the layers.
     """
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
     found: list[keras.layers.Layer] = []
@@ -44,5 +44,5 @@ def matching(
 
 def _matches(layer: keras.layers.Layer, pattern: str) -> bool:
     paths = {weight.path.rpartition("/")[0] for weight in layer.weights}
-    names = [layer.name, *(paths if len(paths) == 1 else ())]  # else there are layers in it
+    names = [layer.name, *(paths if len(paths) == 1 else ())]  # several: it has inner layers
     return any(fnmatch.fnmatchcase(name, pattern) for name in names)

@@ -1,4 +1,4 @@
-"""One function for every file or folder that a trained model may come in."""
+"""Loads a trained model from any supported file or folder."""
 
 import logging
 import os
@@ -28,7 +28,7 @@ def load_model(
     safe_mode: bool = True,
     custom_objects: dict[str, Any] | None = None,
 ) -> keras.Model:
-    """Loads a trained model, whatever it was saved as.
+    """Loads a trained model from any supported format.
 
     Example:
 
@@ -37,30 +37,30 @@ def load_model(
         model = load_model("runs/digits", base_model_fn=build_model)
 
     Args:
-        pretrained: a keras.Model (returned as it is), or the path of
+        pretrained: a keras.Model (returned unchanged), or the path of
 
             - a `.keras` file;
-            - an `.h5` file of Keras 3 or of tf.keras, compiled as it was where that can be told;
-            - a SavedModel's folder: its signature's graph becomes one layer, which is trained if
-              gradients reach its variables, else frozen; the log says which;
-            - a KerasHub preset: a folder that save_to_preset has written, or the name or handle
-              of one to download, "hub:bert_tiny_en_uncased", "hf://user/name" or
-              "kaggle://user/model/keras/name"; with `pip install "tfbig[hub]"`;
+            - an `.h5` file of Keras 3 or of tf.keras, with its compile state if possible;
+            - the folder of a SavedModel: the graph of its signature becomes one layer, which is
+              trained if gradients reach its variables, else frozen; the log says which;
+            - a KerasHub preset: a folder that save_to_preset wrote, or the name or handle of a
+              preset to download, "hub:bert_tiny_en_uncased", "hf://user/name" or
+              "kaggle://user/model/keras/name"; needs `pip install "tfbig[hub]"`;
             - with base_model_fn: a `.weights.h5` file, the prefix of a tf.train.Checkpoint (or a
-              folder of such), or a tfbig model_dir, whose newest checkpoint is taken.
-        base_model_fn: `base_model_fn()` or `base_model_fn(params)`, returns a built model of the
-            architecture that the weights belong to; compile it for the optimizer's state too.
-        params: handed to base_model_fn if it asks for it.
-        safe_mode: refuses what would run code from the file: Lambda layers of bytecode, graphs
-            that reach files or Python functions. False only for files that you trust.
+              folder of checkpoints), or a tfbig model_dir, whose newest checkpoint is used.
+        base_model_fn: `base_model_fn()` or `base_model_fn(params)`, which returns a built model
+            with the architecture of the weights; a compiled model gets the optimizer state too.
+        params: passed to base_model_fn if it takes it.
+        safe_mode: raises an error for files that would run code: Lambda layers of bytecode, graphs
+            that access files or Python functions. False only for files that you trust.
         custom_objects: your own classes and functions by name.
 
     Returns:
-        The model, in no strategy's scope.
+        The model, outside of any strategy's scope.
 
     Raises:
-        UserError: there is no such file, it is damaged, of another kind, or refused; or it holds
-            weights alone and base_model_fn is missing or builds another model.
+        UserError: the file does not exist, is damaged, has another format, or is unsafe; or it
+            holds only weights and base_model_fn is missing or builds another model.
     """
     if isinstance(pretrained, keras.Model):
         return pretrained
@@ -85,8 +85,8 @@ def load_model(
         return _without_merged_adapters(model)
     if base_model_fn is None:
         raise UserError(
-            f"{path} holds weights and no architecture; pass base_model_fn=, the function that "
-            "builds the model which they belong to."
+            f"{path} holds weights without an architecture; pass base_model_fn=, a function that "
+            "builds their model."
         )
     model = KerasBuilder(base_model_fn, params, "float32").build(lambda variable: True)
     fill(model, path)
@@ -94,9 +94,10 @@ def load_model(
 
 
 def _without_merged_adapters(model: keras.Model) -> keras.Model:
-    """Keras merges adapters (LoRA) when it saves, and loads layers with new ones that are all 0.
+    """Removes new adapters from a loaded model.
 
-    Those would stay 0 for ever, and what they are added to is frozen.
+    Keras merges adapters (LoRA) when it saves a model, but loads it with new adapters that are 0
+    and with frozen weights, which training could not change.
     """
     if not adapted_layers(model):
         return model
@@ -111,9 +112,9 @@ def _from_file(path: str, safe_mode: bool, custom_objects: dict | None) -> keras
     if kind == "hdf5":
         return load_h5(path, safe_mode, custom_objects)
     if path.endswith(".index"):
-        raise UserError(f"{path} is part of a checkpoint; write {path.removesuffix('.index')!r}.")
+        raise UserError(f"{path} is part of a checkpoint; pass {path.removesuffix('.index')!r}.")
     if path.endswith("saved_model.pb"):
-        raise UserError(f"{path} is part of a SavedModel; give its folder.")
+        raise UserError(f"{path} is part of a SavedModel; pass its folder.")
     if path.endswith((".pkl", ".pickle", ".joblib", ".pt", ".pth", ".bin")):
         kind = "a pickle"
     if kind == "a pickle":
@@ -123,8 +124,8 @@ def _from_file(path: str, safe_mode: bool, custom_objects: dict | None) -> keras
         )
     what = "a NumPy archive" if kind == "zip" else kind
     raise UserError(
-        f"{path} is {what} and no model; expected a .keras or .h5 file, a SavedModel's folder, or "
-        "weights with base_model_fn."
+        f"{path} is {what}, not a model; expected a .keras or .h5 file, the folder of a "
+        "SavedModel, or weights with base_model_fn."
     )
 
 
@@ -137,7 +138,7 @@ def _from_folder(path: str, safe_mode: bool, custom_objects: dict | None) -> ker
         return load_preset(path, safe_mode, custom_objects)
     held = ", ".join(sorted(os.listdir(path))[:5]) or "nothing"
     raise UserError(
-        f"{path} is a folder that holds no model ({held}); expected a SavedModel's folder "
+        f"{path} is a folder without a model ({held}); expected the folder of a SavedModel "
         "(saved_model.pb), a tfbig model_dir (checkpoints/ckpt-…), a folder of checkpoints, or a "
         "preset of KerasHub (config.json)."
     )

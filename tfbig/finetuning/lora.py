@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA): put on a model, kept in a file of their own, put on its base again.
+"""Low-rank adapters (LoRA): adds them to a model, saves them to a file, loads them again.
 
 Hu et al., "LoRA: Low-rank adaptation of large language models", 2021,
 https://arxiv.org/abs/2106.09685.
@@ -33,20 +33,20 @@ def add_adapters(
     alpha: float | None = None,
     patterns: str | Sequence[str] | None = None,
 ) -> list[keras.layers.Layer]:
-    """Gives layers adapters, which change nothing until they are trained.
+    """Adds adapters to layers; they have no effect until they are trained.
 
     Args:
-        layers: built; the layers inside of them count too.
-        rank: of the adapters.
-        alpha: the adapters' product is multiplied by alpha / rank; None: alpha = rank.
-        patterns: of the layers' names or paths, as "*attention/qkv"; None: all Dense and
-            EinsumDense layers.
+        layers: built layers; their inner layers are included.
+        rank: rank of the adapters.
+        alpha: the product of the adapters is multiplied by alpha / rank; None: alpha = rank.
+        patterns: patterns of names or paths of layers, such as "*attention/qkv"; None: all Dense
+            and EinsumDense layers.
 
     Returns:
-        The layers that have got adapters.
+        The layers with adapters.
 
     Raises:
-        UserError: there is no such layer, or one of them cannot have adapters.
+        UserError: no layer matches, or a layer cannot have adapters.
     """
     inner = [each for layer in layers for each in _private_api.flatten_layers(layer)]
     inner = [layer for n, layer in enumerate(inner) if layer not in inner[:n]]
@@ -63,8 +63,8 @@ def add_adapters(
         chosen = [layer for layer in inner if isinstance(layer, kinds)]
     if not chosen:
         raise UserError(
-            f"Recipe.lora_rank={rank}: the model has no Dense or EinsumDense layer to give "
-            "adapters to; write lora_layers=[names of other layers], or leave lora_rank out."
+            f"Recipe.lora_rank={rank}: the model has no Dense or EinsumDense layer for adapters; "
+            "pass lora_layers=[names of other layers], or omit lora_rank."
         )
     for layer in chosen:
         try:
@@ -76,7 +76,7 @@ def add_adapters(
 
 
 def freeze(layer: keras.layers.Layer) -> None:
-    """Freezes a layer but for the adapters in it; one without any with its statistics."""
+    """Freezes a layer except for its adapters; without adapters, its statistics are frozen too."""
     adapted = adapted_layers(layer)
     if not adapted:
         layer.trainable = False
@@ -91,7 +91,7 @@ def freeze(layer: keras.layers.Layer) -> None:
 
 
 def save_adapters(model: keras.Model, path: str | os.PathLike) -> str:
-    """Writes what was trained of a model with adapters: these, and its new head if it has one.
+    """Saves the trained weights of a model with adapters: the adapters, and a new head.
 
     Example:
 
@@ -100,8 +100,8 @@ def save_adapters(model: keras.Model, path: str | os.PathLike) -> str:
         model = load_adapters(load_model("base.keras"), "prose.npz")
 
     Args:
-        model: with adapters; all of its weights that are trained are written.
-        path: a file's, written beside and renamed. A NumPy archive without pickled objects.
+        model: a model with adapters; all of its trained weights are saved.
+        path: path of the file, a NumPy archive without pickled objects; it is replaced atomically.
 
     Returns:
         The path.
@@ -142,19 +142,20 @@ def save_adapters(model: keras.Model, path: str | os.PathLike) -> str:
 
 
 def load_adapters(base: keras.Model, path: str | os.PathLike) -> keras.Model:
-    """Puts saved adapters on the model that they were trained on.
+    """Loads saved adapters into a copy of the model that they were trained on.
 
     Example: see `save_adapters`.
 
     Args:
-        base: with the weights that it had when it was tuned; it stays as it is.
-        path: what `save_adapters` has written.
+        base: the model with the weights from which the tuning started; it is not changed.
+        path: a file that `save_adapters` wrote.
 
     Returns:
-        A new model, not compiled, that predicts as the tuned one did.
+        A new model, not compiled, with the predictions of the tuned model.
 
     Raises:
-        UserError: the file is no such file or damaged, or the adapters are another model's.
+        UserError: the file is damaged or another kind of file, or its adapters belong to another
+            model.
     """
     path = os.fspath(path)
     about, arrays = _read(path)
@@ -163,8 +164,8 @@ def load_adapters(base: keras.Model, path: str | os.PathLike) -> keras.Model:
     except CANNOT_BE_REBUILT as error:
         reason = str(error).split("\n")[0]
         raise UserError(
-            f"load_adapters: {type(base).__name__} cannot be made again from its get_config "
-            f"({reason}); give it one that tells all of its arguments."
+            f"load_adapters: {type(base).__name__} cannot be rebuilt from its get_config "
+            f"({reason}); write one that returns all of its arguments."
         ) from error
     if about["head"] is not None:
         model = with_head(model, about["head"])
@@ -188,13 +189,13 @@ def load_adapters(base: keras.Model, path: str | os.PathLike) -> keras.Model:
 
 
 _OTHER = (
-    "these adapters were trained on another model, or on other weights; give the base model as it "
+    "these adapters were trained on another model, or on other weights; pass the base model as it "
     "was before it was tuned."
 )
 
 
 def _read(path: str) -> tuple[dict[str, Any], dict[int, np.ndarray]]:
-    """What the file tells of itself, and its arrays by the place of their weight."""
+    """The metadata of the file, and its arrays by the index of their weight."""
     try:
         with zipfile.ZipFile(path) as archive:
             if any(each.compress_type != zipfile.ZIP_STORED for each in archive.infolist()):
@@ -211,12 +212,12 @@ def _read(path: str) -> tuple[dict[str, Any], dict[int, np.ndarray]]:
         raise UserError(f"{path}: {error.strerror or 'it cannot be read'}.") from error
     except _DAMAGED as error:
         raise UserError(
-            f"{path} is no file of adapters, or damaged ({str(error) or type(error).__name__}); "
-            "give what save_adapters has written."
+            f"{path} is not a file of adapters, or damaged ({str(error) or type(error).__name__}); "
+            "pass a file that save_adapters wrote."
         ) from error
 
 
-# What zipfile, NumPy and json raise over bytes that are not what they seem.
+# The errors of zipfile, NumPy and json for damaged files.
 _DAMAGED = (
     ValueError,
     KeyError,
@@ -233,7 +234,7 @@ _DAMAGED = (
 
 
 def _check_about(about: dict[str, Any], arrays: dict[int, np.ndarray]) -> None:
-    """Raises a ValueError for what would build another model than a tuned one."""
+    """Raises a ValueError for metadata that `save_adapters` would not write."""
     head, most = about["head"], sum(array.size for array in arrays.values())
     if head is not None and head != REGRESSION and not 2 <= int(head) <= most:
         raise ValueError(f"its head is {head!r}")
@@ -255,7 +256,7 @@ def _tuned(model: keras.Model) -> set[int]:
 
 
 def _fingerprint(model: keras.Model, tuned: set[int]) -> str:
-    """Of the weights that tuning does not change."""
+    """A hash of the weights that tuning does not change."""
     found = hashlib.sha256()
     for n, weight in enumerate(model.weights):
         if n not in tuned:

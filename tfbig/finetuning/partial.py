@@ -1,4 +1,4 @@
-"""Some of a file's weights into a model that is not quite the file's."""
+"""Loads the matching weights of a file into a model with another architecture."""
 
 import functools
 import os
@@ -20,12 +20,12 @@ _WAYS = ("name", "shape", "exact")
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What `load_weights` did; `print(report)` shows it as a table.
+    """The result of `load_weights`; `print(report)` shows it as a table.
 
     Attributes:
-        loaded: (the model's weight, the file's weight, shape).
-        skipped: (the file's weight, why).
-        new: weights of the model that keep the values they had.
+        loaded: (weight of the model, weight of the file, shape).
+        skipped: (weight of the file, reason).
+        new: weights of the model that keep their values.
     """
 
     loaded: tuple[tuple[str, str, tuple[int, ...]], ...]
@@ -43,7 +43,7 @@ class LoadReport:
 
 
 def load_weights(model: keras.Model, path: str | os.PathLike, by: str = "name") -> LoadReport:
-    """Loads those weights of a file that fit a model; nothing is changed if it raises an error.
+    """Loads the weights of a file that fit a model; does not change the model on an error.
 
     Example:
 
@@ -51,20 +51,20 @@ def load_weights(model: keras.Model, path: str | os.PathLike, by: str = "name") 
         print(report)  # loaded, skipped (the head: shape [64, 10] against [64, 5]), new
 
     Args:
-        model: built.
-        path: a `.weights.h5`, `.h5` or `.keras` file, a tf.train.Checkpoint's prefix, or a tfbig
-            model_dir.
-        by: "name": weights of the same name (automatic numbers counted from 0 if more agree
-            then) and shape; "shape": these, and for the others the next in order that is not
-            taken and has the same shape and last name (kernel, bias); "exact": all of them, as
-            keras.Model.load_weights, or an error.
+        model: a built model.
+        path: a `.weights.h5`, `.h5` or `.keras` file, the prefix of a tf.train.Checkpoint, or a
+            tfbig model_dir.
+        by: "name": weights with the same name and shape; automatic numbers in names are counted
+            from 0 if more names match then. "shape": also, for the remaining weights, the next
+            unused weight in order with the same shape and last name (kernel, bias). "exact": all
+            weights, as keras.Model.load_weights, or an error.
 
     Returns:
         A LoadReport.
 
     Raises:
-        UserError: the model is not built, the file is damaged, nothing of it fits, or with
-            "exact", not all.
+        UserError: the model is not built, the file is damaged, no weight fits, or with "exact",
+            not all weights fit.
     """
     path = os.fspath(path)
     if by not in _WAYS:
@@ -112,17 +112,17 @@ def load_weights(model: keras.Model, path: str | os.PathLike, by: str = "name") 
 
 
 def _targets(model: keras.Model) -> list[tuple[keras.Variable, str, str]]:
-    """Each weight with its path, and its layer's name and place in the layer."""
-    places = {}
+    """Each weight with its path, and the name of its layer with its key in the layer's store."""
+    keys = {}
     for layer in _private_api.flatten_layers(model):
         store: dict = {}
         layer.save_own_variables(store)
-        places |= {id(v): f"{layer.name}/{place}" for place, v in store.items()}
-    return [(v, v.path, places.get(id(v), "")) for v in model.weights]
+        keys |= {id(v): f"{layer.name}/{key}" for key, v in store.items()}
+    return [(v, v.path, keys.get(id(v), "")) for v in model.weights]
 
 
 def _renumberings(model: keras.Model, path: str) -> list[Callable[[], Callable]]:
-    """Makers of what renames weights before they are compared: of nothing, and a Renumbering."""
+    """Factories of functions that rename weights before the comparison: identity, Renumbering."""
     folder = newest_checkpoint(path) if os.path.isdir(path) else None
     by_tfbig = folder and os.path.isfile(os.path.join(folder, "metadata.json"))
     if by_tfbig and counts_all_numbers(folder):
@@ -131,13 +131,14 @@ def _renumberings(model: keras.Model, path: str) -> list[Callable[[], Callable]]
 
 
 def _by_name(targets: list, saved: Sequence[Saved], renumbering: Callable) -> dict[int, int]:
-    """Places of the model's weights to those of the file's with the same name.
+    """Maps indices of the model's weights to indices of the file's weights with the same name.
 
-    A path may have the model's name before it in one and not in the other.
+    A path may begin with the model's name in only one of the two.
 
     Args:
-        targets, saved: as their names say.
-        renumbering: returns what renames the names of one of them.
+        targets: the model's weights, from `_targets`.
+        saved: the file's weights.
+        renumbering: returns a function that renames the weights of one of the two.
     """
     renumber = renumbering()
     found: dict[str, list[int]] = {}
@@ -145,11 +146,11 @@ def _by_name(targets: list, saved: Sequence[Saved], renumbering: Callable) -> di
         name = renumber(entry.name)
         for alias in {name, name.partition("/")[2] if name.count("/") > 1 else name}:
             found.setdefault(alias, []).append(j)
-    by_path, by_place = renumbering(), renumbering()
+    rename_path, rename_key = renumbering(), renumbering()
     pairs, taken = {}, set()
-    for i, (_, path, place) in enumerate(targets):
-        path, place = by_path(path), by_place(place)
-        for alias in (path, path.partition("/")[2], place):
+    for i, (_, path, key) in enumerate(targets):
+        path, key = rename_path(path), rename_key(key)
+        for alias in (path, path.partition("/")[2], key):
             entries = [j for j in found.get(alias, []) if j not in taken]
             if alias and len(entries) == 1:
                 pairs[i] = entries[0]
@@ -161,10 +162,10 @@ def _by_name(targets: list, saved: Sequence[Saved], renumbering: Callable) -> di
 def _by_shape(targets: list, saved: Sequence[Saved], pairs: dict) -> dict[int, int]:
     left = [j for j in range(len(saved)) if j not in pairs.values()]
     found = {}
-    for i, (variable, path, place) in enumerate(targets):
+    for i, (variable, path, key) in enumerate(targets):
         if i in pairs:
             continue
-        ends = {path.split("/")[-1], place.split("/")[-1]}
+        ends = {path.split("/")[-1], key.split("/")[-1]}
         for j in left:
             same = np.shape(saved[j].value) == tuple(variable.shape)
             if same and saved[j].name.split("/")[-1] in ends:

@@ -1,6 +1,7 @@
-"""Recipe: how a loaded model is adapted."""
+"""Recipe: the options for fine-tuning a loaded model."""
 
 import dataclasses
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
@@ -12,38 +13,38 @@ BACKBONE = "backbone"
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How `tfbig.fine_tune` adapts a model: its head, what is trained, when and how fast.
+    """The options of `tfbig.fine_tune`: the head, and which layers are trained, when and how fast.
 
-    Layers are those with weights, from the input to the output; nested models count by their
-    layers. Patterns are matched with their names, as file names are ("block_3*").
+    "Layers" are the layers with weights, from the input to the output, including those of nested
+    models. Patterns match their names like file names ("block_3*").
 
     Example:
 
         recipe = tfbig.Recipe(head=5, freeze="backbone", unfreeze={500: "block_3*"})
 
     Args:
-        head: a new head for so many classes, or "regression" for one number; None: the model's
-            own.
-        freeze: "backbone" (all but the last layer, or the new head), how many of the first
-            layers, or patterns; all others are trained, also those that were frozen when the
-            model was saved. A frozen BatchNormalization keeps its statistics too.
-        unfreeze: by the global step from which on they are trained, patterns of frozen layers, or
-            "*" for all. The optimizer's state of those that were trained before is kept.
+        head: number of classes of a new head, or "regression" for a head with one output; None:
+            keeps the head of the model.
+        freeze: "backbone" (all but the last layer, or the new head), the number of first layers to
+            freeze, or patterns. All other layers are trained, including those that were frozen
+            when the model was saved. A frozen BatchNormalization keeps its statistics too.
+        unfreeze: maps global steps to patterns of frozen layers ("*" for all) that are trained
+            from that step on. The optimizer state of the other layers is kept.
         learning_rate: a number, or a schedule as in a config file.
-        rate_decay: what the rate is multiplied by for each layer further from the output (Howard
-            and Ruder, "Universal language model fine-tuning", 2018); 1: all alike.
+        rate_decay: factor of the learning rate per layer, counted from the output (Howard and
+            Ruder, "Universal language model fine-tuning", 2018); 1: the same rate for all.
         optimizer: a name, or a name and arguments as in a config file.
-        loss, metrics: as for `compile`; None: for a new head those of its kind, else the model's.
-        lora_rank: the rank of adapters (Hu et al., "LoRA", 2021), which are trained in place of
-            the model's own weights: all of these are frozen, but for a new head (and, with
-            freeze="backbone", the last layer). They are merged when the model is exported or
-            saved; `tfbig.finetuning.save_adapters` writes them by themselves.
-        lora_alpha: their product is multiplied by lora_alpha / lora_rank; None: by 1.
-        lora_layers: patterns of the layers that get them, matched with names and with paths
+        loss, metrics: as for `compile`; None: the defaults for a new head, else those of the model.
+        lora_rank: rank of adapters (Hu et al., "LoRA", 2021), which are trained instead of the
+            model's weights. All weights are frozen except for a new head (with freeze="backbone",
+            except for the last layer). Adapters are merged when the model is exported or saved;
+            `tfbig.finetuning.save_adapters` saves only the adapters.
+        lora_alpha: the product of the adapters is multiplied by lora_alpha / lora_rank; None: by 1.
+        lora_layers: patterns of the layers with adapters, matched with names and with paths
             ("*attention/qkv"); None: all Dense and EinsumDense layers that are frozen.
 
     Raises:
-        UserError: a field has a value it cannot have.
+        UserError: a field has an invalid value.
     """
 
     head: int | str | None = None
@@ -83,7 +84,7 @@ class Recipe:
         for step in self.unfreeze:
             if not _is_int(step) or step < 1:
                 raise UserError(
-                    f"Recipe.unfreeze: {step!r} is no global step; write, for example, "
+                    f"Recipe.unfreeze: {step!r} is not a global step; write, for example, "
                     'unfreeze={500: "block_3*"}.'
                 )
         if self.unfreeze and self.freeze is None:
@@ -104,9 +105,62 @@ class Recipe:
         if self.freeze not in (None, BACKBONE) or self.unfreeze:
             field = "unfreeze" if self.unfreeze else "freeze"
             raise UserError(
-                f"Recipe.{field}={getattr(self, field)!r} does not go with lora_rank, which "
-                'freezes all the model\'s own weights; leave it out, or write freeze="backbone".'
+                f"Recipe.{field}={getattr(self, field)!r} cannot be used with lora_rank, which "
+                'freezes all weights of the model; omit it, or use freeze="backbone".'
             )
+
+
+def recipe_from(config: Any) -> Recipe:
+    """Builds a Recipe from a mapping, with a check of the field names.
+
+    Example: `recipe_from({"head": 5, "freeze": "backbone", "unfreeze": {"500": "*"}})`.
+
+    Args:
+        config: a dict or a ConfigDict of Recipe's fields. The steps of `unfreeze` may be strings,
+            because the keys of a ConfigDict are strings.
+
+    Returns:
+        A tfbig.Recipe.
+
+    Raises:
+        UserError: a field is unknown (the message lists the known ones) or has an invalid value.
+    """
+    if not hasattr(config, "items"):  # a ConfigDict has items(), but is not a Mapping
+        raise UserError(
+            f"recipe={config!r}: expected a ConfigDict of tfbig.Recipe's fields, such as "
+            'ConfigDict({"head": 5, "freeze": "backbone"}).'
+        )
+    fields = {name: _plain(value) for name, value in config.items()}
+    known = [field.name for field in dataclasses.fields(Recipe)]
+    for name in fields:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            meant = f" (did you mean {close[0]!r}?)" if close else ""
+            raise UserError(
+                f"unknown Recipe field {name!r}{meant}; the fields are: {', '.join(known)}."
+            )
+    if "unfreeze" in fields:
+        fields["unfreeze"] = _steps(fields["unfreeze"])
+    return Recipe(**fields)
+
+
+def _plain(value: Any) -> Any:
+    return value.to_dict() if hasattr(value, "to_dict") else value
+
+
+def _steps(unfreeze: Any) -> dict[Any, Any]:
+    """Converts the keys of `unfreeze` to integers; Recipe rejects others."""
+    if unfreeze is None:
+        return {}
+    if not isinstance(unfreeze, dict):
+        raise UserError(
+            f"Recipe.unfreeze={unfreeze!r}: expected patterns of layers by global step, such as "
+            '{"500": "block_3*"}.'
+        )
+    return {
+        int(step) if isinstance(step, str) and step.isdecimal() else step: patterns
+        for step, patterns in unfreeze.items()
+    }
 
 
 def _are_patterns(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""SavedModel folders as Keras models."""
+"""Loads SavedModel folders as Keras models."""
 
 import logging
 import os
@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
+from typing_extensions import override
 
 from tfbig.errors import UserError
 from tfbig.finetuning.graph_layer import (
@@ -22,18 +23,19 @@ _SIGNATURES = ("serving_default", "serve")
 
 
 def is_saved_model(path: str) -> bool:
+    """Whether a path is the folder of a SavedModel."""
     return os.path.isfile(os.path.join(path, "saved_model.pb"))
 
 
 def load_saved_model(path: str, safe_mode: bool) -> keras.Model:
-    """A SavedModel as a functional model, trainable where its graph allows it.
+    """Loads a SavedModel as a functional model, which is trainable if its graph allows it.
 
     Args:
-        path: the folder; Keras's own export, tf.keras's, or any tf.Module's.
-        safe_mode: refuse graphs with operations that reach files or Python functions.
+        path: the folder: an export of Keras, of tf.keras, or of any tf.Module.
+        safe_mode: raise an error for graphs with operations that access files or Python functions.
 
     Raises:
-        UserError: it cannot be read, is refused, or has no function to call.
+        UserError: the SavedModel cannot be read, is unsafe, or has no function to call.
     """
     check_saved_model(path, safe_mode)
     _, function = _loaded(path)
@@ -56,15 +58,15 @@ def load_saved_model(path: str, safe_mode: bool) -> keras.Model:
             count,
         )
         if unreached:
-            log.info("no gradient reaches %s; they stay as they are.", ", ".join(unreached))
+            log.info("no gradient reaches %s; they are not trained.", ", ".join(unreached))
     return model
 
 
 def check_saved_model(path: str, safe_mode: bool) -> None:
-    """Reads what a SavedModel would do, before it is loaded.
+    """Checks the operations of a SavedModel before it is loaded.
 
     Raises:
-        UserError: it is damaged, or refused in safe mode.
+        UserError: the SavedModel is damaged, or unsafe in safe mode.
     """
     file = os.path.join(path, "saved_model.pb")
     try:
@@ -73,7 +75,7 @@ def check_saved_model(path: str, safe_mode: bool) -> None:
         if not saved.meta_graphs:
             raise ValueError("it holds no graph")
     except (OSError, DecodeError, ValueError) as error:
-        raise UserError(f"{file} is damaged or no SavedModel: {error}.") from error
+        raise UserError(f"{file} is damaged or not a SavedModel: {error}.") from error
     operations = set()
     for meta in saved.meta_graphs:
         operations |= {node.op for node in meta.graph_def.node}
@@ -82,13 +84,13 @@ def check_saved_model(path: str, safe_mode: bool) -> None:
     refused = refused_operations(operations)
     if refused and safe_mode:
         raise UserError(
-            f"{path} is refused: its graph holds operations that reach files or Python functions "
-            f"({', '.join(refused)}). If you trust where it comes from, pass safe_mode=False."
+            f"{path} is refused: its graph has operations that access files or Python functions "
+            f"({', '.join(refused)}). If you trust its source, pass safe_mode=False."
         )
 
 
 def _loaded(path: str):
-    """The loaded object, which owns the variables, and the function to call."""
+    """Loads a SavedModel; returns the object, which owns the variables, and its function."""
     try:
         loaded = tf.saved_model.load(path)
     except Exception as error:  # damaged files make TensorFlow's reader raise anything
@@ -128,13 +130,13 @@ def _frozen_model(path: str, function, name: str) -> keras.Model:
 
 @keras.saving.register_keras_serializable("tfbig")
 class SavedModelLayer(keras.layers.Layer):
-    """Calls a SavedModel's signature as it is; nothing in it is trained.
+    """Calls the signature of a SavedModel, which is not trained.
 
-    What a model of it saves is the folder's path, as with keras.layers.TFSMLayer: the folder has
-    to stay where it is.
+    A model with this layer saves only the path of the folder, like keras.layers.TFSMLayer, so the
+    folder must not be moved.
 
     Args:
-        path: the SavedModel's folder.
+        path: the folder of the SavedModel.
     """
 
     def __init__(self, path: str, **keywords):
@@ -143,12 +145,14 @@ class SavedModelLayer(keras.layers.Layer):
         self._loaded, self._function = _loaded(self._path)
         self.built = True
 
+    @override
     def call(self, inputs):
         _, named = self._function.structured_input_signature
         given = inputs if isinstance(inputs, dict) else {next(iter(named)): inputs}
         outputs = self._function(**given)
         return next(iter(outputs.values())) if len(outputs) == 1 else outputs
 
+    @override
     def get_config(self) -> dict:
         config = super().get_config()
         config.pop("trainable", None)
@@ -159,8 +163,8 @@ class SavedModelLayer(keras.layers.Layer):
         """Loads the SavedModel again, in safe mode."""
         if not is_saved_model(config["path"]):
             raise UserError(
-                f"the model calls the SavedModel {config['path']}, which is not there; put the "
-                "folder back."
+                f"the model calls the SavedModel {config['path']}, which does not exist; restore "
+                "the folder."
             )
         check_saved_model(config["path"], safe_mode=True)
         return cls(**config)

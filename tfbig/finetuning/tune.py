@@ -1,4 +1,4 @@
-"""A recipe applied: from a loaded model to one that is compiled and knows how it is trained."""
+"""Applies a recipe to a loaded model: head, freezing, adapters, compilation, learning rates."""
 
 import logging
 import math
@@ -30,27 +30,27 @@ log = logging.getLogger("tfbig")
 def apply_recipe(
     model: keras.Model, recipe: Recipe, compiled: keras.Model, total_steps: int | None
 ) -> keras.Model:
-    """Gives a model its head, freezes layers, compiles it, and attaches how it is trained.
+    """Adds a head to a model, freezes layers, compiles it, and attaches its Tuning.
 
     Args:
-        model: changed in place, unless it gets a new head; made in the scope it is trained in.
-        recipe: what to do.
-        compiled: whose loss and metrics are taken where the recipe has none.
+        model: changed in place, unless it gets a new head; created in the scope of the training.
+        recipe: the recipe.
+        compiled: the model whose loss and metrics are used if the recipe has none.
         total_steps: the last step, for schedules; None: not known.
 
     Returns:
         The compiled model.
 
     Raises:
-        UserError: the recipe does not suit the model.
+        UserError: the recipe cannot be applied to the model.
     """
     if recipe.head is not None:
         model = with_head(model, recipe.head)
     for layer in _private_api.flatten_layers(model):
-        layer.trainable = True  # what an earlier tuning has frozen too: this recipe tells it all
+        layer.trainable = True  # undoes earlier freezing, because the recipe decides about all
     layers = weighted_layers(model)
     if not layers:
-        raise UserError(f"the model {model.name!r} has no layer with weights to be tuned.")
+        raise UserError(f"the model {model.name!r} has no layer with weights to tune.")
     frozen = _frozen(layers, recipe)
     unfreeze = []
     for step in sorted(recipe.unfreeze):
@@ -75,39 +75,39 @@ def tuning_builder(
     *,
     keep: bool = True,
 ) -> Callable[..., keras.Model]:
-    """A Keras builder for train_distributed, which makes the tuned model in the present scope.
+    """Returns a Keras builder for train_distributed that builds the model in the current scope.
 
     Args:
         base: the loaded model.
         model_fn: `model_fn(loaded_model, params)`, or None.
-        recipe: or None; with neither, the model is tuned as it was compiled.
+        recipe: a recipe, or None; without model_fn and recipe, the model keeps its compile state.
         total_steps: returns the last step of the run, or None; called when the model is built.
-        keep: the base is the caller's, and is left as it is.
+        keep: whether the base belongs to the caller and must not change.
 
     Raises:
-        UserError: from the builder: the base is to be kept, and cannot be made again.
+        UserError: raised by the builder: the base must not change, but cannot be rebuilt.
     """
 
     def build(params: Any = None) -> keras.Model:
         policy = keras.config.dtype_policy().name  # RunConfig.precision
         try:
-            # With a recipe of its own, the base's own adapters are part of what it is.
+            # With a recipe, existing adapters of the base are merged into its weights.
             rebuild = rebuilt if base.compiled else rebuilt_uncompiled
             copy = rebuild(base, merge_adapters=recipe is not None, policy=policy)
         except CANNOT_BE_REBUILT as error:
             if keep:
                 reason = " ".join(str(error).split()).split(". ")[0]
                 raise UserError(
-                    f"fine_tune: {type(base).__name__} cannot be made again from its get_config "
-                    f"({reason}), and the model that you gave must not change; give its class a "
-                    "get_config that tells all of its arguments, or save it and pass the path."
+                    f"fine_tune: {type(base).__name__} cannot be rebuilt from its get_config "
+                    f"({reason}), and the model that you passed must not change; write a "
+                    "get_config that returns all of its arguments, or save it and pass the path."
                 ) from error
-            copy = base  # which is where it was loaded: on one device
+            copy = base  # it stays on the one device where it was loaded
         types = {layer.compute_dtype for layer in weighted_layers(copy)}
         if policy != "float32" and types == {"float32"}:
             raise UserError(
                 f"precision={policy!r}, but {base.name!r} can only compute in float32 (as the "
-                'graph of a SavedModel, or an output layer); leave RunConfig.precision "float32".'
+                'graph of a SavedModel, or an output layer); use RunConfig.precision="float32".'
             )
         if recipe is not None:
             return apply_recipe(copy, recipe, copy, total_steps())
@@ -115,7 +115,7 @@ def tuning_builder(
             return copy
         return model_fn(copy, params)
 
-    # What model_fn loads is no one's.
+    # Models that model_fn references, such as those in its closure, must not be changed.
     build.referenced_layers = referenced_layers(model_fn) if model_fn else set()  # type: ignore[attr-defined]
     if keep:
         build.referenced_layers |= referenced_layers(lambda: base)  # type: ignore[attr-defined]
@@ -127,20 +127,20 @@ def table(
     unfreeze: list[tuple[int, list[keras.layers.Layer]]],
     rates: Mapping[str, float],
 ) -> str:
-    """What is trained, from which step on, how many parameters, and at which rate."""
+    """A table of the layers: parameters, trained parameters, first step, learning rate factor."""
     start = {id(layer): step for step, these in unfreeze for layer in reversed(these)}
     width = max(len(layer.name) for layer in layers)
     lines = [f"{'layer':{width}}  {'parameters':>12}  {'trained':>12}"]
     for layer in layers:
-        trained, said = _trained(layer), ""
+        trained, note = _trained(layer), ""
         if id(layer) in start:
-            said = f"all from step {start[id(layer)]} on"
+            note = f"all from step {start[id(layer)]} on"
         elif adapted_layers(layer):
-            said = f"adapters of rank {adapted_layers(layer)[0].lora_rank}"
+            note = f"adapters of rank {adapted_layers(layer)[0].lora_rank}"
         path = next((v.path for v in layer.variables if v.path in rates), None)
-        if path is not None and (trained or said):
-            said = ", ".join(filter(None, [said, f"at {rates[path]:.3g} of the rate"]))
-        line = f"{layer.name:{width}}  {layer.count_params():12,}  {trained:12,}  {said}"
+        if path is not None and (trained or note):
+            note = ", ".join(filter(None, [note, f"at {rates[path]:.3g} of the rate"]))
+        line = f"{layer.name:{width}}  {layer.count_params():12,}  {trained:12,}  {note}"
         lines.append(line.rstrip())
     total, trained = sum(x.count_params() for x in layers), sum(map(_trained, layers))
     lines.append(f"{'all':{width}}  {total:12,}  {trained:12,}  from the first step on")
@@ -161,7 +161,7 @@ def _frozen(layers: list[keras.layers.Layer], recipe: Recipe) -> list[keras.laye
         if recipe.freeze >= len(layers):
             raise UserError(
                 f"Recipe.freeze={recipe.freeze}, but the model has {len(layers)} layers with "
-                "weights; leave one of them to be trained."
+                "weights; at least one of them must be trained."
             )
         return layers[: recipe.freeze]
     found = matching(layers, recipe.freeze, "Recipe.freeze")
@@ -201,7 +201,6 @@ def _compile_arguments(recipe: Recipe, compiled: keras.Model, total_steps: int |
             arguments[name] = getattr(recipe, name)
     if "loss" not in arguments:
         raise UserError(
-            "the loaded model is not compiled; write Recipe(loss=…), or pass a model_fn that "
-            "compiles it."
+            "the loaded model is not compiled; pass Recipe(loss=…), or a model_fn that compiles it."
         )
     return arguments

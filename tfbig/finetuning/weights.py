@@ -1,4 +1,4 @@
-"""Files that hold weights alone: what is in them, and a whole one into its model."""
+"""Files with weights only: reads their contents, and loads a complete file into its model."""
 
 import json
 import logging
@@ -29,18 +29,19 @@ _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 class Saved(NamedTuple):
-    """An array in a file, and the name that it goes by."""
+    """An array in a file, and its name."""
 
     name: str
     value: np.ndarray
 
 
 def is_checkpoint(path: str) -> bool:
+    """Whether a path is the prefix of a TensorFlow checkpoint."""
     return os.path.isfile(path + ".index")
 
 
 def newest_checkpoint(path: str) -> str | None:
-    """The folder of the newest checkpoint in a tfbig model_dir, or of one; None if it is none."""
+    """The folder of the newest checkpoint in a model_dir, or the path if it is one; or None."""
     if os.path.isfile(os.path.join(path, "state.index")):
         return path
     steps = steps_in(path)
@@ -48,7 +49,7 @@ def newest_checkpoint(path: str) -> str | None:
 
 
 def checkpoint_prefix(path: str) -> str | None:
-    """The prefix of a tf.train.Checkpoint: the path, or the latest in a folder of them."""
+    """The prefix of a tf.train.Checkpoint: the path, or the latest one in a folder; or None."""
     if is_checkpoint(path):
         return path
     if os.path.isdir(path):
@@ -57,10 +58,10 @@ def checkpoint_prefix(path: str) -> str | None:
 
 
 def read_saved(path: str) -> list[Saved]:
-    """All weights in a file, in order, without those of optimizers.
+    """Reads all weights in a file, in order, without those of optimizers.
 
     Raises:
-        UserError: it is damaged, or holds none.
+        UserError: the file is damaged, or has no weights.
     """
     tfbig = newest_checkpoint(path) if os.path.isdir(path) else None
     prefix = os.path.join(tfbig, "state") if tfbig else checkpoint_prefix(path)
@@ -78,7 +79,7 @@ def read_saved(path: str) -> list[Saved]:
 def _in_file(path: str) -> list[Saved]:
     kind = kind_of(path)
     if kind == "zip":
-        check_keras(path, safe_mode=False)  # no code is made from its config here
+        check_keras(path, safe_mode=False)  # the config is not deserialized here
         with opened_hdf5(path, WEIGHTS) as file:
             return _in_tree(file)
     if kind != "hdf5":
@@ -89,7 +90,7 @@ def _in_file(path: str) -> list[Saved]:
 
 
 def _in_tree(file: h5py.File) -> list[Saved]:
-    """Of a `.weights.h5`, where layers go by their classes and have their names beside."""
+    """The weights in a `.weights.h5`, whose groups have class names; layer names are attributes."""
     saved = []
     groups = [("", file)]
     while groups:
@@ -141,10 +142,10 @@ def _in_checkpoint(prefix: str) -> list[Saved]:
 
 
 def fill(model: keras.Model, path: str) -> None:
-    """Puts all weights of a file into a model of the same architecture.
+    """Loads all weights of a file into a model with the same architecture.
 
     Raises:
-        UserError: the file is damaged, or is another model's.
+        UserError: the file is damaged, or belongs to another model.
     """
     if not model.built:
         raise UserError(
@@ -153,7 +154,7 @@ def fill(model: keras.Model, path: str) -> None:
     before = model.get_weights()
     optimizer = getattr(model, "optimizer", None)
     if optimizer is not None and not optimizer.built:
-        optimizer.build(model.trainable_variables)  # so that its state has a place
+        optimizer.build(model.trainable_variables)  # creates the variables of its state
         mark_slots(optimizer, model.trainable_variables)
     try:
         _fill(model, path)
@@ -163,7 +164,7 @@ def fill(model: keras.Model, path: str) -> None:
     except Exception as error:  # a file's contents make Keras and TensorFlow raise anything
         model.set_weights(before)
         raise UserError(
-            f"{path} does not go with the model {model.name!r}: {reason_of(error)}. "
+            f"{path} does not match the model {model.name!r}: {reason_of(error)}. "
             'tfbig.finetuning.partial.load_weights(model, path, by="name") loads what fits.'
         ) from error
     finally:
@@ -191,7 +192,7 @@ def _ending(path: str) -> str:
 
 
 def _fill_from_tfbig(model: keras.Model, folder: str) -> None:
-    """By names, as tfbig checkpoints have them; the optimizer's state too if it fits."""
+    """Loads a tfbig checkpoint by names, with the optimizer state if it fits."""
     optimizer = getattr(model, "optimizer", None)
     renumber = Renumbering(None if counts_all_numbers(folder) else automatic_names(model))
     names = _named(
@@ -223,7 +224,7 @@ def _fill_from_tfbig(model: keras.Model, folder: str) -> None:
         if not misfits(slots, tables, shape_of):
             names |= slots
         else:
-            log.info("%s: the optimizer starts anew: its state there is another one's.", folder)
+            log.info("%s: the optimizer starts without its state, which is another one's.", folder)
     values = dict(values_for(names, tables, lambda name: reader.get_tensor(key(name))))
     for name, variable in names.items():
         variable.assign(values[name])
@@ -234,19 +235,19 @@ def _has_adapters(names: Iterable[str]) -> bool:
 
 
 def _adapters_hint(folder: str) -> str:
-    """What to write where a run with adapters is read into the model that it began with."""
+    """The hint for loading a run with adapters into the model from which it started."""
     run = os.path.dirname(os.path.dirname(os.path.abspath(folder)))
     adapters = os.path.join(run, "adapters.npz")
     if not os.path.exists(adapters):
         return ""
     return (
-        " The run has kept its adapters: load them into the model that it began with, by "
+        " The run has saved its adapters: load them into the model from which it started, with "
         f"tfbig.finetuning.load_adapters(model, {adapters!r})."
     )
 
 
 def _check_state(model: keras.Model, folder: str) -> None:
-    """Refuses weights that were trained with other vocabularies, which a checkpoint has not."""
+    """Raises a UserError if the weights were trained with other vocabularies than the model has."""
     with open(os.path.join(folder, "metadata.json")) as file:
         there = json.load(file).get("settings", {}).get(STATE)
     here = preprocessing_checksums(model)
@@ -259,7 +260,7 @@ def _check_state(model: keras.Model, folder: str) -> None:
 
 
 def _named(group: str, variables: list, renumber: Renumbering, named: dict) -> dict:
-    """Variables by the name that KerasProgram.named_variables gives them."""
+    """Variables by their names in KerasProgram.named_variables."""
     for variable in variables:
         name = f"{group}/{renumber(variable.path)}"
         twins = sum(other.split("#")[0] == name for other in named)
@@ -268,7 +269,7 @@ def _named(group: str, variables: list, renumber: Renumbering, named: dict) -> d
 
 
 def _fill_from_checkpoint(model: keras.Model, prefix: str) -> None:
-    """By the object graph that tf.train.Checkpoint saved, or by tf.keras's layers in order."""
+    """Loads by the object graph of tf.train.Checkpoint, or by the order of tf.keras's layers."""
     reader = tf.train.load_checkpoint(prefix)
     keys = reader.get_variable_to_shape_map()
     roots = sorted({k.split("/")[0] for k in keys if "/" in k})
@@ -286,7 +287,7 @@ def _fill_from_checkpoint(model: keras.Model, prefix: str) -> None:
         except AssertionError:
             continue
         finally:
-            status.expect_partial()  # says nothing of what the model has no place for
+            status.expect_partial()  # no warning about values that the model does not have
         if root and optimizer is not None and "optimizer" in roots:
             tf.train.Checkpoint(optimizer=optimizer).read(prefix).expect_partial()
         return
@@ -312,7 +313,7 @@ def _fill_by_order(model: keras.Model, reader, prefix: str) -> None:
             key = f"{root}layer_with_weights-{i}/{variable.name}{_VALUE}"
             if keys.get(key) != list(variable.shape):
                 raise UserError(
-                    f"the checkpoint {prefix} does not go with the model: {variable.path} is "
+                    f"the checkpoint {prefix} does not match the model: {variable.path} is "
                     f"{list(variable.shape)} here and {keys.get(key, 'absent')} there."
                 )
             values.append((variable, reader.get_tensor(key)))

@@ -1,4 +1,4 @@
-"""Keras layers with something to say about distribution.
+"""Keras layers that support distributed training.
 
 Importing this module is cheap: each name is loaded on its first use.
 """

@@ -1,24 +1,24 @@
-"""Gradients that may be slices of rows (tf.IndexedSlices): added, scaled, combined."""
+"""Operations on gradients that may be sparse (tf.IndexedSlices): add, scale, combine."""
 
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfbig.layers.rows import shard_of
+from tfbig.layers.sharded_tables import shard_of
 
 
 def is_sliced(gradient: Any) -> bool:
-    """Whether a gradient is slices of rows."""
+    """Whether a gradient is tf.IndexedSlices."""
     return isinstance(gradient, tf.IndexedSlices)
 
 
 def as_kept(gradient: Any, source: Any) -> Any:
-    """A gradient as it comes from the tape, in the form that it keeps until it is applied.
+    """Converts a gradient from the tape to the form that it has until it is applied.
 
-    That of a table's shard stays slices, of distinct rows; all others are dense.
+    The gradient of a table's shard stays IndexedSlices, with unique rows; others become dense.
 
     Args:
-        gradient: tensor, slices, or None.
+        gradient: tensor, IndexedSlices, or None.
         source: the variable, or its value.
     """
     if gradient is None:
@@ -26,12 +26,12 @@ def as_kept(gradient: Any, source: Any) -> Any:
     if is_sliced(gradient) and shard_of(source):
         return combined(gradient)
     gradient = tf.convert_to_tensor(gradient)
-    gradient.set_shape(source.shape)  # which TensorFlow may not have followed
+    gradient.set_shape(source.shape)  # TensorFlow may not have inferred it
     return gradient
 
 
 def added(one: Any, other: Any) -> Any:
-    """The sum of two gradients of one variable; rows of slices may come twice."""
+    """The sum of two gradients of one variable; IndexedSlices may then have a row twice."""
     if not (is_sliced(one) and is_sliced(other)):
         return one + other
     return tf.IndexedSlices(
@@ -42,7 +42,7 @@ def added(one: Any, other: Any) -> Any:
 
 
 def scaled(gradient: Any, factor: tf.Tensor) -> Any:
-    """A gradient times a scalar."""
+    """A gradient multiplied by a scalar."""
     values = values_of(gradient)
     values = values * tf.cast(factor, values.dtype)
     if not is_sliced(gradient):
@@ -51,21 +51,21 @@ def scaled(gradient: Any, factor: tf.Tensor) -> Any:
 
 
 def combined(gradient: Any) -> Any:
-    """A gradient whose slices are of distinct rows."""
+    """Sums the slices of the same row, so that the rows of a gradient are unique."""
     if not is_sliced(gradient):
         return gradient
-    rows, places = tf.unique(gradient.indices)
-    values = tf.math.unsorted_segment_sum(gradient.values, places, tf.size(rows))
+    rows, segments = tf.unique(gradient.indices)
+    values = tf.math.unsorted_segment_sum(gradient.values, segments, tf.size(rows))
     return tf.IndexedSlices(values, rows, gradient.dense_shape)
 
 
 def values_of(gradient: Any) -> tf.Tensor:
-    """The numbers of a gradient that are not known to be 0."""
+    """The values of a gradient, without rows that are known to be 0."""
     return gradient.values if is_sliced(gradient) else gradient
 
 
 class SlicesSpec(NamedTuple):
-    """The type of slices of any number of rows; that of a tensor is a tf.TensorSpec."""
+    """The spec of IndexedSlices with any number of rows; that of a tensor is a tf.TensorSpec."""
 
     shape: tf.TensorShape
     dtype: tf.DType
@@ -73,28 +73,28 @@ class SlicesSpec(NamedTuple):
 
 
 def spec_of(value: Any) -> tf.TensorSpec | SlicesSpec:
-    """The type of a tensor or of slices."""
+    """The spec of a tensor or of IndexedSlices."""
     if is_sliced(value):
         return SlicesSpec(value.shape, value.dtype, value.indices.dtype)
     return tf.TensorSpec(value.shape, value.dtype)
 
 
 def zeros(spec: tf.TensorSpec | SlicesSpec) -> tuple[tf.Tensor, ...]:
-    """The tensors of a sum of nothing: slices of no row."""
+    """The component tensors of an empty sum: zeros, or IndexedSlices without rows."""
     if isinstance(spec, SlicesSpec):
         return tf.zeros([0, *spec.shape[1:]], spec.dtype), tf.zeros([0], spec.indices_dtype)
     return (tf.zeros(spec.shape, spec.dtype),)
 
 
 def invariants(spec: tf.TensorSpec | SlicesSpec) -> tuple[tf.TensorShape, ...]:
-    """The shapes of these tensors that a sum keeps as it goes on."""
+    """The shape invariants of the component tensors; the number of rows of slices may grow."""
     if isinstance(spec, SlicesSpec):
         return tf.TensorShape([None, *spec.shape[1:]]), tf.TensorShape([None])
     return (spec.shape,)
 
 
 def tensors_of(value: Any) -> tuple[tf.Tensor, ...]:
-    """The tensors of a tensor or of slices, for a loop to carry."""
+    """The component tensors of a tensor or of IndexedSlices, for use as loop variables."""
     return (value.values, value.indices) if is_sliced(value) else (value,)
 
 

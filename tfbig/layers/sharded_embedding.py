@@ -1,4 +1,4 @@
-"""An embedding whose table lies in shards, of which only the rows of a batch are ever moved."""
+"""An embedding with a sharded table, of which a step reads and updates only the rows it uses."""
 
 import functools
 from collections.abc import Callable
@@ -7,20 +7,21 @@ from typing import Any, TypeGuard
 import keras
 import numpy as np
 import tensorflow as tf
+from typing_extensions import override
 
 from tfbig import _private_api
-from tfbig.layers.rows import (
+from tfbig.layers.sharded_tables import (
     Shard,
-    mark,
+    mark_shard,
     marked_value,
     number_of_servers,
-    recut,
+    reshard,
     rows_of_shard,
 )
 
-_WHOLE = 2**26  # numbers of a table that is drawn as a whole, 256 MB of float32
+_WHOLE = 2**26  # largest table, in numbers, that is initialized as a whole: 256 MB of float32
 _COMBINERS = ("mean", "sum", "sqrtn")
-# What they draw does not depend on the shape that they are asked for.
+# Initializers whose distribution does not depend on the requested shape.
 _OF_ANY_SHAPE = (
     *(keras.initializers.RandomUniform, keras.initializers.RandomNormal),
     *(keras.initializers.TruncatedNormal, keras.initializers.Constant),
@@ -32,23 +33,23 @@ _OF_ANY_SHAPE = (
 class ShardedEmbedding(keras.layers.Layer):
     """keras.layers.Embedding for tables that are too large for one machine, or for dense updates.
 
-    The rows are divided over `shards` variables (row i is row i // shards of `table_{i % shards}`),
-    which a parameter-server strategy places on its servers in turn, with the optimizer's slots of
-    each beside it. A step looks up each distinct id of the batch once, and its gradient has these
-    rows alone: in tfbig's training no tensor of the table's size is ever made, neither of values
-    nor of gradients, as long as the optimizer can update rows by themselves (keras.optimizers.SGD
-    without momentum and Adagrad, neither with weight_decay nor use_ema). With others, on one
-    device, it trains as an Embedding does, at an Embedding's cost.
+    The rows are sharded over `shards` variables (row i is row i // shards of
+    `table_{i % shards}`). A parameter-server strategy assigns them to its servers in turn, with
+    the slot variables of each on the same server. A step looks up each unique id of the batch
+    once, and its gradient has only these rows. So tfbig's training never creates a tensor with the
+    size of the table, neither of values nor of gradients, if the optimizer can update single rows
+    (keras.optimizers.SGD without momentum and Adagrad, without weight_decay and use_ema). With
+    other optimizers, on one device, it trains like an Embedding, at the same cost.
 
-    On one device its numbers are those of keras.layers.Embedding, first values included, for
-    any number of shards. Only a table of more than 67 million numbers in several shards begins with
-    others: each shard is then drawn by itself, from a seed of its own. It saves, loads and
-    exports as one table: a model that was saved with four shards is loaded with one. To begin with
-    another table, assign it: `layer.embeddings = array`.
+    On one device its results equal those of keras.layers.Embedding, including initial values, for
+    any number of shards. The exception is a table of more than 67 million numbers in several
+    shards, where each shard is initialized separately, with its own seed. It is saved, loaded and
+    exported as one table: a model that was saved with four shards can be loaded with one. To set
+    the table, assign it: `layer.embeddings = array`.
 
-    There are no embeddings_regularizer and embeddings_constraint, which would go over the whole
-    table in every step. XLA does not compile it. In Keras's own `fit`, gradients are sparse as
-    well, but Adagrad's update there goes over the whole table.
+    There are no embeddings_regularizer and embeddings_constraint, because they would read the
+    whole table in every step. XLA does not compile the layer. In Keras's `fit`, gradients are
+    sparse too, but Adagrad updates the whole table there.
 
     Example:
 
@@ -61,33 +62,33 @@ class ShardedEmbedding(keras.layers.Layer):
     Args:
         input_dim: number of rows; ids are 0 … input_dim - 1.
         output_dim: length of a row.
-        shards: number of variables, or "auto": as many as the strategy in whose scope the layer
-            is built has parameter servers, and 1 under any other.
-        embeddings_initializer: of the table, as in keras.layers.Embedding.
-        combiner: None returns a row for each id. "mean", "sum" and "sqrtn" combine the rows of
-            the last dimension of ids into one, by their weighted mean, their weighted sum, or that
-            sum divided by the root of the sum of the squared weights; no id at all gives zeros.
-        mask_value: an id that stands for none. With a combiner it counts for nothing; without,
-            it makes the layer's mask, as mask_zero does in an Embedding for the id 0.
-        hash_ids: ids are any strings or integers, and a hash says which row each has. The same
-            id has the same row everywhere and always. Different ids can fall on one row: of n
-            ids in use, each shares its row with about n / input_dim others, so make input_dim
-            several times n.
-        **keywords: of keras.layers.Layer.
+        shards: number of variables, or "auto": the number of parameter servers of the strategy in
+            whose scope the layer is built, and 1 for other strategies.
+        embeddings_initializer: initializer of the table, as in keras.layers.Embedding.
+        combiner: None returns one row per id. "mean", "sum" and "sqrtn" combine the rows of the
+            last dimension of ids to one: by their weighted mean, by their weighted sum, or by that
+            sum divided by the root of the sum of the squared weights. Without ids, the result is
+            zeros.
+        mask_value: an id that means "no id". With a combiner it is ignored; without a combiner, it
+            defines the layer's mask, like mask_zero of an Embedding for the id 0.
+        hash_ids: ids are any strings or integers, and a hash maps each id to a row. The mapping is
+            the same everywhere. Different ids may share a row: of n ids in use, each shares its
+            row with about n / input_dim others, so choose input_dim as several times n.
+        **keywords: arguments of keras.layers.Layer.
 
     Call arguments:
         inputs: ids, integers (or strings, with hash_ids): a tensor of any shape, with a combiner of
             shape [batch, …, k]; or a tf.RaggedTensor, with a combiner of shape [batch, None].
-        weights: of the ids, of their shape; with a combiner only.
+        weights: weights of the ids, with the same shape; only with a combiner.
 
     Returns:
-        Of shape [*ids.shape, output_dim], or with a combiner [*ids.shape[:-1], output_dim].
+        Tensor of shape [*ids.shape, output_dim], or with a combiner [*ids.shape[:-1], output_dim].
 
     Raises:
         ValueError: an argument is out of range, ids are strings and hash_ids is False, or the
             initializer cannot draw a large table in shards.
         tf.errors.InvalidArgumentError: an id is negative, or input_dim or more (on a GPU TensorFlow
-            gives zeros instead). The message counts rows of a shard.
+            returns zeros instead). The message shows the row in its shard.
     """
 
     def __init__(
@@ -120,17 +121,18 @@ class ShardedEmbedding(keras.layers.Layer):
             )
         if isinstance(mask_value, str) and not hash_ids:
             raise ValueError(
-                f"ShardedEmbedding(mask_value={mask_value!r}): ids are integers; write an integer, "
+                f"ShardedEmbedding(mask_value={mask_value!r}): ids are integers; pass an integer, "
                 "or hash_ids=True for ids that are strings."
             )
         self.input_dim, self.output_dim, self.shards = input_dim, output_dim, shards
         self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
         self.combiner, self.mask_value, self.hash_ids = combiner, mask_value, hash_ids
         self.tables: list[keras.Variable] = []
-        self.autocast = False  # ids stay what they are
+        self.autocast = False  # ids keep their dtype
         self.supports_masking = True
-        self.supports_jit = False  # XLA would go over the whole table
+        self.supports_jit = False  # XLA would process the whole table
 
+    @override
     def build(self, input_shape: Any = None) -> None:
         del input_shape
         count = self._number_of_shards()
@@ -140,21 +142,22 @@ class ShardedEmbedding(keras.layers.Layer):
                 name=f"table_{index}",
                 shape=(rows_of_shard(self.input_dim, index, count), self.output_dim),
                 initializer=self._initializer(index, count),
-                autocast=False,  # which would make a copy of the whole
+                autocast=False,  # autocast would copy the whole table
             )
-            mark(variable, Shard(table, index, count, self.input_dim))
+            mark_shard(variable, Shard(table, index, count, self.input_dim))
             self.tables.append(variable)
         self.built = True
 
+    @override
     def call(self, inputs: tf.Tensor, weights: tf.Tensor | None = None) -> tf.Tensor:
         if weights is not None and self.combiner is None:
             raise ValueError(
-                "ShardedEmbedding was called with weights and has no combiner; write "
+                "ShardedEmbedding was called with weights but has no combiner; pass "
                 'combiner="sum", or multiply the rows that it returns.'
             )
         if isinstance(inputs, tf.SparseTensor):
             raise ValueError(
-                "ShardedEmbedding takes dense or ragged ids and was given a tf.SparseTensor; call "
+                "ShardedEmbedding takes dense or ragged ids, but received a tf.SparseTensor; call "
                 "it with tf.RaggedTensor.from_sparse(ids)."
             )
         ids = tf.ragged.map_flat_values(self._rows, inputs)
@@ -166,6 +169,7 @@ class ShardedEmbedding(keras.layers.Layer):
             rows = self._combine_dense(ids, self._counted(inputs), weights)
         return tf.cast(rows, self.compute_dtype)
 
+    @override
     def compute_mask(self, inputs: tf.Tensor, mask: tf.Tensor | None = None) -> Any:
         del mask
         ragged = isinstance(inputs, tf.RaggedTensor) or getattr(inputs, "ragged", False)
@@ -173,10 +177,12 @@ class ShardedEmbedding(keras.layers.Layer):
             return None
         return keras.ops.not_equal(inputs, self.mask_value)
 
+    @override
     def compute_output_shape(self, input_shape: Any) -> Any:
         kept = input_shape if self.combiner is None else input_shape[:-1]
         return (*kept, self.output_dim)
 
+    @override
     def compute_output_spec(self, inputs: tf.Tensor, weights: tf.Tensor | None = None) -> Any:
         del weights
         self._check_ids(inputs)
@@ -186,9 +192,9 @@ class ShardedEmbedding(keras.layers.Layer):
 
     @property
     def embeddings(self) -> np.ndarray:
-        """The whole table as it is now, a copy of shape [input_dim, output_dim]; can be set."""
+        """A copy of the current table, of shape [input_dim, output_dim]; can be set."""
         shards = [table.numpy() for table in self.tables]
-        return next(recut(shards.__getitem__, len(shards), self.input_dim, 1))
+        return next(reshard(shards.__getitem__, len(shards), self.input_dim, 1))
 
     @embeddings.setter
     def embeddings(self, value: Any) -> None:
@@ -200,6 +206,7 @@ class ShardedEmbedding(keras.layers.Layer):
             )
         self._assign(lambda _: whole, 1)
 
+    @override
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
@@ -212,26 +219,27 @@ class ShardedEmbedding(keras.layers.Layer):
             "hash_ids": self.hash_ids,
         }
 
+    @override
     def save_own_variables(self, store: Any) -> None:
         for index, table in enumerate(self.tables):
             store[str(index)] = table.numpy()
 
     def load_own_variables(self, store: Any) -> None:
-        """Loads what any number of shards has saved."""
+        """Loads a table that was saved with any number of shards."""
         held = len(store.keys())
         rows = sum(store[str(index)].shape[0] for index in range(held))
         widths = {store[str(index)].shape[1] for index in range(held)}
         if rows != self.input_dim or widths != {self.output_dim}:
             raise ValueError(
                 f"ShardedEmbedding {self.name!r} has {self.input_dim} rows of {self.output_dim} "
-                f"numbers, and what is to be loaded {rows} rows of "
-                f"{', '.join(map(str, sorted(widths))) or 'no'} numbers; give the model the "
-                "input_dim and output_dim that it was saved with."
+                f"numbers, but the saved table has {rows} rows of "
+                f"{', '.join(map(str, sorted(widths))) or 'no'} numbers; build the model with the "
+                "input_dim and output_dim with which it was saved."
             )
         self._assign(lambda i: store[str(i)], held)
 
     def _assign(self, read: Callable[[int], Any], held: int) -> None:
-        shards = recut(read, held, self.input_dim, len(self.tables))
+        shards = reshard(read, held, self.input_dim, len(self.tables))
         for table, value in zip(self.tables, shards, strict=True):
             table.assign(value)
 
@@ -243,14 +251,14 @@ class ShardedEmbedding(keras.layers.Layer):
         return min(max(number_of_servers(), 1), self.input_dim)
 
     def _initializer(self, index: int, count: int) -> Callable:
-        """Draws one shard: of the whole table, or by itself if that is too large."""
+        """The initializer of one shard: a part of the whole table, or separate for a large one."""
         initializer = self.embeddings_initializer
         if count == 1:
             return initializer
         if isinstance(getattr(initializer, "seed", None), keras.random.SeedGenerator):
             raise ValueError(
                 f"ShardedEmbedding {self.name!r}: embeddings_initializer has a SeedGenerator, "
-                "which would give each shard another table; give it an integer as seed."
+                "which would draw another table for each shard; use an integer as its seed."
             )
         if self.input_dim * self.output_dim > _WHOLE:
             return self._initializer_by_itself(index)
@@ -267,8 +275,8 @@ class ShardedEmbedding(keras.layers.Layer):
             known = ", ".join(kind.__name__ for kind in _OF_ANY_SHAPE)
             raise ValueError(
                 f"ShardedEmbedding {self.name!r}: a table of {self.input_dim} x {self.output_dim} "
-                "numbers is drawn shard by shard, which embeddings_initializer="
-                f"{type(initializer).__name__} may not be; use one of {known}."
+                "numbers is initialized shard by shard, which embeddings_initializer="
+                f"{type(initializer).__name__} does not support; use one of {known}."
             )
         config = initializer.get_config()
         if "seed" in config:
@@ -280,19 +288,19 @@ class ShardedEmbedding(keras.layers.Layer):
     def _check_ids(self, ids: Any) -> None:
         if ids.dtype == "string" and not self.hash_ids:
             raise ValueError(
-                f"ShardedEmbedding {self.name!r} was given strings as ids; write hash_ids=True, or "
-                "look their numbers up first (keras.layers.StringLookup)."
+                f"ShardedEmbedding {self.name!r} received strings as ids; pass hash_ids=True, or "
+                "convert them to integers first (keras.layers.StringLookup)."
             )
         rank = len(ids.shape)
         if self.combiner is not None and rank < 2:
             raise ValueError(
                 f"ShardedEmbedding {self.name!r} combines the last dimension of ids of shape "
-                f"[batch, …, k] and was given ids of shape {tuple(ids.shape)}; leave combiner out "
-                "for one id an example."
+                f"[batch, …, k], but received ids of shape {tuple(ids.shape)}; omit combiner "
+                "for one id per example."
             )
 
     def _rows(self, ids: tf.Tensor) -> tf.Tensor:
-        """The numbers of the rows, for ids as they come."""
+        """The row numbers of ids."""
         if ids.dtype == tf.string:
             self._check_ids(ids[..., tf.newaxis])
             return tf.strings.to_hash_bucket_fast(ids, self.input_dim)
@@ -301,15 +309,15 @@ class ShardedEmbedding(keras.layers.Layer):
         return hashed(ids, self.input_dim) if self.hash_ids else ids
 
     def _counted(self, ids: tf.Tensor) -> tf.Tensor | None:
-        """Which ids count, or None: all."""
+        """A mask of the ids that are not `mask_value`, or None: all."""
         return None if self.mask_value is None else tf.not_equal(ids, self.mask_value)
 
     def _look_up(self, ids: tf.Tensor) -> tf.Tensor:
-        """The rows of ids of any shape; each distinct one is fetched once, and has one gradient."""
+        """The rows of ids of any shape; each unique row is fetched once and has one gradient."""
         tables = [_private_api.replica_copy(marked_value(table)) for table in self.tables]
-        distinct, places = tf.unique(tf.reshape(ids, [-1]))
-        rows = tf.compat.v1.nn.embedding_lookup(tables, distinct, partition_strategy="mod")
-        rows = tf.gather(rows, tf.reshape(places, tf.shape(ids)))
+        unique, indices = tf.unique(tf.reshape(ids, [-1]))
+        rows = tf.compat.v1.nn.embedding_lookup(tables, unique, partition_strategy="mod")
+        rows = tf.gather(rows, tf.reshape(indices, tf.shape(ids)))
         rows.set_shape([*ids.shape, self.output_dim])
         return rows
 
@@ -330,13 +338,13 @@ class ShardedEmbedding(keras.layers.Layer):
         if ids.shape.rank != 2:
             raise ValueError(
                 f"ShardedEmbedding {self.name!r}: ragged ids with a combiner are of shape "
-                f"[batch, None], and these are of rank {ids.shape.rank}; use ids.merge_dims, or "
-                "combine what the layer returns without a combiner."
+                f"[batch, None], but these have rank {ids.shape.rank}; use ids.merge_dims, or "
+                "combine the result of the layer without a combiner."
             )
         if weights is not None and not isinstance(weights, tf.RaggedTensor):
             raise ValueError(
-                "ShardedEmbedding was called with ragged ids and dense weights; give the weights "
-                "the ids' row lengths, ids.with_values(…)."
+                "ShardedEmbedding was called with ragged ids and dense weights; pass weights with "
+                "the row lengths of the ids: ids.with_values(…)."
             )
         flat = ids.values
         if counted is not None:
@@ -358,14 +366,14 @@ class ShardedEmbedding(keras.layers.Layer):
 
 
 def hashed(ids: tf.Tensor, rows: int) -> tf.Tensor:
-    """Row numbers for any integers: a step of SplitMix64, then the remainder.
+    """Hashes integers to row numbers: a step of SplitMix64, then the remainder.
 
     Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014,
-    https://doi.org/10.1145/2660193.2660195. Neighbouring ids and multiples of a number fall on
-    rows as if drawn at random.
+    https://doi.org/10.1145/2660193.2660195. Adjacent ids, and multiples of a number, get rows as
+    if drawn at random.
 
     Args:
-        ids: int32 or int64, of any shape.
+        ids: int32 or int64 tensor of any shape.
         rows: number of rows.
     """
     mixed = tf.bitcast(tf.cast(ids, tf.int64), tf.uint64) + _constant(0x9E3779B97F4A7C15)
@@ -387,7 +395,7 @@ def _constant(value: int) -> tf.Tensor:
 def _weights(
     weights: tf.Tensor | None, counted: tf.Tensor, ids: tf.Tensor, dtype: tf.DType
 ) -> tf.Tensor:
-    """The weight of each id: 0 for one that stands for none."""
+    """The weight of each id: 0 for `mask_value`."""
     weights = tf.ones(tf.shape(ids), dtype) if weights is None else tf.cast(weights, dtype)
     return weights if counted is None else tf.where(counted, weights, tf.zeros([], dtype))
 

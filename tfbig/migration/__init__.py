@@ -1,4 +1,4 @@
-"""From a script of TF1 or tf.estimator to one of tfbig: what `tfbig migrate` does."""
+"""Migration of scripts from TF1 or tf.estimator to tfbig, for `tfbig migrate`."""
 
 from tfbig._optional import check
 

@@ -1,4 +1,4 @@
-"""Names of TF1 that a person has to think about, and what they are told."""
+"""Advice for the names of TF1 that must be replaced by hand."""
 
 from collections.abc import Sequence
 
@@ -131,13 +131,13 @@ ITERATOR = _ITERATOR
 
 
 def advice(names: Sequence[str]) -> str | None:
-    """What to do about `tf.<names>`, or None: nothing by hand.
+    """The advice for `tf.<names>`, or None: no manual change is needed.
 
     Example: `advice(["contrib", "slim", "conv2d"])`.
     """
     if names[0] == "estimator" and len(names) > 1:
-        told = gone_estimator(".".join(names[1:3])) or gone_estimator(names[1])
-        return told or _ADVICE.get(f"train.{names[1]}")
+        found = gone_estimator(".".join(names[1:3])) or gone_estimator(names[1])
+        return found or _ADVICE.get(f"train.{names[1]}")
     if tuple(names[:2]) == ("contrib", "tpu"):
         name = f"tpu.{names[-1]}"
         return gone_estimator(name) or _ADVICE.get(name, _ADVICE["contrib"])
@@ -151,5 +151,5 @@ def advice(names: Sequence[str]) -> str | None:
 
 
 def is_left_out(names: Sequence[str]) -> bool:
-    """Whether a statement that only calls `tf.<names>` can be left out."""
+    """Whether a statement that only calls `tf.<names>` can be removed."""
     return ".".join(names) in _REMOVABLE

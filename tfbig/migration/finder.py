@@ -1,14 +1,14 @@
-"""Reads a file's tree: where TensorFlow's names stand, and the patterns that need a person."""
+"""Finds in a syntax tree the names of TensorFlow, and the patterns that need manual changes."""
 
 import dataclasses
 
 import libcst as cst
+from typing_extensions import override
 
 from tfbig.migration import tensorflow_names
 from tfbig.migration.by_hand import ITERATOR, PARTITIONER, RUN_CONFIG, SESSION_HOOK, is_left_out
-from tfbig.migration.findings import Edit, Finding
 from tfbig.migration.renames import Name, decide
-from tfbig.migration.source import Source, Span
+from tfbig.migration.source import Edit, Finding, SourceFile, Span
 
 _ITERATORS = ("make_one_shot_iterator", "make_initializable_iterator")
 
@@ -19,10 +19,10 @@ class Use:
 
     Args:
         chain: the nodes of `tf`, `tf.train`, `tf.train.Saver`.
-        name: what it is.
-        given: how many of the name's parts the first node stands for: 0 for `tf`.
-        either: whether the module is imported now as tf, now as tf.compat.v1.
-        call: the call of it, if it is called.
+        name: the name.
+        given: number of the name's parts that the first node includes: 0 for `tf`.
+        either: whether the module is imported both as tf and as tf.compat.v1.
+        call: the call of the name, if it is called.
     """
 
     chain: list[cst.BaseExpression]
@@ -33,17 +33,17 @@ class Use:
 
     @property
     def skipped(self) -> int:
-        """How many nodes stand before the name's own parts: `tf.compat.v1` are three."""
+        """The number of nodes before the name's own parts: three for `tf.compat.v1`."""
         return len(self.chain) - (len(self.name.parts) - self.given)
 
 
 class Finder(cst.CSTVisitor):
-    """Collects what there is in a file: `uses`, `imports`, and `findings` of its own.
+    """Collects the `uses` of TensorFlow, the `imports` and other `findings` of a file.
 
     Example: `finder = Finder(source); source.tree.visit(finder)`.
     """
 
-    def __init__(self, source: Source):
+    def __init__(self, source: SourceFile):
         super().__init__()
         self._source = source
         self._calls: dict[int, cst.Call] = {}
@@ -52,14 +52,16 @@ class Finder(cst.CSTVisitor):
         self.imports: list[tuple[cst.SimpleStatementLine, cst.Import | cst.ImportFrom]] = []
         self.findings: list[Finding] = []
 
+    @override
     def visit_Module(self, node: cst.Module) -> None:
         self._leave_out(node.body)
 
+    @override
     def visit_IndentedBlock(self, node: cst.IndentedBlock) -> None:
         self._leave_out(node.body)
 
     def _leave_out(self, body) -> None:
-        """Lines such as `tf.disable_v2_behavior()`, unless a block would be empty without them."""
+        """Removes lines such as `tf.disable_v2_behavior()`, unless the block would be empty."""
         if len(body) < 2:
             return
         for line in body:
@@ -72,21 +74,25 @@ class Finder(cst.CSTVisitor):
                     if use and is_left_out(use.name.parts):
                         self._left_out.add(id(function))
                         span = self._source.span(line)
-                        start = span.start - self._source.place(line)[1] + 1
+                        start = span.start - self._source.position(line)[1] + 1
                         whole = Span(start, self._source.line_end(span.start))
                         self._add(line, "leave it out", Edit(whole, ""))
 
+    @override
     def visit_SimpleStatementLine(self, node: cst.SimpleStatementLine) -> None:
         for small in node.body:
             if isinstance(small, cst.Import | cst.ImportFrom):
                 self.imports.append((node, small))
 
+    @override
     def visit_Import(self, node: cst.Import) -> bool:
         return False
 
+    @override
     def visit_ImportFrom(self, node: cst.ImportFrom) -> bool:
         return False
 
+    @override
     def visit_Call(self, node: cst.Call) -> None:
         self._calls[id(node.func)] = node
         use = self._use(node.func)
@@ -105,6 +111,7 @@ class Finder(cst.CSTVisitor):
                     field = "model_dir" if index == 0 else "all fields"
                     self._add(argument, f"pass {field} by name; tfbig.RunConfig has another order")
 
+    @override
     def visit_Return(self, node: cst.Return) -> None:
         match node.value:
             case (
@@ -134,6 +141,7 @@ class Finder(cst.CSTVisitor):
     def _edit_without_comments(self, span: Span) -> list[Edit]:
         return [] if "#" in self._source.text[span.start : span.end] else [Edit(span, "")]
 
+    @override
     def visit_Attribute(self, node: cst.Attribute) -> bool:
         use = self._use(node)
         if use is not None:
@@ -150,11 +158,12 @@ class Finder(cst.CSTVisitor):
                     | cst.Call(func=cst.Attribute(attr=cst.Name("get_shape")), args=[])
                 ) as size,
                 attr=cst.Name("value"),
-            ):  # a number in TensorFlow 2, which has no value
+            ):  # a dimension is an int in TensorFlow 2, without .value
                 span = Span(self._source.span(size).end, self._source.span(node).end)
                 self._add(node, "leave .value out", *self._edit_without_comments(span))
         return True
 
+    @override
     def visit_ClassDef(self, node: cst.ClassDef) -> None:
         for base in node.bases:
             use = self._use(base.value)
@@ -167,11 +176,11 @@ class Finder(cst.CSTVisitor):
 
     def _add(self, node: cst.CSTNode, instead: str, *edits: Edit) -> None:
         text = " ".join(self._source.tree.code_for_node(node).split()).rstrip(" ,")
-        line, column = self._source.place(node)
+        line, column = self._source.position(node)
         self.findings.append(Finding(line, column, text, instead, edits))
 
     def _use(self, node: cst.BaseExpression) -> Use | None:
-        """The use of TensorFlow that a dotted name is, or None."""
+        """The Use of TensorFlow for a dotted name, or None."""
         chain = [node]
         while isinstance(chain[0], cst.Attribute):
             chain.insert(0, chain[0].value)
@@ -180,7 +189,7 @@ class Finder(cst.CSTVisitor):
         if not full:
             return None
         rest = [each.attr.value for each in chain[1:]]
-        # `import tensorflow.compat.v1` binds `tensorflow` alone.
+        # `import tensorflow.compat.v1` binds only `tensorflow`.
         heads = {root.value if each.startswith(f"{root.value}.") else each for each in full}
         names = {Name.of(".".join([head, *rest])) for head in heads}
         if None in names or len({name.parts for name in names}) > 1:
@@ -193,7 +202,7 @@ class Finder(cst.CSTVisitor):
 
 
 class _SessionUse(cst.CSTVisitor):
-    """The first place where a hook takes the session."""
+    """Finds the first use of the session in a hook."""
 
     def __init__(self):
         super().__init__()
@@ -209,7 +218,7 @@ class _SessionUse(cst.CSTVisitor):
 
 
 def is_tf1(uses: list[Use]) -> bool:
-    """Whether a file is written for TF1: it uses, without compat.v1, what only TF1 has."""
+    """Whether a file is written for TF1: it uses names that only TF1 has, without compat.v1."""
     return any(
         not use.name.v1
         and use.name.parts[0] != "estimator"
@@ -219,7 +228,7 @@ def is_tf1(uses: list[Use]) -> bool:
 
 
 def is_other_call(use: Use) -> bool:
-    """Whether a call meant another thing in TF1 than it does today."""
+    """Whether a call had another meaning in TF1."""
     if use.name.v1 or use.call is None or decide(use.name) is not None:
         return False
     if use.name.parts[0] in ("Variable", "data", "keras") or any(a.star for a in use.call.args):

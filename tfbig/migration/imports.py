@@ -1,30 +1,29 @@
-"""The import statements of a file: those to change, and those to add."""
+"""The changes of a file's import statements, and the imports to add."""
 
 import libcst as cst
 from libcst.helpers import get_full_name_for_node
 
-from tfbig.migration.findings import Edit, Finding
 from tfbig.migration.renames import Name, decide
-from tfbig.migration.source import Source, Span
+from tfbig.migration.source import Edit, Finding, SourceFile, Span
 
 _FOREIGN = {
     "tf_slim": "slim needs TF1's layers: write tfbig.compat.v1.layers, or keras.applications",
     "tensorflow_estimator": "write from tfbig.compat.v1 import estimator",
-    "tensorflow_addons": "write what Keras 3 has in its place: keras.optimizers, keras.layers",
+    "tensorflow_addons": "write the replacement in Keras 3: keras.optimizers, keras.layers",
 }
 
 
 def import_findings(
-    source: Source,
+    source: SourceFile,
     statements: list[tuple[cst.SimpleStatementLine, cst.Import | cst.ImportFrom]],
     in_v1: set[str],
 ) -> list[Finding]:
-    """What is to change in the imports.
+    """Finds the changes of the imports.
 
     Args:
         source: the file.
         statements: lines, and the imports in them.
-        in_v1: full names, such as "tensorflow.losses", that have to be those of tf.compat.v1.
+        in_v1: full names, such as "tensorflow.losses", that must be imported from tf.compat.v1.
     """
     found = []
     for line, statement in statements:
@@ -35,60 +34,60 @@ def import_findings(
     return found
 
 
-def _plain(source: Source, statement: cst.Import) -> list[Finding]:
+def _plain(source: SourceFile, statement: cst.Import) -> list[Finding]:
     found = []
     for alias in statement.names:
         full = get_full_name_for_node(alias.name)
-        line, column = source.place(alias)
-        told = _FOREIGN.get(full.split(".")[0])
+        line, column = source.position(alias)
+        advice = _FOREIGN.get(full.split(".")[0])
         name = Name.of(full)
         if name is not None and name.parts and not name.ours:
-            told = decide(name)
-            if not isinstance(told, str) and told is not None:
-                if told.in_v1 or told.used != len(name.parts) or alias.asname is None:
-                    told = f"write import {told.new} as {name.parts[-1]}"
+            advice = decide(name)
+            if not isinstance(advice, str) and advice is not None:
+                if advice.in_v1 or advice.used != len(name.parts) or alias.asname is None:
+                    advice = f"write import {advice.new} as {name.parts[-1]}"
                 else:
-                    edit = Edit(source.span(alias.name), told.new)
-                    new = f"import {told.new} as {alias.evaluated_alias}"
+                    edit = Edit(source.span(alias.name), advice.new)
+                    new = f"import {advice.new} as {alias.evaluated_alias}"
                     found.append(Finding(line, column, f"import {full}", new, (edit,)))
                     continue
-        if told:
-            found.append(Finding(line, column, f"import {full}", told))
+        if advice:
+            found.append(Finding(line, column, f"import {full}", advice))
     return found
 
 
 def _from(source, line, statement: cst.ImportFrom, in_v1: set[str]) -> list[Finding]:
     module = get_full_name_for_node(statement.module)
-    row, column = source.place(statement)
-    told = _FOREIGN.get(module.split(".")[0])
-    if told:
-        return [Finding(row, column, f"from {module} import …", told)]
+    row, column = source.position(statement)
+    advice = _FOREIGN.get(module.split(".")[0])
+    if advice:
+        return [Finding(row, column, f"from {module} import …", advice)]
     if Name.of(module) is None:
         return []
     if isinstance(statement.names, cst.ImportStar):
-        text = "names that come from * are not looked at; write import tensorflow as tf"
+        text = "names that are imported by * are not migrated; write import tensorflow as tf"
         return [Finding(row, column, f"from {module} import *", text)]
-    found, places = [], []
+    found, targets = [], []
     for alias in statement.names:
         target = _target(module, alias.name.value, in_v1)
         if isinstance(target, str):
-            at = source.place(alias)
+            at = source.position(alias)
             found.append(Finding(*at, f"from {module} import {alias.name.value}", target))
             target = (module, alias.name.value)
-        places.append(target)
+        targets.append(target)
     if all(
-        place == (module, a.name.value) for place, a in zip(places, statement.names, strict=True)
+        target == (module, a.name.value) for target, a in zip(targets, statement.names, strict=True)
     ):
         return found
     span = source.span(statement)
     text = source.text[span.start : span.end]
-    same_names = all(p[1] == a.name.value for p, a in zip(places, statement.names, strict=True))
-    if same_names and len({p[0] for p in places}) == 1:
-        new = places[0][0]
+    same_names = all(p[1] == a.name.value for p, a in zip(targets, statement.names, strict=True))
+    if same_names and len({p[0] for p in targets}) == 1:
+        new = targets[0][0]
         edits = (Edit(source.span(statement.module), new),)
         instead = f"from {new} import …"
     else:
-        instead = _split(source, line, statement, places)
+        instead = _split(source, line, statement, targets)
         edits = () if "#" in text or len(line.body) > 1 else (Edit(span, instead),)
     what = " ".join(text.split())
     found.append(Finding(row, column, what, "; ".join(instead.split("\n")), edits))
@@ -96,7 +95,7 @@ def _from(source, line, statement: cst.ImportFrom, in_v1: set[str]) -> list[Find
 
 
 def _target(module: str, name: str, in_v1: set[str]) -> tuple[str, str] | str:
-    """The module and name that an imported name has now, or advice."""
+    """The new module and name of an imported name, or advice."""
     full = f"{module}.{name}"
     found = Name.of(full)
     decision = decide(found)
@@ -114,37 +113,38 @@ def _target(module: str, name: str, in_v1: set[str]) -> tuple[str, str] | str:
     return tuple(new.rsplit(".", 1))
 
 
-def _split(source, line, statement, places) -> str:
-    """One statement for each of the modules, under one another."""
-    indent = " " * (source.place(line)[1] - 1)
+def _split(source, line, statement, targets) -> str:
+    """One import statement per module, on separate lines."""
+    indent = " " * (source.position(line)[1] - 1)
     groups: dict[str, list[str]] = {}
-    for (module, name), alias in zip(places, statement.names, strict=True):
+    for (module, name), alias in zip(targets, statement.names, strict=True):
         kept = alias.evaluated_alias or alias.name.value
         groups.setdefault(module, []).append(name if kept == name else f"{name} as {kept}")
     lines = [f"from {module} import {', '.join(names)}" for module, names in groups.items()]
     return f"{source.tree.default_newline}{indent}".join(lines)
 
 
-def added_imports(source: Source, needed: set[str]) -> list[Finding]:
-    """Imports of modules that the new code needs, before that of TensorFlow, which tfbig quiets."""
+def added_imports(source: SourceFile, needed: set[str]) -> list[Finding]:
+    """The imports that the new code needs, before that of TensorFlow."""
     there = set()
-    place = None
+    tensorflow_import = None
     for statement in source.tree.body:
         names = _imported_modules(statement)
         there |= names
-        if any(name.split(".")[0] == "tensorflow" for name in names) and place is None:
-            place = statement
+        if any(name.split(".")[0] == "tensorflow" for name in names) and tensorflow_import is None:
+            tensorflow_import = statement
     lacking = sorted(needed - there)
     if not lacking:
         return []
     newline = source.tree.default_newline
     text = "".join(f"import {name}{newline}" for name in lacking)
+    # tfbig comes before TensorFlow, because it configures TensorFlow's log.
     head = _last_of_the_head(source.tree)
-    if place is not None:
-        line = source.place(place)[0]
+    if tensorflow_import is not None:
+        line = source.position(tensorflow_import)[0]
         at = source.line_start(line)
     elif head is not None:
-        line, at = source.place(head)[0] + 1, source.line_end(source.span(head).end - 1)
+        line, at = source.position(head)[0] + 1, source.line_end(source.span(head).end - 1)
         if at == len(source.text) and not source.text.endswith(("\n", "\r")):
             text = newline + text.removesuffix(newline)
     else:
@@ -154,7 +154,7 @@ def added_imports(source: Source, needed: set[str]) -> list[Finding]:
 
 
 def _imported_modules(statement: cst.CSTNode) -> set[str]:
-    """What a statement at the top imports, also inside of `try`, but not inside of functions."""
+    """The modules that a top-level statement imports, including in `try`, but not in functions."""
     collector = _Modules()
     statement.visit(collector)
     return collector.names
@@ -184,7 +184,7 @@ class _Modules(cst.CSTVisitor):
 
 
 def _last_of_the_head(tree: cst.Module) -> cst.CSTNode | None:
-    """The last of the docstring and the imports that a file begins with."""
+    """The last statement of the docstring and imports at the start of a file."""
     last = None
     for index, statement in enumerate(tree.body):
         match statement:

@@ -1,26 +1,25 @@
-"""Migrates one file: finds what is to change, and changes what is mechanical."""
+"""Migrates one file: finds the necessary changes, and applies the automatic ones."""
 
 import dataclasses
 
 import libcst as cst
 
 from tfbig.migration.finder import Finder, Use, is_other_call, is_tf1
-from tfbig.migration.findings import Edit, Finding, edited
 from tfbig.migration.imports import added_imports, import_findings
 from tfbig.migration.renames import Rename, decide
-from tfbig.migration.source import Source
+from tfbig.migration.source import Edit, Finding, SourceFile, edited
 
 
 @dataclasses.dataclass(frozen=True)
 class Migration:
-    """What is to change in a file.
+    """The result of migrating a file.
 
     Args:
-        path: the file.
-        mechanical: changes that `text` has.
-        by_hand: changes for a person.
-        kept: names of TensorFlow that can stay as they are.
-        text: the file with the mechanical changes.
+        path: path of the file.
+        mechanical: automatic changes, which `text` includes.
+        by_hand: changes to make by hand.
+        kept: names of TensorFlow that do not change.
+        text: the file with the automatic changes.
     """
 
     path: str
@@ -30,10 +29,10 @@ class Migration:
     text: str
 
 
-def migrate(source: Source) -> Migration:
-    """Finds what is to change in a file of TF1 or tf.estimator.
+def migrate(source: SourceFile) -> Migration:
+    """Migrates a file of TF1 or tf.estimator.
 
-    Example: `print(migrate(Source.read("train.py")).text)`.
+    Example: `print(migrate(SourceFile.read("train.py")).text)`.
     """
     finder = Finder(source)
     source.tree.visit(finder)
@@ -50,7 +49,7 @@ def migrate(source: Source) -> Migration:
         elif decision is None:
             continue
         elif use.given:
-            # The import is changed, and what it imports keeps its name.
+            # The import changes, and the imported name stays.
             if decision.in_v1:
                 in_v1.add(".".join(("tensorflow", *use.name.parts[: use.given])))
         elif not (decision.in_v1 and use.either):
@@ -75,7 +74,7 @@ def migrate(source: Source) -> Migration:
     )
 
 
-def _renamed(source: Source, use: Use, rename: Rename) -> Finding:
+def _renamed(source: SourceFile, use: Use, rename: Rename) -> Finding:
     root = source.tree.code_for_node(use.chain[0])
     new = rename.new
     if rename.in_v1:
@@ -83,21 +82,21 @@ def _renamed(source: Source, use: Use, rename: Rename) -> Finding:
         new = f"{root}.{new}" if is_v1 else f"{root}.compat.v1.{new}"
     node, span = use.chain[-1], source.span(use.chain[use.skipped + rename.used - 1])
     if new == "absl.app.run" and use.call is not None and not use.call.args:
-        # Without a main, absl takes that of the script, but only TensorFlow's run looks for it.
+        # Without an argument, TensorFlow's run calls the script's main, while absl's needs it.
         if not _has_main(source.tree):
             new = f"{root}.compat.v1.app.run"
         else:
             node, span, new = use.call, source.span(use.call), "absl.app.run(main)"
-    # What has a comment in its midst is left to a person.
+    # Code with a comment inside is not changed automatically.
     edits = () if "#" in source.text[span.start : span.end] else (Edit(span, new),)
-    line, column = source.place(node)
+    line, column = source.position(node)
     names = use.chain[: use.skipped + rename.used]
     what = ".".join((each.value if each is names[0] else each.attr.value) for each in names)
     return Finding(line, column, what, new, edits)
 
 
-def _finding(source: Source, use: Use, instead: str) -> Finding:
-    line, column = source.place(use.chain[-1])
+def _finding(source: SourceFile, use: Use, instead: str) -> Finding:
+    line, column = source.position(use.chain[-1])
     what = " ".join(source.tree.code_for_node(use.chain[-1]).split())
     return Finding(line, column, what, instead)
 

@@ -1,4 +1,4 @@
-"""What becomes of a name of TensorFlow: another one, advice, or nothing."""
+"""Decides for a name of TensorFlow: a new name, advice, or no change."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,12 +10,12 @@ from tfbig.migration.by_hand import advice
 
 
 class Rename(NamedTuple):
-    """A name that has another one.
+    """A new name.
 
     Attributes:
-        used: how many of the old name's parts the new one stands for.
+        used: number of parts of the old name that the new one replaces.
         new: the new name.
-        in_v1: whether it is one of tf.compat.v1, by whatever name that is imported.
+        in_v1: whether it is a name in tf.compat.v1, under any import alias.
     """
 
     used: int
@@ -24,12 +24,12 @@ class Rename(NamedTuple):
 
 
 class Name(NamedTuple):
-    """A name of TensorFlow: the parts after `tf` or `tf.compat.v1`, and which of the two.
+    """A name of TensorFlow: the parts after `tf` or `tf.compat.v1`, and which of these it is in.
 
     Example: `Name.of("tensorflow.compat.v1.train.AdamOptimizer").parts[0] == "train"`.
 
     Attributes:
-        ours: whether it is tfbig's name for it already.
+        ours: whether it is already the name in tfbig.
     """
 
     parts: tuple[str, ...]
@@ -38,7 +38,7 @@ class Name(NamedTuple):
 
     @classmethod
     def of(cls, full: str) -> "Name | None":
-        """The name, or None: it is not TensorFlow's."""
+        """Parses a full name; None: it is not a name of TensorFlow."""
         root, *parts = full.split(".")
         if root == "tfbig":
             if parts[:2] == ["compat", "v1"]:
@@ -54,16 +54,16 @@ class Name(NamedTuple):
 
 
 def decide(name: Name) -> Rename | str | None:
-    """The new name, advice for a person, or None: it can stay.
+    """Returns the new name, advice for a manual change, or None: the name does not change.
 
     Example: `decide(Name(("layers", "dense"), False)).new == "tfbig.compat.v1.layers.dense"`.
     """
     parts = name.parts
     if not parts:
         return None
-    told = advice(parts)
-    if told is not None:
-        return told
+    text = advice(parts)
+    if text is not None:
+        return text
     first, second = parts[0], parts[1] if len(parts) > 1 else None
     if name.ours:
         return gone_layer(second) if first == "layers" and second else None
@@ -74,7 +74,7 @@ def decide(name: Name) -> Rename | str | None:
             return Rename(1, "tfbig.compat.v1.layers")
         if second in LAYERS:
             return Rename(2, f"tfbig.compat.v1.layers.{second}")
-        return gone_layer(second) or "it is no name of tf.layers"
+        return gone_layer(second) or "it is not a name of tf.layers"
     if not name.v1 and first in ("app", "flags"):
         return _of_absl(parts)
     if first == "keras" or tensorflow_names.exists(parts, v1=name.v1):
@@ -106,7 +106,7 @@ def _of_estimator(parts: Sequence[str]) -> Rename | str:
         return Rename(3, f"tfbig.estimator.{parts[2]}")
     if second in ("experimental", "tpu"):
         return Rename(2, f"tfbig.compat.v1.estimator.{second}")
-    return "it is no name of tf.estimator"
+    return "it is not a name of tf.estimator"
 
 
 def _unknown(parts: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""What the installed TensorFlow has under which name."""
+"""Looks up names in the installed TensorFlow."""
 
 import functools
 import inspect
@@ -10,20 +10,20 @@ _MISSING = object()
 
 @functools.cache
 def _tensorflow() -> Any:
-    import tensorflow  # takes seconds: help and bad files need none of it
+    import tensorflow  # slow, and not needed for --help or invalid files
 
     return tensorflow
 
 
 def _find(names: Sequence[str], v1: bool) -> Any:
-    """The object of a name; as far as modules lead, since attributes of objects vary."""
+    """The object with a name; attributes are followed only through modules, as others may vary."""
     found = _tensorflow().compat.v1 if v1 else _tensorflow()
     for name in names:
         if not inspect.ismodule(found) and not _is_loader(found):
             break
         try:
             found = getattr(found, name)
-        # Keras's names are loaded lazily, and some of them are gone.
+        # Names of Keras are loaded lazily, and some no longer exist.
         except (AttributeError, ImportError):
             return _MISSING
     return found
@@ -42,16 +42,16 @@ def exists(names: Sequence[str], v1: bool) -> bool:
 
 
 def differs(names: Sequence[str], positional: int, keywords: Sequence[str]) -> bool:
-    """Whether a call that TF1 understands means another thing to `tf.<names>` of today.
+    """Whether a call of `tf.<names>` has another meaning now than in TF1.
 
-    So it is if the arguments have other names: `tf.nn.dropout(x, 0.5)` took what is kept.
+    That is so if its arguments have other names: the 0.5 in `tf.nn.dropout(x, 0.5)` was keep_prob.
 
     Example: `differs(["nn", "dropout"], 2, [])`.
 
     Args:
-        names: exist in both.
-        positional: how many arguments the call gives by place.
-        keywords: those it gives by name.
+        names: parts of a name that exists in both.
+        positional: number of positional arguments of the call.
+        keywords: names of the keyword arguments.
     """
     old, new = _find(names, True), _find(names, False)
     if old is new or not callable(old) or not callable(new):
@@ -61,7 +61,7 @@ def differs(names: Sequence[str], positional: int, keywords: Sequence[str]) -> b
 
 
 def _bound(function: Any, positional: int, keywords: Sequence[str]) -> set[str] | None:
-    """The names of the parameters that a call's arguments go to; None if it cannot be called so."""
+    """The names of the parameters that a call's arguments bind to; None if they do not bind."""
     try:
         signature = inspect.signature(function)
         bound = signature.bind_partial(*range(positional), **dict.fromkeys(keywords))

@@ -1,7 +1,7 @@
 """Ready-made builders, each `build(params) -> compiled keras.Model`: mlp, cnn, transformer_lm.
 
-A builder takes a dict or ConfigDict of its own names, refuses names that it does not know, and
-leaves `data` to the input_fn. It compiles with Adam; a config's `optimizer` takes its place.
+A builder takes a dict or ConfigDict of its params and raises an error for unknown names; it ignores
+`data`, which the input_fn reads. It compiles with Adam, which a config's `optimizer` replaces.
 """
 
 from typing import TYPE_CHECKING

@@ -16,7 +16,7 @@ _DEFAULTS = {
 
 
 def build(params: Any = None) -> keras.Model:
-    """A compiled network of 3x3 convolutions and 2x2 pooling; logits of shape [batch, classes].
+    """Builds a compiled network of 3x3 convolutions and 2x2 pooling; logits [batch, classes].
 
     Example:
 
@@ -46,7 +46,7 @@ def build(params: Any = None) -> keras.Model:
         model.add(keras.layers.Dense(units, activation="relu"))
     if p["dropout"]:
         model.add(keras.layers.Dropout(p["dropout"]))
-    # float32 under a mixed policy too: a softmax over rounded logits loses accuracy.
+    # float32 with a mixed policy too: a softmax over rounded logits loses accuracy.
     model.add(keras.layers.Dense(p["num_classes"], dtype="float32", name="logits"))
     model.compile(
         optimizer=keras.optimizers.Adam(),

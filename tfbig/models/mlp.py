@@ -1,4 +1,4 @@
-"""A multi-layer perceptron that classifies."""
+"""A multi-layer perceptron for classification."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ _DEFAULTS = {
 
 
 def build(params: Any = None) -> keras.Model:
-    """A compiled perceptron with ReLU and logits of shape [batch, num_classes].
+    """Builds a compiled perceptron with ReLU and logits of shape [batch, num_classes].
 
     Example:
 
@@ -40,7 +40,7 @@ def build(params: Any = None) -> keras.Model:
         model.add(keras.layers.Dense(units, activation="relu"))
         if p["dropout"]:
             model.add(keras.layers.Dropout(p["dropout"]))
-    # float32 under a mixed policy too: a softmax over rounded logits loses accuracy.
+    # float32 with a mixed policy too: a softmax over rounded logits loses accuracy.
     model.add(keras.layers.Dense(p["num_classes"], dtype="float32", name="logits"))
     model.compile(
         optimizer=keras.optimizers.Adam(),

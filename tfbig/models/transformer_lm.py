@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 from keras import ops
+from typing_extensions import override
 
 from tfbig.errors import UserError
 from tfbig.metrics.bits_per_byte import BitsPerByte
@@ -23,10 +24,10 @@ _DEFAULTS = {
 
 
 def build(params: Any = None) -> keras.Model:
-    """A compiled language model: int tokens of shape [batch, T] to logits [batch, T, vocabulary].
+    """Builds a compiled language model: int tokens [batch, T] to logits [batch, T, vocabulary].
 
-    Pre-norm blocks (Xiong et al. 2020, https://arxiv.org/abs/2002.04745), learned positions and
-    GPT-2's initial weights. The default has 3.3 million parameters.
+    It has pre-norm blocks (Xiong et al., 2020, https://arxiv.org/abs/2002.04745), learned
+    positions and the initial weights of GPT-2. The default has 3.3 million parameters.
 
     Example:
 
@@ -35,20 +36,20 @@ def build(params: Any = None) -> keras.Model:
     Args:
         params: `vocabulary_size` (default 256, bytes); `sequence_length`, the longest input
             (default 128); `layers` (default 4); `width` of the residual stream (default 256);
-            `heads`, a divisor of the width (default 4); `mlp_ratio`, the MLP's width over the
-            stream's (default 4); `dropout` (default 0); `tied_embedding`: the output uses the
-            embedding's weights (default True).
+            `heads`, a divisor of the width (default 4); `mlp_ratio`, the width of the MLP divided
+            by that of the stream (default 4); `dropout` (default 0); `tied_embedding`: whether the
+            output uses the embedding's weights (default True).
 
     Returns:
         A keras.Model compiled with Adam, sparse categorical cross-entropy and bits per byte.
-        Its logits are float32 under a mixed precision policy too.
+        Its logits are float32, with a mixed precision policy too.
 
     Raises:
         UserError: params has an unknown name, or heads does not divide width.
     """
     p = read_params(params, _DEFAULTS, owner="tfbig.models.transformer_lm.build", ignore=("data",))
     width, dropout = p["width"], p["dropout"]
-    # Each layer adds two outputs to the residual stream, which would grow with the depth.
+    # Each layer adds two outputs to the residual stream, whose variance would grow with the depth.
     residual_scale = 1 / math.sqrt(2 * p["layers"])
 
     embedding = keras.layers.ReversibleEmbedding(
@@ -84,7 +85,7 @@ def build(params: Any = None) -> keras.Model:
     model.compile(
         optimizer=keras.optimizers.Adam(),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        # A token of another vocabulary is no byte.
+        # With another vocabulary, a token is not a byte.
         metrics=[BitsPerByte(f"bits_per_{'byte' if p['vocabulary_size'] == 256 else 'token'}")],
     )
     return model
@@ -92,7 +93,7 @@ def build(params: Any = None) -> keras.Model:
 
 @keras.saving.register_keras_serializable("tfbig")
 def gelu(x: Any) -> Any:
-    """GELU in its tanh form, the cheaper one: https://arxiv.org/abs/1606.08415."""
+    """GELU in its tanh approximation, which is cheaper: https://arxiv.org/abs/1606.08415."""
     return ops.gelu(x, approximate=True)
 
 
@@ -113,11 +114,13 @@ class LearnedPositions(keras.layers.Layer):
         super().__init__(**kwargs)
         self.sequence_length = sequence_length
 
+    @override
     def build(self, input_shape: Any) -> None:
         self.positions = self.add_weight(
             shape=(self.sequence_length, input_shape[-1]), initializer=_normal(), name="positions"
         )
 
+    @override
     def call(self, x: Any) -> Any:
         length = x.shape[1]
         if length is not None and length > self.sequence_length:
@@ -127,20 +130,22 @@ class LearnedPositions(keras.layers.Layer):
             )
         return x + self.positions[: ops.shape(x)[1]]
 
+    @override
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
+    @override
     def get_config(self) -> dict:
         return {**super().get_config(), "sequence_length": self.sequence_length}
 
 
 @keras.saving.register_keras_serializable("tfbig")
 class CausalSelfAttention(keras.layers.Layer):
-    """Multi-head self-attention in which a position sees itself and those before it.
+    """Multi-head self-attention in which a position attends to itself and earlier positions.
 
-    One matrix multiplication makes queries, keys and values; under XLA on CPU a step of the
-    default model takes a tenth less time than with keras.layers.MultiHeadAttention. Attention
-    Is All You Need, https://arxiv.org/abs/1706.03762.
+    One matrix multiplication computes queries, keys and values. With XLA on a CPU, a step of the
+    default model takes a tenth less time than with keras.layers.MultiHeadAttention. Vaswani et
+    al., "Attention Is All You Need", 2017, https://arxiv.org/abs/1706.03762.
 
     Example: `CausalSelfAttention(heads=4)(x)`, x of shape [batch, T, width].
 
@@ -157,6 +162,7 @@ class CausalSelfAttention(keras.layers.Layer):
         self.heads = heads
         self.residual_scale = residual_scale
 
+    @override
     def build(self, input_shape: Any) -> None:
         width = input_shape[-1]
         if self.heads < 1 or width % self.heads:
@@ -176,12 +182,13 @@ class CausalSelfAttention(keras.layers.Layer):
         )
         self.out.build(input_shape)
 
+    @override
     def call(self, x: Any) -> Any:
         length, width = ops.shape(x)[1], x.shape[-1]
         qkv = ops.reshape(self.qkv(x), (-1, length, 3, self.heads, width // self.heads))
         query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
         query = query * (width // self.heads) ** -0.5
-        # float32 whatever the policy: -1e9 is no float16, and a sum of exponentials needs the bits.
+        # float32 for any policy: float16 has no -1e9, and a sum of exponentials needs precision.
         scores = ops.cast(ops.einsum("bthd,bshd->bhts", query, key), "float32")
         position = ops.arange(length)
         hidden = ops.cast(position[:, None] < position[None, :], "float32")
@@ -189,16 +196,18 @@ class CausalSelfAttention(keras.layers.Layer):
         mixed = ops.einsum("bhts,bshd->bthd", ops.cast(weights, self.compute_dtype), value)
         return self.out(ops.reshape(mixed, (-1, length, width)))
 
+    @override
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
+    @override
     def get_config(self) -> dict:
         config = {"heads": self.heads, "residual_scale": self.residual_scale}
         return {**super().get_config(), **config}
 
 
 def _normal(scale: float = 1.0) -> keras.initializers.Initializer:
-    # A new one for each weight: an initializer gives the same numbers each time it is used.
+    # A new one for each weight, because an initializer returns the same values on every call.
     return keras.initializers.RandomNormal(stddev=0.02 * scale)
 
 

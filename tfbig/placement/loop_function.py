@@ -176,7 +176,7 @@ class LoopFunction:
         whole = self.jit and self._placement.compiles_whole_loop
         if not (whole and self._steps.training) or self._pads or not self._has_even:
             return None
-        return self._feed.odd if self._steps.config.accumulation_steps == 1 else None
+        return self._feed.tail_size if self._steps.config.accumulation_steps == 1 else None
 
     def _first_call(self, arguments: tuple) -> tuple[float, float, int]:
         try:

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfbig import _private_api
-from tfbig.layers.rows import shard_of
+from tfbig.layers.sharded_tables import shard_of
 from tfbig.programs.metric_aggregation import NOT_ADDITIVE, UNKNOWN_KIND, WHOLE_BATCHES
 from tfbig.programs.updates import Updates, table_of
 

@@ -10,7 +10,7 @@ from keras import optimizers
 
 from tfbig import _private_api
 from tfbig.errors import UserError
-from tfbig.layers.rows import mark, marked_value, shard_of
+from tfbig.layers.sharded_tables import mark_shard, marked_value, shard_of
 
 
 class Updates:
@@ -157,7 +157,7 @@ def mark_slots(optimizer: Any, variables: list) -> None:
         for kind, slot in slots.items():
             if slot.shape == variable.shape:
                 table = kinds.setdefault((id(shard.table), kind), object())
-                mark(slot, shard._replace(table=table))
+                mark_shard(slot, shard._replace(table=table))
                 marked_value(slot)
 
 

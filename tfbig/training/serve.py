@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tfbig.data.feeds.numbered_feed import NumberedReader, Numbers, as_arrays
+from tfbig.data.feeds.index_feed import BatchIndex, IndexReader, as_arrays
 from tfbig.placement.parameter_server.serving_task import ServingTask
 from tfbig.training.feeds import EVALUATION, TRAINING, make_reader
 from tfbig.training.request import TrainRequest
@@ -26,16 +26,16 @@ def serve(task: ServingTask, request: TrainRequest) -> TrainResult:
 
     def make_read(run_spec: dict) -> Callable:
         set_seed(config.tf_random_seed, run_spec["seed"])
-        readers: dict[str, NumberedReader] = {}
+        readers: dict[str, IndexReader] = {}
         for name, read in ((TRAINING, request.read), (EVALUATION, request.read_eval)):
             if read is not None:
                 training = name == TRAINING
                 feeds = make_reader(read, run_spec, config, training=training)
-                readers[name] = NumberedReader(feeds, run_spec["parts"] if training else 1)
+                readers[name] = IndexReader(feeds, run_spec["parts"] if training else 1)
 
         def read_batches(name: bytes, passes, position, steps, part) -> list[np.ndarray]:
             reader = readers[name.decode()]
-            stack = reader.read(Numbers(int(passes), int(position)), int(steps), int(part))
+            stack = reader.read(BatchIndex(int(passes), int(position)), int(steps), int(part))
             return as_arrays(stack, reader.element_spec)
 
         return read_batches

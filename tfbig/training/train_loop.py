@@ -189,7 +189,7 @@ class TrainLoop:
             stack, self._first = self._first, None
             with Stopwatch() as waiting:
                 if stack is None:
-                    stack = self._feed.pull(self._step, steps, then=upcoming)
+                    stack = self._feed.pull(self._step, steps, read_ahead=upcoming)
             if stack.steps == 0:
                 self._agreement.before_run(stack)  # checks that the other tasks' data end here too
                 passes_left = None if passes_left is None else passes_left - 1
@@ -225,7 +225,7 @@ class TrainLoop:
     def _steps_at(self, step: int, target: int) -> int:
         """How many steps a call runs from `step` on: never past a stop; 0 at the end."""
         wanted = self._config.steps_per_loop
-        steps = max(target if wanted == "auto" else wanted, self._feed.least)
+        steps = max(target if wanted == "auto" else wanted, self._feed.min_batches_per_call)
         steps = min(steps, self._feed.capacity)
         stop = self._schedule.next_stop(step)
         return steps if stop is None else min(steps, stop - step)

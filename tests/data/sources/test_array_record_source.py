@@ -143,7 +143,7 @@ def test_a_file_that_is_gone_shorter_or_another_is_reported_by_record(tmp_path, 
     with pytest.raises(BadRecords, match=r"record 3: the file now has 9 records"):
         source.read(np.array([3]))
     os.unlink(path)
-    with pytest.raises(BadRecords, match=r"record 3: the file is gone"):
+    with pytest.raises(BadRecords, match=r"record 3: the file no longer exists"):
         source.read(np.array([3]))
     write_array_record(path, records)
     assert source.read(np.array([3])).tolist() == [records[3]]
@@ -164,11 +164,11 @@ def test_a_file_that_shrinks_while_it_is_read_is_reported_by_record(tmp_path, mo
 
 
 def test_paths_that_cannot_be_used_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"is a folder; write '.*/\*\.array_record'"):
+    with pytest.raises(UserError, match=r"is a folder; pass '.*/\*\.array_record'"):
         ArrayRecordSource(tmp_path)
     with far_folder() as (memory, folder):
         memory.pipe(f"{folder}/a", b"data")
-        with pytest.raises(UserError, match=r"files of this machine only, received 'memory://"):
+        with pytest.raises(UserError, match=r"local files only, received 'memory://"):
             ArrayRecordSource(f"{folder}/a")
     with pytest.raises(UserError, match=r"^ArrayRecordSource: labels='y' needs parse="):
         ArrayRecordSource(write_array_record(tmp_path / "a", [b"1"]), labels="y")

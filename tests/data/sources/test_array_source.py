@@ -36,12 +36,12 @@ def test_strings_can_be_read():
 
 
 def test_arrays_of_different_lengths_are_refused_with_their_lengths():
-    with pytest.raises(UserError, match=r"^ArraySource: the arrays have \[3, 4\] examples; give"):
+    with pytest.raises(UserError, match=r"^ArraySource: the arrays have \[3, 4\] examples; pass"):
         ArraySource((np.zeros([3, 2]), np.zeros([4])))
 
 
 def test_a_scalar_or_nothing_is_refused():
-    with pytest.raises(UserError, match="^ArraySource: 7 is not an array with one row for each"):
+    with pytest.raises(UserError, match="^ArraySource: 7 is not an array with one row per example"):
         ArraySource((np.zeros([3]), 7))
     with pytest.raises(UserError, match="^ArraySource: the arrays have no examples"):
         ArraySource({})

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 
 import numpy as np
 import pytest
@@ -36,25 +37,25 @@ RECORDS = {
         "a,b\n1,2\nx,2\n3,y\n",
         {"types": {"a": "int64", "b": "float32"}},
         [1, 2],
-        r"column 'a' has 'x', which is no int64 \(line 3\)",
+        r"column 'a' has 'x', which is not a valid int64 \(line 3\)",
     ),
     "no whole number": (
         "a\n1\n2.5\n",
         {"types": {"a": "int64"}},
         [1],
-        r"column 'a' has '2\.5', which is no int64 \(line 3\)",
+        r"column 'a' has '2\.5', which is not a valid int64 \(line 3\)",
     ),
     "no truth value": (
         "a\nyes\ntrue\n",
         {"types": {"a": "bool"}},
         [0],
-        r"column 'a' has 'yes', which is no bool",
+        r"column 'a' has 'yes', which is not a valid bool",
     ),
     "missing integer": (
         "a,b\n1,2\n,2\n",
         {"types": {"a": "int64"}},
         [1],
-        r"column 'a' is missing, and int64 has nothing for that; float32 has NaN",
+        r"column 'a' is missing, but int64 has no missing value; float32 has NaN",
     ),
     "too large": ("a\n1.5\n1e39\n", {}, [1], r"has 1e\+39, which is too large for float32"),
     "not UTF-8": (
@@ -68,13 +69,13 @@ RECORDS = {
         'a,b\n1,x\n2,"y\n3,z\n4,w\n',
         {},
         [1],
-        r"column 'b' goes over 4 lines, and the quotes of the file are not closed",
+        r"column 'b' spans 4 lines, and the quotes of the file are unbalanced",
     ),
     "a quote closed later": (
         'a,b\n1,"x"\n2,"y""\n3,"z"\n4,"w"\n',
         {},
         [1],
-        r"column 'b' goes over 2 lines, and the quotes of the file are not closed",
+        r"column 'b' spans 2 lines, and the quotes of the file are unbalanced",
     ),
 }
 
@@ -113,10 +114,10 @@ FILES = {
     "header not UTF-8": (b"a\xff,b\n1,2\n", "its header is not UTF-8 text"),
     "UTF-16": ("a,b\n1,2\n".encode("utf-16"), "its header is not UTF-8 text"),
     "column missing": (b"a\n1\n", r"there is no column 'b'; the columns are 'a'"),
-    "column twice": (b"a,b,a\n1,2,3\n", "the column 'a' is there twice"),
+    "column twice": (b"a,b,a\n1,2,3\n", "the column 'a' occurs twice"),
     "other columns": (
         b"a,b,c\n1,2,3\n",
-        r"its columns differ from those of .*good\.csv: with 'c' besides",
+        r"its columns differ from those of .*good\.csv: additional 'c'",
     ),
 }
 
@@ -135,9 +136,9 @@ def test_a_bad_file_is_an_error_that_names_it_or_is_left_out(case, tmp_path):
 
 
 def test_with_nothing_left_to_read_there_is_an_error_anyway(tmp_path):
-    with pytest.raises(UserError, match=r"no record to read in '.*a\.csv'; what is there is bad"):
+    with pytest.raises(UserError, match=r"no records to read in '.*a\.csv'; all records are bad"):
         CsvSource(write(tmp_path, "a,b\n1\n"), on_bad_record="skip")
-    with pytest.raises(UserError, match=r"no record to read in '.*b\.csv'\.$"):
+    with pytest.raises(UserError, match=r"no records to read in '.*b\.csv'\.$"):
         CsvSource(write(tmp_path, "a,b\n", "b.csv"))
     with pytest.raises(UserError, match=r"there is no file '.*gone\.csv'; check the path"):
         CsvSource([tmp_path / "a.csv", tmp_path / "gone.csv"])
@@ -159,7 +160,9 @@ def test_a_record_longer_than_what_is_parsed_at_once_ends_the_file_and_is_told_o
     text = "a,b\n" + "1,x\n" * 2000 + '2,"' + "y\n" * 10_000 + '"\n3,z\n'
     source = CsvSource(write(tmp_path, text), on_bad_record="skip")
     [line] = quarantined(source)
-    assert "neither it nor what follows can be read: a quote is never closed" in line["reason"]
+    assert (
+        "this record and all that follow cannot be read: a quote is never closed" in line["reason"]
+    )
     assert len(source) == line["record"] > 0
 
 
@@ -204,9 +207,9 @@ def test_random_bytes_changed_never_crash_and_lose_no_record_silently(tmp_path):
         found = quarantined(source) if source.quarantine.count else []
         lines = bytes(data).replace(b"\r", b"\n").split(b"\n")
         swallowed = sum(
-            int(line["reason"].split(" over ")[1].split()[0]) - 1
+            int(spanned[1]) - 1
             for line in found
-            if " over " in line["reason"] and "lines" in line["reason"]
+            if (spanned := re.search(r"(?:on|spans) (\d+) lines", line["reason"]))
         )
         assert len(source) + len(found) + swallowed >= sum(map(bool, lines)) - 1 - sum(
             s.count("\n") for s in read["s"]

@@ -91,7 +91,7 @@ def test_numbers_that_become_text_because_of_one_row_are_told_of(tmp_path, caplo
     path = write(tmp_path, "a\n" + "1\n" * 50 + "oops\n")
     with caplog.at_level(logging.WARNING, "tfbig"):
         CsvSource(path)
-    assert "column 'a' is read as text: 50 of its values are numbers" in caplog.text
+    assert "column 'a' is read as text: its first 50 values are numbers" in caplog.text
     assert "'oops'" in caplog.text
 
 
@@ -170,15 +170,18 @@ def test_wrong_arguments_are_answered(tmp_path):
     path = write(tmp_path, "a,b\n1,2\n")
     for arguments, message in [
         ({"types": {"a": "double"}}, r"expected one of int64, float32, bool, string\.$"),
-        ({"types": {"z": "int64"}}, r"'z' is not a column that is read; these are 'a', 'b'\.$"),
-        ({"features": "a"}, r"give a list of column names"),
+        (
+            {"types": {"z": "int64"}},
+            r"'z' is not a column that is read; the columns are 'a', 'b'\.$",
+        ),
+        ({"features": "a"}, r"pass a list of column names"),
         ({"features": ["a"], "label": "a"}, r"the column 'a' is named twice"),
-        ({"weight": "a"}, r"a weight goes with a label"),
-        ({"delimiter": "::"}, r"expected one ASCII letter"),
+        ({"weight": "a"}, r"a weight needs a label"),
+        ({"delimiter": "::"}, r"expected one ASCII character"),
         ({"missing": "NA"}, r"expected a list of texts"),
         ({"quarantine": "q"}, r"only used with on_bad_record="),
     ]:
         with pytest.raises(UserError, match=message):
             CsvSource(path, **arguments)
-    with pytest.raises(UserError, match=r"is a folder; name its files"):
+    with pytest.raises(UserError, match=r"is a folder; pass its files"):
         CsvSource(tmp_path)

@@ -98,7 +98,9 @@ def test_a_file_that_is_not_there_and_one_far_away_are_refused(tmp_path):
         NpySource(tmp_path / "gone.npy")
     with pytest.raises(UserError, match=r"gs://b/x\.npy is remote.*copy it to this machine first"):
         NpySource("gs://b/x.npy")
-    with pytest.raises(UserError, match=r"received ndarray\. Arrays in memory are an ArraySource"):
+    with pytest.raises(
+        UserError, match=r"received ndarray\. For arrays in memory, use ArraySource"
+    ):
         NpySource(np.zeros(3))
 
 

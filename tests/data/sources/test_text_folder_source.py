@@ -34,7 +34,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def built(monkeypatch):
-    """The numbers of files that each making of a token file went through."""
+    """The number of files that each write of a token file reads."""
     calls = []
 
     def counted(writer, paths, *arguments):
@@ -79,7 +79,7 @@ def test_boundaries_tell_documents_apart(folder):
 
 def test_a_document_may_be_larger_than_what_is_read_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(text_documents, "_BLOCK", 7)  # cuts characters in two
-    monkeypatch.setattr(text_documents, "PIECE", 5)
+    monkeypatch.setattr(text_documents, "MAX_PIECE", 5)
     texts = ["zwölf € " * 9 + "\n" + "€" * 20, "kurz", "\n" * 17]
     write(tmp_path / "c", {f"{i}.txt": text.encode() for i, text in enumerate(texts)})
     assert text_of(tmp_path / "c") == b"".join(text.encode() + END for text in texts)
@@ -154,7 +154,7 @@ def test_a_token_file_cut_short_or_damaged_is_made_again(folder, built):
     assert len(built) > len(whole)
 
 
-def test_a_making_that_is_interrupted_leaves_nothing(folder, monkeypatch):
+def test_an_interrupted_write_leaves_no_file(folder, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
@@ -199,7 +199,7 @@ def test_a_terminal_shows_one_line_while_tokens_are_made(folder, tmp_path):
         "os.write(1, os.read(main, 100_000))\n"
     )
     done = harness.run_forked("-c", code, folder=tmp_path, TERM="xterm", COLUMNS="100")
-    assert "making tokens" in done.out, done.err
+    assert "tokenizing text" in done.out, done.err
     shown = done.out
     assert shown.rstrip().endswith("\x1b[2K")  # and takes it away
 
@@ -251,7 +251,7 @@ def test_a_tokenizers_own_token_may_end_the_documents(folder, tokenizer):
     source = TextFolderSource(folder, sequence_length=1, tokenizer=path, separator="<|endoftext|>")
     assert (source.vocabulary_size, source.separator_id) == (made.get_vocab_size(), 0)
     assert tokens_of(source).count(0) == 2
-    with pytest.raises(UserError, match=r"^separator='</s>' is no token of .*bpe\.json'; give"):
+    with pytest.raises(UserError, match=r"^separator='</s>' is not a token of .*bpe\.json'; pass"):
         TextFolderSource(folder, sequence_length=1, tokenizer=path, separator="</s>")
 
 
@@ -263,7 +263,7 @@ def test_a_large_document_is_cut_at_line_ends_to_be_made_into_tokens(
     write(tmp_path, {"a.txt": b"small", "b.txt": text.encode(), "c.txt": b"last"})
     whole = tokens_of(TextFolderSource(tmp_path, sequence_length=1, tokenizer=path))
     monkeypatch.setattr(text_documents, "_BLOCK", 100)
-    monkeypatch.setattr(text_documents, "PIECE", 60)
+    monkeypatch.setattr(text_documents, "MAX_PIECE", 60)
     for kept in tmp_path.parent.glob("*.tokens"):
         kept.unlink()
     assert tokens_of(TextFolderSource(tmp_path, sequence_length=1, tokenizer=path)) == whole
@@ -307,13 +307,13 @@ def test_a_file_that_is_no_tokenizer_is_refused(folder, tmp_path):
         (dict(folder_or_files="/absent"), r"^TextFolderSource: there is no file '/absent'; check"),
         (
             dict(patterns=".md"),
-            r"corpus' has no files whose names end in \.md; give another folder",
+            r"corpus' has no files whose names end in \.md; pass another folder",
         ),
         (dict(sequence_length=0), "^sequence_length=0: expected an integer of 1 or more"),
         (dict(sequence_length=99), r"corpus: a text of 17 bytes is shorter than one window of 100"),
         (dict(encoding="utf-9"), "^encoding='utf-9': expected the name of an encoding such as"),
         (dict(encoding=None, tokenizer="t.json"), "^encoding=None: a tokenizer takes text, not by"),
-        (dict(separator="</s>"), "^separator='</s>' is a token of a tokenizer; without one leave"),
+        (dict(separator="</s>"), "^separator='</s>' needs a tokenizer; without one, omit"),
         (dict(on_bad_record="no"), "^on_bad_record='no': expected"),
     ],
 )

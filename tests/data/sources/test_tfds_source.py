@@ -57,7 +57,7 @@ def scikit_learns():
 
 
 def ragged(data_dir, supervised_keys=None):
-    """A data set whose texts are strings and whose lists have 1, 2 and 3 numbers."""
+    """A dataset whose texts are strings and whose lists have 1, 2 and 3 numbers."""
     import tensorflow_datasets as tfds
 
     class Ragged(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -165,7 +165,7 @@ def test_a_data_set_that_is_not_prepared_is_not_downloaded_but_the_way_is_shown(
     with pytest.raises(UserError, match=r"^TfdsSource: nothing is not prepared in .*") as caught:
         TfdsSource("nothing", data_dir=tmp_path)
     way = f'tfds.builder("nothing", data_dir={str(tmp_path)!r}, file_format="array_record")'
-    assert str(caught.value).endswith(f"Write download=True, or run {way}.download_and_prepare().")
+    assert str(caught.value).endswith(f"Pass download=True, or run {way}.download_and_prepare().")
     with pytest.raises(
         UserError, match=r"^TfdsSource: digits/1\.0\.0 is not prepared in "
     ) as caught:
@@ -191,14 +191,17 @@ def test_a_format_without_random_access_is_refused(tmp_path):
 def test_other_mistakes_are_refused_in_one_line(folder, tmp_path):
     cases = [
         (dict(split="val"), r"^digits/1\.0\.0: Unknown split 'val'\. Should be one of"),
-        (dict(name_or_builder=builder(folder)), "^data_dir is for a data set's name; a builder ha"),
+        (
+            dict(name_or_builder=builder(folder)),
+            "^data_dir is only used with a dataset's name; omit",
+        ),
         (dict(on_bad_record="no"), "^on_bad_record='no': expected"),
     ]
     for arguments, says in cases:
         with pytest.raises(UserError, match=says) as caught:
             TfdsSource(**{"name_or_builder": "digits", "data_dir": folder, **arguments})
         assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match="does not say what its input and its target are; write as"):
+    with pytest.raises(UserError, match="does not define an input and a target; pass as"):
         TfdsSource(ragged(tmp_path))
 
 

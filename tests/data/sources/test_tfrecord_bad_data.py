@@ -140,7 +140,7 @@ def test_records_that_do_not_parse_are_each_named_wherever_they_are(tmp_path):
 
 
 def test_what_only_tensorflow_can_tell_is_found_by_halving(tmp_path, monkeypatch):
-    monkeypatch.setattr("tfbig.data.sources.examples._unlike", lambda record, features: "")
+    monkeypatch.setattr("tfbig.data.sources.examples._mismatch", lambda record, features: "")
     records = [example(i) for i in range(9)]
     records[5] = example(5, label=None)
     source = TFRecordSource(write_tfrecord(tmp_path / "a", records), PARSE)
@@ -217,7 +217,7 @@ def test_a_compressed_file_is_said_to_be_one(tmp_path):
     path = str(tmp_path / "a.gz")
     with tf.io.TFRecordWriter(path, "GZIP") as writer:
         writer.write(b"data")
-    assert "it looks like a gzip file: unpack it" in found_at_once(path)[0].reason
+    assert "it looks like a gzip file: decompress it" in found_at_once(path)[0].reason
 
 
 def test_a_file_that_is_gone_or_shorter_than_it_was_is_reported_by_record(tmp_path):
@@ -234,9 +234,9 @@ def test_a_file_that_is_gone_or_shorter_than_it_was_is_reported_by_record(tmp_pa
     shrunk = f"the file has shrunk to {ends[3] + 1} bytes (it begins at byte {{}})"
     assert raised.value.found == [
         (short, 4, shrunk.format(ends[4]), 0),
-        (gone, 1, f"the file is gone (it begins at byte {ends[1]})", 1),
+        (gone, 1, f"the file no longer exists (it begins at byte {ends[1]})", 1),
         (short, 3, shrunk.format(ends[3]), 3),
-        (gone, 0, "the file is gone (it begins at byte 0)", 4),
+        (gone, 0, "the file no longer exists (it begins at byte 0)", 4),
     ]
     assert_batch(source.read(np.array([7, 5])), [7, 5])
     os.truncate(short, 0)
@@ -267,5 +267,7 @@ def test_a_file_far_away_that_is_gone_or_shorter_is_reported_by_record(tmp_path,
             source.read(np.arange(5))
         assert_batch(source.read(np.arange(4)), range(4))
         memory.rm(f"{folder}/a")
-        with pytest.raises(BadRecords, match=r"record 1: the file is gone .*\(and 1 more\)"):
+        with pytest.raises(
+            BadRecords, match=r"record 1: the file no longer exists .*\(and 1 more\)"
+        ):
             source.read(np.array([1, 3]))

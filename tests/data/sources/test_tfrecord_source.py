@@ -200,7 +200,10 @@ def test_an_index_that_cannot_be_kept_costs_only_a_warning(tmp_path, monkeypatch
         ({"parse": {}}, r"parse cannot be used: "),
         ({"parse": {1: tf.io.FixedLenFeature([], tf.int64)}}, r"the key 1; keys are names"),
         ({"parse": 5}, r"parse=5 is neither a dict .* nor a function"),
-        ({"parse": PARSE, "labels": "y"}, r"labels='y' is none of the features \['label', 'name'"),
+        (
+            {"parse": PARSE, "labels": "y"},
+            r"'y' is not one of the features \['label', 'name'",
+        ),
         ({"labels": "y"}, r"labels='y' needs parse="),
         ({"on_bad_record": "ignore"}, r"on_bad_record='ignore'"),
     ],
@@ -214,8 +217,8 @@ def test_arguments_that_cannot_be_used_are_refused(three_files, arguments, messa
 @pytest.mark.parametrize(
     ("parse", "message"),
     [
-        (lambda records: np.zeros([2, 3]), r"for 5 records parse returned .* shape \[2, 3\]"),
-        (lambda records: {"n": len(records)}, r"for 5 records parse returned .* shape \[\]"),
+        (lambda records: np.zeros([2, 3]), r"for 5 records, parse returned .* shape \[2, 3\]"),
+        (lambda records: {"n": len(records)}, r"for 5 records, parse returned .* shape \[\]"),
         (lambda records: tf.ragged.constant([[1], []]), r"a RaggedTensor, .*to_tensor\(shape="),
     ],
 )
@@ -230,7 +233,7 @@ def test_a_function_that_returns_no_batch_is_refused_and_no_record_blamed(
 def test_a_path_that_is_no_file_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"there is no file"):
         TFRecordSource(tmp_path / "none.tfrecord")
-    with pytest.raises(UserError, match=r"is a folder; write '.*/\*\.tfrecord'"):
+    with pytest.raises(UserError, match=r"is a folder; pass '.*/\*\.tfrecord'"):
         TFRecordSource(tmp_path)
 
 

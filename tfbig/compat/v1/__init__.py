@@ -1,4 +1,4 @@
-"""The names of tf.compat.v1 that TensorFlow 2.21 has dropped: layers, estimator, nn.rnn_cell.
+"""The names of tf.compat.v1 that TensorFlow 2.21 has removed: layers, estimator, nn.rnn_cell.
 
 All other names of TF1 are still in `tf.compat.v1` itself.
 """

@@ -1,4 +1,4 @@
-"""`tf.compat.v1.nn.rnn_cell`, whose cells are gone: each name says what to write instead."""
+"""`tf.compat.v1.nn.rnn_cell`, which was removed: each name raises an error with advice."""
 
 import types
 

@@ -1,4 +1,4 @@
-"""A list of changes, and the examples that each position of a global batch needs for them."""
+"""The Augmentation: a list of transforms, and the examples that each of them needs."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -6,31 +6,31 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfbig.data.augmentation import making
+from tfbig.data.augmentation import building
 from tfbig.data.augmentation.transform import Batch, Draw, Transform, pack, rows_of, unpack
 from tfbig.errors import UserError
 
 
 class Augmentation:
-    """Random changes of the examples in training, by Keras's preprocessing layers or tfbig's.
+    """Random changes of training examples, by preprocessing layers of Keras or of tfbig.
 
-    What happens to the example at a position of a global batch is a function of (seed, step,
-    position) and the batch size: the same on any number of workers and after a resume.
+    The change of the example at a position of a global batch is a function of (seed, step,
+    position) and the batch size. So it is the same on any number of workers and after a resume.
 
-    Layers of Keras draw for the whole global batch, and the rows of the wanted positions are
-    taken. They keep their arguments and meaning, except that
+    Keras layers draw random numbers for the whole global batch, of which the rows of the wanted
+    positions are used. Their arguments and meaning do not change, except that
 
-    - their own `seed` is not used: RunConfig.tf_random_seed is the seed of all;
-    - RandomCrop, RandAugment, AugMix and RandomElasticTransform choose for each image, where
-      Keras chooses once for a batch; Equalization counts the colours of each image, where Keras
-      counts those of the whole batch;
-    - MixUp and CutMix mix sample weights as they mix labels, and CutMix's box is one of whole
-      pixels (Yun et al., 2019: its share of the pixels is the label's).
+    - their own `seed` is not used: RunConfig.tf_random_seed is the seed of all layers;
+    - RandomCrop, RandAugment, AugMix and RandomElasticTransform choose per image, while Keras
+      chooses once per batch; Equalization uses the histogram of each image, while Keras uses that
+      of the whole batch;
+    - MixUp and CutMix mix sample weights as they mix labels, and the box of CutMix consists of
+      whole pixels (Yun et al., 2019: its share of the pixels is the share of the label).
 
-    Evaluation sees what is not random: Rescaling, Normalization, Resizing, ZeroPadding2D,
-    CenterCrop, the centre crop in place of RandomCrop, AutoContrast, Equalization and
-    ContrastLimitedAdaptiveHistogramEqualization. TokenMasking and SpanCorruption make the task
-    itself: in evaluation their choice is a function of the tokens alone.
+    Evaluation applies only deterministic layers: Rescaling, Normalization, Resizing,
+    ZeroPadding2D, CenterCrop, a center crop instead of RandomCrop, AutoContrast, Equalization and
+    ContrastLimitedAdaptiveHistogramEqualization. TokenMasking and SpanCorruption define the task
+    itself: in evaluation, their random numbers depend only on the tokens.
 
     Example:
 
@@ -41,40 +41,40 @@ class Augmentation:
         ])
 
     Args:
-        layers: a list of dicts (or ConfigDicts) of a name and arguments; of layers of Keras; of
-            tfbig's `TokenMasking`, `SpanCorruption` or other `Transform`s.
-        key: which entry of a dict of features is worked on; None: the features are the array.
+        layers: a list whose entries are dicts (or ConfigDicts) of a name and arguments, layers of
+            Keras, or `TokenMasking`, `SpanCorruption` or other `Transform`s.
+        key: name of the feature to augment in a dict of features; None: features are one array.
 
     Raises:
-        UserError: a name or an argument is unknown, or a layer cannot keep the promise above.
+        UserError: a name or an argument is unknown, or a layer is not supported.
     """
 
     def __init__(self, layers: Iterable[Any], *, key: str | None = None):
-        self.transforms = making.make_transforms(layers)
+        self.transforms = building.build_transforms(layers)
         self.key = key
 
     def output_spec(self, element_spec: Any) -> Any:
         """The spec of one example after augmentation.
 
         Args:
-            element_spec: the source's: a nested structure of tf.TensorSpec.
+            element_spec: spec of an example of the source: a nested structure of tf.TensorSpec.
 
         Raises:
-            UserError: the layers cannot work on such examples.
+            UserError: the layers cannot be applied to such examples.
         """
         whole = unpack(element_spec)
         spec = self._chosen(whole)
         for transform in self.transforms:
             before, spec = spec, transform.output_spec(spec)
             if transform.moves:
-                self._check_company(transform, before, whole)
+                self._check_aligned(transform, before, whole)
         return pack(self._put_back(spec, self._others(whole)))
 
     def needed(self, *, seed: int, step: int, positions: np.ndarray, batch_size: int) -> np.ndarray:
         """The positions whose examples must be read so that `positions` can be augmented.
 
         Returns:
-            int64, sorted, a superset of `positions`: with MixUp's and CutMix's partners.
+            Sorted int64 array: `positions` and the partners for MixUp and CutMix.
         """
         return self._stages(seed, step, _sorted(positions), batch_size)[0]
 
@@ -92,17 +92,18 @@ class Augmentation:
 
         Args:
             batch: nested arrays; row i is the example at `positions[i]`.
-            seed, step: of the run, and of the global batch.
-            positions: int64 [n], sorted: places in the global batch.
-            batch_size: examples in a whole global batch.
-            wanted: the positions to return, among `positions`; None: all of them.
+            seed: seed of the run.
+            step: step of the global batch.
+            positions: sorted int64 [n]: positions in the global batch.
+            batch_size: examples in a full global batch.
+            wanted: the positions to return, a subset of `positions`; None: all of them.
 
         Returns:
-            The batch of `wanted`: NumPy arrays or tensors on the CPU. An example whose mixing
-            partner is not there is mixed with itself.
+            The examples at `wanted`: NumPy arrays or tensors on the CPU. An example without its
+            mixing partner is mixed with itself.
 
         Raises:
-            UserError: the layers cannot work on such examples.
+            UserError: the layers cannot be applied to such examples.
         """
         positions = _sorted(positions)
         stages = self._stages(seed, step, positions if wanted is None else wanted, batch_size)
@@ -119,7 +120,7 @@ class Augmentation:
         return pack(self._put_back(part, others))
 
     def evaluate(self, batch: Any) -> Any:
-        """Does to a batch what is not random; its structure is that of training."""
+        """Applies the deterministic layers; the structure is the same as in training."""
         whole = unpack(batch)
         part = self._chosen(whole)
         for transform in self.transforms:
@@ -129,7 +130,7 @@ class Augmentation:
     def _stages(
         self, seed: int, step: int, wanted: np.ndarray, batch_size: int
     ) -> list[np.ndarray]:
-        """The positions that are there before each transform, and after the last."""
+        """The positions that must exist before each transform, and after the last one."""
         stages = [_sorted(wanted)]
         for number in reversed(range(len(self.transforms))):
             draw = Draw(seed, step, number, batch_size)
@@ -142,20 +143,20 @@ class Augmentation:
             if tf.nest.is_nested(features):
                 names = ", ".join(map(repr, features)) if isinstance(features, dict) else "a tuple"
                 raise UserError(
-                    f"augmentation: the features have several entries ({names}); say which one "
-                    'is meant: tfbig.data.augmentation.Augmentation(layers, key="image").'
+                    f"augmentation: the features have several entries ({names}); name one with "
+                    'tfbig.data.augmentation.Augmentation(layers, key="image").'
                 )
             return whole
         if not isinstance(features, dict) or self.key not in features:
-            there = ", ".join(map(repr, features)) if isinstance(features, dict) else "no dict"
+            names = ", ".join(map(repr, features)) if isinstance(features, dict) else "not a dict"
             raise UserError(
-                f"augmentation: key={self.key!r} is no entry of the features ({there}); "
-                "leave key out if the features are one array."
+                f"augmentation: key={self.key!r} is not an entry of the features ({names}); "
+                "omit key if the features are one array."
             )
         return whole._replace(features=features[self.key])
 
     def _others(self, whole: Batch) -> dict:
-        """The entries of a dict of features that are left as they are."""
+        """The entries of a dict of features that are not augmented."""
         if self.key is None:
             return {}
         return {name: value for name, value in whole.features.items() if name != self.key}
@@ -165,30 +166,30 @@ class Augmentation:
             return part
         return part._replace(features={**others, self.key: part.features})
 
-    def _check_company(self, transform: Transform, before: Batch, whole: Batch) -> None:
-        """Labels and features that belong to single pixels or tokens do not move along."""
+    def _check_aligned(self, transform: Transform, before: Batch, whole: Batch) -> None:
+        """Raises a UserError if other entries belong to the pixels or tokens that it moves."""
         shape = before.features.shape
-        places = shape[:2] if shape.rank == 3 else shape[:1]
-        company = [("labels", spec) for spec in tf.nest.flatten(before.labels)]
+        grid = shape[:2] if shape.rank == 3 else shape[:1]
+        aligned = [("labels", spec) for spec in tf.nest.flatten(before.labels)]
         for name, value in self._others(whole).items():
-            company += [(f"feature {name!r}", spec) for spec in tf.nest.flatten(value)]
-        for what, spec in company:
-            if spec is not None and spec.shape.rank and spec.shape[: places.rank] == places:
+            aligned += [(f"feature {name!r}", spec) for spec in tf.nest.flatten(value)]
+        for what, spec in aligned:
+            if spec is not None and spec.shape.rank and spec.shape[: grid.rank] == grid:
                 raise UserError(
-                    f"{transform.name} moves what is at each of the places {list(places)} of an "
-                    f"example, but the {what} of shape {list(spec.shape)} would stay: leave "
-                    "this layer out, or take such entries away with source.map(...)."
+                    f"{transform.name} moves the values on the grid {list(grid)} of an example, "
+                    f"but would not move the {what} of shape {list(spec.shape)}: remove this "
+                    "layer, or remove such entries with source.map(...)."
                 )
 
 
 def as_augmentation(value: Any) -> Augmentation:
-    """An Augmentation, or what one is made of.
+    """Converts a value to an Augmentation.
 
     Args:
         value: an Augmentation; a list of layers; or a mapping with "layers" and "key".
 
     Raises:
-        UserError: it is something else.
+        UserError: the value is something else.
     """
     if isinstance(value, Augmentation):
         return value

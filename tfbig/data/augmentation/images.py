@@ -1,4 +1,4 @@
-"""Consecutive image layers as one compiled function of rows, their positions and a key."""
+"""Consecutive image layers as one compiled function of images, their positions and a key."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from typing_extensions import override
 
-from tfbig.data.augmentation.image_layers import Draws, ImageLayer
+from tfbig.data.augmentation.image_layers import ImageLayer, StatelessSeeds
 from tfbig.data.augmentation.transform import Batch, Draw, Transform
 from tfbig.errors import UserError
 
@@ -15,10 +16,10 @@ from tfbig.errors import UserError
 class Images(Transform):
     """Applies image layers one after the other to images of shape [n, height, width, channels].
 
-    There is one compiled function for each shape of images, whatever their number.
+    One function is compiled per shape of images, for any number of images.
 
     Args:
-        layers: see image_layers.py.
+        layers: the ImageLayers.
     """
 
     def __init__(self, layers: Sequence[ImageLayer]):
@@ -26,13 +27,16 @@ class Images(Transform):
         self._functions: dict = {}
 
     @property
+    @override
     def name(self) -> str:
         return next((layer.name for layer in self.layers if layer.moves), self.layers[0].name)
 
     @property
+    @override
     def moves(self) -> bool:
         return any(layer.moves for layer in self.layers)
 
+    @override
     def train(self, batch: Batch, draw: Draw, positions: np.ndarray, wanted: np.ndarray) -> Batch:
         with tf.device("CPU:0"):
             images = tf.convert_to_tensor(batch.features)
@@ -40,12 +44,14 @@ class Images(Transform):
             changed = function(images, tf.constant(positions), tf.constant(draw.key()))
         return batch._replace(features=changed)
 
+    @override
     def evaluate(self, batch: Batch) -> Batch:
         with tf.device("CPU:0"):
             images = tf.convert_to_tensor(batch.features)
             changed = self._function(images.shape[1:], images.dtype, None)(images)
         return batch._replace(features=changed)
 
+    @override
     def output_spec(self, spec: Batch) -> Batch:
         _check_images(self.layers[0].name, spec.features)
         shape = tuple(spec.features.shape)
@@ -63,7 +69,7 @@ class Images(Transform):
             if batch_size is not None:
                 signature += [tf.TensorSpec([None], tf.int64), tf.TensorSpec([2], tf.int32)]
                 body = functools.partial(self._trained, batch_size)
-            # Keras's layers are written for graphs, so autograph has nothing to do
+            # Keras layers need no autograph
             function = tf.function(body, autograph=False)
             self._functions[key] = function.get_concrete_function(*signature)
         return self._functions[key]
@@ -71,16 +77,16 @@ class Images(Transform):
     def _trained(
         self, batch_size: int, images: tf.Tensor, positions: tf.Tensor, key: tf.Tensor
     ) -> tf.Tensor:
-        draws = Draws(key)
+        seeds = StatelessSeeds(key)
         images = tf.cast(images, tf.float32)
         for layer in self.layers:
-            images = _tried(layer, layer.train, images, positions, draws, batch_size)
+            images = _call_layer(layer, layer.train, images, positions, seeds, batch_size)
         return images
 
     def _evaluated(self, images: tf.Tensor) -> tf.Tensor:
         images = tf.cast(images, tf.float32)
         for layer in self.layers:
-            images = _tried(layer, layer.evaluate, images)
+            images = _call_layer(layer, layer.evaluate, images)
         return images
 
 
@@ -89,19 +95,21 @@ def _check_images(name: str, spec: tf.TensorSpec) -> None:
     if shape.rank != 3 or not shape.is_fully_defined():
         hint = "; write source.map(lambda images: images[..., None])" if shape.rank == 2 else ""
         raise UserError(
-            f"{name} works on images of shape [height, width, channels], all of one size; "
+            f"{name} needs images of shape [height, width, channels], all of one size; "
             f"received {list(shape)}{hint}."
         )
     if not (spec.dtype.is_floating or spec.dtype.is_integer):
-        raise UserError(f"{name} works on images of numbers; received {spec.dtype.name}.")
+        raise UserError(f"{name} needs numeric images; received {spec.dtype.name}.")
 
 
-def _tried(layer: ImageLayer, function: Callable, images: tf.Tensor, *arguments: Any) -> tf.Tensor:
-    """Calls a layer while the function is traced; what it cannot do is the user's to know."""
+def _call_layer(
+    layer: ImageLayer, function: Callable, images: tf.Tensor, *arguments: Any
+) -> tf.Tensor:
+    """Calls a layer while the function is traced; converts its errors to UserErrors."""
     try:
         return tf.cast(function(images, *arguments), tf.float32)
     except (ValueError, TypeError, NotImplementedError, tf.errors.InvalidArgumentError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
-            f"{layer.name} cannot work on images of shape {list(images.shape[1:])}: {reason}"
+            f"{layer.name} cannot be applied to images of shape {list(images.shape[1:])}: {reason}"
         ) from error

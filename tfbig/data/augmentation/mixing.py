@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from typing_extensions import override
 
 from tfbig.data.augmentation.transform import Batch, Draw, Transform
 from tfbig.errors import UserError
@@ -13,32 +14,35 @@ from tfbig.errors import UserError
 class Mixing(Transform):
     """Mixes each example, its labels and its sample weight with those of a partner.
 
-    The partners are a permutation of the global batch, drawn from (seed, step).
+    The partners are a random permutation of the global batch, a function of (seed, step).
 
     Args:
-        layer: keras.layers.MixUp or CutMix, for its arguments.
+        layer: keras.layers.MixUp or CutMix, whose arguments are used.
     """
 
     def __init__(self, layer: keras.layers.Layer):
         self.layer = layer
 
     @property
+    @override
     def name(self) -> str:
         return type(self.layer).__name__
 
+    @override
     def sources(self, draw: Draw, positions: np.ndarray) -> np.ndarray:
         return np.union1d(positions, self.partners(draw.rng(), draw)[positions])
 
     def partners(self, rng: np.random.Generator, draw: Draw) -> np.ndarray:
-        """The partner of each position; the first thing that is drawn."""
+        """The partner of each position; the first random numbers that are drawn."""
         return rng.permutation(draw.batch_size)
 
+    @override
     def train(self, batch: Batch, draw: Draw, positions: np.ndarray, wanted: np.ndarray) -> Batch:
         rng = draw.rng()
         partner = self.partners(rng, draw)[wanted]
         own = np.searchsorted(positions, wanted)
         other = np.minimum(np.searchsorted(positions, partner), len(positions) - 1)
-        other = np.where(positions[other] == partner, other, own)  # left out: with itself
+        other = np.where(positions[other] == partner, other, own)  # without a partner: itself
         x = np.asarray(batch.features)
         x, y = x[own].astype(np.float32), x[other].astype(np.float32)
         features, share = self.mix(x, y, rng, draw, wanted)
@@ -63,12 +67,14 @@ class Mixing(Transform):
         draw: Draw,
         wanted: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The mixed examples, and the share of each that is its own: float [n]."""
+        """The mixed examples, and the share of the original example in each: float [n]."""
         raise NotImplementedError
 
+    @override
     def evaluate(self, batch: Batch) -> Batch:
         return batch._replace(features=np.asarray(batch.features, np.float32))
 
+    @override
     def output_spec(self, spec: Batch) -> Batch:
         features = spec.features
         if not features.dtype.is_floating and not features.dtype.is_integer:
@@ -82,7 +88,7 @@ class Mixing(Transform):
     def _refuse(self, labels: tf.TensorSpec) -> None:
         raise UserError(
             f"{self.name} mixes labels, so they must be floats (one-hot for classes); received "
-            f"{labels.dtype.name} of shape {list(labels.shape)}. Write source.map(lambda batch: "
+            f"{labels.dtype.name} of shape {list(labels.shape)}. Use source.map(lambda batch: "
             "(batch[0], keras.utils.to_categorical(batch[1], num_classes)))."
         )
 
@@ -93,44 +99,47 @@ def _blend(x: np.ndarray, y: np.ndarray, share: np.ndarray) -> np.ndarray:
 
 
 class MixUp(Mixing):
-    """Weighted means of two examples each (Zhang et al., 2018), of any shape."""
+    """Weighted means of pairs of examples of any shape (Zhang et al., 2018)."""
 
+    @override
     def mix(self, x: tf.Tensor, y: Any, rng: Any, draw: Any, wanted: Any) -> Any:
         share = rng.beta(self.layer.alpha, self.layer.alpha, draw.batch_size)[wanted]
         return _blend(x, y, share.astype(np.float32)), share
 
 
 class CutMix(Mixing):
-    """A box of another image in each image (Yun et al., 2019)."""
+    """Replaces a box in each image by that of another image (Yun et al., 2019)."""
 
+    @override
     def mix(self, x: tf.Tensor, y: Any, rng: Any, draw: Any, wanted: Any) -> Any:
         channels_last = self.layer.data_format == "channels_last"
         size = x.shape[1:3] if channels_last else x.shape[2:4]
-        alpha = rng.uniform(*self.layer.factor) + 1e-6  # as Keras: one for the whole batch
+        alpha = rng.uniform(*self.layer.factor) + 1e-6  # one for the whole batch, as in Keras
         side = np.sqrt(1 - rng.beta(alpha, alpha, draw.batch_size))
         inside, area = [], 1.0
         for axis, length in enumerate(size):
             cut = np.rint(side * length).astype(int)
             start = np.floor(rng.random(draw.batch_size) * (length - cut + 1)).astype(int)
             start, cut = start[wanted, None], cut[wanted, None]
-            places = np.arange(length)
-            inside.append((places >= start) & (places < start + cut))
+            index = np.arange(length)
+            inside.append((index >= start) & (index < start + cut))
             area = area * cut[:, 0] / size[axis]
         box = inside[0][:, :, None] & inside[1][:, None, :]
         box = box[..., None] if channels_last else box[:, None]
         return np.where(box, y, x), 1 - area
 
+    @override
     def output_spec(self, spec: Batch) -> Batch:
         if spec.features.shape.rank != 3:
             raise UserError(
-                f"CutMix works on images of shape [height, width, channels]; received "
+                f"CutMix needs images of shape [height, width, channels]; received "
                 f"{list(spec.features.shape)}."
             )
         for labels in tf.nest.flatten([spec.labels, spec.weight]):
             if labels is not None and labels.shape.rank > 1:
                 raise UserError(
-                    "CutMix mixes the labels of whole images by the share of their pixels; it has "
-                    f"no labels or weights of places, and these have the shape "
+                    "CutMix mixes one label per image by the share of the pixels; it does not "
+                    f"support labels or weights per pixel, and these have the shape "
                     f"{list(labels.shape)}. Use MixUp, or write a "
                     "tfbig.data.augmentation.Transform that cuts labels as it cuts pixels."
                 )

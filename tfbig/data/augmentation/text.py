@@ -1,4 +1,4 @@
-"""Corrupted text to be restored: masked tokens, and spans behind sentinels."""
+"""Corrupted text for pretraining tasks: masked tokens, and spans replaced by sentinels."""
 
 import numbers
 import zlib
@@ -6,21 +6,22 @@ from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
+from typing_extensions import override
 
 from tfbig.data.augmentation.transform import Batch, Draw, Transform
 from tfbig.errors import UserError
 
 
 class _Corruption(Transform):
-    """Makes examples of a task from tokens alone.
+    """Creates examples of a task from tokens only.
 
-    In training the draws belong to (seed, step, position); in evaluation to the tokens
-    themselves, so that every evaluation asks the same.
+    In training, the random numbers are a function of (seed, step, position). In evaluation, they
+    are a function of the tokens, so that every evaluation has the same task.
     """
 
     moves = True
-    _draws: int  # rows of uniform numbers that a sequence needs
-    _extra = 0  # how much longer they are than the sequence
+    _draws: int  # rows of uniform numbers per sequence
+    _extra = 0  # length of a row minus length of the sequence
 
     def train(self, batch: Batch, draw: Draw, positions: np.ndarray, wanted: np.ndarray) -> Batch:
         tokens = self._checked(batch)
@@ -36,7 +37,7 @@ class _Corruption(Transform):
         return self._corrupted(tokens, uniform)
 
     def _corrupted(self, tokens: np.ndarray, uniform: np.ndarray) -> Batch:
-        """The task from tokens [n, length] and numbers [n, _draws, length + _extra] in [0, 1)."""
+        """The task for tokens [n, length], with numbers [n, _draws, length + _extra] in [0, 1)."""
         raise NotImplementedError
 
     def _checked(self, batch: Batch) -> np.ndarray:
@@ -48,22 +49,22 @@ class _Corruption(Transform):
         tokens = spec.features
         if tokens.shape.rank != 1 or not tokens.dtype.is_integer or not tokens.shape[0]:
             raise UserError(
-                f"{self.name} works on sequences of token numbers, integers of shape [length]; "
+                f"{self.name} needs sequences of token ids, integers of shape [length]; "
                 f"received {tokens.dtype.name} of shape {list(tokens.shape)}."
             )
         if spec.labels is not None or spec.weight is not None:
             raise UserError(
-                f"{self.name} makes the labels from the tokens, but the batches have labels; "
-                "write source.map(lambda batch: batch[0])."
+                f"{self.name} creates the labels from the tokens, but the batches have labels; "
+                "use source.map(lambda batch: batch[0])."
             )
 
 
 class TokenMasking(_Corruption):
-    """Masked language modelling: `(masked tokens, labels=the tokens, weight=1 where chosen)`.
+    """Masked language modeling: `(masked tokens, labels=tokens, weight=1 for chosen tokens)`.
 
-    Each token is chosen with probability `rate`; of the chosen ones 80 % become the mask token,
-    10 % a random one, 10 % stay (Devlin et al., "BERT", 2019; each token for itself as in
-    RoBERTa, Liu et al., 2019).
+    Each token is chosen with probability `rate`. Of the chosen tokens, 80 % become the mask token,
+    10 % a random token, and 10 % do not change (Devlin et al., "BERT", 2019; chosen independently
+    as in RoBERTa, Liu et al., 2019).
 
     Example:
 
@@ -72,12 +73,12 @@ class TokenMasking(_Corruption):
         ])
 
     Args:
-        mask_token: the number of the mask token.
-        vocabulary_size: random tokens are from 0 to below it.
-        rate: the share of tokens that are chosen, between 0 and 1.
-        special: numbers of tokens that are never chosen: padding, separators.
-        masked, random: the shares of the chosen tokens that become the mask token and a random
-            token; the rest stays.
+        mask_token: id of the mask token.
+        vocabulary_size: random tokens are in [0, vocabulary_size).
+        rate: fraction of tokens that are chosen, between 0 and 1.
+        special: ids of tokens that are never chosen: padding, separators.
+        masked, random: fractions of the chosen tokens that become the mask token and a random
+            token; the others do not change.
     """
 
     _draws = 2
@@ -97,11 +98,12 @@ class TokenMasking(_Corruption):
         for name, share in (("masked", masked), ("random", random), ("masked + random", None)):
             share = masked + random if share is None else share
             if not 0 <= share <= 1 + 1e-9:
-                raise UserError(f"{self.name}: {name}={share!r}: expected a share from 0 to 1.")
+                raise UserError(f"{self.name}: {name}={share!r}: expected a fraction from 0 to 1.")
         self.mask_token, self.vocabulary_size, self.rate = mask_token, vocabulary_size, rate
         self.special = np.asarray(special, np.int64).reshape(-1)
         self.masked, self.random = masked, random
 
+    @override
     def output_spec(self, spec: Batch) -> Batch:
         self._check(spec)
         tokens = spec.features
@@ -111,7 +113,7 @@ class TokenMasking(_Corruption):
         chosen = uniform[:, 0] < self.rate
         if len(self.special):
             chosen &= ~np.isin(tokens, self.special)
-        # What is left of the same number, again from 0 to below 1, says what becomes of it.
+        # Rescaled to [0, 1), the same random number decides the replacement.
         fate = uniform[:, 0] / self.rate
         any_token = (uniform[:, 1] * self.vocabulary_size).astype(tokens.dtype)
         new = np.where(fate < self.masked, tokens.dtype.type(self.mask_token), tokens)
@@ -120,24 +122,24 @@ class TokenMasking(_Corruption):
 
 
 class SpanCorruption(_Corruption):
-    """Text to text: `(inputs, labels=targets, weight=1 on targets that are no padding)`.
+    """Text to text: `(inputs, labels=targets, weight=1 for targets that are not padding)`.
 
-    Spans of the tokens are taken out; in the inputs a sentinel stands for each, and the targets
-    are the sentinels, each followed by what it stands for, and a last one (Raffel et al., "T5",
-    2020). The spans have random lengths with the mean `mean_length`, and a share `rate` of the
-    tokens is in them.
+    In the inputs, a sentinel replaces each chosen span of tokens. The targets are the sentinels,
+    each followed by the tokens of its span, and a final sentinel (Raffel et al., "T5", 2020). The
+    spans have random lengths with the mean `mean_length`, and contain a fraction `rate` of the
+    tokens.
 
     Example: Thank you for inviting me to your party last week
         inputs: Thank you <X> me to your party <Y> week
         targets: <X> for inviting <Y> last <Z>
 
     Args:
-        first_sentinel: the number of the first sentinel, <X>; the next ones count down from it.
-        pad: fills up inputs and targets; padding at the end of the tokens is no text.
-        rate: the share of tokens that is taken out, between 0 and 1.
-        mean_length: of the spans, in tokens, at least 1.
-        inputs_length, targets_length: of every example; None: what sequences of the given length
-            need.
+        first_sentinel: id of the first sentinel, <X>; the next sentinels have descending ids.
+        pad: id of the padding of inputs and targets; padding at the end of the tokens is ignored.
+        rate: fraction of tokens in spans, between 0 and 1.
+        mean_length: mean length of the spans in tokens, at least 1.
+        inputs_length, targets_length: lengths in every example; None: as long as sequences of the
+            given length need.
     """
 
     _draws, _extra = 2, 2
@@ -162,6 +164,7 @@ class SpanCorruption(_Corruption):
         self.rate, self.mean_length = rate, mean_length
         self.inputs_length, self.targets_length = inputs_length, targets_length
 
+    @override
     def output_spec(self, spec: Batch) -> Batch:
         self._check(spec)
         inputs, targets = self._lengths(spec.features.shape[0])
@@ -178,8 +181,8 @@ class SpanCorruption(_Corruption):
         needed = int((lengths - noise + spans).max()), int((noise + spans + 1).max())
         if self.first_sentinel - int(spans.max()) < 0:
             raise UserError(
-                f"{self.name}: {spans.max()} spans need as many sentinels and one, but below "
-                f"first_sentinel={self.first_sentinel} there are {self.first_sentinel}."
+                f"{self.name}: {spans.max()} spans need {spans.max() + 1} sentinels, but "
+                f"first_sentinel={self.first_sentinel} allows {self.first_sentinel + 1}."
             )
         given = []
         for name, need in zip(("inputs_length", "targets_length"), needed, strict=True):
@@ -193,7 +196,7 @@ class SpanCorruption(_Corruption):
         return given[0], given[1]
 
     def _amounts(self, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """How many tokens are taken out of sequences, in how many spans; none of one token."""
+        """The number of tokens in spans, and of spans, per sequence; 0 for one token or less."""
         noise = np.clip(np.rint(lengths * self.rate), 1, np.maximum(lengths - 1, 1)).astype(int)
         spans = np.clip(
             np.rint(noise / self.mean_length), 1, np.minimum(noise, lengths - noise + 1)
@@ -208,18 +211,18 @@ class SpanCorruption(_Corruption):
         lengths = np.where((tokens != self.pad).any(axis=1), lengths, 0)
         noise, spans = self._amounts(lengths)
         segment = self._segments(lengths, noise, spans, uniform)
-        places = np.arange(length)
-        text = places < lengths[:, None]
+        index = np.arange(length)
+        text = index < lengths[:, None]
         taken = (segment % 2 == 1) & text
         first = taken & (np.diff(segment, axis=1, prepend=-1) != 0)
         sentinel = (self.first_sentinel - segment // 2).astype(tokens.dtype)
-        inputs = self._written(
+        inputs = self._compact(
             np.where(first, sentinel, tokens), text & (~taken | first), inputs_length
         )
-        # Twice as many places: before the first token of a span stands its sentinel.
+        # Twice the length: the sentinel of a span precedes its first token.
         both = np.stack([sentinel, tokens], axis=2).reshape(len(tokens), -1)
         used = np.stack([first, taken], axis=2).reshape(len(tokens), -1)
-        targets = self._written(both, used, targets_length)
+        targets = self._compact(both, used, targets_length)
         end = used.sum(axis=1)
         targets[np.arange(len(tokens)), end] = self.first_sentinel - spans
         weight = (np.arange(targets_length) <= end[:, None]).astype(np.float32)
@@ -228,45 +231,45 @@ class SpanCorruption(_Corruption):
     def _segments(
         self, lengths: np.ndarray, noise: np.ndarray, spans: np.ndarray, uniform: np.ndarray
     ) -> np.ndarray:
-        """The number of the segment of each place; kept (0, 2, …) and taken (1, 3, …) in turn."""
-        n, places = uniform.shape[0], uniform.shape[2] - self._extra
+        """The segment of each token; even segments are kept, odd ones are spans."""
+        n, length = uniform.shape[0], uniform.shape[2] - self._extra
         most = max(int(spans.max(initial=0)), 1) + 1
         kept = _sizes(lengths - noise + 2, spans + 1, uniform[:, 0], most)
         kept[:, 0] -= 1  # the first and the last kept part may be empty
         kept[np.arange(n), spans] -= 1
         sizes = np.stack([kept, _sizes(noise, spans, uniform[:, 1], most)], axis=2)
         ends = np.cumsum(sizes.reshape(n, -1), axis=1)
-        marks = np.zeros([n, places + 1], np.int64)
+        marks = np.zeros([n, length + 1], np.int64)
         np.add.at(marks, (np.arange(n)[:, None], ends), 1)
-        return np.cumsum(marks[:, :places], axis=1)
+        return np.cumsum(marks[:, :length], axis=1)
 
-    def _written(self, values: np.ndarray, used: np.ndarray, length: int) -> np.ndarray:
-        """The used values of each row, moved together to its left, and padding."""
-        written = np.full([len(values), length], self.pad, values.dtype)
-        rows, places = np.nonzero(used)
-        written[rows, np.cumsum(used, axis=1)[rows, places] - 1] = values[rows, places]
-        return written
+    def _compact(self, values: np.ndarray, used: np.ndarray, length: int) -> np.ndarray:
+        """Moves the used values of each row to the left and pads the row to `length`."""
+        compacted = np.full([len(values), length], self.pad, values.dtype)
+        rows, columns = np.nonzero(used)
+        compacted[rows, np.cumsum(used, axis=1)[rows, columns] - 1] = values[rows, columns]
+        return compacted
 
 
 def _sizes(total: np.ndarray, parts: np.ndarray, uniform: np.ndarray, most: int) -> np.ndarray:
-    """Cuts `total` places into `parts` parts, none empty, all ways equally likely.
+    """Divides `total` into `parts` positive sizes, all divisions with the same probability.
 
     Args:
         total, parts: int [n].
-        uniform: [n, length], random.
+        uniform: [n, length] random numbers.
         most: the largest number of parts.
 
     Returns:
         int [n, most]: the sizes, then zeros.
     """
     n, length = uniform.shape
-    places = np.arange(length)
-    may_start = (places > 0) & (places < total[:, None])
+    index = np.arange(length)
+    may_start = (index > 0) & (index < total[:, None])
     order = np.argsort(np.where(may_start, uniform, 2.0), axis=1, kind="stable")
     rank = np.empty_like(order)
-    np.put_along_axis(rank, order, places[None, :], axis=1)
+    np.put_along_axis(rank, order, index[None, :], axis=1)
     part = np.cumsum(may_start & (rank < parts[:, None] - 1), axis=1)
-    inside = (places < total[:, None]) & (parts[:, None] > 0)
+    inside = (index < total[:, None]) & (parts[:, None] > 0)
     numbered = part + most * np.arange(n)[:, None]
     return np.bincount(numbered[inside], minlength=n * most).reshape(n, most)
 
@@ -280,4 +283,4 @@ def _check_whole(owner: str, least: int = 0, **values: int) -> None:
 
 def _check_rate(owner: str, rate: float) -> None:
     if not isinstance(rate, numbers.Real) or not 0 < rate < 1:
-        raise UserError(f"{owner}: rate={rate!r}: expected a share between 0 and 1.")
+        raise UserError(f"{owner}: rate={rate!r}: expected a fraction between 0 and 1.")

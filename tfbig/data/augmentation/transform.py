@@ -1,4 +1,4 @@
-"""One change of a batch, and what its randomness may depend on."""
+"""The interface of transforms, and the state that their random numbers depend on."""
 
 from typing import Any, NamedTuple
 
@@ -7,17 +7,17 @@ import tensorflow as tf
 
 from tfbig.errors import UserError
 
-_PURPOSE = 0x6175676D  # "augm": no other use of the seed draws the same numbers
+_PURPOSE = 0x6175676D  # "augm": separates these random numbers from other uses of the seed
 
 
 class Draw(NamedTuple):
-    """All that the changes of one global batch may depend on.
+    """The values that the random numbers of a transform may depend on.
 
     Attributes:
-        seed: the run's seed.
-        step: the number of the global batch.
-        number: the transform's number in its list.
-        batch_size: examples in a whole global batch.
+        seed: seed of the run.
+        step: number of the global batch.
+        number: index of the transform in its list.
+        batch_size: examples in a full global batch.
     """
 
     seed: int
@@ -26,11 +26,11 @@ class Draw(NamedTuple):
     batch_size: int
 
     def rng(self) -> np.random.Generator:
-        """NumPy's generator for this draw: the same numbers in any process."""
+        """A NumPy generator for this draw, with the same numbers in any process."""
         return np.random.Generator(np.random.Philox(self._words()))
 
     def key(self) -> np.ndarray:
-        """TensorFlow's key for this draw: int32 [2]."""
+        """A seed for TensorFlow's stateless random ops: int32 [2]."""
         return self._words().generate_state(2, np.uint32).view(np.int32)
 
     def _words(self) -> np.random.SeedSequence:
@@ -40,7 +40,7 @@ class Draw(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """The parts of a batch; None: there is no such part."""
+    """The parts of a batch; None: the batch has no such part."""
 
     features: Any
     labels: Any = None
@@ -48,7 +48,7 @@ class Batch(NamedTuple):
 
 
 def unpack(batch: Any) -> Batch:
-    """`features`, `(features, labels)` or `(features, labels, sample_weight)` by name."""
+    """Converts `features`, `(features, labels)` or `(features, labels, sample_weight)`."""
     if not isinstance(batch, tuple):
         return Batch(batch)
     if not 1 <= len(batch) <= 3:
@@ -60,17 +60,17 @@ def unpack(batch: Any) -> Batch:
 
 
 def pack(batch: Batch) -> Any:
-    """What `unpack` was given."""
+    """The inverse of `unpack`."""
     if batch.weight is not None:
         return tuple(batch)
     return batch.features if batch.labels is None else (batch.features, batch.labels)
 
 
 class Transform:
-    """A change of batches; subclass it for one of your own, and put it in the list of layers.
+    """A change of batches. Subclass it for your own transform, and add it to the list of layers.
 
-    What happens to the example at a position of the global batch must be a function of its
-    `Draw` and that position alone. Draw for all of `draw.batch_size` examples and take the rows:
+    The change of the example at a position of the global batch must depend only on the `Draw` and
+    the position. Draw random numbers for `draw.batch_size` examples and select the rows:
 
         class Noise(tfbig.data.augmentation.Transform):
             def train(self, batch, draw, positions, wanted):
@@ -78,45 +78,46 @@ class Transform:
                 return batch._replace(features=batch.features + noise[positions])
 
     Attributes:
-        name: for messages.
-        moves: it moves the parts of an example to other places, so that labels which belong to
-            its pixels or tokens would no longer fit.
+        name: name in error messages.
+        moves: whether it moves pixels or tokens of an example, so that labels per pixel or token
+            would no longer match.
     """
 
     moves = False
 
     @property
     def name(self) -> str:
+        """The name in error messages; by default that of the class."""
         return type(self).__name__
 
     def sources(self, draw: Draw, positions: np.ndarray) -> np.ndarray:
-        """The positions that must be there to make `positions`: sorted, a superset of them."""
+        """The positions that are needed to compute `positions`: a sorted superset of them."""
         return positions
 
     def train(self, batch: Batch, draw: Draw, positions: np.ndarray, wanted: np.ndarray) -> Batch:
         """Changes a batch in training.
 
         Args:
-            batch: `features` is the entry that the Augmentation works on.
-            draw: what randomness may depend on.
-            positions: int64 [n], sorted: where the rows stand in the global batch.
-            wanted: those that are returned, a subset of `positions`. They are `positions`
-                itself unless `sources` is overridden.
+            batch: the batch; its `features` are the feature that the Augmentation changes.
+            draw: the values that random numbers may depend on.
+            positions: sorted int64 [n]: positions of the rows in the global batch.
+            wanted: positions of the rows to return, a subset of `positions`; equal to
+                `positions` unless `sources` is overridden.
         """
         raise NotImplementedError(f"{self.name} implements train(batch, draw, positions, wanted).")
 
     def evaluate(self, batch: Batch) -> Batch:
-        """Changes a batch in evaluation: nothing random."""
+        """Changes a batch in evaluation, without random numbers."""
         return batch
 
     def output_spec(self, spec: Batch) -> Batch:
-        """The spec of one example after the change; of the same structure as `train` returns."""
+        """The spec of one example after the change, in the structure that `train` returns."""
         return spec
 
 
 def rows_of(array: Any, positions: np.ndarray, wanted: np.ndarray) -> Any:
-    """The rows of `wanted` among those of `positions`."""
+    """Selects the rows at `wanted` from nested arrays with the rows at `positions`."""
     if array is None or len(wanted) == len(positions):
         return array
-    places = np.searchsorted(positions, wanted)
-    return tf.nest.map_structure(lambda a: np.asarray(a)[places], array)
+    rows = np.searchsorted(positions, wanted)
+    return tf.nest.map_structure(lambda a: np.asarray(a)[rows], array)

@@ -1,7 +1,7 @@
 """Cleaning of columns: missing values, duplicates, types, outliers, filters and classes.
 
-Statistics are learned from the training examples alone, saved with the model, and applied to
-evaluation data and at serving.
+Statistics are learned from the training examples only, saved with the model, and applied to
+evaluation data and in serving.
 
 Example:
 

@@ -1,9 +1,10 @@
-"""Classes that are rarer than others: weighed or drawn as often as they."""
+"""Balances rare classes by weights, or by repeating or dropping examples."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from tfbig.data.cleaning.step import Step, check_choice
 from tfbig.data.cleaning.table import Table, label_column
@@ -14,21 +15,21 @@ _VERBS = {"weights": "weighed", "oversample": "repeated", "undersample": "droppe
 
 @dataclass
 class Balance(Step):
-    """Makes all classes of the label count the same in training; the last step.
+    """Gives all classes of the label the same influence in training; must be the last step.
 
     Labels are class numbers or names of shape [n] or [n, 1], or one-hot of shape [n, classes].
-    Evaluation data stay as they are.
+    Evaluation data do not change.
 
     Args:
         method: "weights" gives each example the sample weight n / (classes · examples of its
-            class), scikit-learn's "balanced", multiplied by a weight that it has already.
-            "oversample" repeats examples, each the same number of times or once more, until
-            every class is as large as the largest. "undersample" drops examples until every
-            class is as small as the smallest.
-        seed: which examples are repeated once more, or dropped.
+            class), scikit-learn's "balanced", multiplied by an existing weight. "oversample"
+            repeats examples, each the same number of times or once more, until every class is as
+            large as the largest. "undersample" drops examples until every class is as small as
+            the smallest.
+        seed: seed for the choice of examples that are repeated once more, or dropped.
 
     Raises:
-        UserError: method is none of these; in fitting, the labels are no classes.
+        UserError: method has another value; in fitting, the labels are not classes.
     """
 
     method: str = "weights"
@@ -41,13 +42,16 @@ class Balance(Step):
             raise UserError(f"Balance(seed={self.seed!r}): expected an integer of 0 or more.")
 
     @property
+    @override
     def verb(self) -> str:
         return _VERBS[self.method]
 
     @property
+    @override
     def reads(self) -> list[str]:
         return []
 
+    @override
     def fit(self, table: Table) -> None:
         from sklearn.utils.class_weight import compute_class_weight
 
@@ -61,6 +65,7 @@ class Balance(Step):
             "counts": np.bincount(codes).tolist(),
         }
 
+    @override
     def clean(self, table: Table) -> tuple[Table, int]:
         if self.method == "weights":
             return table, int((self.weights(table.labels) != 1).sum())
@@ -73,27 +78,28 @@ class Balance(Step):
         return table.take(np.repeat(np.arange(len(table)), times)), int((times != 1).sum())
 
     def weights(self, labels: Any) -> np.ndarray:
-        """The weights of training examples by their labels: float32 [n]."""
+        """The weights of training examples with these labels: float32 [n]."""
         return self._weights[np.searchsorted(self._classes, label_column(labels))]
 
     def _labels(self, table: Table) -> np.ndarray:
         labels = table.labels
         if labels is None:
             raise UserError(
-                f"{self}: the examples have no label that is one class; expected (features, "
-                "labels) with labels of shape [n], or one-hot of shape [n, classes]. For labels of "
-                "several outputs or places write tfbig.data.with_class_weight(source, {…})."
+                f"{self}: the examples do not have one class label each; expected (features, "
+                "labels) with labels of shape [n], or one-hot of shape [n, classes]. For several "
+                "outputs or several labels per example, use "
+                "tfbig.data.with_class_weight(source, {…})."
             )
         if labels.dtype.kind == "f" and (labels != np.floor(labels)).any():
             first = labels[labels != np.floor(labels)][0]
             raise UserError(
-                f"{self}: the labels are no classes; one is {first}. For missing ones, put "
-                "DropMissing() before it."
+                f"{self}: the labels are not classes; one is {first}. If labels are missing, put "
+                "DropMissing() before this step."
             )
         return labels
 
 
 def _drawn(members: np.ndarray, size: int, random: np.random.RandomState) -> np.ndarray:
-    """`size` of the members: all of them as often as possible, the rest drawn."""
+    """Draws `size` members: each the same number of times, and the remainder at random."""
     whole, rest = divmod(size, len(members))
     return np.concatenate([np.tile(members, whole), random.permutation(members)[:rest]])

@@ -1,4 +1,4 @@
-"""Steps in a row: fitted on training data, applied to other data, saved and served."""
+"""A sequence of cleaning steps: fitted on training data, applied to other data, saved, served."""
 
 import copy
 import os
@@ -19,17 +19,17 @@ from tfbig.errors import UserError
 
 
 class Cleaning:
-    """Steps that are learned from the training examples and applied to others in the same way.
+    """A sequence of steps that learn from training examples and treat other examples alike.
 
     Examples are features, or (features, labels[, sample_weight]). Features are a dict of columns
-    of shape [n] or [n, 1] (others, such as images, pass through), or an array [n, k], whose
-    columns are named "0" to "k-1". Missing is NaN, or an empty string.
+    of shape [n] or [n, 1] (others, such as images, are not changed), or an array [n, k], whose
+    columns are named "0" to "k-1". A missing value is NaN or an empty string.
 
-    One rule for rows: training examples are dropped by every step that drops; evaluation
-    examples by DropMissing and Filter only, which say what the model is for. Duplicates, outliers
-    and the proportions of classes stay in evaluation data, for a figure without hard examples
-    would flatter the model. FixTypes, FillMissing and ClipOutliers change every example in the
-    same way, in serving too.
+    All steps that drop examples drop training examples. Only DropMissing and Filter, which define
+    the examples that the model is for, drop evaluation examples. Evaluation data keep their
+    duplicates, outliers and class proportions, because metrics without hard examples would be too
+    good. FixTypes, FillMissing and ClipOutliers change every example in the same way, in serving
+    too.
 
     Example:
 
@@ -39,14 +39,14 @@ class Cleaning:
         print(cleaning.report)
 
     Args:
-        steps: carried out in this order; a Balance comes last.
+        steps: applied in this order; a Balance must be the last step.
 
     Attributes:
-        steps: copies of them, fitted by `fit`.
-        report: how many examples each step touched, in `fit` and in each `apply`.
+        steps: copies of the steps, fitted by `fit`.
+        report: number of examples that each step changed or dropped, in `fit` and each `apply`.
 
     Raises:
-        UserError: a step is none, or a Balance is not the last.
+        UserError: an entry is not a Step, or a Balance is not the last step.
     """
 
     def __init__(self, steps: Sequence[Step]):
@@ -65,29 +65,29 @@ class Cleaning:
         self._spec: Any = None
 
     def fit(self, source: Source) -> Source:
-        """Learns the statistics of training data, and returns these data cleaned.
+        """Learns the statistics of training data, and returns the cleaned data.
 
-        It reads the source once, in chunks, and holds of each example: the columns of one value
-        that the steps name (all of them if a step says None), its number and its label. That is
-        8 bytes and 4 for each float32 column, about 60 for each string; `DropDuplicates()` adds
-        50 where examples hold more than columns of one value. Rows are selected, not copied, and
-        changed when they are read.
+        It reads the source once, in chunks. In memory it holds, for each example, its number, its
+        label and the scalar columns that the steps name (all scalar columns if a step has
+        columns=None). That is 8 bytes, plus 4 per float32 column and about 60 per string column.
+        `DropDuplicates()` adds 50 bytes if examples have other columns too. Rows are selected, not
+        copied, and are changed when they are read.
 
         Args:
             source: the training examples, such as `source.select(split.train)`.
 
         Returns:
-            A Source whose `cleaning` is this one. With Balance("weights") its examples have a
+            A Source whose `cleaning` is this object. With Balance("weights") its examples have a
             sample weight.
 
         Raises:
-            UserError: it is fitted already, a column is unknown or does not suit its step, a
-                statistic has no values to be computed from, or no example is left.
+            UserError: it is already fitted, a column is unknown or has the wrong type for its
+                step, a column has no values for its statistic, or no example is left.
         """
         if self._spec is not None:
             raise UserError(
-                f"Cleaning.fit: it is fitted already, on {self.report.passes[0].examples} "
-                "examples; make a new Cleaning of the same steps for other training data."
+                f"Cleaning.fit: it is already fitted, on {self.report.passes[0].examples} "
+                "examples; create a new Cleaning with the same steps for other training data."
             )
         spec = self._checked(source, "fit")
         columns = table.column_specs(spec)
@@ -114,16 +114,16 @@ class Cleaning:
         """Cleans other data with the statistics of the training data.
 
         It reads the source once, in chunks, for the report and for the examples that DropMissing
-        and Filter leave out; see the rule above.
+        and Filter drop.
 
         Args:
             source: evaluation examples, with the columns of the training data.
 
         Returns:
-            A Source whose `cleaning` is this one.
+            A Source whose `cleaning` is this object.
 
         Raises:
-            UserError: it is not fitted, the columns are others, or no example is left.
+            UserError: it is not fitted, the columns differ, or no example is left.
         """
         self._check_fitted("apply")
         self._check_same(self._checked(source, "apply"))
@@ -140,16 +140,17 @@ class Cleaning:
         left = np.concatenate(kept) if kept else np.zeros([0], np.int64)
         done = Pass("apply", examples, len(left), [])
         for step, (touched, given) in zip(self.steps, counts, strict=True):
-            told = None if step.training_only else touched
-            done.steps.append(StepCount(str(step), told, given, step.verb))
+            count = None if step.training_only else touched
+            done.steps.append(StepCount(str(step), count, given, step.verb))
         _checked_left(len(left), done)
         self.report.passes.append(done)
         return self._cleaned(source, left, training=False)
 
     def transform(self, features: Any) -> Any:
-        """Cleans the features of any examples, each by itself: fix types, fill, clip.
+        """Cleans the features of examples independently: fixes types, fills, clips.
 
-        It is what serving does: of tensors it is TF operations, which a SavedModel can hold.
+        Serving uses it: applied to tensors, it consists of TF operations that a SavedModel can
+        contain.
 
         Args:
             features: a dict of arrays or tensors of shape [n, …], or one of shape [n, k], with
@@ -159,14 +160,14 @@ class Cleaning:
             The same structure.
 
         Raises:
-            UserError: it is not fitted, or a column is not there.
+            UserError: it is not fitted, or a column is missing.
         """
         self._check_fitted("transform")
         columns = table.split(features)
         absent = [n for n in table.column_specs(self._spec) if n not in columns]
         if absent:
             raise UserError(
-                f"Cleaning.transform: there is no column {absent[0]!r}; there are "
+                f"Cleaning.transform: there is no column {absent[0]!r}; the columns are "
                 f"{', '.join(columns) or 'none'}."
             )
         for step in self.steps:
@@ -177,14 +178,14 @@ class Cleaning:
 
     @property
     def raw_spec(self) -> Any:
-        """The features of one example before cleaning: tf.TensorSpec leaves without batch."""
+        """The spec of one example's features before cleaning, without the batch dimension."""
         self._check_fitted("raw_spec")
         return self._spec
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes the steps and what they learned as JSON, beside and renamed.
+        """Writes the fitted steps as JSON; replaces an existing file atomically.
 
-        A Filter is saved by its name only. Example: `cleaning.save("runs/adult/cleaning.json")`.
+        Of a Filter, only the name is saved. Example: `cleaning.save("runs/adult/cleaning.json")`.
 
         Raises:
             UserError: it is not fitted, or the file cannot be written.
@@ -196,25 +197,21 @@ class Cleaning:
     def load(
         cls, path: str | os.PathLike, *, predicates: Mapping[str, Callable] | None = None
     ) -> "Cleaning":
-        """Reads what `save` wrote.
+        """Reads a file that `save` wrote.
 
         Args:
-            path: of the file.
-            predicates: of its Filters, by their names; only `apply` needs them.
+            path: path of the file.
+            predicates: the predicates of its Filters, by name; only `apply` needs them.
 
         Raises:
-            UserError: there is no such file, it holds something else, or a predicate is of no
-                Filter in it.
+            UserError: the file does not exist or has other content, or it has no Filter with the
+                name of a predicate.
         """
-        told = saved.read(os.fspath(path))
-        steps, spec, report = saved.from_json(told, os.fspath(path), predicates or {})
-        made = cls(steps)
-        made.take_up(spec, report)
-        return made
-
-    def take_up(self, spec: Any, report: Report) -> None:
-        """Goes on as one that was fitted on examples of this spec; for `load`."""
-        self._spec, self.report = spec, report
+        data = saved.read(os.fspath(path))
+        steps, spec, report = saved.from_json(data, os.fspath(path), predicates or {})
+        cleaning = cls(steps)
+        cleaning._spec, cleaning.report = spec, report
+        return cleaning
 
     def _cleaned(self, source: Source, rows: np.ndarray, training: bool) -> Source:
         last = self.steps[-1]
@@ -243,7 +240,7 @@ class Cleaning:
             raise UserError(f"Cleaning.{method}: clean the sources of a mixture, then mix them.")
         if source.cleaning is not None:
             raise UserError(
-                f"Cleaning.{method}: this source is cleaned already; put all steps into one "
+                f"Cleaning.{method}: this source is already cleaned; put all steps into one "
                 "Cleaning."
             )
         return table.parts(source.element_spec)[0]
@@ -259,14 +256,14 @@ class Cleaning:
         here, there = table.column_specs(spec), table.column_specs(self._spec)
         if set(here) != set(there) or isinstance(spec, dict) != isinstance(self._spec, dict):
             raise UserError(
-                f"Cleaning.apply: the columns are {', '.join(here)}, and those of the training "
+                f"Cleaning.apply: the columns are {', '.join(here)}, but those of the training "
                 f"data were {', '.join(there)}."
             )
         for name, one in here.items():
             other = there[name]
             if one.shape != other.shape or (one.dtype != other.dtype and name not in fixed):
                 raise UserError(
-                    f"Cleaning.apply: column {name!r} is {_told(one)}, and was {_told(other)} in "
+                    f"Cleaning.apply: column {name!r} is {_shown(one)}, but was {_shown(other)} in "
                     f'the training data; convert it in the source, or with FixTypes({{"{name}": '
                     "…}) in the Cleaning."
                 )
@@ -277,13 +274,13 @@ def _check_one_type(spec: Any, columns: dict[str, np.ndarray]) -> None:
     types = {tf.as_dtype(columns[n].dtype).name if n in columns else raw[n].dtype.name for n in raw}
     if len(types) > 1:
         raise UserError(
-            f"Cleaning.fit: the features are one array, and FixTypes would make its columns "
-            f"{' and '.join(sorted(types))}; give all of them the same type, or make the features "
-            "a dict of columns."
+            f"Cleaning.fit: the features are one array, but FixTypes would convert its columns to "
+            f"{' and '.join(sorted(types))}; use the same type for all columns, or make the "
+            "features a dict of columns."
         )
 
 
-def _told(spec: tf.TensorSpec) -> str:
+def _shown(spec: tf.TensorSpec) -> str:
     return f"{spec.dtype.name} of shape {[None, *spec.shape]}".replace("None", "n")
 
 

@@ -1,10 +1,11 @@
-"""Missing values: examples without them, or something in their place."""
+"""Drops examples with missing values, or fills the values."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from tfbig.data.cleaning import values as v
 from tfbig.data.cleaning.step import Step, any_of, check_choice, check_names
@@ -18,12 +19,12 @@ _STRATEGIES = ("median", "mean", "most_frequent", "constant")
 class DropMissing(Step):
     """Drops the examples with a missing value: NaN, or an empty string.
 
-    It drops them from evaluation data too. In serving there is nothing to drop: a value that is
-    missing there goes on to the next step, so that a FillMissing after it still fills it.
+    It drops evaluation examples too. In serving nothing is dropped: a missing value reaches the
+    next step, so a later FillMissing can fill it.
 
     Args:
-        columns: names; None: all columns of one value an example, and the label; of several
-            labels (of outputs, or of places) none may be missing.
+        columns: names of columns; None: all scalar columns and the label. If there are several
+            labels per example, an example is dropped if any of them is missing.
     """
 
     columns: Sequence[str] | None = None
@@ -31,6 +32,7 @@ class DropMissing(Step):
     def __post_init__(self) -> None:
         check_names("DropMissing", self.columns)
 
+    @override
     def touched(self, table: Table) -> np.ndarray:
         masks = [v.missing(table.columns[name]) for name in self.fitted]
         if self.columns is None and table.unlabelled is not None:
@@ -40,22 +42,22 @@ class DropMissing(Step):
 
 @dataclass
 class FillMissing(Step):
-    """Puts something in the place of missing values: of NaN, or of empty strings.
+    """Replaces missing values: NaN, or empty strings.
 
-    The statistics are scikit-learn's SimpleImputer's; of equally frequent values, the smallest.
-    Integers cannot be missing and are left as they are.
+    The statistics are those of scikit-learn's SimpleImputer; of equally frequent values, the
+    smallest is used. Integers cannot be missing and do not change.
 
     Example: `FillMissing(columns=["city"], strategy="constant", value="unknown")`.
 
     Args:
-        columns: names; None: all that the strategy suits.
-        strategy: "median" or "mean" of a column of numbers, the "most_frequent" value of any
+        columns: names of columns; None: all columns that the strategy supports.
+        strategy: "median" or "mean" of a numeric column, the "most_frequent" value of any
             column, or "constant".
-        value: the constant: a number for columns of numbers, a string for columns of strings.
+        value: the constant: a number for numeric columns, a string for string columns.
 
     Raises:
-        UserError: the strategy and the value, or in fitting the strategy and a column, do not go
-            together, or a column has no values to learn from.
+        UserError: the strategy does not match the value or, in fitting, a column; or a column has
+            no values.
     """
 
     columns: Sequence[str] | None = None
@@ -81,10 +83,11 @@ class FillMissing(Step):
             self.value = self.value if isinstance(self.value, str) else float(self.value)
         elif self.value is not None:
             raise UserError(
-                f"FillMissing(strategy={self.strategy!r}, value={self.value!r}): a value is only "
+                f"FillMissing(strategy={self.strategy!r}, value={self.value!r}): value is only "
                 'used with strategy="constant".'
             )
 
+    @override
     def fit(self, table: Table) -> None:
         self.fitted = {}
         for name in self._chosen(table):
@@ -94,10 +97,12 @@ class FillMissing(Step):
             elif not self._suits(column) and self.columns is not None:
                 raise UserError(self._misfit(name, column))
 
+    @override
     def touched(self, table: Table) -> np.ndarray:
         masks = [v.missing(table.columns[name]) for name in self.fitted]
         return any_of(masks, len(table))
 
+    @override
     def transform(self, columns: dict[str, Any]) -> dict[str, Any]:
         return columns | {
             name: v.filled(columns[name], value) for name, value in self.fitted.items()
@@ -111,10 +116,10 @@ class FillMissing(Step):
     def _misfit(self, name: str, column: np.ndarray) -> str:
         if self.strategy == "constant":
             held = "strings" if v.is_text(column) else "numbers"
-            return f"{self}: column {name!r} holds {held}; give value one of its kind."
+            return f"{self}: column {name!r} holds {held}; pass a value of the same type."
         return (
-            f"{self}: the {self.strategy} needs numbers, and column {name!r} holds strings; write "
-            f'FixTypes({{{name!r}: "float32"}}) before it, or strategy="most_frequent".'
+            f"{self}: the {self.strategy} needs numbers, but column {name!r} holds strings; put "
+            f'FixTypes({{{name!r}: "float32"}}) before it, or use strategy="most_frequent".'
         )
 
     def _statistic(self, name: str, column: np.ndarray) -> float | str:
@@ -125,7 +130,7 @@ class FillMissing(Step):
         if v.missing(column).all():
             raise UserError(
                 f"{self}: column {name!r} is missing in all of the {len(column)} training "
-                f"examples, so it has no {self.strategy}; leave it out of the data, or give "
+                f"examples, so it has no {self.strategy}; remove it from the data, or use "
                 'strategy="constant" for it.'
             )
         if v.is_text(column):
@@ -134,7 +139,7 @@ class FillMissing(Step):
             values, absent = column.astype(np.float64), np.nan
             if np.isinf(values).any():
                 raise UserError(
-                    f"{self}: column {name!r} holds infinite values; write "
+                    f"{self}: column {name!r} holds infinite values; put "
                     f'FixTypes({{{name!r}: "float32"}}) before it, which makes them missing.'
                 )
         imputer = SimpleImputer(strategy=self.strategy, missing_values=absent)

@@ -1,4 +1,4 @@
-"""Values far from the others: brought within bounds, or their examples left out."""
+"""Clips outliers to bounds, or drops their examples."""
 
 import logging
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from tfbig._optional import load
 from tfbig.data.cleaning import values as v
@@ -45,7 +46,7 @@ class _Outliers(Step):
             elif self.columns is not None:
                 held = "strings" if v.is_text(column) else column.dtype.name
                 raise UserError(
-                    f"{self}: bounds need numbers, and column {name!r} holds {held}; write "
+                    f"{self}: bounds need numbers, but column {name!r} holds {held}; put "
                     f'FixTypes({{{name!r}: "float32"}}) before it.'
                 )
 
@@ -60,8 +61,8 @@ class _Outliers(Step):
             what = "infinite values" if np.isinf(column).any() else "no values"
             raise UserError(
                 f"{self}: column {name!r} holds {what} in the {len(column)} training examples, so "
-                "it has no bounds; name the other columns, or write "
-                f'FixTypes({{{name!r}: "float32"}}) before, which makes infinite values missing.'
+                "it has no bounds; name the other columns, or put "
+                f'FixTypes({{{name!r}: "float32"}}) before it, which makes infinite values missing.'
             )
         series = pd.Series(column)
         if self.method == "iqr":
@@ -72,7 +73,7 @@ class _Outliers(Step):
             spread = series.std(ddof=0)
         if spread == 0:
             log.warning(
-                "%s: column %r is left as it is, for its %s is 0.",
+                "%s: column %r is not changed, because its %s is 0.",
                 *(self, name, "interquartile range" if self.method == "iqr" else "deviation"),
             )
             return None
@@ -82,26 +83,27 @@ class _Outliers(Step):
 
 @dataclass
 class ClipOutliers(_Outliers):
-    """Brings values that are far from the others to the nearest bound.
+    """Clips outliers to the nearest bound.
 
     The bounds come from the training examples: [Q1 - factor·(Q3 - Q1), Q3 + factor·(Q3 - Q1)]
     with the quartiles of pandas (Tukey, Exploratory Data Analysis, 1977), or the mean ± factor
     standard deviations (of the population). Missing values stay missing. A column without
-    spread (Q1 = Q3, or all values equal) has no bounds, stays as it is, and is warned of. Columns
-    of integers stay such.
+    spread (Q1 = Q3, or all values equal) has no bounds; it does not change, and a warning is
+    logged. Integer columns keep their type.
 
     Args:
-        columns: names; None: all columns of numbers. Name them if some numbers are codes.
+        columns: names of columns; None: all numeric columns. Name them if some columns hold codes.
         method: "iqr" or "zscore".
-        factor: how far is far; None: 1.5 for "iqr", 3.0 for "zscore".
+        factor: width of the bounds, see above; None: 1.5 for "iqr", 3.0 for "zscore".
 
     Raises:
-        UserError: an argument is none of these; in fitting, a column has no numbers.
+        UserError: an argument is invalid; in fitting, a column has no numbers.
     """
 
     verb = "clipped"
     drops = False
 
+    @override
     def transform(self, columns: dict[str, Any]) -> dict[str, Any]:
         return columns | {
             name: v.clipped(columns[name], *bounds) for name, bounds in self.fitted.items()
@@ -112,13 +114,13 @@ class ClipOutliers(_Outliers):
 class DropOutliers(_Outliers):
     """Drops the training examples with a value that ClipOutliers would clip.
 
-    Evaluation data keep theirs: without its hard examples, a figure would flatter the model.
+    Evaluation data keep them, because metrics without hard examples would be too good.
 
     Args:
-        columns, method, factor: as of `ClipOutliers`.
+        columns, method, factor: as for `ClipOutliers`.
 
     Raises:
-        UserError: as there.
+        UserError: as for `ClipOutliers`.
     """
 
     training_only = True

@@ -1,17 +1,17 @@
-"""How many examples each step of a Cleaning touched."""
+"""The number of examples that each step of a Cleaning changed or dropped."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class StepCount:
-    """What one step did in one pass over data.
+    """The effect of one step in one pass over data.
 
     Attributes:
-        step: its name and arguments.
-        touched: examples that it dropped or changed; None: it is not for these data.
-        examples: how many it was given.
-        verb: what it did to them.
+        step: name and arguments of the step.
+        touched: number of examples that it dropped or changed; None: it skips evaluation data.
+        examples: number of examples before the step.
+        verb: what it did to them, such as "dropped".
     """
 
     step: str
@@ -21,7 +21,7 @@ class StepCount:
 
     def __str__(self) -> str:
         if self.touched is None:
-            return f"{self.step}: not for evaluation data"
+            return f"{self.step}: not applied to evaluation data"
         return f"{self.step}: {self.touched} of {self.examples} examples {self.verb}"
 
 
@@ -31,9 +31,9 @@ class Pass:
 
     Attributes:
         kind: "fit" or "apply".
-        examples: how many the source had, without those that could not be read.
-        kept: how many are left, repeats counted.
-        steps: one StepCount a step.
+        examples: number of examples of the source, without bad records.
+        kept: number of examples afterwards, including repeats.
+        steps: one StepCount per step.
     """
 
     kind: str
@@ -48,7 +48,7 @@ class Pass:
 
 @dataclass
 class Report:
-    """What a Cleaning did, one line a step; `print` shows it.
+    """The effect of a Cleaning; `print` shows one line per step.
 
     Attributes:
         passes: the fit, then each apply.

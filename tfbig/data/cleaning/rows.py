@@ -1,10 +1,11 @@
-"""Examples that are left out for what they are: duplicates, and those a predicate refuses."""
+"""Drops examples: duplicates, and those that a predicate rejects."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from tfbig._optional import load
 from tfbig.data.cleaning.step import Step, check_names
@@ -14,13 +15,14 @@ from tfbig.errors import UserError
 
 @dataclass
 class DropDuplicates(Step):
-    """Drops the training examples that equal an earlier one; the first stays.
+    """Drops the training examples that equal an earlier one; the first one stays.
 
-    Equal is exact, as in pandas (two missing values are equal). Evaluation data keep theirs.
+    The comparison is exact, as in pandas (two missing values are equal). Evaluation data keep
+    duplicates.
 
     Args:
-        columns: names; None: the whole example, with its label (not its weight), and with what
-            has many values, such as an image.
+        columns: names of columns to compare; None: the whole example with its label (not its
+            weight), including values such as images.
     """
 
     columns: Sequence[str] | None = None
@@ -29,6 +31,7 @@ class DropDuplicates(Step):
     def __post_init__(self) -> None:
         check_names("DropDuplicates", self.columns)
 
+    @override
     def touched(self, table: Table) -> np.ndarray:
         pd = load("pandas", "cleaning")
 
@@ -42,18 +45,18 @@ class DropDuplicates(Step):
 class Filter(Step):
     """Keeps the examples for which a predicate is true, in training and in evaluation data.
 
-    It has no part in serving, and is saved by its name only.
+    It has no effect in serving, and only its name is saved.
 
     Example: `Filter(lambda batch: batch["age"] >= 18, name="adults")`.
 
     Args:
-        predicate: gets the columns of one value an example, as a dict of arrays [n], and returns
-            bool [n]: True for those to keep. It sees them as the steps before it left them.
-        name: for the report; None: the function's.
-        columns: names of those that it is given; None: all.
+        predicate: takes the scalar columns, as a dict of arrays [n], after the previous steps, and
+            returns bool [n]: True for examples to keep.
+        name: name in the report; None: the name of the function.
+        columns: names of the columns that it takes; None: all.
 
     Raises:
-        UserError: predicate is no function; in fitting, it returns something else.
+        UserError: predicate is not a function; in fitting, it returns something else.
     """
 
     predicate: Callable[[dict[str, np.ndarray]], Any]
@@ -69,6 +72,7 @@ class Filter(Step):
         check_names("Filter", self.columns)
         self.name = self.name or getattr(self.predicate, "__name__", "predicate")
 
+    @override
     def touched(self, table: Table) -> np.ndarray:
         found = np.asarray(self.predicate({name: table.columns[name] for name in self.fitted}))
         if found.dtype != bool or found.shape != (len(table),):
@@ -78,6 +82,7 @@ class Filter(Step):
             )
         return ~found
 
+    @override
     def arguments(self) -> dict[str, Any]:
         return {"name": self.name, "columns": self.columns}
 

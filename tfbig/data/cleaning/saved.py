@@ -1,4 +1,4 @@
-"""A fitted Cleaning as JSON."""
+"""Saves and loads a fitted Cleaning as JSON."""
 
 import dataclasses
 import json
@@ -28,16 +28,14 @@ _STEPS = {
 
 
 def as_json(steps: Sequence[Step], spec: Any, report: Report) -> dict:
-    """What a Cleaning is made again from."""
+    """The JSON value from which `from_json` restores a Cleaning."""
     for step in steps:
         if _STEPS.get(type(step).__name__) is not type(step):
-            raise UserError(
-                f"Cleaning.save: {step} is not a step of tfbig's, so it cannot be saved."
-            )
+            raise UserError(f"Cleaning.save: {step} is not a step of tfbig, so it cannot be saved.")
     return {
         "format": _FORMAT,
-        "features": {n: _told(s) for n, s in spec.items()} if isinstance(spec, dict) else None,
-        "array": None if isinstance(spec, dict) else _told(spec),
+        "features": {n: _spec_json(s) for n, s in spec.items()} if isinstance(spec, dict) else None,
+        "array": None if isinstance(spec, dict) else _spec_json(spec),
         "steps": [
             {"step": type(step).__name__, "arguments": step.arguments(), "fitted": step.fitted}
             for step in steps
@@ -47,23 +45,23 @@ def as_json(steps: Sequence[Step], spec: Any, report: Report) -> dict:
 
 
 def from_json(
-    told: dict, path: str, predicates: Mapping[str, Callable]
+    data: dict, path: str, predicates: Mapping[str, Callable]
 ) -> tuple[list[Step], Any, Report]:
     """The steps, the raw features' spec and the report.
 
     Raises:
-        UserError: it is not what `as_json` makes.
+        UserError: the value is not one that `as_json` returns.
     """
     try:
-        if told["array"] is None:
-            spec = {name: tf.TensorSpec(**one) for name, one in told["features"].items()}
+        if data["array"] is None:
+            spec = {name: tf.TensorSpec(**one) for name, one in data["features"].items()}
         else:
-            spec = tf.TensorSpec(**told["array"])
-        steps = [_step(step, predicates) for step in told["steps"]]
+            spec = tf.TensorSpec(**data["array"])
+        steps = [_step(step, predicates) for step in data["steps"]]
         report = Report(
             [
                 Pass(**{**done, "steps": [StepCount(**count) for count in done["steps"]]})
-                for done in told["report"]
+                for done in data["report"]
             ]
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -72,66 +70,68 @@ def from_json(
     unknown = [name for name in predicates if name not in names]
     if unknown:
         raise UserError(
-            f"Cleaning.load(predicates={{{unknown[0]!r}: …}}): there is no such Filter; there are "
-            f"{', '.join(names) or 'none'}."
+            f"Cleaning.load(predicates={{{unknown[0]!r}: …}}): there is no such Filter; the "
+            f"Filters are {', '.join(names) or 'none'}."
         )
     return steps, spec, report
 
 
-def write(path: str, told: dict) -> None:
-    """Writes JSON beside, then renames."""
+def write(path: str, data: dict) -> None:
+    """Writes JSON to a temporary file, then renames it."""
     beside = f"{path}.tmp-{os.getpid()}"
     try:
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
         with open(beside, "w", encoding="utf-8") as file:
-            json.dump(told, file, indent=1)
+            json.dump(data, file, indent=1)
         os.replace(beside, path)
     except OSError as error:
         if os.path.exists(beside):
             os.remove(beside)
         raise UserError(
-            f"Cleaning.save({path!r}) failed: {error.strerror}; give a path that can be written."
+            f"Cleaning.save({path!r}) failed: {error.strerror}; pass a writable path."
         ) from error
 
 
 def read(path: str) -> dict:
-    """Reads what `write` wrote.
+    """Reads a file that `write` wrote.
 
     Raises:
-        UserError: there is no such file, or it holds something else.
+        UserError: the file does not exist, or has other content.
     """
     try:
         with open(path, encoding="utf-8") as file:
-            told = json.load(file)
+            data = json.load(file)
     except OSError as error:
         raise UserError(
-            f"Cleaning.load({path!r}): {error.strerror}; give a file that Cleaning.save wrote."
+            f"Cleaning.load({path!r}): {error.strerror}; pass a file that Cleaning.save wrote."
         ) from error
     except ValueError:
-        told = None
-    if not isinstance(told, dict) or told.get("format") != _FORMAT:
-        raise UserError(f"Cleaning.load({path!r}): it is no file that Cleaning.save wrote.")
-    return told
+        data = None
+    if not isinstance(data, dict) or data.get("format") != _FORMAT:
+        raise UserError(f"Cleaning.load({path!r}): it is not a file that Cleaning.save wrote.")
+    return data
 
 
-def _told(spec: tf.TensorSpec) -> dict:
+def _spec_json(spec: tf.TensorSpec) -> dict:
     return {"shape": spec.shape.as_list(), "dtype": spec.dtype.name}
 
 
-def _step(told: dict, predicates: Mapping[str, Callable]) -> Step:
-    arguments = dict(told["arguments"])
-    kind = _STEPS[told["step"]]
+def _step(data: dict, predicates: Mapping[str, Callable]) -> Step:
+    arguments = dict(data["arguments"])
+    kind = _STEPS[data["step"]]
     if kind is Filter:
-        arguments["predicate"] = predicates.get(arguments["name"], _lost(arguments["name"]))
+        arguments["predicate"] = predicates.get(
+            arguments["name"], _missing_predicate(arguments["name"])
+        )
     step = kind(**arguments)
-    step.fitted = told["fitted"]
+    step.fitted = data["fitted"]
     return step
 
 
-def _lost(name: str) -> Callable:
+def _missing_predicate(name: str) -> Callable:
     def predicate(batch: Any) -> None:
         raise UserError(
-            f"Filter({name!r}) was saved by its name only; write "
+            f"Filter({name!r}) was saved without its predicate; use "
             f"Cleaning.load(path, predicates={{{name!r}: the function}})."
         )
 

@@ -1,4 +1,4 @@
-"""What all steps of a Cleaning have in common."""
+"""The base class of the steps of a Cleaning."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ class Step:
     """One step of a Cleaning; a subclass is a dataclass of its arguments.
 
     Attributes:
-        fitted: what `fit` learned, as JSON knows it; None before.
-        verb: what is done to the examples that it touches, for the report.
-        drops: whether it leaves the touched examples out; else it changes them.
-        training_only: whether evaluation data are spared.
+        fitted: JSON value with the result of `fit`; None before.
+        verb: what the step does to the examples it touches, for the report.
+        drops: whether it drops the examples it touches; else it changes them.
+        training_only: whether it skips evaluation data.
     """
 
     columns: Sequence[str] | None
@@ -33,19 +33,19 @@ class Step:
         return self.columns
 
     def fit(self, table: Table) -> None:
-        """Learns from the training examples as the steps before have left them."""
+        """Learns from the training examples after the previous steps."""
         self.fitted = self._chosen(table)
 
     def touched(self, table: Table) -> np.ndarray:
-        """Which examples it drops or changes: bool [n]."""
+        """The examples that the step drops or changes: bool [n]."""
         raise NotImplementedError
 
     def transform(self, columns: dict[str, Any]) -> dict[str, Any]:
-        """The columns of any examples, changed one example at a time; arrays or tensors."""
+        """Changes columns, arrays or tensors, of each example independently of the others."""
         return columns
 
     def clean(self, table: Table) -> tuple[Table, int]:
-        """Does it to a table; also returns how many examples it touched."""
+        """Applies the step to a table; also returns the number of examples it touched."""
         touched = self.touched(table)
         if self.drops:
             return table.take(~touched), int(touched.sum())
@@ -53,20 +53,21 @@ class Step:
         return table, int(touched.sum())
 
     def arguments(self) -> dict[str, Any]:
-        """What its class is called with to make it again, as JSON knows it."""
+        """The arguments of its constructor, as JSON values."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
 
     def check_columns(self, specs: dict[str, tf.TensorSpec]) -> None:
-        """Raises a UserError if a named column is not there, or has many values an example."""
+        """Raises a UserError if a named column is missing, or has several values per example."""
         for name in self.reads or ():
             if name not in specs:
                 raise UserError(
-                    f"{self}: there is no column {name!r}; there are {', '.join(specs) or 'none'}."
+                    f"{self}: there is no column {name!r}; the columns are "
+                    f"{', '.join(specs) or 'none'}."
                 )
             if not is_scalar(specs[name]):
                 raise UserError(
                     f"{self}: column {name!r} has the shape {specs[name].shape.as_list()} in each "
-                    "example; only columns of one value can be cleaned."
+                    "example; only columns with one value per example can be cleaned."
                 )
 
     def _chosen(self, table: Table) -> list[str]:
@@ -82,7 +83,7 @@ class Step:
 
 
 def any_of(masks: Sequence[np.ndarray], length: int) -> np.ndarray:
-    """Where one of the masks is true; nowhere if there are none."""
+    """The elementwise OR of the masks; all False without masks."""
     return np.logical_or.reduce(masks) if masks else np.zeros([length], bool)
 
 
@@ -91,12 +92,12 @@ def check_names(owner: str, columns: Any) -> None:
     listed = isinstance(columns, (list, tuple)) and all(isinstance(n, str) for n in columns)
     if columns is not None and not (listed and columns):
         raise UserError(
-            f"{owner}(columns={columns!r}): expected a list of columns' names, such as "
+            f"{owner}(columns={columns!r}): expected a list of column names, such as "
             "columns=['age'], or None for all."
         )
 
 
 def check_choice(owner: str, name: str, value: Any, choices: Sequence[str]) -> None:
-    """Raises a UserError if an argument is none of its choices."""
+    """Raises a UserError if an argument is not one of its choices."""
     if value not in choices:
         raise UserError(f"{owner}({name}={value!r}): expected one of {', '.join(choices)}.")

@@ -1,4 +1,4 @@
-"""The columns of a Source: features taken apart and put together, and read as a table."""
+"""Splits features into columns and joins them again; reads a Source as a table."""
 
 from collections.abc import Collection, Iterator
 from hashlib import blake2b
@@ -20,10 +20,10 @@ class Table:
 
     Args:
         columns: arrays of shape [n], by name.
-        rows: int64 [n]; the examples' numbers in the source.
-        labels: [n] class numbers or values, None where a label is no single value.
-        others: [n] digests of all that is in no column; None when not asked for.
-        unlabelled: bool [n], whether a label, or one of several, is missing; None: no labels.
+        rows: int64 [n]; the example numbers in the source.
+        labels: [n] class numbers or values; None if a label is not a single value.
+        others: [n] digests of the values outside of the columns; None if not requested.
+        unlabelled: bool [n], whether one of the example's labels is missing; None: no labels.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Table:
         return len(self.rows)
 
     def take(self, which: np.ndarray) -> "Table":
-        """Those examples: a bool mask or positions, which may repeat."""
+        """Selects examples by a bool mask or by indices, which may repeat."""
         return Table(
             {name: column[which] for name, column in self.columns.items()},
             self.rows[which],
@@ -52,7 +52,7 @@ class Table:
 
 
 def parts(element: Any) -> tuple[Any, Any, list]:
-    """(features, labels, [weight]) of an element or a batch; None and [] where there is none."""
+    """Unpacks an element or a batch to (features, labels or None, [weight] or [])."""
     if not isinstance(element, tuple):
         return element, None, []
     if len(element) not in (1, 2, 3):
@@ -64,7 +64,7 @@ def parts(element: Any) -> tuple[Any, Any, list]:
 
 
 def split(features: Any) -> dict[str, Any]:
-    """The columns of features: those of a dict, or "0", "1", … of an array [n, k]."""
+    """The columns of features: those of a dict, or "0", "1", … for an array [n, k]."""
     if isinstance(features, dict):
         for name, value in features.items():
             if tf.nest.is_nested(value) and not isinstance(value, list):
@@ -85,7 +85,7 @@ def split(features: Any) -> dict[str, Any]:
 
 
 def join(columns: dict[str, Any], features: Any) -> Any:
-    """The features that these columns make, in the structure of `features`."""
+    """Joins columns to features with the structure of `features`."""
     if isinstance(features, dict):
         return columns
     if len(features.shape) != 2:
@@ -95,7 +95,7 @@ def join(columns: dict[str, Any], features: Any) -> Any:
 
 
 def column_specs(spec: Any) -> dict[str, tf.TensorSpec]:
-    """Of an element's features: a spec without the batch dimension for each column."""
+    """The spec of each column, without the batch dimension, for the spec of features."""
     if isinstance(spec, tf.TensorSpec):
         if spec.shape.rank == 1:
             return {str(j): tf.TensorSpec([], spec.dtype) for j in range(spec.shape[0])}
@@ -108,12 +108,12 @@ def column_specs(spec: Any) -> dict[str, tf.TensorSpec]:
 
 
 def is_scalar(spec: tf.TensorSpec) -> bool:
-    """Whether a column has one value an example: shape [n] or [n, 1]."""
+    """Whether a column has one value per example: shape [n] or [n, 1]."""
     return spec.shape.as_list() in ([], [1])
 
 
 def label_column(labels: Any) -> np.ndarray | None:
-    """Labels as [n]: as they are, or the class numbers of one-hot ones; None for others."""
+    """Labels as an array [n], with class numbers for one-hot labels; None for other shapes."""
     if labels is None or isinstance(labels, (dict, tuple, list)):
         return None
     labels = np.asarray(labels)
@@ -125,12 +125,12 @@ def label_column(labels: Any) -> np.ndarray | None:
 
 
 def chunks(source: Source, names: Collection[str] | None, digests: bool) -> Iterator[Table]:
-    """Reads a source once, in its own order, without the records that are bad and left out.
+    """Reads a source once, in its own order, without bad records that the source skips.
 
     Args:
-        source: read from.
-        names: of the columns; None: all that have one value an example.
-        digests: whether `others` is asked for.
+        source: the source to read.
+        names: names of the columns; None: all scalar columns.
+        digests: whether to compute `others`.
     """
     specs = column_specs(parts(source.element_spec)[0])
     names = [n for n, spec in specs.items() if is_scalar(spec) and (names is None or n in names)]
@@ -143,7 +143,7 @@ def chunks(source: Source, names: Collection[str] | None, digests: bool) -> Iter
         features, labels, _ = parts(batch)
         columns = split(features)
         yield Table(
-            # copies of what is a part of a larger array, which may then be forgotten
+            # copies, so that the larger arrays of the batch can be freed
             {name: np.ascontiguousarray(columns[name]).reshape(-1) for name in names},
             rows[kept],
             label_column(labels),
@@ -153,10 +153,10 @@ def chunks(source: Source, names: Collection[str] | None, digests: bool) -> Iter
 
 
 def read(source: Source, names: Collection[str] | None, digests: bool) -> Table:
-    """All of `chunks` as one table."""
+    """Reads a source as one table; see `chunks`."""
     pieces = list(chunks(source, names, digests))
     if not pieces:
-        raise UserError(f"Cleaning: all of the {len(source)} records are bad.")
+        raise UserError(f"Cleaning: all {len(source)} records are bad.")
 
     def whole(values: Any) -> Any:
         values = list(values)
@@ -165,7 +165,7 @@ def read(source: Source, names: Collection[str] | None, digests: bool) -> Table:
     rows, labels = whole(p.rows for p in pieces), whole(p.labels for p in pieces)
     others, unlabelled = whole(p.others for p in pieces), whole(p.unlabelled for p in pieces)
     columns = {}
-    for name in list(pieces[0].columns):  # one column at a time is there twice
+    for name in list(pieces[0].columns):  # only one column at a time is in memory twice
         columns[name] = np.concatenate([piece.columns.pop(name) for piece in pieces])
     return Table(columns, rows, labels, others, unlabelled)
 
@@ -175,14 +175,14 @@ def _as_array(value: Any) -> Any:
 
 
 def _unlabelled(labels: Any) -> np.ndarray | None:
-    """Whether a label of an example is missing, whatever their structure."""
+    """Whether any label of each example is missing, for any structure of labels."""
     masks = [missing(np.asarray(a)) for a in tf.nest.flatten(labels) if a is not None]
     masks = [mask.reshape(len(mask), -1).any(1) for mask in masks]
     return np.logical_or.reduce(masks) if masks else None
 
 
 def _digests(columns: dict, specs: dict, labels: Any) -> np.ndarray | None:
-    """16 bytes for each example of what has several values: images, one-hot labels, tokens."""
+    """A digest of 16 bytes per example of its arrays: images, one-hot labels, tokens."""
     arrays = [np.asarray(columns[n]) for n, spec in specs.items() if not is_scalar(spec)]
     leaves = [] if labels is None else [np.asarray(a) for a in tf.nest.flatten(labels)]
     arrays += [a for a in leaves if a.ndim > 1 or tf.nest.is_nested(labels)]
@@ -192,8 +192,8 @@ def _digests(columns: dict, specs: dict, labels: Any) -> np.ndarray | None:
     for example in zip(*arrays, strict=True):
         hashing = blake2b(digest_size=16)
         for array in example:
-            told = repr(array.tolist()).encode() if array.dtype == object else array.tobytes()
-            hashing.update(told)
+            data = repr(array.tolist()).encode() if array.dtype == object else array.tobytes()
+            hashing.update(data)
         hashed.append(hashing.digest())
     return np.array(hashed, object)
 

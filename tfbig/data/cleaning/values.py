@@ -1,6 +1,6 @@
-"""What is done to the values of one column: of NumPy arrays, and of tensors as TF operations.
+"""Operations on the values of one column, for NumPy arrays and for tensors.
 
-Each function does the same to both, so that a served example is cleaned as a trained one was.
+Each function does the same to both, so that serving cleans an example exactly as training does.
 """
 
 import math
@@ -28,7 +28,7 @@ def is_floating(values: Any) -> bool:
 
 
 def missing(values: Any) -> Any:
-    """Where there is no value: NaN, the empty string, None. Bool, in the shape of `values`."""
+    """Whether each value is missing (NaN, the empty string, None): bool, shape of `values`."""
     if tf.is_tensor(values):
         if is_text(values):
             return tf.equal(values, "")
@@ -43,7 +43,7 @@ def missing(values: Any) -> Any:
 
 
 def filled(values: Any, value: float | str) -> Any:
-    """With `value` where one is missing."""
+    """Replaces missing values with `value`."""
     if isinstance(value, str):
         value = value.encode("utf-8", "surrogateescape")
     if tf.is_tensor(values):
@@ -56,19 +56,19 @@ def filled(values: Any, value: float | str) -> Any:
 
 
 def clipped(values: Any, low: float, high: float) -> Any:
-    """Within [low, high]; a missing value stays missing."""
+    """Clips values to [low, high]; a missing value stays missing."""
     low, high = _bounds(values, low, high)
     return (tf.clip_by_value if tf.is_tensor(values) else np.clip)(values, low, high)
 
 
 def outside(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Where a value is below low or above high; a missing one is not."""
+    """Whether each value is below low or above high; False for a missing value."""
     low, high = _bounds(values, low, high)
     return (values < low) | (values > high)
 
 
 def as_float32(values: Any) -> Any:
-    """Numbers and strings that spell finite numbers as float32; NaN for all else."""
+    """Converts numbers, and strings of finite numbers, to float32; other values become NaN."""
     if tf.is_tensor(values):
         if is_text(values):
             spelled = tf.strings.regex_full_match(values, _NUMBER)
@@ -87,17 +87,17 @@ def as_float32(values: Any) -> Any:
 
 
 def as_integers(values: Any, dtype: str) -> tuple[Any, Any]:
-    """Whole numbers and strings that spell them as int32 or int64.
+    """Converts whole numbers, and strings of whole numbers, to int32 or int64.
 
     Returns:
-        (integers, good): 0 where the bool `good` says that it is none.
+        (integers, good): 0 where the bool array `good` is False.
     """
     limits = np.iinfo(dtype)
     if tf.is_tensor(values):
         if is_text(values):
             good = tf.strings.regex_full_match(values, _INTEGER)
             values = tf.strings.to_number(tf.where(good, values, "0"), tf.int64)
-        elif values.dtype == tf.uint64:  # the larger half would become negative
+        elif values.dtype == tf.uint64:  # values from 2**63 on would become negative
             good = values <= tf.constant(2**63 - 1, tf.uint64)
         else:
             good = tf.ones_like(values, tf.bool)
@@ -126,7 +126,7 @@ def as_integers(values: Any, dtype: str) -> tuple[Any, Any]:
 
 
 def as_text(values: Any) -> Any:
-    """Strings as they are, integers in decimal."""
+    """Converts integers to decimal strings; strings do not change."""
     if is_text(values):
         return values
     if tf.is_tensor(values):
@@ -135,7 +135,7 @@ def as_text(values: Any) -> Any:
 
 
 def texts(values: np.ndarray) -> list[str]:
-    """The strings of a column as str, "" where one is missing."""
+    """The strings of a column as str; "" for a missing value."""
     if values.dtype.kind == "O":
         values = np.where(missing(values), "", values)
     return [
@@ -151,7 +151,7 @@ def _holds_bytes(values: np.ndarray) -> bool:
 
 
 def _bounds(values: Any, low: float, high: float) -> tuple[Any, Any]:
-    """In the type of the column; of integers, the outermost that are within."""
+    """The bounds in the dtype of the column; for integers, the outermost integers within them."""
     dtype = values.dtype.as_numpy_dtype if tf.is_tensor(values) else values.dtype.type
     if np.issubdtype(dtype, np.integer):
         limits = np.iinfo(dtype)

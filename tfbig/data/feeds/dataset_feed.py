@@ -9,32 +9,34 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from typing_extensions import override
 
 from tfbig import _private_api
-from tfbig.data.feeds.feed import Feed, Stack, capacity_for, odd_for, rows_for
-from tfbig.data.order.distribution import share_of
+from tfbig.data.feeds.feed import Feed, Stack, capacity_for, rows_for, tail_size_for
+from tfbig.data.order.distribution import worker_share
 from tfbig.errors import UserError
 
 log = logging.getLogger("tfbig")
 
 
 class DatasetFeed(Feed):
-    """Reads a batched Dataset; the position is its iterator's checkpoint.
+    """Reads a batched Dataset; the position is the checkpoint of its iterator.
 
-    Stacks are put together by a traced loop over the iterator, exactly as many batches as are
-    asked for, so the iterator stands where training stands. A Dataset whose iterator cannot be
-    kept (a Python generator, say) is read again from its start on resume and skipped.
+    A traced loop over the iterator builds a stack from exactly the number of batches that were
+    requested, so the iterator's position is always that of training. If the iterator cannot be
+    serialized (for example because of a Python generator), a resumed run reads the Dataset from
+    its start and skips the batches that were used before.
 
     Args:
-        dataset: batched to the global batch size.
-        multiple: the number of parts that the worker's share of a batch is cut into.
+        dataset: a Dataset with the global batch size.
+        multiple: number of equal parts into which the worker's share of a batch is divided.
         steps_per_loop: RunConfig.steps_per_loop.
-        worker, workers: which share of every global batch is kept, of how many. Each worker
-            reads them all.
+        worker, workers: index of the share of every global batch that is kept, and the number of
+            shares. Each worker reads whole batches.
     """
 
     remedy = (
-        "give the Dataset's map() num_parallel_calls=tf.data.AUTOTUNE, cache() what does not "
+        "pass num_parallel_calls=tf.data.AUTOTUNE to the Dataset's map(), cache() what does not "
         "change, or return a tfbig.data.Source"
     )
 
@@ -61,8 +63,8 @@ class DatasetFeed(Feed):
         self._start_pass()
         self.keepable = self._find_out_if_keepable()
         self.batch_size = leaves[0].shape[0] or self._first_size()
-        # Whether the iterator stands where training stands: not while its first batch is pending,
-        # nor while a checkpoint without it is being restored.
+        # Whether the iterator's position is that of training. It is not while the first batch is
+        # pending, or while a checkpoint without an iterator is being restored.
         self._kept = self.keepable and self._pending is None
         self.rows = rows_for(-(-self.batch_size // workers), multiple)
         self.full = self.rows * workers == self.batch_size
@@ -74,19 +76,21 @@ class DatasetFeed(Feed):
             self._pending = self._padded(self._pending)
         self._pull_traced: dict[bool, Any] = {}
 
-    def pull(self, step: int, steps: int, then: int = 0) -> Stack:
-        del step, then  # the Dataset prefetches by itself
+    @override
+    def pull(self, step: int, steps: int, read_ahead: int = 0) -> Stack:
+        del step, read_ahead  # the Dataset prefetches by itself
         try:
             stack = self._pull_stack(steps) if self.static else self._pull_one()
         except tf.errors.OpError as error:
             raise _explained(error) from error
         self._in_pass += stack.steps
-        if self.odd is None and stack.steps:
+        if self.tail_size is None and stack.steps:
             last = int(stack.sizes[stack.steps - 1])
-            self.odd = odd_for(last, self.batch_size, self._in_pass)
+            self.tail_size = tail_size_for(last, self.batch_size, self._in_pass)
         self._kept = self.keepable
         return stack
 
+    @override
     def next_pass(self) -> None:
         if self._in_pass == 0:
             raise _empty()
@@ -96,50 +100,54 @@ class DatasetFeed(Feed):
         self._start_pass()
         self._passes, self._in_pass = self._passes + 1, 0
 
+    @override
     def trackables(self) -> dict:
         return {"iterator": self._iterator} if self._kept else {}
 
+    @override
     def position(self) -> dict:
         return {
             "passes": self._passes,
             "in_pass": self._in_pass,
             "kept": self._kept,
             "batch_size": self.batch_size,
-            "odd": self.odd,
+            "odd": self.tail_size,
         }
 
-    def begin_again(self, reason: str) -> None:
+    @override
+    def restart(self, reason: str) -> None:
         log.warning(
             "input_fn does not return the Dataset that the checkpoint was written with (%s); it is "
-            "read from its start",
+            "read from the start",
             reason,
         )
         self._start_pass()
         self._passes, self._in_pass, self._kept = 0, 0, self.keepable
-        self.odd = None
+        self.tail_size = None
 
-    def go_to(self, position: dict) -> None:
+    @override
+    def restore_position(self, position: dict) -> None:
         before = position.get("batch_size", "unknown: it was a Source")
         if before != self.batch_size:
-            self.begin_again(f"its batch size is {self.batch_size}, it was {before}")
+            self.restart(f"the batch size is {self.batch_size}, it was {before}")
             self._kept = False
             return
         passes, in_pass = position["passes"], position["in_pass"]
-        self.odd = position.get("odd")
+        self.tail_size = position.get("odd")
         self._kept = position["kept"] and self.keepable
-        if self._passes or self._in_pass:  # the checkpoint that was tried before is damaged
+        if self._passes or self._in_pass:  # a damaged checkpoint was tried before
             self._start_pass()
         if self._kept:
             self._reshuffle_as_after(self._begun)
         if not self._kept and (passes or in_pass):
             log.info(
-                "resuming: the Dataset is read again, and %d whole passes and %d batches are "
-                "skipped, because its position was not kept",
+                "resuming: the Dataset is read from the start, and %d whole passes and %d batches "
+                "are skipped, because the checkpoint has no position of its iterator",
                 passes,
                 in_pass,
             )
         for _ in range(passes):
-            if not self._kept:  # a pass read to its end reshuffles the next one as it did before
+            if not self._kept:  # reading a pass to its end reshuffles the next one as before
                 collections.deque(self._iterator, maxlen=0)
             self._start_pass()
         if self._kept:
@@ -159,29 +167,29 @@ class DatasetFeed(Feed):
         self._pending = None
 
     def _reshuffle_as_after(self, begun: tf.Tensor) -> None:
-        """Has the next pass shuffled as the one after that whose iterator began in this state.
+        """Shuffles the next pass like the pass after the one whose iterator had this first state.
 
-        A shuffle draws new seeds for each iterator, and a restored iterator sets how many have
-        been drawn; but the checkpoint does not tell if prefetching had reached the data's end.
+        A shuffle draws new seeds for each iterator, and restoring an iterator sets the number of
+        seeds drawn. But the checkpoint does not show whether prefetching had reached the end.
         """
         _private_api.deserialize_iterator(iter(self._dataset), begun)
 
     def _find_out_if_keepable(self) -> bool:
-        """Whether TensorFlow can serialise the iterator; if not, names the operation."""
+        """Whether TensorFlow can serialize the iterator; if not, logs the stateful operation."""
         try:
             self._begun = _private_api.serialize_iterator(self._iterator)
             return True
         except tf.errors.OpError as error:
             found = re.search(r"(\w+) is stateful", error.message)
             log.info(
-                "the Dataset's position cannot be kept in checkpoints (%s); a resumed run reads "
-                "it again from its start and skips",
+                "the Dataset's position cannot be saved in checkpoints (%s); a resumed run reads "
+                "it from the start and skips the batches that were used",
                 f"{found[1]} is stateful" if found else _reason(error.message),
             )
             return False
 
     def _first_size(self) -> int:
-        """The size of the first batch, which is kept for the first stack."""
+        """The size of the first batch, which is then the first one of the first stack."""
         try:
             self._pending = next(self._iterator, None)
         except tf.errors.OpError as error:
@@ -191,7 +199,7 @@ class DatasetFeed(Feed):
         return int(tf.shape(tf.nest.flatten(self._pending)[0])[0])
 
     def _padded(self, element: Any) -> Any:
-        """This worker's rows of a global batch, filled up with zeros, and the batch's size."""
+        """This worker's rows of a global batch, padded with zeros, and the size of the batch."""
         flat = tf.nest.flatten(element)
         count = tf.shape(flat[0])[0]
         first, kept = self._rows_of(count)
@@ -199,8 +207,8 @@ class DatasetFeed(Feed):
         def pad(tensor):
             ends = [[0, self.rows - kept], *[[0, 0]] * (tensor.shape.rank - 1)]
             if self.workers > 1:
-                # Leaves the other shares' rows out; of another number than the first
-                # component's there would be too many or too few.
+                # Keeps this share's rows. If the component has another number of rows than the
+                # first one, the padded size is wrong, and ensure_shape fails below.
                 ends = [[0, self.rows - kept - count + tf.shape(tensor)[0]], *ends[1:]]
                 tensor = tensor[first : first + kept]
             # Fails for a component with another number of rows than the first.
@@ -213,15 +221,15 @@ class DatasetFeed(Feed):
             return [pad(t) for t in flat], count
 
     def _rows_of(self, size: Any) -> tuple[Any, Any]:
-        """The first row of the worker's share of a batch, and how many rows are kept.
+        """The first row of the worker's share of a batch, and the number of rows to keep.
 
-        A share without an example keeps one of another's, which counts for nothing.
+        A share without examples keeps one row of another share, which has no effect.
         """
-        start, stop = share_of(size, self.worker, self.workers)
+        start, stop = worker_share(size, self.worker, self.workers)
         return tf.minimum(start, size - 1), tf.maximum(stop - start, 1)
 
     def _stack(self, values: Any, sizes: np.ndarray, steps: int) -> Stack:
-        start, stop = share_of(sizes, self.worker, self.workers)
+        start, stop = worker_share(sizes, self.worker, self.workers)
         return Stack(values, stop - start, steps, sizes, start, np.zeros_like(sizes))
 
     def _pull(self, iterator, steps, first, to_a_smaller):
@@ -256,11 +264,11 @@ class DatasetFeed(Feed):
 
     def _pull_stack(self, steps: int) -> Stack:
         first, self._pending = self._pending, None
-        # A first smaller batch ends its stack, so that `odd` is known from there on, however
-        # many batches are asked for.
-        arguments = (self._iterator, tf.constant(steps), first, tf.constant(self.odd is None))
+        # The first smaller batch ends its stack, so that `tail_size` is known for the next stack,
+        # whatever number of batches is requested.
+        arguments = (self._iterator, tf.constant(steps), first, tf.constant(self.tail_size is None))
         pull = self._pull_traced.get(first is None)
-        if pull is None:  # a concrete function: TensorFlow would warn of one feed after the other
+        if pull is None:  # a concrete function, because TensorFlow warns of retracing across feeds
             function = tf.function(self._pull, autograph=False)
             pull = self._pull_traced[first is None] = function.get_concrete_function(*arguments)
         values, counts, done = pull(*arguments)
@@ -292,7 +300,7 @@ def _checked_spec(dataset: tf.data.Dataset) -> Any:
         if leaf.shape.rank is None or leaf.shape.rank == 0:
             shown = "unknown rank" if leaf.shape.rank is None else "no batch dimension"
             raise UserError(
-                f"the Dataset's component{name} has {shown}; write dataset.batch(64), where 64 "
+                f"the Dataset's component{name} has {shown}; use dataset.batch(64), where 64 "
                 "is the global batch size."
             )
     if len({leaf.shape[0] for leaf in tf.nest.flatten(spec)} - {None}) > 1:
@@ -302,15 +310,15 @@ def _checked_spec(dataset: tf.data.Dataset) -> Any:
 
 def _empty() -> UserError:
     return UserError(
-        "the Dataset is empty: it has no batch. Check its files, its filter, and "
-        "batch(…, drop_remainder=True) with fewer examples than one batch."
+        "the Dataset is empty: it has no batch. Check its files and its filter, and whether "
+        "batch(…, drop_remainder=True) drops the only batch."
     )
 
 
 def _different_rows() -> UserError:
     return UserError(
-        "the components of a batch have different numbers of rows; give features, labels and "
-        "sample_weight the same first dimension."
+        "the components of a batch have different numbers of rows; features, labels and "
+        "sample_weight need the same first dimension."
     )
 
 
@@ -319,7 +327,7 @@ def _explained(error: tf.errors.OpError) -> UserError:
     if grew:
         return UserError(
             f"a batch is larger than the first one ({grew[1]} examples after {grew[2]}); batches "
-            "may get smaller, not larger: batch the Dataset to one global size."
+            "may be smaller, not larger: use one global batch size for the whole Dataset."
         )
     said = re.search(r"with_class_weight: [^.;]*[.;][^.;]*\.?", error.message)
     if said:
@@ -327,7 +335,7 @@ def _explained(error: tf.errors.OpError) -> UserError:
     if "EnsureShape" in error.message:
         return _different_rows()
     changed = isinstance(error, tf.errors.InvalidArgumentError)
-    advice = "; does the structure or the shape of its features change between batches?"
+    advice = "; does the structure or the shape of the features change between batches?"
     return UserError(
         f"the Dataset failed while a batch was read{advice if changed else '.'} TensorFlow says: "
         f"{_reason(error.message)}"
@@ -335,7 +343,7 @@ def _explained(error: tf.errors.OpError) -> UserError:
 
 
 def _reason(message: str) -> str:
-    """The line of a TensorFlow error that says what happened, without the graph's names."""
+    """The line of a TensorFlow error with the cause, without names of graph nodes."""
     about_the_graph = ("Graph execution error", "Detected at node", "<stack traces", "  File ")
     said = [x for x in message.splitlines() if x.strip() and not x.startswith(about_the_graph)]
     return re.sub(r"\{\{.*?\}\} ?", "", " ".join(said[:1]))[:300]

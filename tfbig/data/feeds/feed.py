@@ -1,28 +1,30 @@
-"""What the loop reads from: stacks of global batches, at a position that can be kept."""
+"""The interface through which the loop reads data: stacks of batches, at a position to save."""
 
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from tfbig.data.order.distribution import share_of
+from tfbig.data.order.distribution import worker_share
 
-_SHORT_PASS = 256  # steps: of more, one that is not compiled is too small a part to matter
+_SHORT_PASS = 256  # in longer passes, one uncompiled step per pass does not matter
 
 
 class Stack(NamedTuple):
     """Consecutive global batches, or one worker's shares of them, stacked for one call of the loop.
 
     Attributes:
-        values: structure of arrays or tensors of shape [K, rows, …]; rows past a batch's count
-            and batches past `steps` hold anything finite, and a share without an example holds
-            one of another share, which counts for nothing.
-        counts: int32 array of shape [K], how many examples of each batch are in the stack.
-        steps: how many of the K batches are there; 0 at the end of a pass.
-        sizes: int32 array of shape [K], how many examples each global batch has.
-        offsets: int32 array of shape [K], the place in the global batch of the first one here.
-        missing: int32 array of shape [K], how many examples a worker's share lacks because their
-            records are bad; only that worker knows, so `sizes` and `offsets` still count them.
+        values: structure of arrays or tensors of shape [K, rows, …]. Rows beyond a batch's count
+            and batches beyond `steps` are padding with finite values. A share without examples
+            holds one example of another share, which has no effect.
+        counts: int32 array of shape [K], the number of examples of each batch in this stack.
+        steps: the number of valid batches, at most K; 0 at the end of a pass.
+        sizes: int32 array of shape [K], the number of examples in each global batch.
+        offsets: int32 array of shape [K], the position of the first example of this stack in its
+            global batch.
+        missing: int32 array of shape [K], the number of examples that a worker's share lacks
+            because their records are bad. Only that worker knows it, so `sizes` and `offsets`
+            include these examples.
     """
 
     values: Any
@@ -47,17 +49,17 @@ class Share(NamedTuple):
     offset: Any
 
 
-def cut_out(stack: Stack, rows: int, worker: int, workers: int) -> Stack:
-    """One worker's share of a stack that holds whole batches.
+def slice_for_worker(stack: Stack, rows: int, worker: int, workers: int) -> Stack:
+    """Extracts one worker's share from a stack of whole batches.
 
     Args:
-        stack: as a feed reads it that knows of no workers.
-        rows: of the share.
-        worker, workers: whose share, of how many.
+        stack: whole batches, from a feed with one worker.
+        rows: rows of the share.
+        worker, workers: index of the share, and the number of shares.
     """
-    start, stop = share_of(stack.sizes, worker, workers)
+    start, stop = worker_share(stack.sizes, worker, workers)
     rows = start[:, None] + np.arange(rows)
-    rows = np.clip(rows, 0, np.maximum(stack.sizes - 1, 0)[:, None])  # all of them hold examples
+    rows = np.clip(rows, 0, np.maximum(stack.sizes - 1, 0)[:, None])  # padding repeats an example
     values = tf.nest.map_structure(
         lambda whole: tf.gather(whole, rows.astype(np.int32), batch_dims=1), stack.values
     )
@@ -65,23 +67,24 @@ def cut_out(stack: Stack, rows: int, worker: int, workers: int) -> Stack:
 
 
 class Feed:
-    """Reads global batches in order and many at once.
+    """Reads global batches in order, several at once.
 
     Attributes:
         element_spec: structure of tf.TensorSpec of one global batch, [None, …] each.
-        batch_size: how many examples a full global batch has.
-        worker, workers: whose share of every global batch is read, of how many.
-        rows: the largest share, rounded up so that it can be cut into equal parts.
-        full: full batches can be cut into equal parts, with no row left over on any worker.
+        batch_size: examples in a full global batch.
+        worker, workers: index of the share of every global batch that is read, and the number of
+            shares.
+        rows: size of the largest share, rounded up to a multiple of the number of equal parts.
+        full: whether full batches divide into equal parts without padding, on every worker.
         capacity: K, the largest number of batches in a stack.
-        steps_per_pass: batches in one pass over the data, or None: not known.
-        odd: how many examples the last batch of each pass has, if it is smaller than the others
-            and comes so often that a step of its own is worth compiling; or None. A Dataset tells
-            it when such a batch has been pulled.
-        static: all dimensions but the first are known; otherwise stacks hold one batch.
-        repeats: the data start anew at their end by themselves.
-        least: the smallest number of batches that are worth a call of the loop.
-        remedy: what to do when the step waits for data.
+        steps_per_pass: batches in one pass over the data; None: not known.
+        tail_size: examples in the last batch of each pass, if it is smaller than the others and
+            occurs so often that a step of its own is worth compiling; else None. For a Dataset
+            it is known once such a batch has been pulled.
+        static: whether all dimensions but the first are known; if not, a stack has one batch.
+        repeats: whether the data start again at their end without `next_pass`.
+        min_batches_per_call: the smallest number of batches that is worth a call of the loop.
+        remedy: advice for the user when the step waits for data.
     """
 
     element_spec: Any
@@ -92,65 +95,65 @@ class Feed:
     full: bool
     capacity: int
     steps_per_pass: int | None
-    odd: int | None = None
+    tail_size: int | None = None
     static: bool = True
     repeats: bool = False
-    least: int = 1
+    min_batches_per_call: int = 1
     remedy: str = ""
 
-    def pull(self, step: int, steps: int, then: int = 0) -> Stack:
+    def pull(self, step: int, steps: int, read_ahead: int = 0) -> Stack:
         """Reads up to `steps` batches.
 
         Args:
-            step: the number of the first, counted from the start of training.
-            steps: at most `capacity`.
-            then: how many the caller will want next; they may be read ahead. 0: do not read
-                ahead, because the position is about to be kept.
+            step: number of the first batch, counted from the start of training.
+            steps: number of batches, at most `capacity`.
+            read_ahead: number of batches to read ahead for the next call. 0: do not read ahead,
+                because the position is about to be saved.
         """
         raise NotImplementedError
 
-    def examples(self, stack: Stack, place: int) -> Any:
-        """The examples of the batch at a place of a stack, arrays; None: they are not here."""
-        count = max(stack.counts[place], 1)  # a share without an example holds another's
-        return tf.nest.map_structure(lambda a: np.asarray(a[place])[:count], stack.values)
+    def examples(self, stack: Stack, index: int) -> Any:
+        """The examples of batch `index` of a stack, as arrays; None: another task has them."""
+        count = max(stack.counts[index], 1)  # a share without examples holds one of another share
+        return tf.nest.map_structure(lambda a: np.asarray(a[index])[:count], stack.values)
 
-    def ended_after(self, stack: Stack, steps: int) -> None:
-        """Tells that of a stack that was pulled, no more than `steps` batches were there."""
+    def mark_end(self, stack: Stack, steps: int) -> None:
+        """Informs the feed that the data ended after `steps` batches of a stack that was pulled."""
         raise NotImplementedError
 
     def next_pass(self) -> None:
         """Starts a new pass over the data, after `pull` has returned 0 steps."""
 
     def trackables(self) -> dict:
-        """Objects for tf.train.Checkpoint that keep the position, or {}: the step tells it."""
+        """Objects that save the position in a tf.train.Checkpoint; {}: the step determines it."""
         return {}
 
     def position(self) -> dict:
-        """What a checkpoint keeps of the position as JSON."""
+        """The position as a JSON value for the checkpoint."""
         return {}
 
-    def go_to(self, position: dict) -> None:
-        """Goes to where `position` was taken; `trackables` are restored afterwards."""
+    def restore_position(self, position: dict) -> None:
+        """Restores a position returned by `position`; `trackables` are restored afterwards."""
 
-    def begin_again(self, reason: str) -> None:
-        """Goes to the start, because the position that was kept cannot be restored."""
+    def restart(self, reason: str) -> None:
+        """Restarts at the beginning, because the saved position cannot be restored."""
 
     def close(self) -> None:
         """Stops reading ahead."""
 
 
 def rows_for(batch_size: int, multiple: int) -> int:
-    """`batch_size`, rounded up to a multiple of the number of parts."""
+    """Rounds `batch_size` up to a multiple of the number of parts."""
     return -(-batch_size // multiple) * multiple
 
 
-def odd_for(last: int, batch_size: int, steps_per_pass: int) -> int | None:
-    """`Feed.odd`, from the size of the last batch of a pass."""
+def tail_size_for(last: int, batch_size: int, steps_per_pass: int) -> int | None:
+    """The value of `Feed.tail_size`, given the size of the last batch of a pass."""
     return last if 0 < last < batch_size and steps_per_pass <= _SHORT_PASS else None
 
 
 def capacity_for(element_spec: Any, rows: int, steps_per_loop: int | Literal["auto"]) -> int:
-    """How many batches a stack may hold: what was asked for, or 32 MiB and at most 100."""
+    """The capacity of a stack in batches: `steps_per_loop`; "auto": 32 MiB, at most 100 batches."""
     if steps_per_loop != "auto":
         return steps_per_loop
     size = sum(

@@ -6,44 +6,47 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from typing_extensions import override
 
-from tfbig.data.bad_records import Quarantine, concatenated, read_good
-from tfbig.data.feeds.feed import Feed, Stack, capacity_for, odd_for, rows_for
+from tfbig.data.bad_records import Quarantine, concatenate_batches, read_good
+from tfbig.data.feeds.feed import Feed, Stack, capacity_for, rows_for, tail_size_for
 from tfbig.data.order.distribution import (
     Batches,
     BlockDistribution,
     Distribution,
     MixtureDistribution,
     RandomDistribution,
-    TurnsDistribution,
+    RoundRobinBlockDistribution,
 )
 from tfbig.data.source import Source
 from tfbig.errors import UserError
 
 log = logging.getLogger("tfbig")
 
-_CHUNK = 64  # examples that are worth a thread's time
-_TRIES = 100  # steps of bad records alone, before the run is given up
+_CHUNK = 64  # minimum number of examples per thread
+_TRIES = 100  # steps with only bad records before the run fails
 
 
 class SourceFeed(Feed):
     """Reads a Source batch by batch; the position is the step, so resuming is O(1).
 
     Args:
-        source: batched.
-        seed: of the shuffle and the augmentation.
-        multiple: the number of parts that the worker's share of a batch is cut into.
+        source: a batched Source.
+        seed: seed of the shuffle and the augmentation.
+        multiple: number of equal parts into which the worker's share of a batch is divided.
         steps_per_loop: RunConfig.steps_per_loop.
         order: "random", "block", or "own": the source's own order.
-        training: augment the examples; otherwise only what is not random is done to them.
-        worker, workers: which share of every global batch is read, of how many.
+        training: whether to augment the examples at random; if not, only the deterministic
+            layers of the augmentation are applied.
+        worker, workers: index of the share of every global batch that is read, and the number of
+            shares.
         blocks: as for make_distribution.
     """
 
     repeats = True
     remedy = (
-        "make read() and the functions of map() cheaper, set source.threads where several threads "
-        "may call read() at once, or keep the examples ready-made, in a tfbig.data.NpySource"
+        "make read() and the functions of map() cheaper, set source.threads if several threads "
+        "may call read() at once, or save preprocessed examples for a tfbig.data.NpySource"
     )
 
     def __init__(
@@ -83,7 +86,7 @@ class SourceFeed(Feed):
         self.capacity = capacity_for(self.element_spec, self.rows, steps_per_loop)
         self.steps_per_pass = self._distribution.steps_per_pass
         last = int(self._distribution.sizes(self.steps_per_pass - 1, 1)[0])
-        self.odd = odd_for(last, self.batch_size, self.steps_per_pass)
+        self.tail_size = tail_size_for(last, self.batch_size, self.steps_per_pass)
         self._quarantines: set[Quarantine] = set()
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="tfbig-read")
         self._helpers = None
@@ -91,30 +94,30 @@ class SourceFeed(Feed):
             self._helpers = ThreadPoolExecutor(source.threads, thread_name_prefix="tfbig-read-part")
         self._ahead: tuple[int, int, Future] | None = None
 
-    def pull(self, step: int, steps: int, then: int = 0) -> Stack:
+    @override
+    def pull(self, step: int, steps: int, read_ahead: int = 0) -> Stack:
         ahead, self._ahead = self._ahead, None
         if ahead and ahead[0] == step and ahead[1] >= steps:
             future = ahead[2]
         else:
-            future = self._reader.submit(self._read, step, steps)  # one thread does all the reading
+            future = self._reader.submit(self._read, step, steps)  # only this thread reads
         stack = future.result()._replace(steps=steps)
-        if then:
+        if read_ahead:
             first = step + steps
-            self._ahead = (first, then, self._reader.submit(self._read, first, then))
+            self._ahead = (first, read_ahead, self._reader.submit(self._read, first, read_ahead))
         return stack
 
+    @override
     def close(self) -> None:
         self._reader.shutdown(wait=True, cancel_futures=True)
         if self._helpers is not None:
             self._helpers.shutdown(wait=True)
         for quarantine in self._quarantines:
-            log.warning(
-                "bad records that were left out: %d; see %s", quarantine.count, quarantine.path
-            )
-        self._quarantines.clear()  # told once, however often it is closed
+            log.warning("skipped bad records: %d; see %s", quarantine.count, quarantine.path)
+        self._quarantines.clear()  # so that a second close does not log them again
 
     def batch_numbers(self, step: int) -> np.ndarray:
-        """The numbers of the examples in the global batch of a step: int64 [n]."""
+        """The example numbers of the global batch of a step: int64 [n]."""
         return self._distribution.batches(step, 1).numbers
 
     def _read(self, step: int, steps: int) -> Stack:
@@ -126,7 +129,7 @@ class SourceFeed(Feed):
             filler = None if counts.all() else self._filler(step + int(np.argmin(counts)))
         elif self._training and not counts.all():
             found = [self._some_examples(step + i) for i in range(steps)]
-            batch = concatenated([examples for examples, _ in found])
+            batch = concatenate_batches([examples for examples, _ in found])
             sizes = planned = counts = np.concatenate([count for _, count in found])
         with tf.device("CPU:0"):  # in the reading thread, so that the loop need not copy
             stacked = tf.nest.map_structure(lambda a: self._stacked(np.asarray(a), counts), batch)
@@ -143,9 +146,9 @@ class SourceFeed(Feed):
         return Stack(values, counts, steps, sizes, offsets, missing)
 
     def _filler(self, step: int) -> Any:
-        """One example of a global batch of which this worker has none; None: none can be read.
+        """One example for a worker whose share of a global batch is empty; None: all are bad.
 
-        A layer may have no finite value for a row of zeros, and 0 times NaN is NaN.
+        Zeros are no substitute: a layer may return NaN for them, and 0 times NaN is NaN.
         """
         for share in self._shares:
             numbers = share.batches(step, 1).numbers
@@ -155,19 +158,19 @@ class SourceFeed(Feed):
         return None
 
     def _some_examples(self, step: int) -> tuple[Any, np.ndarray]:
-        """Those of a step; where all of them are bad, those of the next step that has any."""
+        """The examples of a step; if all are bad, those of the next step with a good one."""
         for later in range(step, step + _TRIES):
             batch, counts = self._examples(later, 1)
             if counts[0]:
                 return batch, counts
         raise UserError(
             f"all examples of the {_TRIES} steps from step {step} on are bad records, so there is "
-            "nothing to train on; repair the data, or select the good ones: "
+            "nothing to train on; repair the data, or select the good examples with "
             "tfbig.data.find_bad_records(source)."
         )
 
     def _examples(self, step: int, steps: int) -> tuple[Any, np.ndarray]:
-        """What is read of these steps, one after the other, and how many examples each has."""
+        """The concatenated examples of these steps, and the size of each step."""
         batches = self._distribution.batches(step, steps)
         if self._augmentation is not None and self._training:
             batch, counts = self._augmented(batches, step)
@@ -179,7 +182,7 @@ class SourceFeed(Feed):
         return batch, counts
 
     def _gather(self, numbers: np.ndarray, step: int) -> tuple[Any, np.ndarray]:
-        """Reads examples, several threads at a time where the source allows it."""
+        """Reads examples, in several threads if the source allows it."""
 
         def read(part):
             batch, kept = read_good(self._source, part, self._quarantines)
@@ -195,10 +198,10 @@ class SourceFeed(Feed):
         found = [batch for batch, _ in parts if batch is not None]
         if not found:
             found = [_no_examples(self._structure)]
-        return concatenated(found), np.concatenate([kept for _, kept in parts])
+        return concatenate_batches(found), np.concatenate([kept for _, kept in parts])
 
     def _augmented(self, batches: Batches, step: int) -> tuple[Any, np.ndarray]:
-        """Reads batches and their mixing partners, and augments each by its own step."""
+        """Reads batches with their mixing partners, and augments each batch by its own step."""
         wanted = np.split(batches.positions, np.cumsum(batches.counts)[:-1])
         keys = [
             dict(seed=self._seed, step=step + i, batch_size=self._source.batch_size)
@@ -225,27 +228,27 @@ class SourceFeed(Feed):
                 done.append(self._augmentation.train(part, positions=read, wanted=own, **key))
         if not done:
             done = [_no_examples(self._augmentation.output_spec(self._structure))]
-        return concatenated(done), np.array(counts, np.int32)
+        return concatenate_batches(done), np.array(counts, np.int32)
 
     def _numbers_at(self, positions: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Those places of a global batch that have an example, whoever has it, and its number.
+        """The positions of a global batch that exist, on any worker, and their example numbers.
 
-        In the last batch of a pass, which is smaller, a mixing partner's place may have none.
+        In the last, smaller batch of a pass, the position of a mixing partner may not exist.
         """
         shares = [share.batches(step, 1) for share in self._shares]
-        places = np.concatenate([share.positions for share in shares])
+        existing = np.concatenate([share.positions for share in shares])
         numbers = np.concatenate([share.numbers for share in shares])
-        order = np.argsort(places)
-        positions = positions[np.isin(positions, places)]
-        return positions, numbers[order][np.searchsorted(places[order], positions)]
+        order = np.argsort(existing)
+        positions = positions[np.isin(positions, existing)]
+        return positions, numbers[order][np.searchsorted(existing[order], positions)]
 
     def _stacked(self, array: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """[sum of counts, …] to [capacity, rows, …], zeros where there is no example."""
+        """Reshapes [sum of counts, …] to [capacity, rows, …], padded with zeros."""
         shape = [self.capacity, self.rows, *array.shape[1:]]
-        if len(array) == self.capacity * self.rows:  # full, so it needs no copy
+        if len(array) == self.capacity * self.rows:  # full, so no copy is needed
             return array.reshape(shape)
         stack = np.zeros(shape, array.dtype)
-        if array.dtype == object:  # strings, whose padding is no number
+        if array.dtype == object:  # strings
             stack.fill("")
         start = 0
         for run in np.split(np.arange(len(counts)), np.flatnonzero(np.diff(counts)) + 1):
@@ -257,13 +260,13 @@ class SourceFeed(Feed):
         return stack
 
     def _check(self, batch: Any, count: int, step: int) -> None:
-        """Every read has the structure, the types and the number of examples of the first."""
+        """Checks that a batch has the structure, shapes and dtypes of the first, and its size."""
         try:
             tf.nest.assert_same_structure(batch, self._structure)
         except (ValueError, TypeError):
             raise UserError(
-                f"the data changed their structure between batches: at step {step} read() gave "
-                f"{_shown(batch)}, but the first gave {_shown(self._structure)}."
+                f"the data changed their structure between batches: at step {step} read() returned "
+                f"{_shown(batch)}, but the first read returned {_shown(self._structure)}."
             ) from None
         for array, spec in zip(
             tf.nest.flatten(batch), tf.nest.flatten(self._structure), strict=True
@@ -272,8 +275,8 @@ class SourceFeed(Feed):
             if shape[1:] != tuple(spec.shape) or dtype != spec.dtype or shape[0] != count:
                 raise UserError(
                     f"the data changed their structure between batches: at step {step} read() "
-                    f"gave {dtype.name} of shape {shape} for {count} examples, but an example is "
-                    f"{spec.dtype.name} of shape {tuple(spec.shape)}."
+                    f"returned {dtype.name} of shape {shape} for {count} examples, but an example "
+                    f"is {spec.dtype.name} of shape {tuple(spec.shape)}."
                 )
 
 
@@ -285,17 +288,17 @@ def make_distribution(
     workers: int = 1,
     blocks: int = 1,
 ) -> Distribution:
-    """The order in which a source is read, and a worker's share of it.
+    """Returns the order in which a source is read, and a worker's share of it.
 
     Args:
-        source: batched.
+        source: a batched Source.
         order: "random", "block" or "own".
-        seed: of the shuffle.
-        worker, workers: which share, of how many.
-        blocks: how many take turns in "block", where there is one share.
+        seed: seed of the shuffle.
+        worker, workers: index of the share, and the number of shares.
+        blocks: number of blocks that take turns, for order "block" with one share.
 
     Raises:
-        UserError: a mixture is to be read in blocks.
+        UserError: the source is a mixture and the order "block".
     """
     share = dict(batch_size=source.batch_size, worker=worker, workers=workers)
     if order == "own":
@@ -304,12 +307,12 @@ def make_distribution(
         if order == "block":
             raise UserError(
                 'data_distribution="block": a mixture draws from its sources at random and has no '
-                'blocks; write data_distribution="random".'
+                'blocks; use data_distribution="random".'
             )
         lengths, weights = source.mixture
         return MixtureDistribution(lengths, weights, seed=seed, **share)
     if order == "block" and blocks > 1:
-        return TurnsDistribution(len(source), source.batch_size, seed, blocks=blocks)
+        return RoundRobinBlockDistribution(len(source), source.batch_size, seed, blocks=blocks)
     kind = BlockDistribution if order == "block" else RandomDistribution
     return kind(len(source), seed=seed, **share)
 
@@ -319,7 +322,7 @@ def _no_examples(spec: Any) -> Any:
 
 
 def _counts_of(counts: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """How many examples are left of each batch."""
+    """The number of kept examples in each batch."""
     batch = np.repeat(np.arange(len(counts)), counts)
     return np.bincount(batch[kept], minlength=len(counts)).astype(np.int32)
 

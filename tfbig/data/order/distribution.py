@@ -1,27 +1,28 @@
-"""Which examples a step trains on, and which of them a worker reads: numbers, no data.
+"""The numbers of the examples that each step uses, and of those that each worker reads.
 
-Every order here is a function of (seed, step), computed where it is needed: there is no buffer,
-nothing to keep in a checkpoint, and a run may go on at any step.
+Every order is a function of (seed, step) that is computed when it is needed. So there is no
+buffer and nothing to save in a checkpoint, and a run can resume at any step.
 """
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from typing_extensions import override
 
-from tfbig.data.order.permutation import permuted
+from tfbig.data.order.permutation import permute
 from tfbig.errors import UserError
 
-_PERIOD = 1000  # slots after which a mixture has drawn from its sources exactly by their weights
+_PERIOD = 1000  # slots in which a mixture draws from each source exactly by its weight
 
 
 class Batches(NamedTuple):
     """The share of one worker in consecutive global batches.
 
     Attributes:
-        numbers: int64 [n], the examples' numbers in the source, batch after batch.
-        positions: int64 [n], the place of each in its global batch.
-        counts: int32 [steps], how many of them each batch has.
+        numbers: int64 [n], example numbers in the source, batch after batch.
+        positions: int64 [n], the position of each example in its global batch.
+        counts: int32 [steps], the number of examples in each batch.
     """
 
     numbers: np.ndarray
@@ -35,12 +36,12 @@ class Distribution:
     Args:
         length: examples in the source.
         batch_size: examples in a global batch.
-        seed: of the shuffle; None: the source's own order.
-        worker, workers: which share, of how many.
+        seed: seed of the shuffle; None: the source's own order.
+        worker, workers: index of the share, and the number of shares.
 
     Attributes:
         steps_per_pass: batches in one pass over the data.
-        rows: the largest share of this worker in a batch.
+        rows: size of this worker's largest share of a batch.
     """
 
     def __init__(
@@ -59,39 +60,39 @@ class Distribution:
         return self._share(passes, batch, self.sizes(step, steps))
 
     def sizes(self, step: int, steps: int) -> np.ndarray:
-        """How many examples each of these global batches has, all workers together: [steps]."""
+        """The sizes of the global batches `step` to `step + steps - 1`: int64 [steps]."""
         batch = np.arange(step, step + steps) % self.steps_per_pass
         return np.minimum(self.length - batch * self.batch_size, self.batch_size)
 
     def share(self, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where this worker's share begins in batches of these sizes, and how long it is."""
-        start, stop = share_of(sizes, self.worker, self.workers)
+        """The start of this worker's share in batches of these sizes, and its length."""
+        start, stop = worker_share(sizes, self.worker, self.workers)
         return start, stop - start
 
     def _share(self, passes: np.ndarray, batch: np.ndarray, sizes: np.ndarray) -> Batches:
-        """The share of batches that have `sizes` examples; each argument is int64 [steps]."""
+        """This worker's share of batches with `sizes` examples; each argument is int64 [steps]."""
         raise NotImplementedError
 
 
 class RandomDistribution(Distribution):
-    """A new permutation of all examples each pass; workers share each global batch.
+    """A new permutation of all examples in each pass; the workers share each global batch.
 
-    The examples of step t depend on (seed, t) alone: any number of workers reads the same.
+    The examples of step t depend only on (seed, t), not on the number of workers.
     """
 
     def _share(self, passes, batch, sizes):
         start, counts = self.share(sizes)
         positions = _ranges(start, counts)
-        places = np.repeat(batch * self.batch_size, counts) + positions
-        numbers = permuted(places, self.seed, np.repeat(passes, counts), self.length)
+        in_pass = np.repeat(batch * self.batch_size, counts) + positions
+        numbers = permute(in_pass, self.seed, np.repeat(passes, counts), self.length)
         return Batches(numbers, positions, counts.astype(np.int32))
 
 
 class BlockDistribution(Distribution):
-    """Worker w has the w-th contiguous block of the examples, shuffled inside it each pass.
+    """Worker w reads the w-th contiguous block of the examples, shuffled within it each pass.
 
-    A worker so needs only its own files. The blocks are as large as the workers' shares of the
-    global batches of a pass, which all have `batch_size` examples but the last.
+    So a worker needs only its own files. The size of a block is the sum of the worker's shares of
+    the global batches of a pass. All these batches except the last have `batch_size` examples.
     """
 
     def __init__(
@@ -107,35 +108,37 @@ class BlockDistribution(Distribution):
     def _share(self, passes, batch, sizes):
         start, counts = self.share(sizes)
         within = _ranges(np.zeros_like(counts), counts)
-        places = np.repeat(batch * self._rows_of(self.worker, self.batch_size), counts) + within
+        in_block = np.repeat(batch * self._rows_of(self.worker, self.batch_size), counts) + within
         first, end = self.block
         streams = np.repeat(passes, counts) * self.workers + self.worker
-        numbers = first + permuted(places, self.seed, streams, end - first)
+        numbers = first + permute(in_block, self.seed, streams, end - first)
         positions = within + np.repeat(start, counts)
         return Batches(numbers, positions, counts.astype(np.int32))
 
+    @override
     def share(self, sizes):
         return np.full_like(sizes, self.worker * self.rows), self._rows_of(self.worker, sizes)
 
     def _rows_of(self, worker: int, size):
-        # Full shares first: a smaller batch then takes no more from anyone than a full one does.
+        # The first shares are full, so a smaller batch never takes more from a worker than a full
+        # batch does.
         return np.clip(size - worker * self.rows, 0, self.rows)
 
 
-class TurnsDistribution(Distribution):
-    """Whole batches, each of one of several contiguous blocks, which take turns.
+class RoundRobinBlockDistribution(Distribution):
+    """Whole batches, each from one of several contiguous blocks in round-robin order.
 
-    For workers of which each takes a whole batch: step t is batch t div W of block t mod W, in each
-    pass anew, and a block is shuffled inside itself. Nobody is bound to a block.
+    For workers that each train on whole batches: in each pass, step t is batch t div W of block
+    t mod W, and a block is shuffled within itself. Any worker may read any block.
 
     Args:
-        blocks: how many.
+        blocks: number of blocks, W.
         length, batch_size, seed: as for Distribution.
     """
 
     def __init__(self, length: int, batch_size: int, seed: int | None, *, blocks: int):
         super().__init__(length, batch_size, seed)
-        # All of a block's batches are full, but for the last one of the whole pass.
+        # All batches of a block are full, except for the last batch of the pass.
         batches = [-(-(self.steps_per_pass - b) // blocks) for b in range(blocks)]
         sizes = [max(count, 0) * batch_size for count in batches]
         sizes[(self.steps_per_pass - 1) % blocks] -= self.steps_per_pass * batch_size - length
@@ -144,26 +147,28 @@ class TurnsDistribution(Distribution):
     def _share(self, passes, batch, sizes):
         within = _ranges(np.zeros_like(sizes), sizes)
         block = np.repeat(batch % self._blocks, sizes)
-        places = np.repeat(batch // self._blocks * self.batch_size, sizes) + within
+        in_block = np.repeat(batch // self._blocks * self.batch_size, sizes) + within
         streams = np.repeat(passes, sizes) * self._blocks + block
-        numbers = np.empty_like(places)
+        numbers = np.empty_like(in_block)
         starts = np.concatenate([[0], self._ends])
         for b in np.unique(block):
             mine, length = block == b, int(starts[b + 1] - starts[b])
-            numbers[mine] = starts[b] + permuted(places[mine], self.seed, streams[mine], length)
+            numbers[mine] = starts[b] + permute(in_block[mine], self.seed, streams[mine], length)
         return Batches(numbers, within, sizes.astype(np.int32))
 
 
 class MixtureDistribution(Distribution):
-    """Draws from several sources by weights; every source goes through its own passes.
+    """Draws from several sources by weights; every source has its own passes.
 
-    The slots of all batches are cut into periods of 1000, in which each source has its exact
-    share in a shuffled order. How often a source was drawn before a period is known, so the
-    examples of step t depend on (seed, t) alone; each source is permuted anew when it is through.
+    The slots of all batches are divided into periods of 1000. In a period, each source has its
+    exact share of the slots, in shuffled order. So the number of earlier draws from a source is
+    known at the start of each period, and the examples of step t depend only on (seed, t). Each
+    pass of a source has a new permutation.
 
     Args:
-        lengths: examples of each source; their numbers follow one another.
-        weights: of each source, any positive numbers.
+        lengths: number of examples of each source; example numbers continue from one source to
+            the next.
+        weights: weight of each source, any positive numbers.
         batch_size, seed, worker, workers: as for Distribution.
     """
 
@@ -179,41 +184,43 @@ class MixtureDistribution(Distribution):
         super().__init__(int(sum(lengths)), batch_size, seed, worker, workers)
         self._lengths = np.asarray(lengths, np.int64)
         self._offsets = np.concatenate([[0], np.cumsum(self._lengths)])
-        self._slots = slots_of(weights)
+        self._slots = allocate_slots(weights)
         self._ends = np.cumsum(self._slots)
 
+    @override
     def batches(self, step, steps):
         batch = np.arange(step, step + steps)
         return self._share(batch, batch, self.sizes(step, steps))
 
+    @override
     def sizes(self, step, steps):
-        return np.full([steps], self.batch_size)  # none is smaller
+        return np.full([steps], self.batch_size)  # the last batch of a pass is full too
 
     def _share(self, passes, batch, sizes):
         start, counts = self.share(sizes)
         positions = _ranges(start, counts)
         period, slot = np.divmod(np.repeat(batch * self.batch_size, counts) + positions, _PERIOD)
-        slot = permuted(slot, self.seed, period, _PERIOD)
+        slot = permute(slot, self.seed, period, _PERIOD)
         which = np.searchsorted(self._ends, slot, side="right")
         numbers = np.empty_like(slot)
         for s, length in enumerate(self._lengths):
             mine = which == s
             drawn = period[mine] * self._slots[s] + slot[mine] - (self._ends[s] - self._slots[s])
-            passes, place = np.divmod(drawn, length)
+            passes, in_pass = np.divmod(drawn, length)
             streams = passes * len(self._lengths) + s + 1
-            numbers[mine] = self._offsets[s] + permuted(place, self.seed, streams, int(length))
+            numbers[mine] = self._offsets[s] + permute(in_pass, self.seed, streams, int(length))
         return Batches(numbers, positions, counts.astype(np.int32))
 
 
-def slots_of(weights: Sequence[float]) -> np.ndarray:
-    """How many of 1000 slots each weight gets, int64; what is left goes to the largest rests.
+def allocate_slots(weights: Sequence[float]) -> np.ndarray:
+    """Divides 1000 slots among the weights by the largest-remainder method: int64 [n].
 
     Raises:
         UserError: a weight is not positive, or so small that it gets no slot.
     """
     given = np.asarray(weights, np.float64)
     if given.ndim != 1 or not len(given) or not (given > 0).all() or not np.isfinite(given).all():
-        raise UserError(f"weights={list(weights)!r}: expected one positive number for each source.")
+        raise UserError(f"weights={list(weights)!r}: expected one positive number per source.")
     exact = given / given.sum() * _PERIOD
     slots = exact.astype(np.int64)
     rests = np.argsort(slots - exact, kind="stable")
@@ -221,18 +228,18 @@ def slots_of(weights: Sequence[float]) -> np.ndarray:
     if (slots == 0).any():
         small = list(weights)[int(np.flatnonzero(slots == 0)[0])]
         raise UserError(
-            f"weights={list(weights)!r}: {small!r} is less than a thousandth of their sum; leave "
-            "that source out or give it more."
+            f"weights={list(weights)!r}: {small!r} is less than a thousandth of their sum; remove "
+            "that source or increase its weight."
         )
     return slots
 
 
-def share_of(sizes: Any, worker: int, workers: int) -> tuple[Any, Any]:
-    """(start, stop) of a worker's contiguous share of batches of these sizes."""
+def worker_share(sizes: Any, worker: int, workers: int) -> tuple[Any, Any]:
+    """The (start, stop) of a worker's contiguous share of batches of these sizes."""
     return sizes * worker // workers, sizes * (worker + 1) // workers
 
 
 def _ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """start, start + 1, … for each start, `count` of them, one after the other: int64."""
+    """Concatenates the ranges start, start + 1, … of `count` numbers each: int64."""
     before = np.concatenate([[0], np.cumsum(counts)[:-1]])
     return np.arange(counts.sum()) + np.repeat(starts - before, counts)

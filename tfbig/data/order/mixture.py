@@ -1,40 +1,41 @@
-"""Several sources as one, drawn from by weights."""
+"""One source made of several, which are sampled by weights."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from typing_extensions import override
 
 from tfbig.data.bad_records import BadRecords
-from tfbig.data.order.distribution import slots_of
+from tfbig.data.order.distribution import allocate_slots
 from tfbig.data.source import Source
 from tfbig.errors import UserError
 
 
 class Mixture(NamedTuple):
-    """How the examples of a mixture are drawn: each source's length and its weight."""
+    """The lengths and the weights of the sources of a mixture."""
 
     lengths: tuple[int, ...]
     weights: tuple[float, ...]
 
 
 def mix(sources: Sequence[Source], weights: Sequence[float] | None = None) -> Source:
-    """Makes one Source of several, which are drawn from by weights in training.
+    """Combines several Sources to one, which training samples by weights.
 
-    Each source is shuffled and gone through by itself: a small one with a large weight starts
-    anew while a large one is still in its first pass. Which examples a step has depends on
-    (seed, step) alone. One pass has as many batches as the examples of all sources fill.
-    Evaluation reads every example of every source once, in order, whatever the weights.
+    Each source has its own shuffled passes: a small source with a large weight starts its second
+    pass while a large one is still in its first. The examples of a step depend only on (seed,
+    step). The number of batches in one pass is that of all examples of all sources. Evaluation
+    ignores the weights and reads every example of every source once, in order.
 
     Example:
 
         source = tfbig.data.mix([web, books], weights=[0.8, 0.2]).batch(64)
 
     Args:
-        sources: with the same element_spec; their batch sizes do not matter.
-        weights: positive numbers, at least a thousandth of their sum each, taken to a
-            thousandth; None: the lengths, so that all examples are drawn equally often.
+        sources: Sources with the same element_spec; their batch sizes are ignored.
+        weights: positive numbers, each at least a thousandth of their sum, rounded to a
+            thousandth; None: the lengths, so that all examples are equally frequent.
 
     Raises:
         UserError: the sources' elements differ, or the weights cannot be used.
@@ -43,7 +44,7 @@ def mix(sources: Sequence[Source], weights: Sequence[float] | None = None) -> So
 
 
 class MixtureSource(Source):
-    """What `mix` returns; the numbers of the second source follow those of the first.
+    """The result of `mix`; the example numbers of the second source follow those of the first.
 
     Args:
         sources, weights: as for `mix`.
@@ -52,35 +53,36 @@ class MixtureSource(Source):
     def __init__(self, sources: Sequence[Source], weights: Sequence[float] | None = None):
         self._sources = [sources] if isinstance(sources, Source) else list(sources)
         if not self._sources:
-            raise UserError("mix: no sources were given; write mix([first, second]).")
+            raise UserError("mix: no sources were given; pass a list such as [first, second].")
         for source in self._sources:
             if not isinstance(source, Source):
                 raise UserError(f"mix: expected Sources, received a {type(source).__name__}.")
             if source.mixture is not None or source.augmentation is not None:
                 raise UserError(
-                    "mix: a source is a mixture or augmented already; mix plain sources, and "
-                    "augment what comes out."
+                    "mix: a source is already a mixture or augmented; mix plain sources, and "
+                    "augment the result."
                 )
         lengths = tuple(len(source) for source in self._sources)
         try:
             weights = lengths if weights is None else tuple(float(weight) for weight in weights)
         except (TypeError, ValueError):
             raise UserError(
-                f"mix(weights={weights!r}): expected one positive number for each source; write "
+                f"mix(weights={weights!r}): expected one positive number per source, such as "
                 "mix([first, second], weights=[0.8, 0.2])."
             ) from None
         if len(weights) != len(lengths):
             raise UserError(
-                f"mix: {len(lengths)} sources and {len(weights)} weights; give one for each."
+                f"mix: {len(lengths)} sources and {len(weights)} weights; pass one weight per "
+                "source."
             )
         first = self._sources[0].element_spec
         for number, source in enumerate(self._sources):
             if source.element_spec != first:
                 raise UserError(
                     f"mix: source {number} has elements {source.element_spec}, but source 0 has "
-                    f"{first}; map them to the same."
+                    f"{first}; map them to the same structure."
                 )
-        slots_of(weights)
+        allocate_slots(weights)
         self.mixture = Mixture(lengths, weights)
         self.threads = min(source.threads for source in self._sources)
         if all(source.cleaning is self._sources[0].cleaning for source in self._sources):
@@ -91,6 +93,7 @@ class MixtureSource(Source):
     def __len__(self) -> int:
         return int(self._ends[-1])
 
+    @override
     def read(self, indices: np.ndarray) -> Any:
         which = np.searchsorted(self._ends, indices, side="right")
         parts, places = [], []

@@ -1,35 +1,35 @@
-"""Permutations of any size that are computed where they are needed, not stored."""
+"""Permutations of any size that are computed on demand, not stored."""
 
 import numpy as np
 
 _ROUNDS = 6
-_ROUNDS_OF_FEW = 24  # where the halves have a bit or two, a round does little
+_ROUNDS_OF_FEW = 24  # for small domains, where a round mixes only one or two bits per half
 _FEW = 64
 _GOLDEN = 0x9E3779B97F4A7C15  # the step of SplitMix64
 _MASK = 2**64 - 1
 
 
-def permuted(
+def permute(
     positions: np.ndarray, seed: int | None, streams: np.ndarray, length: int
 ) -> np.ndarray:
-    """Where each stream's permutation of [0, length) sends positions.
+    """Maps positions by each stream's pseudo-random permutation of [0, length).
 
     A Feistel network over the bits of `length - 1` (Luby and Rackoff, 1988) is a permutation of
-    a power of two; what falls outside of the domain goes through it again until it falls inside
-    ("cycle walking", Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). Memory
-    and time do not depend on `length`, and any position can be asked for first.
+    a power of two. A result outside the domain is encrypted again until it falls inside ("cycle
+    walking", Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). Memory and time
+    do not depend on `length`, and positions can be mapped in any order.
 
-    Example: `permuted(np.arange(10), seed=7, streams=np.zeros(10, np.int64), length=10)`.
+    Example: `permute(np.arange(10), seed=7, streams=np.zeros(10, np.int64), length=10)`.
 
     Args:
         positions: int64 [n], each in [0, length).
-        seed: None returns the positions.
-        streams: int64 [n]; each value, as each seed, has a permutation of its own. It is fastest
-            when equal ones stand together.
-        length: of the domain.
+        seed: seed of the permutations; None: the identity.
+        streams: int64 [n]; each pair of seed and stream has its own permutation. Fastest if equal
+            values are adjacent.
+        length: size of the domain.
 
     Returns:
-        int64 [n].
+        int64 [n], each in [0, length).
     """
     if seed is None or not len(positions) or length == 1:
         return positions
@@ -46,7 +46,7 @@ def permuted(
 
 
 def _encrypted(values: np.ndarray, keys: list[np.ndarray], high: int, low: int) -> np.ndarray:
-    """One pass through the network, whose halves have `high` and `low` bits."""
+    """One pass through the Feistel network, whose halves have `high` and `low` bits."""
     left = (values >> low).astype(np.uint32)
     right = (values & ((1 << low) - 1)).astype(np.uint32)
     masks = np.uint32((1 << high) - 1), np.uint32((1 << low) - 1)
@@ -59,7 +59,7 @@ def _encrypted(values: np.ndarray, keys: list[np.ndarray], high: int, low: int) 
 
 
 def _hashed(values: np.ndarray, key: np.ndarray) -> np.ndarray:
-    """32 bits that look random: "lowbias32" of Wellons, "Prospecting for hash functions", 2018."""
+    """Hashes to 32 bits: "lowbias32" of Wellons, "Prospecting for hash functions", 2018."""
     h = values + key
     h ^= h >> np.uint32(16)
     h *= np.uint32(0x7FEB352D)
@@ -70,7 +70,7 @@ def _hashed(values: np.ndarray, key: np.ndarray) -> np.ndarray:
 
 
 def _keys(seed: int, streams: np.ndarray, rounds: int) -> list[np.ndarray]:
-    """One uint32 key for each round: a scalar, or [n] where the streams differ."""
+    """One uint32 key per round: a scalar, or [n] if the streams differ."""
     starts = np.concatenate([[0], np.flatnonzero(np.diff(streams)) + 1])
     lengths = np.diff(np.concatenate([starts, [len(streams)]]))
     keys = np.array([_round_keys(seed, int(s), rounds) for s in streams[starts]], np.uint32)
@@ -80,7 +80,7 @@ def _keys(seed: int, streams: np.ndarray, rounds: int) -> list[np.ndarray]:
 
 
 def _round_keys(seed: int, stream: int, rounds: int) -> list[int]:
-    """The first numbers of SplitMix64 (Steele, Lea and Flood, 2014), started from both."""
+    """The first outputs of SplitMix64 (Steele, Lea and Flood, 2014), seeded with both numbers."""
     state = _mixed(_mixed(seed & _MASK) ^ (stream & _MASK))
     return [_mixed((state + (number + 1) * _GOLDEN) & _MASK) >> 32 for number in range(rounds)]
 

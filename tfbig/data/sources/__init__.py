@@ -1,1 +1,1 @@
-"""Sources of examples, one kind of data in a file."""
+"""The Sources, one module for each kind of data."""

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from tfbig._optional import load
 from tfbig.data import bad_records, files
@@ -15,15 +16,15 @@ from tfbig.data.source import Source
 from tfbig.data.sources.examples import Parse, RecordParser
 from tfbig.errors import UserError
 
-_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"  # those for random access
-_BUFFER = 32 << 10  # bytes; what array_record's own data source takes
+_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"  # for random access
+_BUFFER = 32 << 10  # bytes, as in the data source of array_record itself
 
 
 class ArrayRecordSource(Source):
-    """ArrayRecord files, read by the numbers of their records.
+    """ArrayRecord files, read by record number.
 
-    They keep an index of their own and check what is read; files written with
-    "group_size:1" are the fastest to read at random.
+    The format has an index and checksums. Files written with "group_size:1" are the fastest for
+    random access.
 
     Example:
 
@@ -37,15 +38,15 @@ class ArrayRecordSource(Source):
         ).batch(64)
 
     Args:
-        paths: a path, a pattern, or a list of them, on this machine.
+        paths: a local path, a pattern, or a list of them.
         parse, labels: see `TFRecordSource`.
-        on_bad_record: "error", or "skip" to leave out records that are damaged or that `parse`
-            refuses.
-        quarantine: with "skip": the file of JSON lines that lists what was left out.
+        on_bad_record: "error", or "skip" to skip records that are damaged or that `parse`
+            rejects.
+        quarantine: with "skip": the JSON Lines file that lists the skipped records.
 
     Raises:
-        UserError: no such file, an argument cannot be used, or array_record is not installed.
-        BadRecords: a file is empty, cut short or no ArrayRecord file.
+        UserError: a file does not exist, an argument is invalid, or array_record is not installed.
+        BadRecords: a file is empty, truncated or not an ArrayRecord file.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class ArrayRecordSource(Source):
         with ThreadPoolExecutor(min(8, len(self._paths))) as pool:
             self._files = list(pool.map(_File, self._paths))
         found = [BadRecord(file.path, None, file.problem) for file in self._files if file.problem]
-        bad_records.report(found, self._quarantine)
+        bad_records.report_bad(found, self._quarantine)
         counts = np.array([file.count for file in self._files])
         self._first_numbers = np.cumsum(counts) - counts  # the number of each file's first record
         self._length = int(counts.sum())
@@ -74,6 +75,7 @@ class ArrayRecordSource(Source):
     def __len__(self) -> int:
         return self._length
 
+    @override
     def read(self, indices: np.ndarray) -> Any:
         indices = np.asarray(indices, np.int64)
         order = np.argsort(indices, kind="stable")
@@ -84,29 +86,29 @@ class ArrayRecordSource(Source):
         found = []
         edges = [0, *np.flatnonzero(np.diff(which[order])) + 1, len(order)]
         for first, last in itertools.pairwise(edges if len(order) else [0]):
-            places = order[first:last]
-            file = self._files[which[places[0]]]
-            records[places], bad = file.read(numbers[places].tolist())
+            positions = order[first:last]
+            file = self._files[which[positions[0]]]
+            records[positions], bad = file.read(numbers[positions].tolist())
             for row, reason in bad:
-                place = int(places[row])
-                found.append(BadRecord(file.path, int(numbers[place]), reason, place))
-                good[place] = False
+                position = int(positions[row])
+                found.append(BadRecord(file.path, int(numbers[position]), reason, position))
+                good[position] = False
         batch, unparsed = self._parser(records[good] if found else records)
-        for place, reason in ((int(np.flatnonzero(good)[i]), reason) for i, reason in unparsed):
-            path = self._paths[which[place]]
-            found.append(BadRecord(path, int(numbers[place]), reason, place))
+        for position, reason in ((int(np.flatnonzero(good)[i]), reason) for i, reason in unparsed):
+            path = self._paths[which[position]]
+            found.append(BadRecord(path, int(numbers[position]), reason, position))
         if found:
             raise BadRecords(sorted(found, key=lambda bad: bad.position), self._quarantine)
         return batch
 
 
 class _File:
-    """One file, opened on its first use and again when it has changed.
+    """One file, which is reopened when it has changed.
 
     Attributes:
-        path: of the file.
-        count: its records when it was first opened.
-        problem: why it could not be read then, or "".
+        path: path of the file.
+        count: number of records when it was first opened.
+        problem: why it could not be opened then, or "".
     """
 
     def __init__(self, path: str):
@@ -123,14 +125,15 @@ class _File:
         """Reads records.
 
         Returns:
-            (data, bad): the data of each, and (place in numbers, reason) where it is None.
+            (data, bad): the bytes of each record; and, where they are None, (index in numbers,
+            reason).
         """
         try:
             reader, signature = self._opened()
             if reader.num_records() != self.count:
                 raise RuntimeError(f"the file now has {reader.num_records()} records")
             data, bad = _read(reader, numbers, 0)
-            # For what a file has lost since it was opened, array_record gives empty records.
+            # If the file was truncated since it was opened, array_record returns empty records.
             if all(data) or files.signature(self.path) == signature:
                 return data, bad
             raise RuntimeError("the file was changed while it was read")
@@ -153,12 +156,12 @@ def _open(path: str, size: int) -> Any:
     reader = array_record_module.ArrayRecordReader(
         path, options=_OPTIONS, file_reader_buffer_size=_BUFFER
     )
-    reader.read([])  # says what is wrong with the file, which opening it does not
+    reader.read([])  # raises an error for a damaged file, which opening it does not
     return reader
 
 
 def _read(reader: Any, numbers: list[int], first: int) -> tuple[list, list[tuple[int, str]]]:
-    """Reads all at once, and halves what fails until the bad records are known."""
+    """Reads all records at once; on failure, bisects to find the bad ones."""
     try:
         return reader.read(numbers), []
     except RuntimeError as error:
@@ -172,16 +175,17 @@ def _read(reader: Any, numbers: list[int], first: int) -> tuple[list, list[tuple
 
 def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
-        return "the file is gone"
+        return "the file no longer exists"
     return " ".join(str(error).split()).rstrip(".")
 
 
 def _check_path(path: str) -> None:
     if files.is_remote(path):
         raise UserError(
-            f"ArrayRecordSource: array_record reads files of this machine only, received {path!r}. "
-            "Copy the files here, or write TFRecord files, which TFRecordSource reads from there."
+            f"ArrayRecordSource: array_record reads local files only, received {path!r}. Copy the "
+            "files to this machine, or convert them to TFRecord files, which TFRecordSource reads "
+            "from remote storage."
         )
     if files.is_folder(path):
         pattern = path.rstrip("/") + "/*.array_record"
-        raise UserError(f"ArrayRecordSource: {path!r} is a folder; write {pattern!r}.")
+        raise UserError(f"ArrayRecordSource: {path!r} is a folder; pass {pattern!r}.")

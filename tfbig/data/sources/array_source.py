@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from typing_extensions import override
 
 from tfbig.data.source import Source
 from tfbig.errors import UserError
@@ -21,7 +22,7 @@ class ArraySource(Source):
             float64 becomes float32, the precision that TensorFlow trains in.
 
     Raises:
-        UserError: the arrays differ in length, or there is none.
+        UserError: the arrays differ in length, or there are no arrays.
     """
 
     def __init__(self, arrays: Any):
@@ -30,7 +31,7 @@ class ArraySource(Source):
         lengths = sorted({len(leaf) for leaf in leaves})
         if len(lengths) != 1:
             raise UserError(
-                f"ArraySource: the arrays have {lengths or 'no'} examples; give arrays with the "
+                f"ArraySource: the arrays have {lengths or 'no'} examples; pass arrays with the "
                 "same first dimension."
             )
         self._length = lengths[0]
@@ -38,6 +39,7 @@ class ArraySource(Source):
     def __len__(self) -> int:
         return self._length
 
+    @override
     def read(self, indices: np.ndarray) -> Any:
         return tf.nest.map_structure(lambda array: array.take(indices, axis=0), self._arrays)
 
@@ -45,7 +47,7 @@ class ArraySource(Source):
 def _as_array(value: Any) -> np.ndarray:
     array = np.asarray(value)
     if array.ndim == 0:
-        raise UserError(f"ArraySource: {value!r} is not an array with one row for each example.")
+        raise UserError(f"ArraySource: {value!r} is not an array with one row per example.")
     if array.dtype == np.float64:
         array = array.astype(np.float32)
     return np.ascontiguousarray(array)

@@ -1,4 +1,4 @@
-"""What tables have in common, whatever their files: columns chosen, converted once, read by row."""
+"""The base class of tables in files: selects columns, converts them once, reads them by row."""
 
 import collections
 import hashlib
@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from tfbig.data import bad_records, files
 from tfbig.data.bad_records import BadRecord
@@ -28,7 +29,8 @@ class ColumnSource(Source):
 
     Args:
         paths, features, label, weight, on_bad_record, quarantine: as in CsvSource.
-        options: of the subclass; what is made anew when it changes. JSON.
+        options: JSON value with the options of the subclass; the files are converted again when
+            it changes.
     """
 
     def __init__(
@@ -48,7 +50,7 @@ class ColumnSource(Source):
         folders = [path for path in found if files.is_folder(path)]
         if folders:
             raise UserError(
-                f"{self._owner}: {folders[0]!r} is a folder; name its files, as in "
+                f"{self._owner}: {folders[0]!r} is a folder; pass its files, such as "
                 f"{os.path.join(folders[0], '*')!r}."
             )
         self.quarantine = bad_records.make_quarantine(on_bad_record, quarantine, found[0])
@@ -56,17 +58,18 @@ class ColumnSource(Source):
         roles = {"features": features and list(features), "label": label, "weight": weight}
         self._rows = self._cached(found, {"type": self._owner, **roles, **options})
         bad = [BadRecord(*record) for record in self._rows.footer["bad"]]
-        bad_records.report(bad, self.quarantine)
+        bad_records.report_bad(bad, self.quarantine)
         self._features = self._rows.footer["features"]
         if not len(self):
             raise UserError(
-                f"{self._owner}: there is no record to read in {_listed(found)}"
-                + (f"; what is there is bad: see {self.quarantine.path}." if bad else ".")
+                f"{self._owner}: there are no records to read in {_listed(found)}"
+                + (f"; all records are bad: see {self.quarantine.path}." if bad else ".")
             )
 
     def __len__(self) -> int:
         return len(self._rows)
 
+    @override
     def read(self, indices: np.ndarray) -> Any:
         values = self._rows.read(indices)
         features = {name: values[name] for name in self._features}
@@ -81,12 +84,12 @@ class ColumnSource(Source):
         return self._rows.columns
 
     def column(self, name: str) -> np.ndarray:
-        """One column of all examples, in memory: to split by, or to look at.
+        """Reads one column of all examples into memory, for example to split by it.
 
         Example: `split = splitting.stratified(source.column("label"))`.
 
         Args:
-            name: of a feature, the label or the weight.
+            name: name of a feature, the label or the weight.
 
         Returns:
             Array of shape [len(source), …].
@@ -102,59 +105,59 @@ class ColumnSource(Source):
         return self._rows.column(name)
 
     def _names(self, path: str) -> list[str]:
-        """The columns of a file; raises ValueError where it cannot be read."""
+        """The names of the columns of a file; raises ValueError if it cannot be read."""
         raise NotImplementedError
 
     def _columns(self, paths: Sequence[str], names: Sequence[str]) -> list[Column]:
-        """These columns, of a kind that fits those of all files."""
+        """The columns with these names, each with a kind that fits its values in all files."""
         raise NotImplementedError
 
     def _convert(
         self, path: str, columns: Sequence[Column], add: Callable[[list], None], note: Note
     ) -> None:
-        """Reads a file and calls `add(values of each column)` and `note(bad records)`."""
+        """Reads a file; calls `add` with the values of each column and `note` with bad records."""
         raise NotImplementedError
 
     def _cached(self, paths: Sequence[str], options: dict) -> RowCache:
-        """The converted table, made if it is not there or is of other files."""
+        """The converted table; converts the files if it is missing or outdated."""
         found: list[BadRecord] = []
         signatures = {}
         for path in paths:
             try:
                 signatures[path] = files.signature(path)
             except OSError as error:
-                found.append(BadRecord(path, None, f"the file has vanished ({error})"))
-        bad_records.report(found, self.quarantine)
+                found.append(BadRecord(path, None, f"the file no longer exists ({error})"))
+        bad_records.report_bad(found, self.quarantine)
         named = [_absolute(path) for path in paths]
         digest = hashlib.sha256(json.dumps([named, options]).encode()).hexdigest()[:12]
-        place = files.beside_or_cached(paths[0], f".tfbig-{digest}.rows")
+        cache_path = files.sidecar_path(paths[0], f".tfbig-{digest}.rows")
         key = {"version": 1, "options": options, "files": [named, list(signatures.values())]}
-        if os.path.exists(place):
+        if os.path.exists(cache_path):
             try:
-                rows = RowCache(place)
+                rows = RowCache(cache_path)
                 if rows.footer["key"] == key:
                     return rows
-                log.info("%s: the files have changed since %s was made", self._owner, place)
+                log.info("%s: the files have changed since %s was made", self._owner, cache_path)
             except (OSError, ValueError, KeyError, TypeError) as error:
-                log.warning("%s is damaged (%s) and is made anew", place, error)
-        self._build(place, key, list(signatures), options["features"])
-        return RowCache(place)
+                log.warning("%s is damaged (%s) and is written again", cache_path, error)
+        self._build(cache_path, key, list(signatures), options["features"])
+        return RowCache(cache_path)
 
     def _build(
-        self, place: str, key: dict, paths: Sequence[str], features: Sequence[str] | None
+        self, cache_path: str, key: dict, paths: Sequence[str], features: Sequence[str] | None
     ) -> None:
-        log.info("%s: converting %s to %s, once", self._owner, _listed(paths), place)
+        log.info("%s: converting %s to %s, once", self._owner, _listed(paths), cache_path)
         found: list[BadRecord] = []
 
         def note(bad: Sequence[BadRecord]) -> None:
             found.extend(bad)
-            bad_records.report(bad, self.quarantine)  # where it is an error, at the first piece
+            bad_records.report_bad(bad, self.quarantine)  # without a quarantine, raises at once
 
         good, all_names = self._same_columns(paths, features, note)
         rest = [name for name in (self._label, self._weight) if name is not None]
         features = features or [name for name in all_names if name not in rest]
         columns = self._columns(good, [*features, *rest]) if good else []
-        with RowCacheWriter(place, columns) as writer:
+        with RowCacheWriter(cache_path, columns) as writer:
             for path in good:
                 self._convert(path, columns, writer.append, note)
             writer.finish({"key": key, "features": list(features), "bad": [list(b) for b in found]})
@@ -165,7 +168,7 @@ class ColumnSource(Source):
         features: Sequence[str] | None,
         note: Note,
     ) -> tuple[list[str], list[str]]:
-        """The files that have the columns asked for and of the first such file, and those."""
+        """The files with the requested columns and those of the first such file; the columns."""
         asked = [*(features or ()), *filter(None, (self._label, self._weight))]
         good: list[str] = []
         expected: list[str] = []
@@ -187,8 +190,8 @@ class ColumnSource(Source):
     ) -> None:
         if isinstance(features, str) or (features is not None and not features):
             raise UserError(
-                f"{self._owner}(features={features!r}): give a list of column names, or None for "
-                "all columns apart from label and weight."
+                f"{self._owner}(features={features!r}): pass a list of column names, or None for "
+                "all columns except label and weight."
             )
         chosen = [*(features or ()), *filter(None, (label, weight))]
         twice = [name for name in chosen if chosen.count(name) > 1]
@@ -199,25 +202,25 @@ class ColumnSource(Source):
             )
         if weight is not None and label is None:
             raise UserError(
-                f"{self._owner}(weight={weight!r}): a weight goes with a label; give label= too."
+                f"{self._owner}(weight={weight!r}): a weight needs a label; pass label= too."
             )
 
 
 def shown(value: Any) -> str:
-    """A value for a message, cut where it is long."""
+    """The repr of a value for a message, shortened to 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def check_unique(names: Sequence[str]) -> None:
-    """Raises ValueError where a column is there twice."""
+    """Raises ValueError if a column name occurs twice."""
     twice = [name for name, count in collections.Counter(names).items() if count > 1]
     if twice:
-        raise ValueError(f"the column {twice[0]!r} is there twice")
+        raise ValueError(f"the column {twice[0]!r} occurs twice")
 
 
 def without_rows(values: list[Any], rows: Collection[int]) -> list[Any]:
-    """Arrays of NumPy and pyarrow without these rows."""
+    """Removes these rows from arrays of NumPy or pyarrow."""
     if not rows:
         return values
     kept = np.ones([len(values[0])], bool)
@@ -240,8 +243,8 @@ def _check_same(names: Sequence[str], expected: Sequence[str], first: str) -> No
     without = [name for name in expected if name not in names]
     besides = [name for name in names if name not in expected]
     if without or besides:
-        parts = [f"without {_listed(without)}"] if without else []
-        parts += [f"with {_listed(besides)} besides"] if besides else []
+        parts = [f"missing {_listed(without)}"] if without else []
+        parts += [f"additional {_listed(besides)}"] if besides else []
         raise ValueError(f"its columns differ from those of {first}: {', '.join(parts)}")
 
 

@@ -1,4 +1,4 @@
-"""The records of a CSV file as they stand there: texts, record numbers, and what is wrong."""
+"""Reads the records of a CSV file: texts, record numbers, and bad records with reasons."""
 
 import codecs
 import csv
@@ -16,18 +16,18 @@ from tfbig.data import files
 from tfbig.data.bad_records import BadRecord
 from tfbig.data.sources.column_source import check_unique, shown
 
-# Bytes parsed at once; no record may be longer. 8 MiB took 370 MB of memory, and no less time.
+# Bytes per block, and the maximum size of a record. 8 MiB used 370 MB of memory and was no faster.
 _BLOCK = 2 << 20
 _COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
 
 
-class Piece(NamedTuple):
-    """Consecutive records of a file, without those that have no proper fields.
+class CsvChunk(NamedTuple):
+    """Consecutive records of a file, without those that have a wrong number of fields.
 
     Attributes:
-        columns: by name, a pyarrow array of binary, null where a value is missing.
-        records: int64 [n]; their numbers in the file.
-        bad: records found bad since the piece before.
+        columns: by name, a pyarrow array of binary; a missing value is null.
+        records: int64 [n], record numbers in the file.
+        bad: bad records found since the previous chunk.
     """
 
     columns: dict[str, Any]
@@ -39,36 +39,36 @@ class CsvFile:
     """Reads one CSV file through pyarrow.
 
     Args:
-        path: of the file; one ending in .gz, .bz2, .zst or .lz4 is decompressed.
-        delimiter: one letter.
-        missing: the texts that stand for a missing value.
+        path: path of the file; .gz, .bz2, .zst and .lz4 files are decompressed.
+        delimiter: one character.
+        missing: the texts that mean a missing value.
     """
 
     def __init__(self, path: str, delimiter: str, missing: Sequence[str]):
         self.path, self._delimiter, self._missing = path, delimiter, list(missing)
 
     def names(self) -> list[str]:
-        """The header; raises ValueError or OSError with what is wrong with it."""
+        """The column names in the header; raises ValueError or OSError if it cannot be read."""
         return list(self._raw_names)
 
-    def pieces(self, names: Sequence[str]) -> Iterator[Piece]:
-        """All records; a last piece without any where only bad ones are left to tell of.
+    def chunks(self, names: Sequence[str]) -> Iterator[CsvChunk]:
+        """Reads all records; the last chunk is empty and holds the remaining bad records.
 
         Args:
-            names: of the columns to read.
+            names: names of the columns to read.
         """
         pa = load("pyarrow", "CsvSource")
 
         invalid: list[Any] = []
-        read = told = 0
+        read = reported = 0
 
         def skip(row: Any) -> str:
             invalid.append(row)
             return "skip"
 
         def bad() -> list[BadRecord]:
-            nonlocal told
-            new, told = invalid[told:], len(invalid)
+            nonlocal reported
+            new, reported = invalid[reported:], len(invalid)
             return [BadRecord(self.path, row.number - 2, self._wrong_fields(row)) for row in new]
 
         lost: list[BadRecord] = []
@@ -78,48 +78,48 @@ class CsvFile:
                 for batch in self._reader(file, raw_names, skip):
                     records = _record_numbers(read, batch.num_rows, invalid)
                     read += batch.num_rows
-                    columns = [self._as_it_was(column) for column in batch.columns]
-                    yield Piece(dict(zip(names, columns, strict=True)), records, bad())
+                    columns = [self._original_bytes(column) for column in batch.columns]
+                    yield CsvChunk(dict(zip(names, columns, strict=True)), records, bad())
         except (pa.ArrowInvalid, OSError) as error:
-            reason = f"neither it nor what follows can be read: {_cause(error)}"
+            reason = f"this record and all that follow cannot be read: {_cause(error)}"
             lost = [BadRecord(self.path, read + len(invalid), reason)]
         nothing = {name: pa.array([], pa.binary()) for name in names}
-        yield Piece(nothing, np.zeros([0], np.int64), bad() + lost)
+        yield CsvChunk(nothing, np.zeros([0], np.int64), bad() + lost)
 
     def first_damaged_quote(self, records: int) -> int | None:
-        """The number of the first record whose quotes are not closed as they should be.
+        """The number of the first record with an unbalanced quote, or None.
 
-        Where a quote is too many, the parser takes the lines up to the next one for one value.
-        Only a file with more lines than records can have lost records so, and only that, or one
-        that ends within a line, is read again, by a stricter parser.
+        After an extra quote, the parser reads all lines up to the next quote as one value. Only a
+        file with more lines than records can lose records like this. So only such a file, or one
+        whose last line is incomplete, is read again with a stricter parser.
 
         Args:
-            records: how many records pyarrow found, good and bad.
+            records: number of records that pyarrow found, good and bad.
         """
         if self._lines == records + 1 and self._ends_a_line:
             return None
         after = 0
         try:
-            for number, _ in self._strictly():
+            for number, _ in self._strict_records():
                 after = number + 1
         except csv.Error:
             return after
         except OSError:
-            pass  # it is told of where the records are read
+            pass  # reported when the records are read
         return None
 
     def with_lines(self, bad: Sequence[BadRecord]) -> list[BadRecord]:
-        """The same, with the number of the line (from 1) where each begins."""
+        """Adds to each record's reason the number of its first line, from 1."""
         wanted = {record.record for record in bad if record.record is not None}
         lines: dict[int, int] = {}
         try:
-            for number, line in self._strictly():
+            for number, line in self._strict_records():
                 if number in wanted:
                     lines[number] = line
                     if len(lines) == len(wanted):
                         break
         except (csv.Error, OSError):
-            pass  # the lines after this place are not known, and not told
+            pass  # the line numbers after this point are unknown
         return [
             record._replace(reason=f"{record.reason} (line {lines[record.record]})")
             if record.record in lines
@@ -142,7 +142,7 @@ class CsvFile:
 
         return pyarrow_csv.open_csv(
             file,
-            # One thread: only then does the handler learn the number of a record.
+            # One thread, because only then does the handler get the number of a record.
             read_options=pyarrow_csv.ReadOptions(
                 use_threads=False,
                 block_size=_BLOCK,
@@ -162,8 +162,8 @@ class CsvFile:
     def _as_parsed(self, text: str) -> str:
         return text if self._is_utf8 else text.encode().decode("latin-1")
 
-    def _as_it_was(self, column: Any) -> Any:
-        """The bytes of the file, where they had to be taken for Latin-1."""
+    def _original_bytes(self, column: Any) -> Any:
+        """Restores the bytes of the file if it was decoded as Latin-1."""
         pa = load("pyarrow", "CsvSource")
 
         if self._is_utf8:
@@ -173,7 +173,7 @@ class CsvFile:
 
     def _wrong_fields(self, row: Any) -> str:
         lines = row.text.count("\n") + 1
-        over = f" over {lines} lines" if lines > 1 else ""
+        over = f" on {lines} lines" if lines > 1 else ""
         text = row.text if self._is_utf8 else row.text.encode("latin-1")
         return (
             f"it has {row.actual_columns} fields{over}, not {row.expected_columns}: {shown(text)}"
@@ -181,12 +181,12 @@ class CsvFile:
 
     @functools.cached_property
     def _raw_names(self) -> dict[str, str]:
-        """Each column's name, and as the parser has it."""
+        """Each column's name, mapped to the name that pyarrow uses."""
         pa = load("pyarrow", "CsvSource")
 
         if not files.signature(self.path)[0]:
             raise ValueError("the file is empty")
-        is_utf8 = self._is_utf8  # found out before, as a file in memory:// is open only once
+        is_utf8 = self._is_utf8  # computed first, because a memory:// file is opened only once
         with self._open() as file:
             try:
                 raw = self._reader(file, [], lambda row: "skip").schema.names
@@ -206,21 +206,22 @@ class CsvFile:
 
     @property
     def _is_utf8(self) -> bool:
-        return self._looked_over[0]
+        return self._scan[0]
 
     @property
     def _lines(self) -> int:
-        return self._looked_over[1]
+        return self._scan[1]
 
     @property
     def _ends_a_line(self) -> bool:
-        return self._looked_over[2]
+        return self._scan[2]
 
     @functools.cached_property
-    def _looked_over(self) -> tuple[bool, int, bool]:
-        """Whether the file is UTF-8, its number of lines, and whether the last one is whole.
+    def _scan(self) -> tuple[bool, int, bool]:
+        """Whether the file is UTF-8, its number of lines, and whether the last line is complete.
 
-        pyarrow stops at a bad record that is not UTF-8.
+        A file that is not UTF-8 is read as Latin-1, because pyarrow would stop at the first bad
+        record that is not UTF-8.
         """
         decoder = codecs.getincrementaldecoder("utf-8")()
         lines, last, is_utf8 = 0, b"\n", True
@@ -230,12 +231,12 @@ class CsvFile:
                     lines, last = lines + block.count(b"\n"), block[-1:]
                     is_utf8 = is_utf8 and _decodes(decoder, block)
             except OSError:
-                pass  # it is told of where the records are read
+                pass  # reported when the records are read
         is_utf8 = is_utf8 and not decoder.getstate()[0]
         return is_utf8, lines + (last != b"\n"), last == b"\n"
 
-    def _strictly(self) -> Iterator[tuple[int, int]]:
-        """Each record's number and first line, by Python's parser, which checks the quotes."""
+    def _strict_records(self) -> Iterator[tuple[int, int]]:
+        """Each record's number and first line, from Python's csv parser, which checks quotes."""
         limit = csv.field_size_limit(sys.maxsize)
         try:
             with self._open() as file:
@@ -243,7 +244,7 @@ class CsvFile:
                 reader = csv.reader(text, delimiter=self._delimiter, strict=True)
                 number, line = -2, 1
                 for fields in reader:
-                    if fields:  # blank lines are no records
+                    if fields:  # not a blank line
                         number += 1
                         if number >= 0:
                             yield number, line
@@ -259,7 +260,7 @@ def _cause(error: Exception) -> str:
 
 
 def _record_numbers(first: int, count: int, invalid: Sequence[Any]) -> np.ndarray:
-    """The numbers in the file of the good records first, first + 1, … when bad ones count too."""
+    """Converts the indices first, first + 1, … of good records to numbers that count bad ones."""
     numbers = np.arange(first, first + count)
     bad = np.array([row.number - 2 for row in invalid], np.int64)
     return numbers + np.searchsorted(bad - np.arange(len(bad)), numbers, side="right")

@@ -12,7 +12,7 @@ from tfbig._optional import load
 from tfbig.data.bad_records import BadRecord
 from tfbig.data.files import Paths
 from tfbig.data.sources.column_source import ColumnSource, Note, shown, without_rows
-from tfbig.data.sources.csv_records import CsvFile, Piece
+from tfbig.data.sources.csv_records import CsvChunk, CsvFile
 from tfbig.data.sources.csv_values import KINDS, Inference, as_texts, as_values
 from tfbig.data.sources.row_cache import Column
 from tfbig.errors import UserError
@@ -23,9 +23,9 @@ log = logging.getLogger("tfbig")
 class CsvSource(ColumnSource):
     """CSV files with a header; an example is one row.
 
-    The files are converted once, in a stream, to a memory-mapped file kept beside the first of
-    them (or in the cache folder), and again when they have changed. After that any row is read
-    in one access, whatever its number, and the data are not held in memory.
+    The files are converted once, as a stream, to a memory-mapped file beside the first of them
+    (or in the cache folder), and again when they have changed. Then any row is read with one
+    access, and the data are not held in memory.
 
     Example:
 
@@ -35,26 +35,26 @@ class CsvSource(ColumnSource):
     Args:
         paths: a path, a pattern, a URL or a list of these; with the same columns. Files whose
             names end in .gz, .bz2, .zst or .lz4 are decompressed.
-        features: names of columns; None: all apart from label and weight.
-        label: name of the column of labels; None: the source gives features only.
+        features: names of columns; None: all except label and weight.
+        label: name of the column of labels; None: examples have features only.
         weight: name of the column of weights; needs a label.
-        types: kind of a column by name: "int64", "float32", "bool" or "string". A column that is
-            not named gets the narrowest of these that fits all its rows in all files; integers
-            and truth values of which some are missing become float32 and string. float32 holds
-            integers up to 2^24 exactly: give long numbers the type "string".
-        delimiter: one ASCII letter.
-        missing: texts that stand for a missing value: NaN in float32, "" in strings. A missing
-            value in a column whose type is given as "int64" or "bool" is a bad record.
+        types: kinds of columns by name: "int64", "float32", "bool" or "string". Other columns get
+            the narrowest kind that fits all their rows in all files. With missing values,
+            integers become float32, and truth values become strings. float32 represents integers
+            up to 2^24 exactly, so use "string" for long numbers.
+        delimiter: one ASCII character.
+        missing: texts that mean a missing value: NaN in float32, "" in strings. A missing value
+            in a column with the given type "int64" or "bool" is a bad record.
         on_bad_record: "error", or "skip": rows with too few or too many fields, with a value that
-            is not of its column's type or with bytes that are not UTF-8, and whole files that
-            are empty or have other columns are left out and written to the quarantine.
-        quarantine: the file of records left out; None: beside the first file.
+            does not match the column's type or with bytes that are not UTF-8, and whole files
+            that are empty or have other columns are skipped and listed in the quarantine.
+        quarantine: the file that lists skipped records; None: beside the first file.
 
-    Blank lines are no records.
+    Blank lines are ignored.
 
     Raises:
         BadRecords: there are bad records, and on_bad_record is "error".
-        UserError: an argument is wrong, or there is no file or no record.
+        UserError: an argument is invalid, or there is no file or no record.
     """
 
     def __init__(
@@ -90,8 +90,8 @@ class CsvSource(ColumnSource):
         unknown = [name for name in self._types if name not in names]
         if unknown:
             raise UserError(
-                f"CsvSource(types=…): {unknown[0]!r} is not a column that is read; these are "
-                f"{', '.join(map(repr, names))}."
+                f"CsvSource(types=…): {unknown[0]!r} is not a column that is read; the columns "
+                f"are {', '.join(map(repr, names))}."
             )
         missing = frozenset(self._missing)
         kinds = {name: Inference(missing) for name in names if name not in self._types}
@@ -111,11 +111,11 @@ class CsvSource(ColumnSource):
     ) -> tuple[dict[str, Inference], int]:
         """The kinds of columns after one more file, and its number of records."""
         kinds, records = copy.deepcopy(kinds), 0
-        for piece in self._file(path).pieces(names):
-            records += len(piece.records) + len(piece.bad)
-            left_out = _badly_quoted(piece, damaged)
+        for chunk in self._file(path).chunks(names):
+            records += len(chunk.records) + len(chunk.bad)
+            left_out = _badly_quoted(chunk, damaged)
             for name, inference in kinds.items():
-                [column] = without_rows([piece.columns[name]], left_out)
+                [column] = without_rows([chunk.columns[name]], left_out)
                 texts, undecoded = as_texts(column)
                 inference.add(*without_rows([texts], undecoded))
         return kinds, records
@@ -126,12 +126,12 @@ class CsvSource(ColumnSource):
         file, damaged = self._file(path), self._damaged[path]
         bad: list[BadRecord] = []
         names = [column.name for column in columns] if damaged is None else file.names()
-        for piece in file.pieces(names):
-            values, wrong = self._values(piece, columns)
-            wrong |= _badly_quoted(piece, damaged)
-            bad += piece.bad
+        for chunk in file.chunks(names):
+            values, wrong = self._values(chunk, columns)
+            wrong |= _badly_quoted(chunk, damaged)
+            bad += chunk.bad
             bad += [
-                BadRecord(path, int(piece.records[row]), reason) for row, reason in wrong.items()
+                BadRecord(path, int(chunk.records[row]), reason) for row, reason in wrong.items()
             ]
             if bad and self.quarantine is None:
                 break
@@ -139,11 +139,13 @@ class CsvSource(ColumnSource):
         if bad:
             note(file.with_lines(sorted(bad, key=lambda one: one.record)))
 
-    def _values(self, piece: Piece, columns: Sequence[Column]) -> tuple[list[Any], dict[int, str]]:
+    def _values(
+        self, chunk: CsvChunk, columns: Sequence[Column]
+    ) -> tuple[list[Any], dict[int, str]]:
         wrong: dict[int, str] = {}
         values = []
         for column in columns:
-            texts, undecoded = as_texts(piece.columns[column.name])
+            texts, undecoded = as_texts(chunk.columns[column.name])
             array, unparsed = as_values(texts, column.kind, frozenset(self._missing))
             values.append(array)
             for row, reason in (unparsed | undecoded).items():
@@ -153,8 +155,8 @@ class CsvSource(ColumnSource):
 
 def _warn_of_text(path: str, name: str, inference: Inference) -> None:
     log.warning(
-        "%s: column %r is read as text: %d of its values are numbers, but then comes %s. If it "
-        'should be numbers, write types={%r: "float32"}; what is no number is then a bad record.',
+        "%s: column %r is read as text: its first %d values are numbers, but the next is %s. If "
+        'it should be numeric, pass types={%r: "float32"}; other values are then bad records.',
         path,
         name,
         inference.numbers,
@@ -163,24 +165,24 @@ def _warn_of_text(path: str, name: str, inference: Inference) -> None:
     )
 
 
-def _badly_quoted(piece: Piece, damaged: int | None) -> dict[int, str]:
-    """The first record with damaged quotes, and those that they may have made of several."""
+def _badly_quoted(chunk: CsvChunk, damaged: int | None) -> dict[int, str]:
+    """The record with an unbalanced quote, and later ones that may be several records merged."""
     pc = load("pyarrow.compute", "CsvSource")
 
     wrong: dict[int, str] = {}
     if damaged is None:
         return wrong
-    for row in np.flatnonzero(piece.records == damaged).tolist():
-        wrong[row] = "a quote in it is not closed as it should be"
-    for name, column in piece.columns.items():
+    for row in np.flatnonzero(chunk.records == damaged).tolist():
+        wrong[row] = "it has an unbalanced quote"
+    for name, column in chunk.columns.items():
         rows = np.flatnonzero(
             pc.fill_null(pc.match_substring(column, b"\n"), False).to_numpy(zero_copy_only=False)
         )
-        for row in rows[piece.records[rows] >= damaged].tolist():
+        for row in rows[chunk.records[rows] >= damaged].tolist():
             lines = column[row].as_py().count(b"\n") + 1
             wrong[row] = (
-                f"column {name!r} goes over {lines} lines, and the quotes of the file are not "
-                f"closed as they should be from record {damaged} on"
+                f"column {name!r} spans {lines} lines, and the quotes of the file are unbalanced "
+                f"from record {damaged} on"
             )
     return wrong
 
@@ -192,8 +194,10 @@ def _check(types: Mapping[str, str], delimiter: str, missing: Sequence[str]) -> 
                 f"CsvSource(types={{{name!r}: {kind!r}}}): expected one of {', '.join(KINDS)}."
             )
     if not isinstance(delimiter, str) or len(delimiter) != 1 or not delimiter.isascii():
-        raise UserError(f"CsvSource(delimiter={delimiter!r}): expected one ASCII letter.")
+        raise UserError(f"CsvSource(delimiter={delimiter!r}): expected one ASCII character.")
     if delimiter in '"\r\n':
-        raise UserError(f"CsvSource(delimiter={delimiter!r}): quotes and line ends are taken.")
+        raise UserError(
+            f"CsvSource(delimiter={delimiter!r}): quotes and line breaks cannot be delimiters."
+        )
     if isinstance(missing, str) or not all(isinstance(text, str) for text in missing):
         raise UserError(f"CsvSource(missing={missing!r}): expected a list of texts.")

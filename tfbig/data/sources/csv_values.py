@@ -1,4 +1,4 @@
-"""Texts of a CSV column as numbers: of a given type, or of the narrowest that fits them all."""
+"""Converts the texts of a CSV column to a given type, or to the narrowest one that fits all."""
 
 import math
 from typing import Any
@@ -10,15 +10,18 @@ from tfbig.data.sources.column_source import shown
 
 KINDS = ("int64", "float32", "bool", "string")
 _BOOLS = {"true": True, "false": False, "1": True, "0": False}
-_MANY = 10  # numbers, after which a text is a surprise
+_MANY = 10  # after this many numbers, a text in the column causes a warning
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def as_texts(raw: Any) -> tuple[Any, dict[int, str]]:
-    """Bytes as texts, and what is wrong with those that are none, by row; they become null.
+    """Decodes bytes as UTF-8; invalid ones become null.
 
     Args:
         raw: pyarrow array of binary.
+
+    Returns:
+        (texts, bad): a pyarrow array of strings, and the reasons by row.
     """
     pa = load("pyarrow", "CsvSource")
 
@@ -38,12 +41,15 @@ def as_texts(raw: Any) -> tuple[Any, dict[int, str]]:
 
 
 def as_values(texts: Any, kind: str, missing: frozenset[str]) -> tuple[Any, dict[int, str]]:
-    """Texts as values of a kind, and what is wrong with those that are none, by row.
+    """Converts texts to values of a kind.
 
     Args:
-        texts: pyarrow array of strings; null where one is missing.
+        texts: pyarrow array of strings; a missing value is null.
         kind: one of KINDS.
-        missing: the texts that stand for a missing value where blanks surround them.
+        missing: the texts that, without surrounding blanks, mean a missing value.
+
+    Returns:
+        (values, bad): an array, and the reasons of invalid texts by row.
     """
     if kind == "string":
         return texts.fill_null(""), {}
@@ -54,16 +60,16 @@ def as_values(texts: Any, kind: str, missing: frozenset[str]) -> tuple[Any, dict
     if kind == "float32":
         return as_float32(values.to_numpy(zero_copy_only=False), bad)
     for row in np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False)).tolist():
-        bad.setdefault(row, f"is missing, and {kind} has nothing for that; float32 has NaN")
+        bad.setdefault(row, f"is missing, but {kind} has no missing value; float32 has NaN")
     return values.fill_null(False if kind == "bool" else 0).to_numpy(zero_copy_only=False), bad
 
 
 class Inference:
-    """Finds the narrowest kind that all texts of a column fit, piece by piece.
+    """Finds the narrowest kind that fits all texts of a column, chunk by chunk.
 
     Attributes:
-        numbers: how many values were numbers, as long as all were.
-        spoiler: the text after many of them that is none, which made it a column of strings.
+        numbers: number of values before the first one that is not a number.
+        spoiler: the first text that is not a number, if many numbers precede it.
     """
 
     def __init__(self, missing: frozenset[str]):
@@ -75,6 +81,7 @@ class Inference:
 
     @property
     def kind(self) -> str:
+        """The narrowest of KINDS that fits all texts so far."""
         if not self._left:
             return "string"
         numeric = self._left[0] != "bool"
@@ -83,7 +90,7 @@ class Inference:
         return self._left[0]
 
     def add(self, texts: Any) -> None:
-        """Takes note of a piece; null texts are missing values."""
+        """Adds a chunk of texts; a null text is a missing value."""
         if not self._left:
             return
         self._any_missing |= texts.null_count > 0
@@ -114,7 +121,7 @@ class Inference:
 
 
 def _cast(texts: Any, kind: str) -> Any | None:
-    """The fast way, which takes all texts of the plainest form or none."""
+    """Converts texts with pyarrow, which is fast; None if a text is not in its plain form."""
     pa = load("pyarrow", "CsvSource")
 
     to = {"int64": pa.int64(), "float32": pa.float64(), "bool": pa.bool_()}[kind]
@@ -134,16 +141,16 @@ def _parse_each(texts: Any, kind: str, missing: frozenset[str]) -> tuple[Any, di
             values.append(_parsed(text, kind, missing))
         except ValueError:
             values.append(None)
-            bad[row] = f"has {shown(text)}, which is no {kind}"
+            bad[row] = f"has {shown(text)}, which is not a valid {kind}"
     to = {"int64": pa.int64(), "float32": pa.float64(), "bool": pa.bool_()}[kind]
     return pa.array(values, to), bad
 
 
 def _parsed(text: str | None, kind: str, missing: frozenset[str]) -> Any:
-    """One text with blanks around it or a plus sign; raises ValueError where it does not fit."""
+    """Parses one text, which may have blanks or a plus sign; raises ValueError if it is invalid."""
     if text is None or text.strip() in missing:
         return None
-    if "_" in text:  # which Python allows in numbers
+    if "_" in text:  # Python allows it in numbers
         raise ValueError
     if kind == "float32":
         return float(text)
@@ -158,6 +165,7 @@ def _parsed(text: str | None, kind: str, missing: frozenset[str]) -> Any:
 
 
 def as_float32(values: np.ndarray, bad: dict[int, str]) -> tuple[np.ndarray, dict[int, str]]:
+    """Converts float64 to float32; values that are too large become NaN and are added to `bad`."""
     too_large = np.isfinite(values) & (np.abs(values) > _FLOAT32_MAX)
     for row in np.flatnonzero(too_large).tolist():
         bad.setdefault(row, f"has {values[row]}, which is too large for float32")

@@ -1,4 +1,4 @@
-"""Serialized records become batches of arrays: what `parse` asks for, and the records that fail."""
+"""Parses serialized records to batches of arrays, and finds the records that cannot be parsed."""
 
 import re
 import struct
@@ -13,7 +13,7 @@ from tfbig.errors import UserError
 
 Parse = Mapping[str, tf.io.FixedLenFeature] | Callable[[np.ndarray], Any] | None
 
-# What says that a record is bad, and not that the program is wrong.
+# Errors that mean a bad record, not a bug in the program.
 _ERRORS = (
     ValueError,
     struct.error,
@@ -27,16 +27,16 @@ _NO_EXAMPLE = "it is not a serialized tf.train.Example"
 
 
 class RecordParser:
-    """Makes batches of serialized records.
+    """Parses serialized records to batches.
 
     Args:
         parse: the features of a tf.train.Example by name; or a function of an object array of
-            n bytes that returns a batch; or None, for the bytes themselves.
-        labels: with features: the one that becomes the labels of (features, labels).
-        owner: whose argument parse is, for messages.
+            n bytes that returns a batch; or None, for the raw bytes.
+        labels: with features: the name of the feature that becomes the labels.
+        owner: the class with the argument `parse`, for error messages.
 
     Raises:
-        UserError: the features cannot be parsed to arrays of one shape, or labels is none of them.
+        UserError: the features have no fixed shape, or labels is not one of them.
     """
 
     def __init__(self, parse: Parse, labels: str | None, owner: str):
@@ -47,7 +47,8 @@ class RecordParser:
             _check_features(self._features, owner)
             if labels is not None and labels not in self._features:
                 raise UserError(
-                    f"{owner}: labels={labels!r} is none of the features {sorted(self._features)}."
+                    f"{owner}: labels={labels!r} is not one of the features "
+                    f"{sorted(self._features)}."
                 )
             return
         if labels is not None:
@@ -63,41 +64,44 @@ class RecordParser:
         self._features, self._parse = None, parse or (lambda records: records)
 
     def __call__(self, records: np.ndarray) -> tuple[Any, list[tuple[int, str]]]:
-        """Parses all records in one go.
+        """Parses all records at once.
 
         Args:
             records: object array of n bytes.
 
         Returns:
-            (batch, []), or (None, [(place, reason), …]) when some records cannot be parsed.
+            (batch, []), or (None, [(index, reason), …]) if some records cannot be parsed.
         """
         try:
             return self._batch(records), []
         except _ERRORS:
-            bad = self._unlike(records) or self._halved(records, 0)
-            if not bad:  # each is good by itself, so that it is not the data that are wrong
+            bad = self._mismatch(records) or self._bisect(records, 0)
+            if not bad:  # each record is good by itself, so the data are not the cause
                 raise
             return None, bad
 
-    def _unlike(self, records: np.ndarray) -> list[tuple[int, str]]:
-        """Which are no examples with the features, without the log line of a failing operation."""
+    def _mismatch(self, records: np.ndarray) -> list[tuple[int, str]]:
+        """The records that do not match the features, found without running a failing op.
+
+        A failing op would write a line to TensorFlow's log.
+        """
         if self._features is None:
             return []
-        reasons = [_unlike(record, self._features) for record in records]
-        return [(place, reason) for place, reason in enumerate(reasons) if reason]
+        reasons = [_mismatch(record, self._features) for record in records]
+        return [(index, reason) for index, reason in enumerate(reasons) if reason]
 
-    def _halved(self, records: np.ndarray, first: int) -> list[tuple[int, str]]:
-        """Which records fail, by halving those that do."""
+    def _bisect(self, records: np.ndarray, first: int) -> list[tuple[int, str]]:
+        """The records that cannot be parsed, found by bisection."""
         try:
             self._batch(records)
             return []
-        except UserError:  # which is a ValueError, but about the program
+        except UserError:  # a ValueError, but a bug in the program
             raise
         except _ERRORS as error:
             if len(records) < 2:
                 return [(first, _reason(error))] if len(records) else []
         half = len(records) // 2
-        return self._halved(records[:half], first) + self._halved(records[half:], first + half)
+        return self._bisect(records[:half], first) + self._bisect(records[half:], first + half)
 
     def _batch(self, records: np.ndarray) -> Any:
         with tf.device("CPU:0"):
@@ -121,7 +125,7 @@ class RecordParser:
         array = leaf.numpy() if tf.is_tensor(leaf) else np.asarray(leaf)
         if array.ndim == 0 or len(array) != count:
             raise UserError(
-                f"{self._owner}: for {count} records parse returned an array of shape "
+                f"{self._owner}: for {count} records, parse returned an array of shape "
                 f"{list(array.shape)}; its first dimension must be the number of records."
             )
         if array.dtype == np.float64:
@@ -148,8 +152,8 @@ def _check_features(features: dict[str, Any], owner: str) -> None:
         raise UserError(f"{owner}: parse cannot be used: {_reason(error)}.") from error
 
 
-def _unlike(record: bytes, features: dict[str, Any]) -> str:
-    """Why a record is no example with these features, or ""."""
+def _mismatch(record: bytes, features: dict[str, Any]) -> str:
+    """The reason why a record is not an example with these features, or ""."""
     try:
         found = tf.train.Example.FromString(record).features.feature
     except DecodeError:
@@ -173,7 +177,7 @@ def _unlike(record: bytes, features: dict[str, Any]) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """The part of a message that is about the record, on one line and without a full stop."""
+    """The part of an error message about the record, on one line and without a full stop."""
     text = str(getattr(error, "message", None) or error)
     text = re.sub(r"\{\{.*?\}\}|\[Op:\w*\].*|; NodeDef.*", " ", text, flags=re.S)
     text = " ".join(text.split()).rstrip(".")

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from typing_extensions import override
 
 from tfbig.data import files
 from tfbig.data.bad_records import BadRecord, BadRecords
@@ -15,7 +16,7 @@ from tfbig.errors import UserError
 class NpySource(Source):
     """Arrays in `.npy` files, memory-mapped; an example is one row of each.
 
-    The data are not held in memory: a read copies the rows asked for out of the files.
+    The data are not held in memory: a read copies the requested rows from the files.
 
     Example:
 
@@ -28,8 +29,8 @@ class NpySource(Source):
             dimension. float64 becomes float32, the precision that TensorFlow trains in.
 
     Raises:
-        BadRecords: a file is empty, truncated, not a .npy file or has Python objects in it.
-        UserError: a file is not there or is remote, or the arrays differ in length.
+        BadRecords: a file is empty or truncated, is not a .npy file, or contains Python objects.
+        UserError: a file does not exist or is remote, or the arrays differ in length.
     """
 
     def __init__(self, arrays: Any):
@@ -43,11 +44,12 @@ class NpySource(Source):
             )
         self._arrays = tf.nest.pack_sequence_as(arrays, loaded)
         self._length = len(loaded[0])
-        self.threads = min(8, os.cpu_count() or 1)  # one waits for the disk while another copies
+        self.threads = min(8, os.cpu_count() or 1)  # one copies while others wait for the disk
 
     def __len__(self) -> int:
         return self._length
 
+    @override
     def read(self, indices: np.ndarray) -> Any:
         # Sorted indices were no faster, from memory or from disk.
         return tf.nest.map_structure(
@@ -59,12 +61,12 @@ def _as_path(leaf: Any) -> str:
     if not isinstance(leaf, (str, os.PathLike)):
         raise UserError(
             f"NpySource: expected the path of a .npy file, received {type(leaf).__name__}. "
-            "Arrays in memory are an ArraySource."
+            "For arrays in memory, use ArraySource."
         )
     path = os.path.expanduser(os.fspath(leaf))
     if files.is_remote(path):
         raise UserError(
-            f"NpySource: {path} is remote, and only a local file can be memory-mapped; copy it "
+            f"NpySource: {path} is remote, but only local files can be memory-mapped; copy it "
             "to this machine first."
         )
     if not os.path.isfile(path):
@@ -76,7 +78,7 @@ def _memory_mapped(path: str) -> np.ndarray:
     if not os.path.getsize(path):
         raise BadRecords([BadRecord(path, None, "the file is empty")])
     try:
-        with open(path, "rb") as file:  # np.load takes what has no magic for a pickle
+        with open(path, "rb") as file:  # np.load treats a file without magic as a pickle
             np.lib.format.read_magic(file)
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:
@@ -87,7 +89,7 @@ def _memory_mapped(path: str) -> np.ndarray:
     if array.ndim == 0:
         raise BadRecords([BadRecord(path, None, "it is a single value, without rows")])
     surplus = os.path.getsize(path) - array.offset - array.nbytes
-    if surplus:  # NumPy would read what a damaged header says is less, or shifted
+    if surplus:  # with a damaged header, NumPy would read too few or shifted values
         raise BadRecords(
             [BadRecord(path, None, f"it is {surplus} bytes longer than its header says")]
         )

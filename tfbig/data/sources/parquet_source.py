@@ -13,16 +13,16 @@ from tfbig.data.sources.parquet_values import Kind, as_values, kind_of, list_len
 from tfbig.data.sources.row_cache import Column
 from tfbig.errors import UserError
 
-_BATCH = 1 << 14  # records converted at once
+_BATCH = 1 << 14  # records per conversion
 
 
 class ParquetSource(ColumnSource):
     """Parquet files; an example is one row.
 
-    The columns asked for are converted once, a piece of a row group at a time, to a
-    memory-mapped file kept beside the first file (or in the cache folder), and again when the
-    files have changed. It is not compressed, and holds all columns of a row side by side: any
-    row is read in one access, where Parquet would have to decompress a page of every column.
+    The selected columns are converted once, in batches, to a memory-mapped file beside the first
+    file (or in the cache folder), and again when the files have changed. That file is not
+    compressed and stores each row contiguously: any row is read with one access, while Parquet
+    would decompress a page of every column.
 
     Example:
 
@@ -33,24 +33,24 @@ class ParquetSource(ColumnSource):
 
     Args:
         paths: a path, a pattern, a URL or a list of these; with the same columns.
-        features: names of columns; None: all apart from label and weight.
-        label: name of the column of labels; None: the source gives features only.
+        features: names of columns; None: all except label and weight.
+        label: name of the column of labels; None: examples have features only.
         weight: name of the column of weights; needs a label.
         on_bad_record: "error", or "skip": whole files that cannot be read or have other columns,
-            the rows of a damaged row group, texts that are not UTF-8, and lists of another
-            length than the first row's are left out and written to the quarantine.
-        quarantine: the file of records left out; None: beside the first file.
+            the rows of a damaged row group, texts that are not UTF-8, and lists with another
+            length than the first row's are skipped and listed in the quarantine.
+        quarantine: the file that lists skipped records; None: beside the first file.
 
-    Integers of all widths become int64; floating-point numbers and decimals float32; texts,
-    dictionary-encoded ones too, object arrays of str; binary ones of bytes; lists of k numbers
-    arrays of shape [n, k]. Dates, times and durations become int64 in the unit of their type
-    (days, ms, us, ns; since 1970 UTC). Missing numbers are NaN (integers and truth values of
-    which some are missing become float32, which holds integers up to 2^24 exactly), missing texts
-    "", and missing times -2^63, which is NumPy's "NaT".
+    Integers become int64, floating-point numbers and decimals float32, strings (also
+    dictionary-encoded ones) object arrays of str, binary values object arrays of bytes, and lists
+    of k numbers arrays of shape [n, k]. Dates, times and durations become int64 in the unit of
+    their type (days, ms, us, ns; since 1970 UTC). Missing numbers are NaN; so integers and truth
+    values with missing ones become float32, which represents integers up to 2^24 exactly. Missing
+    strings are "", missing times -2^63, which is NumPy's "NaT".
 
     Raises:
         BadRecords: there are bad records, and on_bad_record is "error".
-        UserError: an argument is wrong, a column cannot be an array, or there is no file or
+        UserError: an argument is invalid, a column cannot be an array, or there is no file or
             no record.
     """
 
@@ -64,7 +64,7 @@ class ParquetSource(ColumnSource):
         on_bad_record: str = "error",
         quarantine: str | os.PathLike | None = None,
     ):
-        self._units: dict[str, str | None] = {}  # of times, by column, in the first file
+        self._units: dict[str, str | None] = {}  # units of times in the first file, by column
         super().__init__(paths, features, label, weight, on_bad_record, quarantine, {})
 
     def _names(self, path: str) -> list[str]:
@@ -89,8 +89,8 @@ class ParquetSource(ColumnSource):
         endless = [name for name, kind in kinds.items() if None in kind.shape]
         if endless:
             raise UserError(
-                f"ParquetSource: all lists of the column {endless[0]!r} are missing, so that they "
-                "have no length; name the columns to read in features=[…]."
+                f"ParquetSource: all lists of the column {endless[0]!r} are missing, so their "
+                "length is unknown; select other columns with features=[…]."
             )
         return [
             Column(name, "float32" if name in missing else kind.name, kind.shape)
@@ -121,7 +121,7 @@ class ParquetSource(ColumnSource):
 
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[Any]:
-    """The file as a pyarrow ParquetFile; raises ValueError where it is none."""
+    """Opens a file as a pyarrow ParquetFile; raises ValueError if it is not a Parquet file."""
     pa = load("pyarrow", "ParquetSource")
     parquet = load("pyarrow.parquet", "ParquetSource")
 
@@ -134,13 +134,13 @@ def _opened(path: str) -> Iterator[Any]:
         held = sum(file.metadata.row_group(i).num_rows for i in groups)
         if held != file.metadata.num_rows:
             raise ValueError(
-                f"it says that it has {file.metadata.num_rows} records, but has {held}"
+                f"its metadata say {file.metadata.num_rows} records, but it has {held}"
             )
         yield file
 
 
 def _cause(error: Exception) -> str:
-    return " ".join(str(error).split())  # those of Thrift go over several lines
+    return " ".join(str(error).split())  # Thrift's messages have several lines
 
 
 def _kind_in(file: Any, name: str, path: str, before: Kind | None) -> Kind:
@@ -148,8 +148,8 @@ def _kind_in(file: Any, name: str, path: str, before: Kind | None) -> Kind:
     kind = kind_of(type_)
     if kind is None:
         raise UserError(
-            f"ParquetSource: the column {name!r} of {path} has the type {type_}, which is no "
-            "array; name the columns to read in features=[…]."
+            f"ParquetSource: the column {name!r} of {path} has the type {type_}, which cannot be "
+            "an array; select other columns with features=[…]."
         )
     if kind.shape == (None,):
         known = before is not None and before.shape != (None,)
@@ -166,7 +166,7 @@ def _check_types(schema: Any, columns: Sequence[Column], units: dict[str, str | 
             expected = f"{column.kind}{list(column.shape) if column.shape else ''}"
             expected = units[column.name] or expected
             raise ValueError(
-                f"its column {column.name!r} is {type_}; in the files before it is {expected}"
+                f"its column {column.name!r} is {type_}, but in the previous files it is {expected}"
             )
 
 
@@ -181,9 +181,9 @@ def _first_length(file: Any, name: str) -> int | None:
 def _with_missing(file: Any, names: Sequence[str]) -> set[str]:
     """The columns with missing values.
 
-    The statistics of the file say it too, but pyarrow ends the process where they are damaged
-    ("Unencoded byte array data bytes does not support INT64"), and never looks at them
-    to read the data.
+    The file's statistics have this information too. But if they are damaged, pyarrow aborts the
+    process ("Unencoded byte array data bytes does not support INT64"), while reading the data
+    does not use them.
     """
     may = [name for name in names if file.schema_arrow.field(name).nullable]
     missing: set[str] = set()
@@ -196,12 +196,12 @@ def _with_missing(file: Any, names: Sequence[str]) -> set[str]:
 
 
 def _batches(file: Any, path: str, names: Sequence[str], note: Note) -> Iterator[tuple[int, Any]]:
-    """Record batches with the number of their first record; tells of those that cannot be read."""
+    """Reads record batches, each with its first record number; reports unreadable ones to note."""
     pa = load("pyarrow", "ParquetSource")
 
     start = 0
     for i in range(file.metadata.num_row_groups):
-        count, read, why = file.metadata.row_group(i).num_rows, 0, "it ends there"
+        count, read, why = file.metadata.row_group(i).num_rows, 0, "the row group ends there"
         batches = iter(file.iter_batches(_BATCH, row_groups=[i], columns=list(names)))
         while read < count:
             try:
@@ -209,7 +209,7 @@ def _batches(file: Any, path: str, names: Sequence[str], note: Note) -> Iterator
             except (pa.ArrowException, OSError, ValueError) as error:
                 batch, why = None, _cause(error)
             if batch is None:
-                rest = f"it and the {count - read - 1} records after it cannot be read"
+                rest = f"this record and the {count - read - 1} after it cannot be read"
                 note([BadRecord(path, start + read, f"{rest} (row group {i}): {why}")])
                 break
             yield start + read, batch

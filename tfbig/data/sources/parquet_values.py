@@ -1,4 +1,4 @@
-"""Columns of pyarrow as NumPy arrays of a kind."""
+"""Converts columns of pyarrow to NumPy arrays."""
 
 from typing import Any, NamedTuple
 
@@ -12,12 +12,12 @@ _NO_TIME = np.iinfo(np.int64).min  # what NumPy's datetime64 calls NaT
 
 
 class Kind(NamedTuple):
-    """What a column becomes.
+    """The kind of array that a column is converted to.
 
     Attributes:
         name: as Column.kind.
-        shape: as Column.shape; (None,): lists of a length to be found.
-        is_time: a missing one has a number of its own.
+        shape: as Column.shape; (None,): lists of unknown length.
+        is_time: whether the values are times, whose missing value is NaT.
     """
 
     name: str
@@ -26,11 +26,11 @@ class Kind(NamedTuple):
 
     @property
     def may_not_miss(self) -> bool:
-        """Whether it needs another kind where values are missing."""
+        """Whether the kind has no missing value, so that missing values need another kind."""
         return self.name in ("int64", "bool") and not self.shape and not self.is_time
 
     def fits(self, column: Column) -> bool:
-        """Whether its values can be read as those of a column."""
+        """Whether its values can be converted to those of a column."""
         widened = column.kind == "float32" and self.name in ("int64", "bool") and not self.is_time
         same_shape = self.shape == column.shape or (
             self.shape == (None,) and len(column.shape) == 1
@@ -39,7 +39,7 @@ class Kind(NamedTuple):
 
 
 def kind_of(type_: Any) -> Kind | None:
-    """What values of a pyarrow type become; None: they cannot be arrays."""
+    """The kind for values of a pyarrow type; None: they cannot be an array."""
     pa = load("pyarrow", "ParquetSource")
 
     t = pa.types
@@ -64,7 +64,7 @@ def kind_of(type_: Any) -> Kind | None:
 
 
 def unit_of(type_: Any) -> str | None:
-    """What its numbers count, such as "timestamp[ms]", if they are times; the zone is UTC."""
+    """The unit of a type of times, such as "timestamp[ms]" in UTC; None for other types."""
     pa = load("pyarrow", "ParquetSource")
 
     kind = kind_of(type_)
@@ -76,7 +76,7 @@ def unit_of(type_: Any) -> str | None:
 
 
 def widest(one: Kind, other: Kind) -> Kind:
-    """The kind for the values of both, where there is one; else the first."""
+    """The narrowest kind that fits the values of both kinds, if there is one; else the first."""
     shape = other.shape if one.shape == (None,) else one.shape
     numbers = {one.name, other.name} <= {"int64", "float32", "bool"}
     if one.name != other.name and numbers and not (one.is_time or other.is_time):
@@ -85,21 +85,21 @@ def widest(one: Kind, other: Kind) -> Kind:
 
 
 def list_length(array: Any) -> int | None:
-    """The length of the first list that has numbers, else 0; None: all are missing."""
+    """The length of the first non-empty list, else 0; None: all lists are missing."""
     pc = load("pyarrow.compute", "ParquetSource")
 
     lengths = pc.list_value_length(array).drop_null()
-    filled = lengths.filter(pc.greater(lengths, 0))  # an empty list may be one that is missing
+    filled = lengths.filter(pc.greater(lengths, 0))  # an empty list may mean a missing one
     lengths = filled if len(filled) else lengths
     return lengths[0].as_py() if len(lengths) else None
 
 
 def as_values(array: Any, column: Column) -> tuple[Any, dict[int, str]]:
-    """The values of a column, and what is wrong with those that have none, by row.
+    """Converts the values of a column.
 
     Returns:
-        (values, wrong): an array of shape [n, *column.shape], of texts a pyarrow Array without
-        nulls; reasons by row.
+        (values, wrong): an array of shape [n, *column.shape], or for texts a pyarrow Array without
+        nulls; and the reasons of invalid values by row.
     """
     pa = load("pyarrow", "ParquetSource")
 
@@ -130,7 +130,7 @@ def _as_whole(array: Any, kind: str) -> tuple[np.ndarray, dict[int, str]]:
         {}
         if is_time
         else dict.fromkeys(
-            np.flatnonzero(missing).tolist(), f"is missing, and {kind} has nothing for that"
+            np.flatnonzero(missing).tolist(), f"is missing, but {kind} has no missing value"
         )
     )
     values = array.fill_null(False if kind == "bool" else 0).to_numpy(zero_copy_only=False)
@@ -153,12 +153,12 @@ def _as_lists(array: Any, column: Column) -> tuple[np.ndarray, dict[int, str]]:
         if lengths[row] >= 0:
             wrong[row] = f"is a list of {lengths[row]} numbers, not of {length}"
         elif column.kind != "float32":
-            wrong[row] = f"is missing, and {column.kind} has nothing for that"
+            wrong[row] = f"is missing, but {column.kind} has no missing value"
     good = np.flatnonzero(lengths == length)
     inner = array.filter(lengths == length).flatten()
     numbers, bad = as_values(inner, Column(column.name, column.kind))
-    for place, reason in bad.items():
-        wrong.setdefault(int(good[place // length]), f"{reason} (number {place % length} of it)")
+    for index, reason in bad.items():
+        wrong.setdefault(int(good[index // length]), f"{reason} (at index {index % length})")
     missing = np.nan if column.kind == "float32" else 0
     values = np.full([len(array), length], missing, numbers.dtype)
     values[good] = numbers.reshape(len(good), length)

@@ -1,7 +1,7 @@
-"""Converted tables: one memory-mapped file in which an example is a fixed number of bytes.
+"""Converted tables: a memory-mapped file in which each example has a fixed number of bytes.
 
-All columns of an example lie side by side, so that reading one costs one page of the file however
-many columns there are. Texts stand in a part of their own, and an example has their places.
+The columns of an example are contiguous, so reading it costs one page of the file for any number
+of columns. Texts are stored in a separate section, and an example has their offsets.
 
     magic | examples | texts | footer (JSON) | CRC-32 and length of the footer | magic
 """
@@ -32,9 +32,9 @@ class Column(NamedTuple):
     """A column of a converted table.
 
     Attributes:
-        name: as in the table.
+        name: name in the table.
         kind: "bool", "int64", "float32", "string" (read as str) or "bytes".
-        shape: of one example's value.
+        shape: shape of one example's value.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Column(NamedTuple):
 
     @property
     def is_text(self) -> bool:
+        """Whether the values are strings or bytes, which have no fixed size."""
         return self.kind in ("string", "bytes")
 
 
@@ -55,11 +56,11 @@ def _row_dtype(columns: Sequence[Column]) -> np.dtype:
 
 
 class RowCacheWriter:
-    """Writes a converted table piece by piece, beside its place, and then renames it.
+    """Writes a converted table in chunks to a temporary file, and finally renames it.
 
     Args:
-        path: of the file that `finish` makes.
-        columns: what each piece has, in this order.
+        path: path of the file that `finish` creates.
+        columns: the columns of each chunk, in this order.
     """
 
     def __init__(self, path: str, columns: Sequence[Column]):
@@ -89,19 +90,19 @@ class RowCacheWriter:
         """Adds examples.
 
         Args:
-            values: for each column an array of shape [n, *column.shape]; of texts, a pyarrow
+            values: for each column, an array of shape [n, *column.shape]; for texts, a pyarrow
                 Array without nulls.
         """
         rows = np.zeros([len(values[0])], self._dtype)
         for i, (column, array) in enumerate(zip(self.columns, values, strict=True)):
             if column.is_text:
-                array = self._places(self._known[i], array)
+                array = self._write_texts(self._known[i], array)
             rows[f"c{i}"] = array
         self._rows.write(rows.data)
         self.length += len(rows)
 
     def finish(self, footer: dict) -> None:
-        """Puts the file into its place; `footer` is what RowCache.footer then is."""
+        """Renames the file to its path; `footer` becomes a part of RowCache.footer."""
         self._texts.seek(0)
         shutil.copyfileobj(self._texts, self._rows, 1 << 22)
         footer = footer | {
@@ -115,35 +116,36 @@ class RowCacheWriter:
         os.fsync(self._rows.fileno())
         os.replace(self._partial, self.path)
 
-    def _places(self, known: dict, array: Any) -> np.ndarray:
+    def _write_texts(self, known: dict, array: Any) -> np.ndarray:
+        """Writes texts that are not written yet; returns the (start, length) of each."""
         encoded = array.dictionary_encode()
-        places = np.zeros([len(encoded.dictionary)], _TEXT)
+        spans = np.zeros([len(encoded.dictionary)], _TEXT)
         for i, text in enumerate(encoded.dictionary.to_pylist()):
-            place = known.get(text)
-            if place is None:
+            span = known.get(text)
+            if span is None:
                 data = text.encode() if isinstance(text, str) else text
-                place = (self._texts_size, len(data))
-                self._texts.write(data + b"\0")  # so that no two texts begin at the same place
+                span = (self._texts_size, len(data))
+                self._texts.write(data + b"\0")  # so that no two texts have the same offset
                 self._texts_size += len(data) + 1
                 if len(known) < _KNOWN_TEXTS:
-                    known[text] = place
-            places[i] = place
-        return places[encoded.indices.to_numpy()]
+                    known[text] = span
+            spans[i] = span
+        return spans[encoded.indices.to_numpy()]
 
 
 class RowCache:
     """A converted table, memory-mapped.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Attributes:
-        footer: what the writer's `finish` was given.
-        columns: of the table.
+        footer: the argument of the writer's `finish`, and the columns and sizes.
+        columns: the columns of the table.
 
     Raises:
         ValueError: the file is damaged.
-        OSError: there is none.
+        OSError: the file cannot be read.
     """
 
     def __init__(self, path: str):
@@ -156,7 +158,7 @@ class RowCache:
             self._length, dtype = self.footer["length"], _row_dtype(self.columns)
             first_text = len(_MAGIC) + self._length * dtype.itemsize
             if first_text + self.footer["texts"] != end:
-                raise ValueError("its parts do not have the sizes that its footer says")
+                raise ValueError("its size differs from the sizes in its footer")
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._dtype, self._texts = dtype, memoryview(data)[first_text:end]
         self._rows = np.frombuffer(data, np.uint8, first_text - len(_MAGIC), len(_MAGIC))
@@ -183,20 +185,22 @@ class RowCache:
             return self._read_texts(rows[f"c{i}"], self.columns[i].kind)
         return np.array(rows[f"c{i}"], order="C")
 
-    def _read_texts(self, places: np.ndarray, kind: str) -> np.ndarray:
-        starts, first, inverse = np.unique(places["start"], return_index=True, return_inverse=True)
-        ends = starts + places["length"][first]
+    def _read_texts(self, spans: np.ndarray, kind: str) -> np.ndarray:
+        starts, first, inverse = np.unique(spans["start"], return_index=True, return_inverse=True)
+        ends = starts + spans["length"][first]
         texts = [self._texts[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
         values = np.empty([len(texts)], object)
         try:
             values[:] = [str(t, "utf-8") if kind == "string" else bytes(t) for t in texts]
         except UnicodeDecodeError as error:
-            raise UserError(f"{self.path} is damaged; delete it, and it is made anew.") from error
+            raise UserError(
+                f"{self.path} is damaged; delete it, and the next run writes it again."
+            ) from error
         return values[inverse]
 
 
 def _read_footer(file: Any) -> tuple[dict, int]:
-    """The footer, and where it begins."""
+    """The footer, and its offset in the file."""
     size = os.fstat(file.fileno()).st_size
     if size < len(_MAGIC) + _END.size:
         raise ValueError("it is too short")
@@ -204,7 +208,7 @@ def _read_footer(file: Any) -> tuple[dict, int]:
     checksum, length, magic = _END.unpack(file.read(_END.size))
     start = size - _END.size - length
     if magic != _MAGIC or start < len(_MAGIC):
-        raise ValueError("it does not end as it should")
+        raise ValueError("it does not end with the magic number")
     file.seek(start)
     data = file.read(length)
     if zlib.crc32(data) != checksum:

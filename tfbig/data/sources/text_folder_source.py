@@ -1,4 +1,4 @@
-"""The text files of a folder as windows of tokens, for language models."""
+"""Text files as windows of tokens, for language models."""
 
 import codecs
 import contextlib
@@ -13,10 +13,10 @@ import numpy as np
 
 from tfbig._optional import load
 from tfbig.data import files
-from tfbig.data.bad_records import BadRecord, make_quarantine, report
+from tfbig.data.bad_records import BadRecord, make_quarantine, report_bad
 from tfbig.data.sources.token_source import TokenSource, check_whole
-from tfbig.data.text.documents import Unreadable, documents
-from tfbig.data.text.token_file import Encode, Tokens, TokenWriter, open_tokens, written_in_one_go
+from tfbig.data.text.documents import UnreadableText, documents
+from tfbig.data.text.token_file import Encode, Tokens, TokenWriter, atomic_write, open_tokens
 from tfbig.errors import UserError
 
 _FORMAT = 1
@@ -24,14 +24,14 @@ _BYTE_SEPARATOR = 255  # a byte that UTF-8 never has
 
 
 class TextFolderSource(TokenSource):
-    """Text files as windows of tokens, packed one after the other.
+    """Text files as packed windows of tokens.
 
-    Each file is a document; of a ".jsonl" file each line is one, its "text". A separator follows
-    each document, and windows are cut from all of them together, so a window may have the end of
-    one document and the beginning of the next. The documents are made into tokens once: into a
-    file beside the folder (or in $TFBIG_CACHE_DIR, ~/.cache/tfbig, where that cannot be written)
-    that is memory-mapped, so no text is held in memory. It is made anew when a file or the
-    tokenizer has changed, or when it is cut short.
+    Each file is a document; in a ".jsonl" file, the "text" of each line is a document. Documents
+    are concatenated, with a separator after each, and the result is divided into windows. So a
+    window may contain the end of one document and the start of the next. The documents are
+    tokenized once, to a file beside the folder (or in $TFBIG_CACHE_DIR or ~/.cache/tfbig if that
+    is not writable). This file is memory-mapped, so no text is held in memory. It is written again
+    when a file or the tokenizer has changed, or when it is truncated.
 
     Example:
 
@@ -43,38 +43,39 @@ class TextFolderSource(TokenSource):
         )
 
     Args:
-        folder_or_files: a folder, read with its sub-folders but without hidden ones; or files,
-            globs or a list of these; here or as URLs such as gs://bucket/folder.
-        sequence_length: T, in tokens. Window i has the T + 1 tokens from number iT on; the last
-            tokens, fewer than T, are in no window.
+        folder_or_files: a folder, read recursively without hidden files and folders; or files,
+            globs or a list of these; local paths or URLs such as gs://bucket/folder.
+        sequence_length: T, in tokens. Window i has the T + 1 tokens from index iT on; the last
+            tokens, fewer than T, are not used.
         tokenizer: None: a token is a byte of UTF-8, and 255, which UTF-8 does not use, is the
             separator. Or a JSON file of the `tokenizers` library; its truncation, padding and
-            special tokens are not used. Documents of more than a million characters are cut at
-            the ends of lines to be made into tokens.
-        patterns: the ends of the names of the files that are read from a folder.
+            special tokens are not used. Documents of more than a million characters are split at
+            line ends before tokenization.
+        patterns: suffixes of the names of the files that are read from a folder.
         separator: with a tokenizer: the token of its vocabulary that ends a document, such as
-            "<|endoftext|>". None: a token of its own, one more than the vocabulary has.
-        encoding: of the files; None: any bytes as they are (only with tokenizer=None; then 255 may
-            be in a text too). JSON lines are UTF-8 always.
+            "<|endoftext|>". None: an additional token, whose id is the size of the vocabulary.
+        encoding: encoding of the files; None: raw bytes (only with tokenizer=None; then a text may
+            contain 255 too). JSON Lines files are always UTF-8.
         boundaries: False: an element is (tokens, next_tokens), int32 of shape [T] each. True: it
-            is ({"tokens", "segment", "position"}, next_tokens, sample_weight), where segment
-            (int32 [T]) numbers the documents of a window from 0, so that attention can stay
-            inside them, position (int32 [T]) counts tokens from a document's beginning or, if
-            that is in an earlier window, from the window's, and sample_weight (float32 [T]) is 0
-            where the next token begins another document and cannot be foreseen, else 1. For a
-            model of tokens alone: `.map(lambda batch: (batch[0]["tokens"], *batch[1:]))`.
-        on_bad_record: "error", or "skip": a file that is empty, has vanished, cannot be read or is
-            not in the encoding, and a line of JSON without a text, are left out and counted.
-        quarantine: where those are written down; None: beside the folder.
+            is ({"tokens", "segment", "position"}, next_tokens, sample_weight). segment (int32
+            [T]) numbers the documents of a window from 0, for attention within documents.
+            position (int32 [T]) counts tokens from the start of the document or, if that is in an
+            earlier window, from the start of the window. sample_weight (float32 [T]) is 0 where
+            the next token starts another document and cannot be predicted, else 1. For a model
+            that takes only tokens: `.map(lambda batch: (batch[0]["tokens"], *batch[1:]))`.
+        on_bad_record: "error", or "skip" to skip files that are empty, no longer exist, cannot be
+            read or are not in the encoding, and lines of JSON without a text.
+        quarantine: with "skip": the JSON Lines file that lists the skipped records; None: beside
+            the folder.
 
     Attributes:
-        vocabulary_size: what the tokens are smaller than, the separator included.
+        vocabulary_size: the number of different tokens, including the separator.
         separator_id: the token after each document.
         documents: the number of the document in which each window starts: int64 [len(self)].
 
     Raises:
-        UserError: there are no such files, too little text, or the tokenizer cannot be used.
-        BadRecords: records are bad and are not to be left out.
+        UserError: there are no such files, the text is too short, or the tokenizer is invalid.
+        BadRecords: there are bad records, and on_bad_record is "error".
     """
 
     def __init__(
@@ -101,12 +102,12 @@ class TextFolderSource(TokenSource):
         kept = make_quarantine(on_bad_record, quarantine, base)
         what = [_FORMAT, kind.digest, encoding, patterns, given]
         name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:8]
-        place = files.beside_or_cached(base, f".tfbig-{name}.tokens")
-        made = _tokens(place, [what, paths], paths, kind, encoding)
-        report(made.bad, kept)
+        token_path = files.sidecar_path(base, f".tfbig-{name}.tokens")
+        made = _tokens(token_path, [what, paths], paths, kind, encoding)
+        report_bad(made.bad, kept)
         self.quarantine = kept
         self.vocabulary_size, self.separator_id = kind.size, kind.separator
-        # Pages that are not in memory yet are read from disk by several threads at once.
+        # Several threads read pages from the disk at the same time.
         self.threads = min(4, os.cpu_count() or 1)
         try:
             super().__init__(made.tokens, sequence_length, ends=made.ends, boundaries=boundaries)
@@ -115,7 +116,7 @@ class TextFolderSource(TokenSource):
 
 
 class _Kind(NamedTuple):
-    """How text becomes tokens, and a digest of all that it depends on."""
+    """A way to convert text to tokens, and a digest of everything it depends on."""
 
     digest: str
     size: int
@@ -127,7 +128,7 @@ def _check_encoding(encoding: str | None, tokenizer: object) -> None:
     if encoding is None:
         if tokenizer is not None:
             raise UserError(
-                "encoding=None: a tokenizer takes text, not bytes; give the files' encoding, such "
+                "encoding=None: a tokenizer takes text, not bytes; pass the files' encoding, such "
                 'as "utf-8".'
             )
         return
@@ -136,12 +137,12 @@ def _check_encoding(encoding: str | None, tokenizer: object) -> None:
     except (LookupError, TypeError):
         raise UserError(
             f'encoding={encoding!r}: expected the name of an encoding such as "utf-8", or None for '
-            "bytes as they are."
+            "raw bytes."
         ) from None
 
 
 def _find(folder_or_files: files.Paths, patterns: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """What was given, and the files in it."""
+    """The given absolute paths, and the files in them."""
     found: list[str] = []
     given = [_absolute(path) for path in files.expand(folder_or_files, "TextFolderSource")]
     for item in given:
@@ -152,7 +153,7 @@ def _find(folder_or_files: files.Paths, patterns: tuple[str, ...]) -> tuple[list
         inside = [path for path in inside if not path.endswith(".quarantine.jsonl")]
         if not inside:
             raise UserError(
-                f"{item!r} has no files whose names end in {' or '.join(patterns)}; give another "
+                f"{item!r} has no files whose names end in {' or '.join(patterns)}; pass another "
                 "folder or other patterns."
             )
         found.extend(inside)
@@ -166,7 +167,7 @@ def _absolute(path: str) -> str:
 def _bytes_kind(separator: str | None) -> _Kind:
     if separator is not None:
         raise UserError(
-            f"separator={separator!r} is a token of a tokenizer; without one leave it out: byte "
+            f"separator={separator!r} needs a tokenizer; without one, omit it: byte "
             f"{_BYTE_SEPARATOR} ends a document."
         )
     return _Kind("bytes", 256, _BYTE_SEPARATOR, _encode_bytes)
@@ -196,8 +197,8 @@ def _tokenizer_kind(path: str | os.PathLike, separator: str | None) -> _Kind:
     size = max(vocabulary.values(), default=-1) + 1
     if separator is not None and separator not in vocabulary:
         raise UserError(
-            f"separator={separator!r} is no token of {path!r}; give one of its tokens, or leave "
-            "separator out for a token of its own."
+            f"separator={separator!r} is not a token of {path!r}; pass one of its tokens, or omit "
+            "separator to add a token."
         )
     number = size if separator is None else vocabulary[separator]
 
@@ -209,30 +210,32 @@ def _tokenizer_kind(path: str | os.PathLike, separator: str | None) -> _Kind:
     return _Kind(f"{digest} {number}", max(size, number + 1), number, encode)
 
 
-def _tokens(place: str, what: list, paths: list[str], kind: _Kind, encoding: str | None) -> Tokens:
-    """The files' tokens, from the token file at this place if nothing has changed since.
+def _tokens(
+    token_path: str, what: list, paths: list[str], kind: _Kind, encoding: str | None
+) -> Tokens:
+    """The tokens of the files, from an existing token file if nothing has changed since.
 
     Args:
-        place: where the token file is kept.
-        what: all that the tokens depend on but the files' times and sizes.
-        paths: the files.
-        kind, encoding: how text becomes tokens.
+        token_path: path of the token file.
+        what: everything that the tokens depend on, except the files' times and sizes.
+        paths: the text files.
+        kind, encoding: the conversion of text to tokens.
     """
     signatures = [_signature(path) for path in paths]
     key = hashlib.sha256(json.dumps([what, signatures]).encode()).hexdigest()
-    made = open_tokens(place, key)
+    made = open_tokens(token_path, key)
     if made is None:
         size = sum(signature[0] for signature in signatures if signature)
-        with written_in_one_go(place) as file, _progress(size) as progress:
+        with atomic_write(token_path) as file, _progress(size) as progress:
             dtype = np.min_scalar_type(kind.size - 1)
             writer = TokenWriter(file, dtype, kind.encode, kind.separator)
             bad, lasting = _write(writer, paths, encoding, progress)
-            # What was unreadable for a while is looked for again the next time.
+            # Files that cannot be read at the moment are tried again next time.
             key = key if lasting else "incomplete"
             writer.close(key, bad)
-        made = open_tokens(place, key)
+        made = open_tokens(token_path, key)
     if made is None:
-        raise UserError(f"{place} was damaged while it was written; try again.")
+        raise UserError(f"{token_path} was damaged while it was written; try again.")
     return made
 
 
@@ -240,13 +243,13 @@ def _signature(path: str) -> list | None:
     try:
         return files.signature(path)
     except OSError:
-        return None  # it is reported when it is read
+        return None  # reported when the file is read
 
 
 def _write(
     writer: TokenWriter, paths: list[str], encoding: str | None, progress: Callable[[int], None]
 ) -> tuple[list[BadRecord], bool]:
-    """Writes all documents; returns the bad ones, and whether they will always be bad."""
+    """Writes all documents; returns the bad ones, and whether all problems are permanent."""
     bad, lasting = [], True
     for path in paths:
         record = None
@@ -254,10 +257,10 @@ def _write(
             for record, blocks in documents(path, encoding, progress):
                 try:
                     writer.add(blocks)
-                except Unreadable as error:
+                except UnreadableText as error:
                     bad.append(BadRecord(path, record, str(error)))
                     lasting = lasting and error.lasting
-        except Unreadable as error:
+        except UnreadableText as error:
             bad.append(BadRecord(path, None, str(error)))
             lasting = lasting and error.lasting
     return bad, lasting
@@ -265,7 +268,7 @@ def _write(
 
 @contextlib.contextmanager
 def _progress(size: int) -> Iterator[Callable[[int], None]]:
-    """One live line on standard error, and nothing where that is no terminal."""
+    """A progress bar on standard error if that is a terminal."""
     if not sys.stderr.isatty():
         yield lambda count: None
         return
@@ -277,5 +280,5 @@ def _progress(size: int) -> Iterator[Callable[[int], None]]:
     with Progress(
         *columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()
     ) as bar:
-        task = bar.add_task("making tokens of text", total=size)
+        task = bar.add_task("tokenizing text", total=size)
         yield lambda count: bar.update(task, advance=count)

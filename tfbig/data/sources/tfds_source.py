@@ -1,4 +1,4 @@
-"""A data set of TensorFlow Datasets as a Source."""
+"""A dataset of TensorFlow Datasets as a Source."""
 
 import contextlib
 import io
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from typing_extensions import override
 
 from tfbig.data.bad_records import BadRecord, BadRecords, make_quarantine
 from tfbig.data.source import Source
@@ -17,9 +18,9 @@ _FORMAT = 'file_format="array_record"'
 
 
 class TfdsSource(Source):
-    """A data set that TensorFlow Datasets (TFDS) has prepared, read by the examples' numbers.
+    """A dataset that TensorFlow Datasets (TFDS) has prepared, read by example number.
 
-    It must be prepared in a format with random access, which TFDS's own default is not:
+    It must be prepared in a format with random access, which the default format of TFDS is not:
 
         builder = tfds.builder("mnist", file_format="array_record")
         builder.download_and_prepare()
@@ -29,23 +30,24 @@ class TfdsSource(Source):
         source = tfbig.data.TfdsSource("mnist", split="train[:90%]")
 
     Args:
-        name_or_builder: "name", "name/config" or "name:version" of a data set prepared in
-            `data_dir`, found there without the network; or a tfds.core.DatasetBuilder.
+        name_or_builder: "name", "name/config" or "name:version" of a dataset prepared in
+            `data_dir`, which is found without network access; or a tfds.core.DatasetBuilder.
         split: any split of TFDS, such as "train" or "train[:10%]+test".
-        data_dir: where TFDS keeps data; None: $TFDS_DATA_DIR, else ~/tensorflow_datasets. Only
+        data_dir: folder of the TFDS data; None: $TFDS_DATA_DIR, else ~/tensorflow_datasets. Only
             with a name.
-        as_supervised: whether an element is (input, target), as the data set defines them, or
-            the dict of all its features.
-        decoders: by the names of features, as in `builder.as_data_source`:
+        as_supervised: whether an element is (input, target), as the dataset defines them, or the
+            dict of all features.
+        decoders: decoders by feature name, as in `builder.as_data_source`:
             {"image": tfds.decode.SkipDecoding()}.
-        download: whether a data set that is not prepared is downloaded and prepared.
-        on_bad_record: "error", or "skip": examples that cannot be read are left out and counted.
-        quarantine: where those are written down; None: beside the data set.
+        download: whether to download and prepare a dataset that is not prepared.
+        on_bad_record: "error", or "skip" to skip examples that cannot be read.
+        quarantine: with "skip": the JSON Lines file that lists the skipped examples; None: beside
+            the dataset.
 
     Raises:
-        UserError: it is not prepared, or not in such a format; there is no such split; or
-            examples differ in shape.
-        BadRecords: by `read`: examples cannot be read and are not to be left out.
+        UserError: the dataset is not prepared, or has no random access; the split does not exist;
+            or examples differ in shape.
+        BadRecords: raised by `read`: examples cannot be read, and on_bad_record is "error".
     """
 
     def __init__(
@@ -61,10 +63,10 @@ class TfdsSource(Source):
         quarantine: str | os.PathLike | None = None,
     ):
         if decoders is not None and not isinstance(decoders, dict):
-            # TFDS takes tfds.decode.PartialDecoding here, and fails when an example is read.
+            # TFDS accepts tfds.decode.PartialDecoding here, but then fails to read an example.
             raise UserError(
-                f"decoders={type(decoders).__name__}: expected a dict of decoders by the names "
-                'of features, such as {"image": tfds.decode.SkipDecoding()}.'
+                f"decoders={type(decoders).__name__}: expected a dict of decoders by feature "
+                'name, such as {"image": tfds.decode.SkipDecoding()}.'
             )
         builder = _builder(name_or_builder, data_dir, download)
         folder = str(builder.data_path)
@@ -72,8 +74,8 @@ class TfdsSource(Source):
         self._keys = builder.info.supervised_keys if as_supervised else None
         if as_supervised and self._keys is None:
             raise UserError(
-                f"{self._name} does not say what its input and its target are; write "
-                "as_supervised=False, and .map for what is to be a label."
+                f"{self._name} does not define an input and a target; pass as_supervised=False, "
+                "and use .map to select the label."
             )
         self.quarantine = make_quarantine(on_bad_record, quarantine, folder)
         self._examples = _examples(builder, split, decoders)
@@ -81,6 +83,7 @@ class TfdsSource(Source):
     def __len__(self) -> int:
         return len(self._examples)
 
+    @override
     def read(self, indices: np.ndarray) -> Any:
         if not len(indices):
             return tf.nest.map_structure(lambda array: array[:0], self.read(np.array([0])))
@@ -93,7 +96,7 @@ class TfdsSource(Source):
                 raise
             raise BadRecords(found, self.quarantine) from error
         if self._keys is not None:
-            # Names of features, in tuples and dicts.
+            # The keys are feature names, in nested tuples and dicts.
             picked = (tf.nest.map_structure(one.__getitem__, self._keys) for one in examples)
             examples = list(picked)
         return self._stacked(examples)
@@ -114,8 +117,8 @@ class TfdsSource(Source):
             return tf.nest.map_structure(_stack, *examples)
         except (ValueError, TypeError) as error:
             raise UserError(
-                f"{self._name}: examples differ in shape ({_line(error)}). Give decoders={{...}} "
-                "that bring them to one shape (see tfds.decode.make_decoder), or bring a "
+                f"{self._name}: examples differ in shape ({_line(error)}). Pass decoders={{...}} "
+                "that convert them to one shape (see tfds.decode.make_decoder), or use a "
                 "tf.data.Dataset."
             ) from error
 
@@ -129,7 +132,7 @@ def _stack(*values: Any) -> np.ndarray:
 
 @contextlib.contextmanager
 def quiet_tfds() -> Iterator[None]:
-    """Keeps TFDS's progress bars, prints and INFO lines out of the terminal."""
+    """Suppresses the progress bars, prints and INFO lines of TFDS."""
     import tensorflow_datasets as tfds
     from absl import logging
 
@@ -149,7 +152,7 @@ def _builder(name_or_builder: Any, data_dir: str | os.PathLike | None, download:
         builder = _found(name_or_builder, folder, download)
         make = f'tfds.builder("{name_or_builder}", {_directory(folder)}{_FORMAT})'
     elif data_dir is not None:
-        raise UserError("data_dir is for a data set's name; a builder has its own. Leave it out.")
+        raise UserError("data_dir is only used with a dataset's name; omit it for a builder.")
     else:
         builder, make = name_or_builder, "the builder"
     if builder is not None and builder.is_prepared():
@@ -157,12 +160,12 @@ def _builder(name_or_builder: Any, data_dir: str | os.PathLike | None, download:
     if not download:
         raise UserError(
             f"TfdsSource: {name_or_builder if builder is None else builder.info.full_name} is not "
-            f"prepared{_where(builder, data_dir)}. Write download=True, or run "
+            f"prepared{_where(builder, data_dir)}. Pass download=True, or run "
             f"{make}.download_and_prepare({'' if isinstance(name_or_builder, str) else _FORMAT})."
         )
     import tensorflow_datasets as tfds
 
-    # Google's store of prepared data has them in a format without random access.
+    # Google's storage of prepared data uses a format without random access.
     config = tfds.download.DownloadConfig(try_download_gcs=False)
     builder.download_and_prepare(file_format="array_record", download_config=config)
     return builder
@@ -179,12 +182,12 @@ def _where(builder: Any, data_dir: str | os.PathLike | None) -> str:
 
 
 def _found(name: str, folder: str | None, download: bool) -> Any:
-    """The builder of what is prepared; else one to prepare it with, or None without `download`."""
+    """The builder of a prepared dataset; else one that can prepare it, or None if not download."""
     import tensorflow_datasets as tfds
 
     with quiet_tfds():
         try:
-            # By its files alone: tfds.builder asks the network about names that it does not know.
+            # Uses only local files: tfds.builder would look up unknown names in the network.
             return tfds.core.read_only_builder.builder_from_files(name, data_dir=folder)
         except tfds.core.registered.DatasetNotFoundError:
             if not download:

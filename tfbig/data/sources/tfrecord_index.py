@@ -1,4 +1,4 @@
-"""Where the records of a TFRecord file begin: found once, and kept in a file of its own.
+"""The index of a TFRecord file: the offsets of its records, found once and saved beside it.
 
 A TFRecord is its length (uint64), the masked CRC-32C of that (uint32), the data, and the masked
 CRC-32C of the data (uint32), all little-endian (tensorflow/core/lib/io/record_writer.h).
@@ -32,8 +32,8 @@ class Index(NamedTuple):
 
     Attributes:
         bounds: int64 [records + 1]; record i is the bytes from bounds[i] to bounds[i + 1].
-        problem: why the file has no more records than these; "" at its proper end.
-        signature: of the file, see files.signature.
+        problem: why the records after these cannot be read; "" if there are none.
+        signature: signature of the file, see files.signature.
     """
 
     bounds: np.ndarray
@@ -42,12 +42,12 @@ class Index(NamedTuple):
 
 
 def load_or_build(path: str) -> Index:
-    """The index of a file: the one kept, or a new one if that is missing, stale or damaged.
+    """Loads the saved index of a file, or builds it if it is missing, outdated or damaged.
 
     Raises:
         OSError: the file cannot be read.
     """
-    kept = files.beside_or_cached(path, _SUFFIX)
+    kept = files.sidecar_path(path, _SUFFIX)
     signature = files.signature(path)
     index = _load(kept, signature) if os.path.exists(kept) else None
     if index is None:
@@ -57,10 +57,10 @@ def load_or_build(path: str) -> Index:
 
 
 def build(path: str) -> Index:
-    """Reads a file's lengths, and checks their checksums, up to its end or the first bad one."""
+    """Reads and checks the lengths of a file's records, to its end or to the first bad one."""
     signature = files.signature(path)
     size = signature[0]
-    # Far away each request is slow, here each byte that is read in vain is.
+    # For a remote file each request is expensive, for a local file each unused byte.
     block = (32 << 20) if files.is_remote(path) else (256 << 10)
     found, position, problem = [], 0, "" if size else "the file is empty"
     with files.open_binary(path) as file:
@@ -117,11 +117,11 @@ def _masked(crc: np.ndarray) -> np.ndarray:
 
 
 def _walk(file: BinaryIO, start: int, size: int, length: int) -> tuple[np.ndarray, int, str]:
-    """The records that begin in a block of a file.
+    """Finds the records that begin in a block of a file.
 
     Returns:
-        (starts, end, problem): where they begin: int64 [k], where the next begins, and why there
-        is none.
+        (starts, end, problem): the offsets of these records, int64 [k]; the offset of the next
+        record; and why it cannot be read, or "".
     """
     file.seek(start)
     block = file.read(min(length, size - start))
@@ -141,7 +141,7 @@ def _walk(file: BinaryIO, start: int, size: int, length: int) -> tuple[np.ndarra
         first = int(wrong.argmax())
         offsets, at = offsets[:first], start + starts[first]
         gzip = at == 0 and block[:2] == b"\x1f\x8b"
-        hint = "; it looks like a gzip file: unpack it, gzip has no random access" if gzip else ""
+        hint = "; it looks like a gzip file: decompress it first" if gzip else ""
         lost = _lost(at, size - at)
         return offsets + start, at, f"the checksum of its length is wrong: {lost}{hint}"
     if start + position > size:
@@ -166,8 +166,8 @@ def _load(kept: str, signature: list) -> Index | None:
             if bounds.dtype != np.int64 or bounds[0] != 0 or (lengths < HEADER + FOOTER).any():
                 raise ValueError("its bounds are not in order")
             return Index(bounds, about["problem"], signature)
-    except Exception as error:  # whatever is wrong with it, it can be built anew
-        log.info("the index %s is damaged and is built anew: %s", kept, error)
+    except Exception as error:  # in any case, the index can be built again
+        log.info("the index %s is damaged and is built again: %s", kept, error)
         return None
 
 
@@ -182,7 +182,7 @@ def _save(kept: str, index: Index) -> None:
                 np.savez(file, about=json.dumps(about), bounds=index.bounds)
             os.replace(beside, kept)
         finally:
-            with contextlib.suppress(FileNotFoundError):  # it has the other name by now
+            with contextlib.suppress(FileNotFoundError):  # after a successful rename
                 os.unlink(beside)
-    except OSError as error:  # a full disk; the index in memory is good
-        log.warning("the index %s cannot be kept (%s); the next run builds it again.", kept, error)
+    except OSError as error:  # such as a full disk; the index in memory is still valid
+        log.warning("the index %s cannot be saved (%s); the next run builds it again.", kept, error)

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from tfbig.data import bad_records, files
 from tfbig.data.bad_records import BadRecord, BadRecords
@@ -19,16 +20,16 @@ from tfbig.data.sources.tfrecord_index import FOOTER, HEADER, Index, masked_crc3
 from tfbig.errors import UserError
 
 _OPEN_FILES = 256
-_GAP = 64 << 10  # bytes between records far away that are read along rather than left out
+_GAP = 64 << 10  # remote records with a smaller gap, in bytes, are read with one request
 _PAGE = 4096
 
 
 class TFRecordSource(Source):
-    """TFRecord files, read by the numbers of their records.
+    """TFRecord files, read by record number.
 
-    The first use of a file finds where its records begin and keeps that beside it, in
-    `<name>.tfbig-index.npz`, or in the cache folder ($TFBIG_CACHE_DIR or ~/.cache/tfbig) where
-    the file's folder cannot be written. It is built anew when the file's size or time changes.
+    The first use of a file builds an index of its records and saves it beside the file, as
+    `<name>.tfbig-index.npz`, or in the cache folder ($TFBIG_CACHE_DIR or ~/.cache/tfbig) if the
+    file's folder is not writable. The index is rebuilt when the file's size or time changes.
 
     Example:
 
@@ -41,7 +42,7 @@ class TFRecordSource(Source):
             labels="label",
         ).batch(64)
 
-    A list of any length is padded to a fixed one in a function:
+    A function can pad lists of variable length:
 
         def parse(records):
             features = tf.io.parse_example(records, {"ids": tf.io.RaggedFeature(tf.int64)})
@@ -51,20 +52,20 @@ class TFRecordSource(Source):
 
     Args:
         paths: a path, a pattern, a URL such as gs://bucket/train-*, or a list of them. The files
-            are not compressed.
+            must not be compressed.
         parse: a dict of tf.io.FixedLenFeature, for files of tf.train.Example; or a function that
             takes an object array of n bytes and returns a batch of n examples (NumPy arrays or
-            tensors), in which a ValueError or InvalidArgumentError says that a record is bad;
-            or None: an example is the record's bytes.
-        labels: with a dict: the feature that becomes the labels of (features, labels).
-        on_bad_record: "error", or "skip" to leave out records that are damaged or that `parse`
-            refuses.
-        quarantine: with "skip": the file of JSON lines that lists what was left out.
-        verify: check the checksum of every record that is read.
+            tensors), and raises ValueError or InvalidArgumentError for a bad record; or None: an
+            example is the bytes of the record.
+        labels: with a dict: the name of the feature that becomes the labels.
+        on_bad_record: "error", or "skip" to skip records that are damaged or that `parse`
+            rejects.
+        quarantine: with "skip": the JSON Lines file that lists the skipped records.
+        verify: whether to check the checksum of every record that is read.
 
     Raises:
-        UserError: no such file, or an argument cannot be used.
-        BadRecords: a file is empty, cut short, or has a damaged length.
+        UserError: a file does not exist, or an argument is invalid.
+        BadRecords: a file is empty or truncated, or the length of a record is damaged.
     """
 
     def __init__(
@@ -93,14 +94,15 @@ class TFRecordSource(Source):
     def __len__(self) -> int:
         return self._length
 
+    @override
     def read(self, indices: np.ndarray) -> Any:
         indices = np.asarray(indices, np.int64)
         records, found = self._records(indices)
         good = np.ones([len(indices)], bool)
         good[[bad.position for bad in found]] = False
         batch, unparsed = self._parser(records[good] if found else records)
-        places = np.flatnonzero(good)
-        found += [self._bad(indices, int(places[i]), reason) for i, reason in unparsed]
+        positions = np.flatnonzero(good)
+        found += [self._bad(indices, int(positions[i]), reason) for i, reason in unparsed]
         if found:
             raise BadRecords(sorted(found, key=lambda bad: bad.position), self._quarantine)
         return batch
@@ -113,12 +115,12 @@ class TFRecordSource(Source):
             for path, index in zip(self._paths, indexes, strict=True)
             if index.problem
         ]
-        bad_records.report(found, self._quarantine)
+        bad_records.report_bad(found, self._quarantine)
         return indexes
 
     def _records(self, indices: np.ndarray) -> tuple[np.ndarray, list[BadRecord]]:
-        """The bytes of these records, in their order: object [n]; None where they are gone."""
-        order = np.argsort(indices, kind="stable")  # files and places on the disk one by one
+        """The bytes of these records, in the order of indices, object [n]; and the bad ones."""
+        order = np.argsort(indices, kind="stable")  # by file and offset
         numbers = indices[order]
         file = np.searchsorted(self._first_numbers, numbers, "right") - 1
         starts = self._bounds[numbers + file]  # each file has one bound more than records
@@ -129,24 +131,24 @@ class TFRecordSource(Source):
         found = []
         edges = [0, *np.flatnonzero(np.diff(file)) + 1, len(order)] if len(order) else [0]
         for first, last in itertools.pairwise(edges):
-            which, places = int(file[first]), order[first:last]
+            which, positions = int(file[first]), order[first:last]
             changed = self._changed(which)
             for rows, outcome in self._parts(which, starts[first:last], ends[first:last]):
                 if isinstance(outcome, str):
-                    found += [self._bad(indices, int(place), outcome) for place in places[rows]]
+                    found += [self._bad(indices, int(p), outcome) for p in positions[rows]]
                 else:
-                    records[places[rows]], checksums[places[rows]] = outcome
-                    check[places[rows]] = self._verify or changed
+                    records[positions[rows]], checksums[positions[rows]] = outcome
+                    check[positions[rows]] = self._verify or changed
         checked = np.flatnonzero(check)
         wrong = checked[masked_crc32c(list(records[checked])) != checksums[checked]]
         return records, found + [
-            self._bad(indices, int(place), "its checksum is wrong") for place in wrong
+            self._bad(indices, int(position), "its checksum is wrong") for position in wrong
         ]
 
     def _changed(self, which: int) -> bool:
-        """Whether a local file is another than the one that was indexed.
+        """Whether a local file has changed since it was indexed.
 
-        For a remote file this is not checked, since it would cost a request.
+        Remote files are not checked, because that would cost a request.
         """
         path = self._paths[which]
         try:
@@ -158,8 +160,8 @@ class TFRecordSource(Source):
         """Reads records of one file.
 
         Yields:
-            (rows, outcome): some of the records, and their (data, checksums) or why there are
-            none.
+            (rows, outcome): indices of some of the records, and their (data, checksums) or the
+            reason why they cannot be read.
         """
         path = self._paths[which]
         try:
@@ -169,7 +171,7 @@ class TFRecordSource(Source):
                 size, time = files.signature(path)
                 blocks = [(np.arange(len(starts)), 0, self._mapped(path, size, time))]
         except FileNotFoundError:
-            yield slice(None), "the file is gone"
+            yield slice(None), "the file no longer exists"
             return
         for rows, first, block in blocks:
             inside = ends[rows] - first <= len(block)
@@ -180,30 +182,30 @@ class TFRecordSource(Source):
             if len(rows):
                 yield rows, _cut(block, starts[rows] - first, ends[rows] - first)
 
-    def _bad(self, indices: np.ndarray, place: int, reason: str) -> BadRecord:
-        number = int(indices[place])
+    def _bad(self, indices: np.ndarray, position: int, reason: str) -> BadRecord:
+        number = int(indices[position])
         which = int(np.searchsorted(self._first_numbers, number, "right") - 1)
         start = int(self._bounds[number + which])
         return BadRecord(
             self._paths[which],
             number - int(self._first_numbers[which]),
             f"{reason} (it begins at byte {start})",
-            place,
+            position,
         )
 
 
 def _index_of(path: str) -> Index:
     if files.is_folder(path):
         pattern = path.rstrip("/") + "/*.tfrecord"
-        raise UserError(f"TFRecordSource: {path!r} is a folder; write {pattern!r}.")
+        raise UserError(f"TFRecordSource: {path!r} is a folder; pass {pattern!r}.")
     try:
         return tfrecord_index.load_or_build(path)
     except FileNotFoundError:
-        return Index(np.zeros([1], np.int64), "the file is gone", [0, 0])
+        return Index(np.zeros([1], np.int64), "the file no longer exists", [0, 0])
 
 
 def _map(path: str, size: int, time: int) -> mmap.mmap | bytes:
-    """Maps a file; size and time are in the key of the cache, so that a new file is mapped anew."""
+    """Memory-maps a file; size and time belong to the cache key, so a new file is mapped again."""
     del size, time
     with open(path, "rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
@@ -214,17 +216,17 @@ def _map(path: str, size: int, time: int) -> mmap.mmap | bytes:
 def _cut(
     block: mmap.mmap | bytes, starts: np.ndarray, ends: np.ndarray
 ) -> tuple[list[bytes], np.ndarray]:
-    """The data between these bounds in a block of a file, and the checksums kept with them."""
+    """The data of the records between these bounds in a block, and their stored checksums."""
     view = np.frombuffer(block, np.uint8)
     if isinstance(block, mmap.mmap):
-        _wait_for(view, starts, ends)
+        _read_pages(view, starts, ends)
     checksums = view[(ends - FOOTER)[:, None] + np.arange(FOOTER)].view("<u4")[:, 0]
     bounds = zip((starts + HEADER).tolist(), (ends - FOOTER).tolist(), strict=True)
     return [block[start:end] for start, end in bounds], checksums
 
 
-def _wait_for(view: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> None:
-    """Has the pages of a mapped file read while other Python threads run, which slices stop."""
+def _read_pages(view: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> None:
+    """Reads the pages of a mapped file without the GIL, which a slice would hold meanwhile."""
     pages = (ends - starts) // _PAGE + 2
     ranks = np.arange(pages.sum()) - np.repeat(np.cumsum(pages) - pages, pages)
     view.take(np.minimum(np.repeat(starts, pages) + ranks * _PAGE, np.repeat(ends - 1, pages)))
@@ -233,14 +235,14 @@ def _wait_for(view: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> None:
 def _remote_blocks(
     path: str, starts: np.ndarray, ends: np.ndarray
 ) -> Iterator[tuple[np.ndarray, int, bytes]]:
-    """Reads records of a remote file, those that are near each other at once.
+    """Reads records of a remote file, nearby ones with one request.
 
     Args:
         path: a URL.
-        starts, ends: int64 [n], in order; one may be there twice.
+        starts, ends: int64 [n], sorted; a record may occur twice.
 
     Returns:
-        (which records, the place in the file of the block's first byte, the block) of each block.
+        (indices of the records, offset of the block in the file, bytes of the block), per block.
     """
     apart = np.flatnonzero(starts[1:] - ends[:-1] > _GAP) + 1
     groups = np.split(np.arange(len(starts)), apart)

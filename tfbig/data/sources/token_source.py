@@ -3,13 +3,14 @@
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from tfbig.data.source import Source
 from tfbig.errors import UserError
 
 
 class TokenSource(Source):
-    """Windows over one long array of tokens; an example is (tokens, the tokens that follow).
+    """Windows of one long array of tokens; an example is (tokens, next tokens).
 
     Example:
 
@@ -18,11 +19,11 @@ class TokenSource(Source):
 
     Args:
         tokens: uint8, uint16 or uint32 array of shape [N]; a memory-mapped one stays on disk.
-        sequence_length: T; window i has the T + 1 tokens from number iT on. The last tokens,
-            fewer than T, are in no window.
-        ends: int64 array, increasing: where each document ends, the place after its last token;
-            the last one is N. Needed for `boundaries` and `documents`.
-        boundaries: whether the windows say where documents begin; see `TextFolderSource`.
+        sequence_length: T; window i has the T + 1 tokens from index iT on. The last tokens, fewer
+            than T, are not used.
+        ends: increasing int64 array: the index after the last token of each document; its last
+            entry is N. Needed for `boundaries` and `documents`.
+        boundaries: whether examples include the boundaries of documents; see `TextFolderSource`.
 
     Raises:
         UserError: there are fewer tokens than a window has.
@@ -42,10 +43,10 @@ class TokenSource(Source):
             unit = "bytes" if tokens.dtype == np.uint8 else "tokens"
             raise UserError(
                 f"a text of {len(tokens)} {unit} is shorter than one window of {size} {unit}; "
-                "give more text or a smaller sequence_length."
+                "use more text or a smaller sequence_length."
             )
         self.sequence_length = size - 1
-        # Rows of a view are copied whole: several times as fast as to take token by token.
+        # Copying rows of a view is several times as fast as gathering single tokens.
         self._windows = np.lib.stride_tricks.sliding_window_view(tokens, size)[:: size - 1]
         self._ends, self._boundaries = ends, boundaries
 
@@ -61,19 +62,20 @@ class TokenSource(Source):
         starts = np.arange(len(self)) * self.sequence_length
         return np.searchsorted(self._ends, starts, side="right")
 
+    @override
     def read(self, indices: np.ndarray) -> Any:
         windows = self._windows[indices]
         tokens, following = windows[:, :-1].astype(np.int32), windows[:, 1:].astype(np.int32)
         if not self._boundaries:
             return tokens, following
-        segment, position, weight = self._places(np.asarray(indices, np.int64))
+        segment, position, weight = self._segments(np.asarray(indices, np.int64))
         return {"tokens": tokens, "segment": segment, "position": position}, following, weight
 
-    def _places(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Where the documents begin in these windows: segment, position and weight, [n, T] each."""
+    def _segments(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The documents in these windows: segment, position and weight, [n, T] each."""
         length = self.sequence_length
         starts = indices * length
-        # Of each window, the documents that end at its tokens 1 … T.
+        # For each window, the documents that end at its tokens 1 … T.
         first = np.searchsorted(self._ends, starts, side="right")
         count = np.searchsorted(self._ends, starts + length, side="right") - first
         row = np.repeat(np.arange(len(indices)), count)
@@ -81,13 +83,13 @@ class TokenSource(Source):
         column = self._ends[np.repeat(first, count) + number] - starts[row]
         begins = np.zeros([len(indices), length + 1], bool)
         begins[row, column] = True
-        place = np.arange(length, dtype=np.int32)
-        begun = np.maximum.accumulate(np.where(begins[:, :-1], place, 0), axis=1)
+        index = np.arange(length, dtype=np.int32)
+        start = np.maximum.accumulate(np.where(begins[:, :-1], index, 0), axis=1)
         segment = np.cumsum(begins[:, :-1], axis=1, dtype=np.int32)
-        return segment, place - begun, (~begins[:, 1:]).astype(np.float32)
+        return segment, index - start, (~begins[:, 1:]).astype(np.float32)
 
 
 def check_whole(name: str, value: Any) -> None:
-    """Refuses an argument that is no integer of 1 or more."""
+    """Raises a UserError if an argument is not an integer of 1 or more."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise UserError(f"{name}={value!r}: expected an integer of 1 or more.")

@@ -1,4 +1,4 @@
-"""Documents of text files, checked and cut into pieces as they are read."""
+"""Reads the documents of text files, checks them, and splits them into pieces."""
 
 import codecs
 import json
@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterator
 
 from tfbig.data import files
 
-_BLOCK = 8 << 20  # bytes that are read at once
-PIECE = 1 << 20  # characters, at most, in a piece
+_BLOCK = 8 << 20  # bytes per read
+MAX_PIECE = 1 << 20  # maximum number of characters in a piece
 
 Block = list[str] | list[bytes]
 
 
-class Unreadable(Exception):
-    """Why a document, or the rest of its file, cannot be used.
+class UnreadableText(Exception):
+    """The reason why a document, or the rest of its file, cannot be used.
 
     Args:
-        reason: without a full stop.
-        lasting: whether it will be the same as long as the file does not change.
+        reason: what is wrong, without a full stop.
+        lasting: whether the problem remains as long as the file does not change.
     """
 
     def __init__(self, reason: str, lasting: bool = True):
@@ -28,19 +28,19 @@ class Unreadable(Exception):
 def documents(
     path: str, encoding: str | None, progress: Callable[[int], None]
 ) -> Iterator[tuple[int | None, Iterator[Block]]]:
-    """The documents of a file: one, or one for each line of a ".jsonl" file.
+    """Reads the documents of a file: one, or one per line of a ".jsonl" file.
 
     Args:
-        path: a file here or a URL.
-        encoding: of the text; None: bytes as they are.
-        progress: called with numbers of bytes that were read.
+        path: a local file or a URL.
+        encoding: encoding of the text; None: raw bytes.
+        progress: called with the number of bytes of each read.
 
     Yields:
-        (record, blocks): its number in the file, or None where it is the file; and its text, in
-        lists of pieces that end at ends of lines where there are some.
+        (record, blocks): the number of the document in a ".jsonl" file, else None; and its text
+        as lists of pieces, which end at line ends if possible.
 
     Raises:
-        Unreadable: so do the blocks.
+        UnreadableText: the file or a document cannot be read; iterating over blocks raises it too.
     """
     if path.endswith(".jsonl"):
         yield from _lines(path, progress)
@@ -57,11 +57,11 @@ def _blocks(path: str, encoding: str | None, progress: Callable[[int], None]) ->
             yield [data]
             continue
         end += len(data)
-        *pieces, rest = _cut(rest + _decoded(decoder, data, end, encoding))
+        *pieces, rest = _cut(rest + _decode(decoder, data, end, encoding))
         if pieces:
             yield pieces
     if decoder is not None:
-        yield _cut(rest + _decoded(decoder, b"", end, encoding))
+        yield _cut(rest + _decode(decoder, b"", end, encoding))
 
 
 def _read(path: str) -> Iterator[bytes]:
@@ -69,7 +69,7 @@ def _read(path: str) -> Iterator[bytes]:
         with files.open_binary(path) as file:
             data = file.read(_BLOCK)
             if not data:
-                raise Unreadable("the file is empty")
+                raise UnreadableText("the file is empty")
             while data:
                 yield data
                 data = file.read(_BLOCK)
@@ -77,28 +77,28 @@ def _read(path: str) -> Iterator[bytes]:
         raise _unreadable(error) from error
 
 
-def _unreadable(error: OSError) -> Unreadable:
+def _unreadable(error: OSError) -> UnreadableText:
     if isinstance(error, FileNotFoundError):
-        return Unreadable("the file has vanished", lasting=False)
-    return Unreadable(f"it cannot be read ({error.strerror or error})", lasting=False)
+        return UnreadableText("the file no longer exists", lasting=False)
+    return UnreadableText(f"it cannot be read ({error.strerror or error})", lasting=False)
 
 
-def _decoded(decoder: codecs.IncrementalDecoder, data: bytes, end: int, encoding: str) -> str:
+def _decode(decoder: codecs.IncrementalDecoder, data: bytes, end: int, encoding: str) -> str:
     try:
         return decoder.decode(data, final=not data)
     except UnicodeDecodeError as error:
-        # Its object is what the decoder had kept and this data; it ends where the data ends.
+        # error.object is the decoder's pending bytes plus this data, so both end at `end`.
         offset = end - len(error.object) + error.start
-        raise Unreadable(
+        raise UnreadableText(
             f"it is not {encoding} at byte {offset} (0x{error.object[error.start]:02x})"
         ) from error
 
 
 def _cut(text: str) -> list[str]:
-    """Pieces of a text, at least one, cut after line ends where there are any."""
+    """Splits a text into one or more pieces, after line ends if possible."""
     pieces, start = [], 0
-    while len(text) - start > PIECE:
-        end = text.rfind("\n", start, start + PIECE) + 1 or start + PIECE
+    while len(text) - start > MAX_PIECE:
+        end = text.rfind("\n", start, start + MAX_PIECE) + 1 or start + MAX_PIECE
         pieces.append(text[start:end])
         start = end
     return [*pieces, text[start:]]
@@ -115,23 +115,23 @@ def _lines(path: str, progress: Callable[[int], None]) -> Iterator[tuple[int, It
     except OSError as error:
         raise _unreadable(error) from error
     if number < 0:
-        raise Unreadable("the file is empty")
+        raise UnreadableText("the file is empty")
 
 
 def _line(line: bytes) -> Iterator[Block]:
     try:
         record = json.loads(line.decode())
     except UnicodeDecodeError as error:
-        raise Unreadable(
+        raise UnreadableText(
             f"it is not utf-8 at byte {error.start} of its line (0x{line[error.start]:02x})"
         ) from error
     except (ValueError, RecursionError) as error:
-        raise Unreadable(f"it is not JSON ({error})") from error
+        raise UnreadableText(f"it is not JSON ({error})") from error
     text = record.get("text") if isinstance(record, dict) else None
     if not isinstance(text, str) or not text:
-        raise Unreadable('it has no "text", or no string or an empty one in it')
+        raise UnreadableText('its "text" is missing, empty or not a string')
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise Unreadable(f'its "text" has half a character at {error.start}') from error
+        raise UnreadableText(f'its "text" has an unpaired surrogate at {error.start}') from error
     yield _cut(text)

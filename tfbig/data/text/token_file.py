@@ -1,7 +1,7 @@
-"""Documents of tokens in one file: written once, as a stream, and memory-mapped from then on.
+"""A file of tokenized documents, which is written once as a stream and then memory-mapped.
 
-The tokens come first, then the documents' ends (int64), then JSON that describes them, with its
-size and a mark at the very end.
+The file has the tokens, the end offset of each document (int64), a JSON description, its size and
+a magic number.
 """
 
 import contextlib
@@ -20,18 +20,18 @@ from tfbig.data.text.documents import Block
 
 _MARK = b"tfbig-tk"
 _TAIL = 8 + len(_MARK)
-_BATCH = 4 << 20  # characters that are given to `encode` at once
+_BATCH = 4 << 20  # characters per call of `encode`
 
 Encode = Callable[[Sequence[str | bytes]], list[np.ndarray]]
 
 
 class Tokens(NamedTuple):
-    """What is in a token file.
+    """The contents of a token file.
 
     Attributes:
-        tokens: memory-mapped, uint8, uint16 or uint32 of shape [N].
-        ends: memory-mapped int64: the place after the last token of each document.
-        bad: the records that are not in it.
+        tokens: memory-mapped uint8, uint16 or uint32 array of shape [N].
+        ends: memory-mapped int64 array: the index after the last token of each document.
+        bad: the bad records, which have no tokens.
     """
 
     tokens: np.ndarray
@@ -43,10 +43,10 @@ class TokenWriter:
     """Appends documents to a token file.
 
     Args:
-        file: empty, open for writing.
-        dtype: of a token.
-        encode: turns texts into arrays of tokens.
-        separator: the token that is put after each document.
+        file: an empty file, open for writing.
+        dtype: dtype of a token.
+        encode: converts texts to arrays of tokens.
+        separator: the token that is written after each document.
     """
 
     def __init__(self, file: BinaryIO, dtype: np.dtype, encode: Encode, separator: int):
@@ -58,10 +58,10 @@ class TokenWriter:
         self._waiting_size = 0
 
     def add(self, blocks: Iterator[Block]) -> None:
-        """Adds a document; when reading its blocks fails, nothing of it is added."""
+        """Adds a document; if reading its blocks fails, no part of it is added."""
         first = next(blocks)
         second = next(blocks, None)
-        if second is None and len(first) == 1:  # a small one waits for others
+        if second is None and len(first) == 1:  # small documents are encoded together
             self._waiting.append(first[0])
             self._waiting_size += len(first[0])
             if self._waiting_size >= _BATCH:
@@ -82,11 +82,11 @@ class TokenWriter:
         self._end_document()
 
     def close(self, key: str, bad: Sequence[BadRecord]) -> None:
-        """Writes what comes after the tokens.
+        """Writes the ends of the documents and the description.
 
         Args:
-            key: what the tokens were made from; see `open_tokens`.
-            bad: the records that are not in it.
+            key: identifies the input of the tokens; see `open_tokens`.
+            bad: the bad records, which have no tokens.
         """
         self._flush()
         self._file.write(b"\0" * (-self._file.tell() % 8))
@@ -125,11 +125,11 @@ def open_tokens(path: str, key: str) -> Tokens | None:
 
     Args:
         path: a local file.
-        key: what the tokens are to have been made from.
+        key: identifies the input of the tokens; it must equal the key in the file.
 
     Returns:
-        None: it is not there, was made from something else, or is damaged. Damage inside the
-        tokens is not looked for, as that would mean reading them all.
+        The tokens, or None if the file does not exist, has another key, or is damaged. The
+        tokens themselves are not checked, because that would mean reading them all.
     """
     try:
         data = np.asarray(np.memmap(path, np.uint8, "r"))
@@ -150,7 +150,7 @@ def _described(data: np.ndarray) -> dict[str, Any]:
     width = np.dtype(about["dtype"]).itemsize
     ends = -(-about["tokens"] * width // 8) * 8
     if ends + 8 * about["documents"] != start:
-        raise ValueError("another size than it says")
+        raise ValueError("the size differs from the description")
     return {**about, "ends": ends, "start": start}
 
 
@@ -158,7 +158,7 @@ def _checked(data: np.ndarray, about: dict[str, Any]) -> Tokens:
     dtype = np.dtype(about["dtype"])
     raw_ends = data[about["ends"] : about["start"]]
     if zlib.crc32(raw_ends) != about["ends_crc"]:
-        raise ValueError("the ends are damaged")
+        raise ValueError("the document ends are damaged")
     return Tokens(
         data[: about["tokens"] * dtype.itemsize].view(dtype),
         raw_ends.view(np.int64),
@@ -167,10 +167,10 @@ def _checked(data: np.ndarray, about: dict[str, Any]) -> Tokens:
 
 
 @contextlib.contextmanager
-def written_in_one_go(path: str) -> Iterator[BinaryIO]:
-    """Opens a file beside its place and moves it there when all went well.
+def atomic_write(path: str) -> Iterator[BinaryIO]:
+    """Opens a temporary file and renames it to `path` after a successful write.
 
-    Another process that reads or writes the same file sees all of it or nothing.
+    Another process that reads or writes the same path sees a complete file or none.
     """
     folder, name = os.path.split(path)
     os.makedirs(folder, exist_ok=True)

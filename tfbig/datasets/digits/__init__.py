@@ -1,8 +1,8 @@
 """Handwritten digits: 1797 images of 8x8 pixels, bundled with scikit-learn, read through TFDS.
 
-TensorFlow Datasets prepares them once, offline, in `data_dir`; the arrays are kept beside what it
-prepared, because importing TFDS alone takes some three seconds. Neither TFDS nor scikit-learn
-is imported before the data is asked for.
+TensorFlow Datasets (TFDS) prepares them once, offline, in `data_dir`. The arrays are saved in the
+same folder, because importing TFDS takes about three seconds. TFDS and scikit-learn are imported
+only when they are needed.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ _DATA_DEFAULTS = {
 
 
 def input_fn(mode: str = "train", params: Any = None) -> Any:
-    """The digits as a Source: the train split for mode "train", the test split otherwise.
+    """Returns the digits as a Source: the train split for mode "train", else the test split.
 
     Example:
 
@@ -44,13 +44,13 @@ def input_fn(mode: str = "train", params: Any = None) -> Any:
     Args:
         mode: "train", "eval" or "infer".
         params: params.data may have `batch_size` (default 64), `flat` (default False),
-            `data_dir` (default: see `digits_arrays`), `classes`, the digits that are given,
-            numbered from 0 in this order (default: all ten), and `examples_per_class`, how many
-            of each to train on (default: all there are).
+            `data_dir` (default: see `digits_arrays`), `classes`, the digits to include, numbered
+            from 0 in this order (default: all ten), and `examples_per_class`, the number of
+            training examples of each class (default: all).
 
     Returns:
-        A `tfbig.data.Source` of (image float32 in [0, 1], of shape (8, 8, 1), or (64,) when
-        flat; label int32), batched.
+        A batched `tfbig.data.Source` of (image float32 in [0, 1], of shape (8, 8, 1), or (64,) if
+        flat; label int32).
 
     Raises:
         UserError: params.data has an unknown name, or there are no such digits.
@@ -73,7 +73,7 @@ def input_fn(mode: str = "train", params: Any = None) -> Any:
 def _chosen(
     images: np.ndarray, labels: np.ndarray, classes: Any, most: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The examples of some classes, at most so many of each, of all writers alike."""
+    """Selects the examples of some classes, at most `most` of each, spread over all writers."""
     classes = list(range(NUM_CLASSES) if classes is None else classes)
     if not classes or len(set(classes)) < len(classes) or not set(classes) <= set(range(10)):
         raise UserError(
@@ -85,7 +85,7 @@ def _chosen(
             f"params.data.examples_per_class={most!r}: expected a whole number of 1 or more."
         )
     rows = [np.flatnonzero(labels == digit) for digit in classes]
-    if most is not None:  # the images are in the order of their writers
+    if most is not None:  # the images are sorted by writer
         rows = [these[:: max(1, len(these) // most)][:most] for these in rows]
     numbers = np.repeat(np.arange(len(classes)), [len(these) for these in rows])
     rows = np.concatenate(rows)
@@ -94,7 +94,7 @@ def _chosen(
 
 
 def digits_arrays(data_dir: str | os.PathLike | None = None) -> dict[str, np.ndarray]:
-    """All the digits as arrays, read through the TFDS builder and kept in the process.
+    """Returns all digits as arrays, read through the TFDS builder and cached in the process.
 
     Example:
 
@@ -102,9 +102,9 @@ def digits_arrays(data_dir: str | os.PathLike | None = None) -> dict[str, np.nda
         arrays["train_images"].shape  # (1438, 8, 8, 1)
 
     Args:
-        data_dir: where TFDS keeps prepared data; None: $TFDS_DATA_DIR, else
-            ~/tensorflow_datasets. A folder that cannot be written costs one log line, and
-            the digits are read from scikit-learn.
+        data_dir: folder of prepared TFDS data; None: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+            If the folder is not writable, a warning is logged and the digits are read from
+            scikit-learn.
 
     Returns:
         dict of `train_images` and `test_images`, uint8 of shape [n, 8, 8, 1] with values from
@@ -132,7 +132,7 @@ def _cached_arrays(data_dir: str) -> dict[str, np.ndarray]:
             )
             arrays = _arrays_from_sklearn()
         else:
-            with contextlib.suppress(OSError):  # a folder that can only be read: slower, no harm
+            with contextlib.suppress(OSError):  # a read-only folder only makes later reads slower
                 _write_atomically(kept, arrays)
     for array in arrays.values():
         array.setflags(write=False)
@@ -154,7 +154,7 @@ def _arrays_from_sklearn() -> dict[str, np.ndarray]:
 
 
 def _write_atomically(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
-    # Another process may be reading or writing the same file: it sees all of it or none.
+    # Another process that reads or writes the same file sees a complete file or none.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -165,7 +165,7 @@ def _write_atomically(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None
 
 
 def load_images() -> tuple[np.ndarray, np.ndarray]:
-    """scikit-learn's copy: images uint8 [1797, 8, 8, 1] of 0 to 16, labels int64 [1797]."""
+    """The copy of scikit-learn: images uint8 [1797, 8, 8, 1] from 0 to 16, labels int64 [1797]."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -174,7 +174,7 @@ def load_images() -> tuple[np.ndarray, np.ndarray]:
 
 
 def split_rows(labels: np.ndarray) -> dict[str, np.ndarray]:
-    """A stratified split: a fifth of each class, drawn with a fixed seed, is "test".
+    """A stratified split with a fixed seed, in which a fifth of each class is "test".
 
     Args:
         labels: int array of shape [n].
@@ -182,7 +182,7 @@ def split_rows(labels: np.ndarray) -> dict[str, np.ndarray]:
     Returns:
         {"train": rows, "test": rows}, int64 and increasing.
     """
-    # RandomState's stream is frozen by NumPy, so the split outlives every version.
+    # NumPy guarantees the stream of RandomState, so the split is the same in every version.
     random = np.random.RandomState(_SPLIT_SEED)
     held_out = np.zeros(len(labels), bool)
     for label in np.unique(labels):

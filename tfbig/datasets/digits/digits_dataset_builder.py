@@ -1,4 +1,4 @@
-"""The TFDS builder of scikit-learn's bundled digits; importing this module imports TFDS."""
+"""The TFDS builder of the digits in scikit-learn; importing this module imports TFDS."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ _CITATION = """
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-    """Digits for TensorFlow Datasets; needs no network.
+    """A TFDS builder for the digits, which needs no network.
 
     Example:
 
@@ -71,17 +71,17 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
 
 def read_arrays(data_dir: str) -> dict[str, np.ndarray]:
-    """Prepares the digits in `data_dir` unless they are there, and reads them as arrays.
+    """Reads the digits in `data_dir` as arrays, after preparing them if necessary.
 
     Example:
 
         arrays = read_arrays("/tmp/tfds")
 
     Returns:
-        See `tfbig.datasets.digits.digits_arrays`.
+        The arrays of `tfbig.datasets.digits.digits_arrays`.
 
     Raises:
-        OSError: the folder cannot be written, among other errors of TFDS.
+        OSError: the folder is not writable; TFDS raises other errors too.
     """
     with quiet_tfds():
         builder = Builder(data_dir=data_dir)
@@ -91,7 +91,7 @@ def read_arrays(data_dir: str) -> dict[str, np.ndarray]:
         arrays = {}
         for split in ("train", "test"):
             examples = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1))
-            # TFDS stores examples in an order of its own; scikit-learn's is the one that stays.
+            # TFDS stores examples in another order; this restores the order of scikit-learn.
             order = np.argsort(examples["row"])
             arrays[f"{split}_images"] = examples["image"][order]
             arrays[f"{split}_labels"] = examples["label"][order]
@@ -99,20 +99,20 @@ def read_arrays(data_dir: str) -> dict[str, np.ndarray]:
 
 
 def _prepare(data_dir: str) -> None:
-    # Prepared aside and moved into place in one go: of two processes that do it at the same time,
-    # the second finds the same data already there and drops its own.
+    # Prepared in a temporary folder and renamed atomically: if two processes do this at the same
+    # time, the second one finds the same data and discards its own.
     os.makedirs(os.path.join(data_dir, "digits"), exist_ok=True)
-    aside = tempfile.mkdtemp(prefix=".digits-", dir=data_dir)
+    temporary = tempfile.mkdtemp(prefix=".digits-", dir=data_dir)
     try:
-        builder = Builder(data_dir=aside)
+        builder = Builder(data_dir=temporary)
         builder.download_and_prepare(
             download_config=tfds.download.DownloadConfig(try_download_gcs=False)
         )
-        place = os.path.join(data_dir, "digits", digits.VERSION)
+        target = os.path.join(data_dir, "digits", digits.VERSION)
         try:
-            os.rename(os.path.join(aside, "digits", digits.VERSION), place)
+            os.rename(os.path.join(temporary, "digits", digits.VERSION), target)
         except OSError:
-            if not os.path.exists(os.path.join(place, "dataset_info.json")):
+            if not os.path.exists(os.path.join(target, "dataset_info.json")):
                 raise
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -6,7 +6,7 @@ from keras import optimizers
 
 from tfbig import _private_api
 from tfbig.errors import UserError
-from tfbig.layers.rows import shard_of
+from tfbig.layers.sharded_tables import shard_of
 
 # Their update of an element depends only on the gradient and the slots of that element.
 ELEMENTWISE = (

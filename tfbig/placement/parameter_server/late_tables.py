@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from tfbig.layers.rows import shard_of
+from tfbig.layers.sharded_tables import shard_of
 from tfbig.placement.parameter_server.remote import run_remotely
 
 _AT_ONCE = 8  # variables that are read at the same time: latency is the cost, not bytes

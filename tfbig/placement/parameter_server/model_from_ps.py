@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from tfbig.layers.rows import for_servers
+from tfbig.layers.sharded_tables import parameter_server_scope
 from tfbig.programs.keras.builder import KerasBuilder
 from tfbig.programs.keras.keras_program import KerasProgram
 from tfbig.programs.program import Program
@@ -39,7 +39,7 @@ def fetch_model_from_ps(
             size / 1e9,
         )
         return None
-    with for_servers(servers):  # tables in as many shards
+    with parameter_server_scope(servers):  # tables in as many shards
         model = builder.build(lambda variable: True)
         here = KerasProgram(model)
         here.build(element_spec, None)

@@ -15,9 +15,9 @@ from typing_extensions import override
 
 from tfbig import _private_api
 from tfbig.data.feeds.feed import Feed
-from tfbig.data.feeds.numbered_feed import NumberedFeed
+from tfbig.data.feeds.index_feed import IndexFeed
 from tfbig.errors import PeerLost, UserError
-from tfbig.layers.rows import for_servers
+from tfbig.layers.sharded_tables import parameter_server_scope
 from tfbig.placement.clusters.find import Cluster, cluster_timeout, has_evaluator
 from tfbig.placement.control.addresses import check_port_is_free, parse_address
 from tfbig.placement.control.peers import Peers
@@ -125,12 +125,12 @@ class ParameterServer(Placement):
         return has_evaluator()
 
     @override
-    def wrap_feed(self, feed: Feed, name: str, config: RunConfig) -> NumberedFeed:
-        return NumberedFeed(feed, name, self.workers, config.steps_per_loop)
+    def wrap_feed(self, feed: Feed, name: str, config: RunConfig) -> IndexFeed:
+        return IndexFeed(feed, name, self.workers, config.steps_per_loop)
 
     @override
     def make_loop(
-        self, feed: NumberedFeed, steps: Any, *, jit: bool, insist: bool = False
+        self, feed: IndexFeed, steps: Any, *, jit: bool, insist: bool = False
     ) -> ScheduledLoop:
         synchronous = steps.training and steps.config.max_staleness == 0
         kind = SynchronousLoop if synchronous else ScheduledLoop
@@ -153,7 +153,7 @@ class ParameterServer(Placement):
     @contextlib.contextmanager
     @override
     def scope(self) -> Iterator[None]:
-        with self._places.placing(), for_servers(self.servers):
+        with self._places.placing(), parameter_server_scope(self.servers):
             yield
 
     @override

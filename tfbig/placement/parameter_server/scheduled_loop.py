@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfbig.data.feeds.feed import Share, Stack
-from tfbig.data.feeds.numbered_feed import NumberedFeed, array_types
+from tfbig.data.feeds.index_feed import IndexFeed, array_types
 from tfbig.errors import UserError
 from tfbig.placement.loop_function import LoopResult, Tally
 from tfbig.placement.parameter_server import remote
@@ -38,7 +38,7 @@ class ScheduledLoop:
     """
 
     def __init__(
-        self, placement: Any, feed: NumberedFeed, steps: Any, *, jit: bool, insist: bool = False
+        self, placement: Any, feed: IndexFeed, steps: Any, *, jit: bool, insist: bool = False
     ):
         del insist
         self._placement, self._feed, self._steps = placement, feed, steps
@@ -68,7 +68,7 @@ class ScheduledLoop:
         if self._steps.training:
             self._program.set_step_count(first + done)
         if done < stack.steps:
-            self._feed.ended_after(stack, done)
+            self._feed.mark_end(stack, done)
         return LoopResult(float(loss_sum), float(examples), nonfinite, done, staleness)
 
     def trace(self, stack: Stack) -> None:
@@ -107,7 +107,7 @@ class ScheduledLoop:
             most = self._steps.config.steps_per_loop
         else:
             most = -(-steps // (_CLOSURES_PER_WORKER * self._placement.workers))
-        most = max(1, min(most, self._feed.most))
+        most = max(1, min(most, self._feed.max_batches_per_read))
         return [(start, min(most, steps - start)) for start in range(0, steps, most)]
 
     def _closure(self) -> Any:

@@ -8,7 +8,7 @@ import tensorflow as tf
 from typing_extensions import override
 
 from tfbig.data.feeds.feed import Share, Stack
-from tfbig.data.feeds.numbered_feed import NumberedFeed
+from tfbig.data.feeds.index_feed import IndexFeed
 from tfbig.errors import UserError
 from tfbig.placement.loop_function import LoopResult
 from tfbig.placement.parameter_server.part_sums import DenseSum, RowsSum, sum_for
@@ -47,7 +47,7 @@ class SynchronousLoop(ScheduledLoop):
     Args: those of ScheduledLoop.
     """
 
-    def __init__(self, placement: Any, feed: NumberedFeed, steps: Any, **others: Any):
+    def __init__(self, placement: Any, feed: IndexFeed, steps: Any, **others: Any):
         if steps.program.synchronizes and placement.workers > 1:
             raise UserError(
                 "the model has BatchNormalization(synchronized=True), and the workers of "
@@ -89,7 +89,7 @@ class SynchronousLoop(ScheduledLoop):
         self._add_to_metrics(before, added)
         self._program.set_step_count(first + done)
         if done < stack.steps:
-            self._feed.ended_after(stack, done)
+            self._feed.mark_end(stack, done)
         return LoopResult(loss_sum, examples, nonfinite, done)
 
     @override

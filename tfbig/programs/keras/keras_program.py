@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from tfbig import _private_api
 from tfbig.errors import UserError
-from tfbig.layers.rows import marked_value
+from tfbig.layers.sharded_tables import marked_value
 from tfbig.programs import program
 from tfbig.programs.feature_matching import match_features
 from tfbig.programs.keras.adapters import adapted_layers, factored_adapters

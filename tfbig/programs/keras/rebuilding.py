@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from tfbig import _private_api
-from tfbig.layers.rows import recut_values, shard_of
+from tfbig.layers.sharded_tables import reshard_values, shard_of
 from tfbig.programs.keras.adapters import copy_adapters, merged_weights, without_adapters
 from tfbig.programs.keras.config_checks import check_config, check_copies
 from tfbig.programs.keras.preprocessing import copy_preprocessing_state
@@ -106,7 +106,7 @@ def _set_weights(copy: keras.Model, values: list, model: keras.Model) -> None:
     """Sets all weights. Tables of ShardedEmbeddings may have other shards in the copy."""
     counts = [[shard.count for v in m.weights if (shard := shard_of(v))] for m in (model, copy)]
     if counts[0] != counts[1]:
-        values = recut_values(values, model.weights, copy.weights)
+        values = reshard_values(values, model.weights, copy.weights)
     copy.set_weights(values)
 
 

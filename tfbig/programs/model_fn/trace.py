@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfbig import _private_api
 from tfbig.errors import UserError
-from tfbig.layers.place import Place, here, placed
+from tfbig.layers.batch_position import BatchPosition, batch_position_scope, current_position
 from tfbig.programs.model_fn.graph_split import SplitGraph, run_part
 from tfbig.programs.model_fn.spec import ModeKeys, keras_metrics
 from tfbig.programs.model_fn.variable_store import STEP, VariableStore
@@ -129,8 +129,8 @@ class ModelFnTrace:
             graph = tf.compat.v1.get_default_graph()
             self._store.collect_in(graph)
             tf.compat.v1.train.get_or_create_global_step()
-            batch, place = flat[: len(specs)], Place(*flat[len(specs) :])
-            with placed(*place), self._observed(graph):
+            batch, place = flat[: len(specs)], BatchPosition(*flat[len(specs) :])
+            with batch_position_scope(*place), self._observed(graph):
                 self.spec = call(list(batch))
             if find_regularization and self.spec.train_op is not None:
                 self.regularization = self._find_regularization(self.spec.loss, batch)
@@ -291,7 +291,7 @@ class ModelFnTrace:
             wanted: names of the tensors and operations to return.
             given: replacements of other tensors, by name.
         """
-        place = here() or Place(*(tf.zeros([], s.dtype) for s in _PLACE))
+        place = current_position() or BatchPosition(*(tf.zeros([], s.dtype) for s in _PLACE))
         rows = tf.constant(0) if place.rows is None else place.rows
         values = [tf.convert_to_tensor(t) for t in (place.step, place.first, rows)]
         feeds = dict(zip(self._place, values, strict=True)) | (given or {})

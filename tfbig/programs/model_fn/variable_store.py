@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfbig import _private_api
 from tfbig.errors import UserError
-from tfbig.layers.rows import for_servers, number_of_servers
+from tfbig.layers.sharded_tables import number_of_servers, parameter_server_scope
 from tfbig.programs.tracing import run_in_new_thread
 
 STEP = "global_step"  # every graph has it
@@ -76,7 +76,7 @@ class VariableStore:
             own_collections(graph),
             _private_api.automatic_names(),
             tf.variable_creator_scope(self._create),
-            for_servers(self._servers),
+            parameter_server_scope(self._servers),
         ):
             if STEP in self.variables and graph is not None:
                 tf.compat.v1.train.get_or_create_global_step()
@@ -93,7 +93,7 @@ class VariableStore:
         with (
             _private_api.automatic_names(),
             tf.variable_creator_scope(self._create),
-            for_servers(self._servers),
+            parameter_server_scope(self._servers),
         ):
             yield self._local.used
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfbig import _private_api
 from tfbig.errors import UserError
-from tfbig.layers.place import here, placed
+from tfbig.layers.batch_position import batch_position_scope, current_position
 
 _PLAIN = (type(None), bool, numbers.Number, str, bytes, np.ndarray, np.generic, tf.dtypes.DType)
 
@@ -44,7 +44,7 @@ class Block:
     def __init__(self, compute: Callable, variables: list, scope: keras.StatelessScope, name: str):
         self._compute, self._scope, self._name = compute, scope, name
         self._variables = [v for v in variables if scope.get_current_value(v) is not None]
-        self._contexts, self._place = _private_api.layer_contexts(), here()
+        self._contexts, self._place = _private_api.layer_contexts(), current_position()
 
     def __call__(self, inputs: Any) -> tuple[Any, list[tf.Tensor]]:
         """Computes the block, and stores the new values of its variables in the scope.
@@ -87,7 +87,7 @@ class Block:
         count = len(flat.tensors)
         for variable, value in zip(self._variables, given[count:], strict=True):
             scope.add_update((variable, value))
-        place = placed(*self._place) if self._place else contextlib.nullcontext()
+        place = batch_position_scope(*self._place) if self._place else contextlib.nullcontext()
         with self._contexts(), place, scope:
             return _flatten(self._compute(flat.unflatten(given[:count])), self._name), scope
 

@@ -14,7 +14,7 @@ import keras
 
 from tfbig import _private_api
 from tfbig.errors import UserError
-from tfbig.layers.rows import shard_of
+from tfbig.layers.sharded_tables import shard_of
 from tfbig.programs.remat.block import Block
 from tfbig.programs.remat.segments import Segment, segments_of
 

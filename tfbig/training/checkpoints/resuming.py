@@ -63,7 +63,7 @@ def resume(
     def trackables(metadata: dict) -> dict:
         if repeats and metadata["loop"]["ended"]:
             return {}
-        feed.go_to(metadata["position"])
+        feed.restore_position(metadata["position"])
         return feed.trackables()
 
     restored = restore_on_all_workers(checkpoints, peers, program.named_variables(), trackables)
@@ -71,7 +71,7 @@ def resume(
         return _of_estimator(program, checkpoints, peers)
     log.info("resuming from %s", restored.path)
     if restored.lost:
-        feed.begin_again(restored.lost)
+        feed.restart(restored.lost)
     ended = repeats and restored.metadata["loop"]["ended"] is not None
     began = restored.step if ended else restored.metadata.get("began", 0)
     return Start(restored.step, began, restored, ended)

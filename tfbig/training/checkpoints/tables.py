@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tfbig.layers.rows import recut, shard_of
+from tfbig.layers.sharded_tables import reshard, shard_of
 
 
 def tables_of(variables: dict[str, Any]) -> dict[str, list[str]]:
@@ -81,7 +81,7 @@ def values_for(
     for first, names in cut.items():
         saved = tables[first]
         rows = shard_of(variables[first]).rows
-        shards = recut(lambda i: read(saved[i]), len(saved), rows, len(names))  # noqa: B023
+        shards = reshard(lambda i: read(saved[i]), len(saved), rows, len(names))  # noqa: B023
         yield from zip(names, shards, strict=True)
 
 

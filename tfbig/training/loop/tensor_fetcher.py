@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfbig.data.feeds.feed import Feed, Stack
-from tfbig.data.feeds.numbered_feed import Numbers
+from tfbig.data.feeds.index_feed import BatchIndex
 from tfbig.errors import NotBuiltError, UserError
-from tfbig.layers.place import placed
+from tfbig.layers.batch_position import batch_position_scope
 from tfbig.placement.placement import Placement
 from tfbig.programs.model_fn.call import ModelFnRecorder
 from tfbig.programs.model_fn.spec import ModeKeys
@@ -67,7 +67,7 @@ class TensorFetcher:
                 "a hook fetches tensors, but the model is a keras.Model, whose callbacks get "
                 "the loss and the metrics; hooks with tensors need an estimator-style model_fn."
             )
-        if isinstance(stack.values, Numbers):
+        if isinstance(stack.values, BatchIndex):
             batch, first = self._feed.examples(stack, place), 0
             if batch is None:
                 raise NotBuiltError(
@@ -96,7 +96,7 @@ class TensorFetcher:
 
         def inside(tensors, first, step):
             element = tf.nest.pack_sequence_as(structure, tensors)
-            with placed(step, first, tf.shape(tensors[0])[0]):
+            with batch_position_scope(step, first, tf.shape(tensors[0])[0]):
                 return self._found(flat, element, step)
 
         def fetched(*arguments):

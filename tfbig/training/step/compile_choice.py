@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tfbig.data.feeds.feed import Feed, Share
 from tfbig.errors import UserError
-from tfbig.layers.rows import shard_of
+from tfbig.layers.sharded_tables import shard_of
 from tfbig.placement.placement import Placement
 from tfbig.programs.program import Program
 from tfbig.run_config import RunConfig

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfbig.data.feeds.feed import Feed, Share, Stack
 from tfbig.errors import UserError
-from tfbig.layers.place import placed
+from tfbig.layers.batch_position import batch_position_scope
 from tfbig.placement.placement import Placement
 from tfbig.programs.keras.custom_train_step import CustomStepProgram, has_custom_step, optimizers_of
 from tfbig.programs.keras.keras_program import KerasProgram
@@ -67,7 +67,7 @@ class OwnStep:
         build = exact_part if self._exact else padded_part
         batch, _ = build(element, share, part, self._cut, weigh=False, keep_empty=True)
         data = batch.features["data"]
-        with placed(number, batch.first, tf.shape(tf.nest.flatten(data)[0])[0]):
+        with batch_position_scope(number, batch.first, tf.shape(tf.nest.flatten(data)[0])[0]):
             logs = self._program.run_custom_step(data, self._training)
         logs = dict(zip(logs, self._means(list(logs.values())), strict=True))
         self._program.store_logs(logs, self._training)
@@ -95,8 +95,12 @@ def check_last_batch(program: Program, placement: Placement, feed: Feed, *, trai
     Raises:
         UserError: there is such a batch; the message has its size.
     """
-    if program.runs_custom_step(training) and feed.odd and feed.odd < placement.num_replicas:
-        raise _too_small(feed.odd, placement, training)
+    if (
+        program.runs_custom_step(training)
+        and feed.tail_size
+        and feed.tail_size < placement.num_replicas
+    ):
+        raise _too_small(feed.tail_size, placement, training)
 
 
 def check_parts(stack: Stack, placement: Placement, training: bool) -> None:

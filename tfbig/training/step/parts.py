@@ -40,7 +40,7 @@ def padded_part(element: Any, share: Share, part, cut: Cut, *, weigh: bool, keep
     start = part * rows
     real = start + tf.range(rows) < count
 
-    def cut_out(whole):
+    def slice_for_worker(whole):
         piece = _rows(whole, start, rows) if cut.parts > 1 else whole
         if not weigh:
             return piece
@@ -50,7 +50,7 @@ def padded_part(element: Any, share: Share, part, cut: Cut, *, weigh: bool, keep
     if weigh:
         weight = tf.cast(real, tf.float32)
         there = tf.cast(tf.clip_by_value(count - start, 0, rows), tf.float32)
-    element = tf.nest.map_structure(cut_out, element)
+    element = tf.nest.map_structure(slice_for_worker, element)
     return Batch(*split_element(element), weight, there, share.offset + start), 1.0
 
 

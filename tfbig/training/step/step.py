@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tfbig.data.feeds.feed import Share
 from tfbig.layers import indexed_slices
-from tfbig.layers.place import placed
+from tfbig.layers.batch_position import batch_position_scope
 from tfbig.placement.placement import Placement
 from tfbig.placement.staleness import StalenessStats, Versions
 from tfbig.placement.sums import Sums, flat_sums
@@ -260,7 +260,7 @@ class Step:
             if program.pure:
                 tape.watch(start.trainable)
             rows = tf.shape(tf.nest.flatten(batch.features)[0])[0]
-            with placed(number, batch.first, rows):
+            with batch_position_scope(number, batch.first, rows):
                 forward = program.forward(start, batch, self._training)
             if many:
                 whole_batches.warn_of_doubts(program, forward.terms, self._parts, self._aggregation)

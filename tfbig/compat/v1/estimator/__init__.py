@@ -1,4 +1,4 @@
-"""`tf.estimator`: its names, each the tfbig object, or an error that says what to write.
+"""The names of `tf.estimator`: each is the tfbig object, or raises an error with advice.
 
     from tfbig.compat.v1 import estimator      # was: from tensorflow import estimator
 

@@ -1,4 +1,4 @@
-"""`tf.estimator.experimental`: the hooks that stop early; the rest says what to write."""
+"""`tf.estimator.experimental`: the early-stopping hooks; other names raise errors with advice."""
 
 import importlib
 import sys

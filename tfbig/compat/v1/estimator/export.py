@@ -1,4 +1,4 @@
-"""`tf.estimator.export`: what tfbig.estimator.export has; the rest says what to write."""
+"""`tf.estimator.export`: the names of tfbig.estimator.export; others raise errors with advice."""
 
 import importlib
 from typing import Any

@@ -1,4 +1,4 @@
-"""`tf.estimator.tpu`: nothing of it exists, and each name says what to write instead."""
+"""`tf.estimator.tpu`, which does not exist in tfbig: each name raises an error with advice."""
 
 from tfbig.compat.gone import gone_estimator
 from tfbig.errors import UserError

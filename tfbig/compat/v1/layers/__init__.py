@@ -1,4 +1,4 @@
-"""`tf.compat.v1.layers`: its functions, with TF1's arguments, variable names and numbers.
+"""The functions of `tf.compat.v1.layers`, with TF1's arguments, variable names and results.
 
 Importing this module is cheap: each name is loaded on its first use.
 """

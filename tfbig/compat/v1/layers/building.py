@@ -1,6 +1,7 @@
-"""What TF1's layers have in common: scopes, weights, and the losses of regularizers."""
+"""Helpers that TF1's layers share: scopes, weights, losses of regularizers, argument checks."""
 
 import contextlib
+import numbers
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -13,30 +14,30 @@ _v1 = tf.compat.v1
 
 @contextlib.contextmanager
 def layer_scope(function: str, name: str | None, reuse: Any = None) -> Iterator[Any]:
-    """The variable scope of one layer, as TF1's layers open it.
+    """Opens the variable scope of one layer, as TF1's layers do.
 
     Args:
-        function: the layer's name, from which its scope is named where it has no name: dense,
-            dense_1, …, counted in the enclosing scope.
-        name, reuse: as the layer was given them.
+        function: the default name of the scope: dense, dense_1, …, numbered in the enclosing
+            scope.
+        name, reuse: the arguments of the layer.
 
     Raises:
-        UserError: there is no graph in which scopes and collections could be kept.
+        UserError: the layer is called eagerly, without a graph for scopes and collections.
     """
     if tf.executing_eagerly():
         raise UserError(
             f"tfbig.compat.v1.layers.{function} was called eagerly, where TF1's variable scopes "
-            "do not exist; call it in a model_fn, a tf.function or a tf.Graph, or write a Keras "
+            "do not exist; call it in a model_fn, a tf.function or a tf.Graph, or use a Keras "
             "layer."
         )
     if reuse and name is None:
-        name = function  # TF1 then looks for the first of that name
+        name = function  # TF1 then reuses the first layer with the default name
     with _v1.variable_scope(name, default_name=function, reuse=reuse) as scope:
         yield scope
 
 
 def as_inputs(function: str, inputs: Any, ranks: Sequence[int] = ()) -> tf.Tensor:
-    """The inputs as a tensor of one of some ranks."""
+    """Converts inputs to a tensor and checks its rank."""
     inputs = tf.convert_to_tensor(inputs)
     if inputs.shape.rank is None or (ranks and inputs.shape.rank not in ranks):
         wanted = " or ".join(map(str, ranks)) or "known"
@@ -47,7 +48,7 @@ def as_inputs(function: str, inputs: Any, ranks: Sequence[int] = ()) -> tf.Tenso
 
 
 def known_size(function: str, inputs: tf.Tensor, axis: int) -> int:
-    """The size of a dimension from which the shape of weights follows."""
+    """The size of a dimension that determines the shape of weights."""
     size = inputs.shape[axis]
     if size is None:
         raise UserError(
@@ -67,14 +68,15 @@ def weight(
     trainable: bool = True,
     **keywords: Any,
 ) -> tf.Variable:
-    """`get_variable` in the layer's scope; a regularizer adds to that of the scope, as in TF1.
+    """Calls `get_variable` in the layer's scope; adds the scope's regularizer, as in TF1.
 
     Args:
-        initializer: None: that of the scope, else glorot_uniform.
+        name, shape, dtype: name, shape and dtype of the variable.
+        initializer: None: the initializer of the scope, else glorot_uniform.
         trainable, regularizer, constraint, keywords: as for get_variable.
 
     Raises:
-        UserError: the dtype is that of whole numbers.
+        UserError: the dtype is an integer type.
     """
     if not dtype.is_floating and not dtype.is_complex:
         raise UserError(
@@ -101,7 +103,7 @@ def weight(
 
 
 def activated(outputs: tf.Tensor, activation: Callable | None, regularizer: Callable | None) -> Any:
-    """The outputs after the activation; an activity regularizer's mean per example is a loss."""
+    """Applies the activation; an activity regularizer adds its mean per example as a loss."""
     if activation is not None:
         outputs = activation(outputs)
     if regularizer is not None:
@@ -113,10 +115,51 @@ def activated(outputs: tf.Tensor, activation: Callable | None, regularizer: Call
 
 
 def choose(condition: Any, if_true: Callable, if_false: Callable) -> Any:
-    """One of two results, by a bool or number that Python knows, else by tf.cond."""
+    """Calls one of two functions: in Python if the condition is known, else by tf.cond."""
     known = tf.get_static_value(condition) if tf.is_tensor(condition) else condition
     if known is None:
         if not tf.is_tensor(condition):
             raise UserError("training=None: expected True, False or a scalar bool tensor.")
         return tf.cond(tf.cast(condition, tf.bool), if_true, if_false)
     return if_true() if known else if_false()
+
+
+def whole_number(function: str, name: str, value: Any) -> int:
+    """Checks a size: an integer of 1 or more."""
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        number = 0
+    if number < 1 or number != value:
+        raise UserError(f"layers.{function}: {name}={value!r}: expected an integer of 1 or more.")
+    return number
+
+
+def sizes(function: str, name: str, value: Any, count: int) -> tuple[int, ...]:
+    """Converts a number or a sequence to one size per spatial dimension."""
+    if isinstance(value, numbers.Number):
+        value = (value,) * count
+    if not isinstance(value, Sequence) or len(value) != count:
+        raise UserError(
+            f"layers.{function}: {name}={value!r}: expected a number or {count} numbers."
+        )
+    return tuple(whole_number(function, name, v) for v in value)
+
+
+def padding_of(function: str, padding: Any) -> str:
+    """Converts "valid" and "same" to upper case, as TensorFlow's ops need them."""
+    found = str(padding).upper()
+    if found not in ("VALID", "SAME"):
+        raise UserError(f"layers.{function}: padding={padding!r}: expected 'valid' or 'same'.")
+    return found
+
+
+def channels_first(function: str, data_format: Any) -> bool:
+    """Whether dimension 1 is the channels, instead of the last dimension."""
+    found = str(data_format).lower()
+    if found not in ("channels_last", "channels_first"):
+        raise UserError(
+            f"layers.{function}: data_format={data_format!r}: expected 'channels_last' or "
+            "'channels_first'."
+        )
+    return found == "channels_first"

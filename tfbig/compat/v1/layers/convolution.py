@@ -5,13 +5,16 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfbig.compat.v1.layers.arguments import channels_first, padding_of, sizes, whole_number
 from tfbig.compat.v1.layers.building import (
     activated,
     as_inputs,
+    channels_first,
     known_size,
     layer_scope,
+    padding_of,
+    sizes,
     weight,
+    whole_number,
 )
 
 _ZEROS = tf.compat.v1.zeros_initializer()
@@ -220,7 +223,7 @@ def separable_conv2d(
     name: str | None = None,
     reuse: Any = None,
 ) -> tf.Tensor:
-    """A convolution of each channel by itself, then one of 1 x 1 over the channels.
+    """A depthwise convolution of each channel, then a 1 x 1 convolution over the channels.
 
     The weights are <name>/depthwise_kernel, <name>/pointwise_kernel and <name>/bias.
 
@@ -232,7 +235,7 @@ def separable_conv2d(
         kernel_size, strides, dilation_rate: a number or a pair; the two strides are equal.
         padding: "valid" or "same".
         data_format: "channels_last" or "channels_first".
-        depth_multiplier: how many channels are made of each one.
+        depth_multiplier: number of output channels per input channel of the depthwise convolution.
         name, reuse: of the variable scope; without a name it is separable_conv2d, …
         activation, …: as in TF1.
     """

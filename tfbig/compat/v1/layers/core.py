@@ -6,18 +6,19 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfbig.compat.v1.layers.arguments import channels_first, whole_number
 from tfbig.compat.v1.layers.building import (
     activated,
     as_inputs,
+    channels_first,
     choose,
     known_size,
     layer_scope,
     weight,
+    whole_number,
 )
 from tfbig.errors import UserError
+from tfbig.layers.batch_position import current_position
 from tfbig.layers.dropout import kept_units
-from tfbig.layers.place import here
 
 _v1 = tf.compat.v1
 
@@ -38,19 +39,19 @@ def dense(
     name: str | None = None,
     reuse: Any = None,
 ) -> tf.Tensor:
-    """`activation(inputs · kernel + bias)` over the last dimension; weights <name>/kernel, bias.
+    """Returns `activation(inputs · kernel + bias)`; the weights are <name>/kernel and bias.
 
     Example: `logits = tfbig.compat.v1.layers.dense(net, 10, name="logits")`.
 
     Args:
         inputs: floats of shape [n, …, features], or a tf.SparseTensor of shape [n, features].
-        units: the size of the outputs' last dimension.
-        kernel_initializer: None: that of the variable scope, else glorot_uniform.
-        name, reuse: of the variable scope; without a name it is dense, dense_1, …
+        units: size of the last dimension of the outputs.
+        kernel_initializer: None: the initializer of the variable scope, else glorot_uniform.
+        name, reuse: of the variable scope; the default name is dense, dense_1, …
         activation, use_bias, …: as in TF1.
 
     Raises:
-        UserError: the inputs' last dimension is unknown, or their dtype is not that of floats.
+        UserError: the last dimension of the inputs is unknown, or they are not floats.
     """
     units = whole_number("dense", "units", units)
     sparse = isinstance(inputs, tf.SparseTensor)
@@ -89,29 +90,30 @@ def dropout(
     training: Any = False,
     name: str | None = None,
 ) -> tf.Tensor:
-    """Sets a share `rate` of the units to 0 in training and divides the others by 1 - rate.
+    """Sets a fraction `rate` of the units to 0 in training and divides the others by 1 - rate.
 
-    In tfbig's training the mask is a function of (seed, step, place in the global batch), like
-    that of tfbig.layers.Dropout: the same examples lose the same units on one device or many.
-    It has no variable, so that checkpoints keep TF1's names: without a seed it follows from
-    RunConfig.tf_random_seed and the layer's name. Elsewhere it is tf.nn.dropout.
+    In tfbig's training the mask is a function of (seed, step, position in global batch), like
+    that of tfbig.layers.Dropout: it drops the same units of the same examples on one device or
+    many. It has no variable, so that checkpoints have the names of TF1. Without a seed, the mask
+    depends on RunConfig.tf_random_seed and the layer's name. Outside of tfbig's training it is
+    tf.nn.dropout.
 
     Example: `net = tfbig.compat.v1.layers.dropout(net, 0.4, training=mode == ModeKeys.TRAIN)`.
 
     Args:
-        inputs: floats; the first dimension is that of the batch.
+        inputs: floats; the first dimension is the batch.
         rate: from 0 to 1, or a scalar tensor.
-        noise_shape: shape of the mask, None where it is that of the inputs.
+        noise_shape: shape of the mask; None entries are those of the inputs.
         seed: int, or None.
         training: bool or scalar bool tensor.
-        name: of the scope.
+        name: name of the scope.
     """
     inputs = as_inputs("dropout", inputs)
     number = isinstance(rate, int | float)
     if number and not 0 <= rate <= 1:
         raise UserError(f"layers.dropout: rate={rate}: expected a number from 0 to 1.")
     with layer_scope("dropout", name) as scope:
-        place = here()
+        position = current_position()
         shared = noise_shape is not None and noise_shape[0] is not None
 
         def dropped() -> Any:
@@ -119,21 +121,21 @@ def dropout(
                 return tf.identity(inputs)
             if number and rate == 1:
                 return tf.zeros_like(inputs)
-            if place is None or shared or not number:
+            if position is None or shared or not number:
                 shape = _filled(noise_shape, inputs)
                 return tf.nn.dropout(inputs, rate=rate, noise_shape=shape, seed=seed)
             key = tf.constant(_key(scope.name, seed), tf.int64)
-            kept = kept_units(inputs, rate, noise_shape, key, place)
+            kept = kept_units(inputs, rate, noise_shape, key, position)
             return tf.where(kept, inputs / (1 - rate), tf.zeros_like(inputs))
 
         return choose(training, dropped, lambda: tf.identity(inputs))
 
 
 def _key(scope: str, seed: int | None) -> int:
-    """31 bits that are the same for a layer in every trace, replica and process."""
+    """A key of 31 bits that is the same for a layer in every trace, replica and process."""
     of_graph, _ = _v1.get_seed(seed)
     if seed is None:
-        used = _v1.get_collection_ref("tfbig_dropouts")  # two of one name are two layers
+        used = _v1.get_collection_ref("tfbig_dropouts")  # layers with one name differ by number
         used.append(scope)
         words = (of_graph, scope, used.count(scope))
     else:
@@ -149,14 +151,14 @@ def _filled(noise_shape: Any, inputs: tf.Tensor) -> Any:
 
 
 def flatten(inputs: Any, name: str | None = None, data_format: str = "channels_last") -> tf.Tensor:
-    """All dimensions but the first as one: [n, …] becomes [n, features].
+    """Flattens all dimensions but the first: [n, …] becomes [n, features].
 
     Example: `net = tfbig.compat.v1.layers.flatten(images)`.
 
     Args:
         inputs: a tensor of rank 1 or more.
-        name: of the scope.
-        data_format: "channels_last", or "channels_first": channels are moved to the end first.
+        name: name of the scope.
+        data_format: "channels_last", or "channels_first", which moves channels to the end first.
     """
     inputs = as_inputs("flatten", inputs)
     if inputs.shape.rank == 0:

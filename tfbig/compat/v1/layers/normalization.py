@@ -45,26 +45,26 @@ def batch_normalization(
     virtual_batch_size: int | None = None,
     adjustment: Callable | None = None,
 ) -> tf.Tensor:
-    """Batch normalization; the updates of its moving averages are put into UPDATE_OPS.
+    """Batch normalization; the updates of its moving averages are added to UPDATE_OPS.
 
-    The weights are <name>/gamma, beta, moving_mean and moving_variance. With inputs of rank 4
-    it is TensorFlow's fused operation, whose moving variance is the unbiased one (n / (n - 1)),
-    else the plain formula, as in TF1 (Ioffe and Szegedy, "Batch Normalization", 2015).
+    The weights are <name>/gamma, beta, moving_mean and moving_variance. For inputs of rank 4 it
+    uses TensorFlow's fused operation, whose moving variance is unbiased (n / (n - 1)), else the
+    plain formula, as in TF1 (Ioffe and Szegedy, "Batch Normalization", 2015).
 
     Example: `net = tfbig.compat.v1.layers.batch_normalization(net, training=training)`.
 
     Args:
         inputs: floats of rank 2 or more.
-        axis: that of the channels.
-        momentum: of the moving averages.
-        training: bool or scalar bool tensor; True: this batch's statistics, and the moving
-            averages are updated; False: the moving averages.
-        name, reuse: of the variable scope; without a name it is batch_normalization, …
-        fused: None or True: the fused operation where it can be used; False: the formula.
+        axis: axis of the channels.
+        momentum: momentum of the moving averages.
+        training: bool or scalar bool tensor; True: uses the statistics of the batch and updates
+            the moving averages; False: uses the moving averages.
+        name, reuse: of the variable scope; the default name is batch_normalization, …
+        fused: None or True: the fused operation if possible; False: the formula.
         epsilon, center, …: as in TF1.
 
     Raises:
-        UserError: renorm, virtual_batch_size or adjustment is asked for.
+        UserError: renorm, virtual_batch_size or adjustment is used.
     """
     given = dict(
         renorm=renorm, renorm_clipping=renorm_clipping, renorm_momentum=renorm_momentum,
@@ -73,14 +73,14 @@ def batch_normalization(
     for argument, value in given.items():
         if value != _REFUSED[argument]:
             raise UserError(
-                f"layers.batch_normalization({argument}={value!r}) is not offered; leave it out."
+                f"layers.batch_normalization({argument}={value!r}) is not supported; omit it."
             )
     inputs = as_inputs("batch_normalization", inputs)
     rank = inputs.shape.rank
     axis = _axis(axis, rank)
     with layer_scope("batch_normalization", name, reuse):
         channels = known_size("batch_normalization", inputs, axis)
-        # Statistics of half precision would be lost in rounding.
+        # Half precision would round the statistics too much.
         dtype = tf.float32 if inputs.dtype in (tf.float16, tf.bfloat16) else inputs.dtype
         gamma, beta = tf.ones([channels], dtype), tf.zeros([channels], dtype)
         if scale:

@@ -5,15 +5,20 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfbig.compat.v1.layers.arguments import channels_first, padding_of, sizes
-from tfbig.compat.v1.layers.building import as_inputs, layer_scope
+from tfbig.compat.v1.layers.building import (
+    as_inputs,
+    channels_first,
+    layer_scope,
+    padding_of,
+    sizes,
+)
 
 
 def max_pooling1d(
     inputs: Any, pool_size: Any, strides: Any, padding: str = "valid",
     data_format: str = "channels_last", name: str | None = None,
 ) -> tf.Tensor:  # fmt: skip
-    """The largest of each window along the second dimension of [n, length, channels].
+    """The maximum of each window along the second dimension of [n, length, channels].
 
     Example: `net = tfbig.compat.v1.layers.max_pooling1d(net, 2, 2)`.
 
@@ -32,7 +37,7 @@ def max_pooling2d(
     inputs: Any, pool_size: Any, strides: Any, padding: str = "valid",
     data_format: str = "channels_last", name: str | None = None,
 ) -> tf.Tensor:  # fmt: skip
-    """The largest of each window over the two middle dimensions of [n, height, width, channels].
+    """The maximum of each window over the two middle dimensions of [n, height, width, channels].
 
     Example: `net = tfbig.compat.v1.layers.max_pooling2d(net, (2, 2), strides=2)`.
 

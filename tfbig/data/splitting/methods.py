@@ -1,13 +1,4 @@
-"""Train, validation and test parts as lists of example numbers; no data are copied.
-
-    split = tfbig.data.splitting.stratified(source.labels, (0.8, 0.1, 0.1), seed=0)
-    train, test = source.select(split.train), source.select(split.test)
-
-Every result is a function of the arguments alone. `by_fraction`, `stratified`, `by_group`,
-`by_time`, `by_hash` and plain `folds` are computed here with SplitMix64 and BLAKE2b, so that they
-are the same under every version of every library. `folds` with labels or groups are
-scikit-learn's, and may change with its version.
-"""
+"""The ways to split data: at random, by class, group, time or hash, and into folds."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -15,22 +6,9 @@ from typing import Any
 import numpy as np
 
 from tfbig._optional import load
-from tfbig.data.keys import codes_of, digests, key_of, one_dimensional, random_of
-from tfbig.data.leaks import LeakReport, check_leaks
-from tfbig.data.split import Split
+from tfbig.data.splitting.keys import as_vector, factorize, hash_rows, hash_seed, splitmix64
+from tfbig.data.splitting.split import Split
 from tfbig.errors import UserError
-
-__all__ = [
-    "LeakReport",
-    "Split",
-    "by_fraction",
-    "by_group",
-    "by_hash",
-    "by_time",
-    "check_leaks",
-    "folds",
-    "stratified",
-]
 
 _SHOWN = 5
 
@@ -42,12 +20,12 @@ def by_fraction(length: int, fractions: Sequence[float] = (0.8, 0.1, 0.1), seed:
 
     Args:
         length: number of examples.
-        fractions: two numbers for (train, test) or three for (train, validation, test); they add
-            up to 1. A part with a fraction above 0 has one example at least.
-        seed: an integer; another one gives another split.
+        fractions: two numbers for (train, test) or three for (train, validation, test); they sum
+            to 1. A part with a fraction above 0 has at least one example.
+        seed: an integer; another seed gives another split.
 
     Raises:
-        UserError: the fractions do not add up to 1, or there are fewer examples than parts.
+        UserError: the fractions do not sum to 1, or there are fewer examples than parts.
     """
     if isinstance(length, bool) or not isinstance(length, (int, np.integer)):
         raise UserError(
@@ -59,7 +37,7 @@ def by_fraction(length: int, fractions: Sequence[float] = (0.8, 0.1, 0.1), seed:
     ends = _filled(ends, length, "examples")
     if len(used) == 1:
         return _split_of(np.full(length, used[0], np.int8))
-    scores = random_of(np.arange(length, dtype=np.uint64), key_of("by_fraction", seed))
+    scores = splitmix64(np.arange(length, dtype=np.uint64), hash_seed("by_fraction", seed))
     limits = np.partition(scores, ends[:-1])[ends[:-1]]
     return _split_of(used[np.searchsorted(limits, scores, side="right")])
 
@@ -67,22 +45,22 @@ def by_fraction(length: int, fractions: Sequence[float] = (0.8, 0.1, 0.1), seed:
 def stratified(
     labels: Any, fractions: Sequence[float] = (0.8, 0.1, 0.1), seed: int = 0, rare: str = "error"
 ) -> Split:
-    """Splits at random so that every part has every class in its share.
+    """Splits at random so that the classes have the same proportions in every part.
 
-    A class with n examples has either floor(n f) or ceil(n f) of them in a part of fraction f.
-    So a class of few examples may miss in a small part.
+    Of a class with n examples, a part of fraction f has either floor(n f) or ceil(n f). So a
+    small part may have no example of a rare class.
 
     Args:
-        labels: class of each example: shape [n], integers, strings or the like; `source.labels`.
+        labels: class of each example: shape [n], integers, strings or similar; `source.labels`.
         fractions, seed: as in `by_fraction`.
-        rare: what happens to classes with fewer examples than there are parts: "error", or
-            "train": all of their examples are trained on, and none is tested.
+        rare: how to treat classes with fewer examples than there are parts: "error" raises an
+            error, "train" puts all their examples into the training part.
 
     Raises:
-        UserError: a class is too small, a label is missing, or the fractions do not add up to 1.
+        UserError: a class is too small, a label is missing, or the fractions do not sum to 1.
     """
     shares = _checked_fractions(fractions)
-    codes, classes = codes_of(labels, "labels")
+    codes, classes = factorize(labels, "labels")
     sizes = np.bincount(codes, minlength=len(classes))
     few = sizes < np.count_nonzero(shares)
     if rare not in ("error", "train"):
@@ -90,11 +68,11 @@ def stratified(
     if few.any() and rare == "error":
         raise UserError(
             f"stratified: {_small(few, sizes, classes)}, fewer than the "
-            f'{np.count_nonzero(shares)} parts. Merge such classes, or write rare="train" to keep '
-            "them out of the other parts."
+            f'{np.count_nonzero(shares)} parts. Merge such classes, or pass rare="train" to use '
+            "them for training only."
         )
     ends = np.cumsum(_class_counts(sizes, few, shares), axis=1)
-    scores = random_of(np.arange(len(codes), dtype=np.uint64), key_of("stratified", seed))
+    scores = splitmix64(np.arange(len(codes), dtype=np.uint64), hash_seed("stratified", seed))
     order = np.lexsort([scores, codes])
     within = np.arange(len(codes)) - (np.cumsum(sizes) - sizes)[codes[order]]
     parts = np.empty(len(codes), np.int8)
@@ -103,23 +81,23 @@ def stratified(
 
 
 def by_group(groups: Any, fractions: Sequence[float] = (0.8, 0.1, 0.1), seed: int = 0) -> Split:
-    """Splits at random so that no group is in two parts: patients, users, documents.
+    """Splits at random so that no group (a patient, a user, a document) is in two parts.
 
-    The groups are put in a random order and cut where the examples come closest to the
-    fractions, so a part is off by half a group at each of its ends, or less. Each part with a
-    fraction above 0 has one group at least. When data grow, groups move; `by_hash(groups)` keeps
-    them in their parts.
+    The groups are put in random order and divided so that the numbers of examples are as close
+    as possible to the fractions. The error at each boundary is at most half a group. Each part
+    with a fraction above 0 has at least one group. When examples are added, groups may change
+    their part; with `by_hash(groups)` they do not.
 
     Args:
-        groups: group of each example: shape [n], integers, strings or the like.
+        groups: group of each example: shape [n], integers, strings or similar.
         fractions, seed: as in `by_fraction`.
 
     Raises:
-        UserError: there are fewer groups than parts, or an example has none.
+        UserError: there are fewer groups than parts, or an example has no group.
     """
     shares = _checked_fractions(fractions)
-    codes, names = codes_of(groups, "groups")
-    scores = random_of(np.arange(len(names), dtype=np.uint64), key_of("by_group", seed))
+    codes, names = factorize(groups, "groups")
+    scores = splitmix64(np.arange(len(names), dtype=np.uint64), hash_seed("by_group", seed))
     order = np.argsort(scores)
     parts = np.empty(len(names), np.int8)
     parts[order] = _cut(np.bincount(codes, minlength=len(names))[order], shares, "groups")
@@ -127,17 +105,18 @@ def by_group(groups: Any, fractions: Sequence[float] = (0.8, 0.1, 0.1), seed: in
 
 
 def by_time(times: Any, fractions: Sequence[float] = (0.8, 0.1, 0.1)) -> Split:
-    """Splits by age: the oldest examples are trained on, the newest tested.
+    """Splits by time: the oldest examples are the training part, the newest the test part.
 
-    Examples of one time are never in two parts; the cut is made at the time that comes closest
-    to the fractions.
+    Examples with the same time are in the same part. The boundaries are the times that come
+    closest to the fractions.
 
     Args:
         times: shape [n], numbers, datetime64 or datetime objects.
         fractions: as in `by_fraction`.
 
     Raises:
-        UserError: there are fewer times than parts, one is missing, or they are strings.
+        UserError: there are fewer different times than parts, a time is missing, or the times are
+            strings.
     """
     shares = _checked_fractions(fractions)
     times = _as_times(times)
@@ -146,29 +125,30 @@ def by_time(times: Any, fractions: Sequence[float] = (0.8, 0.1, 0.1)) -> Split:
 
 
 def by_hash(keys: Any, fractions: Sequence[float] = (0.8, 0.1, 0.1), salt: str = "") -> Split:
-    """Splits by a hash of each example's key: an example never changes its part when data grow.
+    """Splits by a hash of each example's key: an example keeps its part when data are added.
 
-    Equal keys are in the same part. The parts have their fractions on average only, and a small
-    one may be empty. Integers go through SplitMix64 (Steele et al., 2014), strings and bytes
-    through BLAKE2b (RFC 7693), so 7 and "7" are different keys, "a" and b"a" the same one.
+    Equal keys are in the same part. The parts have the given fractions on average only, so a
+    small part may be empty. Integers are hashed with SplitMix64 (Steele et al., 2014), strings
+    and bytes with BLAKE2b (RFC 7693); so 7 and "7" are different keys, "a" and b"a" are equal.
 
     Args:
-        keys: shape [n], integers, strings or bytes: a file name, a user's number.
-        fractions: as in `by_fraction`. Where train grows, it keeps what it had.
-        salt: another one gives another split.
+        keys: shape [n], integers, strings or bytes, such as file names or user ids.
+        fractions: as in `by_fraction`. A larger training fraction keeps the examples that a
+            smaller one selects.
+        salt: another salt gives another split.
 
     Raises:
-        UserError: the fractions do not add up to 1, or a key is something else.
+        UserError: the fractions do not sum to 1, or a key has another type.
     """
     shares = _checked_fractions(fractions)
-    keys = one_dimensional(keys, "keys")
+    keys = as_vector(keys, "keys")
     if keys.dtype.kind in "iu":
-        scores = random_of(keys.astype(np.uint64), key_of("by_hash", salt))
+        scores = splitmix64(keys.astype(np.uint64), hash_seed("by_hash", salt))
     elif keys.dtype.kind in "SUOT":
-        prefix = key_of("by_hash", salt).to_bytes(8, "little")
-        scores = digests(prefix + key for key in _as_bytes(keys))
+        prefix = hash_seed("by_hash", salt).to_bytes(8, "little")
+        scores = hash_rows(prefix + key for key in _as_bytes(keys))
     else:
-        raise UserError(f"by_hash: keys are {keys.dtype.name}; give integers, strings or bytes.")
+        raise UserError(f"by_hash: keys are {keys.dtype.name}; pass integers, strings or bytes.")
     uniform = (scores >> np.uint64(11)) * 2.0**-53  # exact in float64, so the same everywhere
     used = np.flatnonzero(shares)
     return _split_of(used[np.searchsorted(np.cumsum(shares[used])[:-1], uniform, side="right")])
@@ -184,25 +164,25 @@ def folds(
     Args:
         length: number of examples.
         k: number of folds, 2 or more.
-        labels: class of each example, if the folds are to have equal shares of every class
+        labels: class of each example; makes the classes equally frequent in all folds
             (scikit-learn's StratifiedKFold).
-        groups: group of each example, if no group may be in two folds (GroupKFold, in which the
-            seed only breaks ties; with labels too, StratifiedGroupKFold).
+        groups: group of each example; keeps each group in one fold (scikit-learn's GroupKFold,
+            where the seed only breaks ties; with labels too, StratifiedGroupKFold).
         seed: an integer.
 
     Returns:
         k splits with train and test parts.
 
     Raises:
-        UserError: there are fewer than k examples, groups, or examples of a class.
+        UserError: there are fewer than k examples or groups, or a class has fewer than k examples.
     """
     if not isinstance(k, (int, np.integer)) or k < 2:
         raise UserError(f"folds: k={k!r}; expected an integer of 2 or more.")
     if length < k:
-        raise UserError(f"folds: {length} examples cannot fill {k} folds; write fewer folds.")
+        raise UserError(f"folds: {length} examples cannot fill {k} folds; use fewer folds.")
     fold = np.empty(length, np.int32)
     if labels is None and groups is None:
-        scores = random_of(np.arange(length, dtype=np.uint64), key_of("folds", seed))
+        scores = splitmix64(np.arange(length, dtype=np.uint64), hash_seed("folds", seed))
         fold[np.argsort(scores)] = np.arange(length) * k // length
     else:
         for number, (_, test) in enumerate(_sklearn_folds(length, k, labels, groups, seed)):
@@ -217,33 +197,35 @@ def _sklearn_folds(
 ) -> Iterable[tuple[np.ndarray, np.ndarray]]:
     from sklearn import model_selection
 
-    state = key_of("folds", seed) % 2**32
+    state = hash_seed("folds", seed) % 2**32
     rows = np.zeros([length, 1], np.int8)
     if labels is not None:
-        labels, classes = codes_of(labels, "labels", length)
+        labels, classes = factorize(labels, "labels", length)
         sizes = np.bincount(labels, minlength=len(classes))
         if sizes.min() < k:
             raise UserError(
                 f"folds: {_small(sizes < k, sizes, classes)}, fewer than the {k} folds. Merge such "
-                "classes, write fewer folds, or leave labels out."
+                "classes, use fewer folds, or omit labels."
             )
     if groups is None:
         return model_selection.StratifiedKFold(k, shuffle=True, random_state=state).split(
             rows, labels
         )
-    groups, names = codes_of(groups, "groups", length)
+    groups, names = factorize(groups, "groups", length)
     if len(names) < k:
-        raise UserError(f"folds: {len(names)} groups cannot fill {k} folds; write fewer folds.")
+        raise UserError(f"folds: {len(names)} groups cannot fill {k} folds; use fewer folds.")
     if labels is not None:
         splitter = model_selection.StratifiedGroupKFold(k, shuffle=True, random_state=state)
         return splitter.split(rows, labels, groups)
-    # GroupKFold takes groups of one size by their numbers, so these are drawn anew
-    renamed = np.argsort(random_of(np.arange(len(names), dtype=np.uint64), key_of("folds", seed)))
+    # GroupKFold orders groups of equal size by their numbers; shuffled numbers break ties randomly.
+    renamed = np.argsort(
+        splitmix64(np.arange(len(names), dtype=np.uint64), hash_seed("folds", seed))
+    )
     return model_selection.GroupKFold(k).split(rows, groups=renamed[groups])
 
 
 def _checked_fractions(fractions: Sequence[float]) -> np.ndarray:
-    """(train, validation, test), float64, that add up to 1."""
+    """The fractions of (train, validation, test), float64, which sum to 1."""
     try:
         shares = np.asarray(fractions, np.float64)
     except (TypeError, ValueError):
@@ -255,16 +237,16 @@ def _checked_fractions(fractions: Sequence[float]) -> np.ndarray:
         )
     if abs(shares.sum() - 1) > 1e-6:
         raise UserError(
-            f"fractions={fractions!r} add up to {shares.sum():g}; write numbers that add up to 1."
+            f"fractions={fractions!r} sum to {shares.sum():g}; pass numbers that sum to 1."
         )
     shares = shares / shares.sum()
     return shares if len(shares) == 3 else np.array([shares[0], 0, shares[1]])
 
 
 def _filled(ends: np.ndarray, units: int, what: str) -> np.ndarray:
-    """Where each part ends among units in a row, with one unit at least in each."""
+    """Moves the ends of parts so that each part has at least one of the consecutive units."""
     if units < len(ends):
-        raise UserError(f"{units} {what} cannot fill {len(ends)} parts; give more, or fewer parts.")
+        raise UserError(f"{units} {what} cannot fill {len(ends)} parts; use fewer parts.")
     least = np.arange(len(ends)) + 1
     for i in range(len(ends)):
         before = ends[i - 1] if i else 0
@@ -273,7 +255,7 @@ def _filled(ends: np.ndarray, units: int, what: str) -> np.ndarray:
 
 
 def _cut(sizes: np.ndarray, shares: np.ndarray, what: str) -> np.ndarray:
-    """The part of each unit, with units (of so many examples) in a row."""
+    """The part of each of consecutive units, which have `sizes` examples."""
     used = np.flatnonzero(shares)
     middles = np.cumsum(sizes) - sizes / 2
     ends = np.searchsorted(middles, np.cumsum(shares[used]) * sizes.sum())
@@ -282,7 +264,10 @@ def _cut(sizes: np.ndarray, shares: np.ndarray, what: str) -> np.ndarray:
 
 
 def _class_counts(sizes: np.ndarray, few: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """How many examples of each class a part has; what is left goes where most is owed."""
+    """The number of examples of each class in each part: int64 [classes, 3].
+
+    Fractions are rounded down; each remaining example goes to the part with the largest deficit.
+    """
     exact = sizes[:, None] * shares
     counts = np.floor(exact + 1e-9).astype(np.int64)
     owed = np.zeros(3)
@@ -310,7 +295,7 @@ def _as_bytes(keys: np.ndarray) -> Iterable[bytes]:
             key = key.encode("utf-8", "surrogatepass")
         elif not isinstance(key, bytes):
             raise UserError(
-                f"by_hash: key {row} is {key!r}; give integers, strings or bytes, all of one kind."
+                f"by_hash: key {row} is {key!r}; pass integers, strings or bytes, all of one type."
             )
         yield key
 
@@ -318,10 +303,10 @@ def _as_bytes(keys: np.ndarray) -> Iterable[bytes]:
 def _as_times(times: Any) -> np.ndarray:
     pd = load("pandas", "by_time")
 
-    array = one_dimensional(times, "times")
+    array = as_vector(times, "times")
     if array.dtype.kind in "SUT" or any(isinstance(time, (str, bytes)) for time in array[:1]):
         raise UserError(
-            "by_time: the times are strings, whose order need not be that of time; write "
+            "by_time: the times are strings, which may not sort by time; pass "
             "pandas.to_datetime(times)."
         )
     if array.dtype.kind == "O":

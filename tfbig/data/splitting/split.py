@@ -1,4 +1,4 @@
-"""Whether what is tested has been trained on: examples and groups that are in two parts."""
+"""The parts of a split, and a check that no example or group is in two of them."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -8,27 +8,52 @@ import numpy as np
 import tensorflow as tf
 
 from tfbig.data.bad_records import read_good
-from tfbig.data.keys import codes_of, digests
 from tfbig.data.source import Source
 from tfbig.data.sources.array_source import ArraySource
-from tfbig.data.split import PARTS, Split
+from tfbig.data.splitting.keys import factorize, hash_rows
 from tfbig.errors import UserError
 
+PARTS = ("train", "validation", "test")
 _SHOWN = 5
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class LeakReport:
-    """What `check_leaks` found. Each is an int64 array [n, 2] of pairs of examples.
+class Split:
+    """The example numbers of each part: sorted int64 arrays.
 
-    The first of a pair is in a later part (train, validation, test) than the second. Leaving
-    the first ones out of their parts mends the leak:
+    Example: `Split(train=[0, 1, 2], test=[3])` has an empty validation part.
+    """
+
+    train: np.ndarray
+    validation: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
+    test: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def __post_init__(self) -> None:
+        for name in PARTS:
+            part = np.asarray(getattr(self, name))
+            if part.ndim != 1 or (part.size and part.dtype.kind not in "iu"):
+                raise UserError(
+                    f"Split: {name} is {part.dtype.name} of shape {list(part.shape)}; expected "
+                    "example numbers: integers of shape [n]."
+                )
+            object.__setattr__(self, name, np.sort(part.astype(np.int64)))
+
+    def __repr__(self) -> str:
+        return f"Split({', '.join(f'{name}: {len(getattr(self, name))}' for name in PARTS)})"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LeakReport:
+    """The leaks that `check_leaks` found, as int64 arrays [n, 2] of pairs of example numbers.
+
+    The first example of a pair is in a later part (train, validation, test) than the second.
+    To fix the leak, remove the first ones from their parts:
     `np.setdiff1d(split.test, report.duplicates[:, 0])`.
 
     Attributes:
-        overlaps: twice the same number, where an example itself is in two parts.
+        overlaps: examples that are in two parts; both numbers of a pair are equal.
         groups: an example, and the first example of its group in an earlier part.
-        duplicates: an example, and its first equal in an earlier part.
+        duplicates: an example, and its first copy in an earlier part.
     """
 
     overlaps: np.ndarray
@@ -45,9 +70,9 @@ class LeakReport:
             return "no leaks"
         parts = []
         for name, meaning in (
-            ("overlaps", "are in two parts themselves"),
-            ("groups", "have their group in an earlier part too"),
-            ("duplicates", "have an equal in an earlier part"),
+            ("overlaps", "are in two parts"),
+            ("groups", "belong to a group of an earlier part"),
+            ("duplicates", "have a copy in an earlier part"),
         ):
             pairs = getattr(self, name)
             if len(pairs):
@@ -65,36 +90,34 @@ def check_leaks(
     raise_on_leak: bool = False,
     chunk: int = 1024,
 ) -> LeakReport:
-    """Looks for examples that are in two parts: by number, by group, or as equal copies.
+    """Finds examples that are in two parts: by number, by group, or as copies.
 
     Example:
 
         report = check_leaks(split, groups=patients, examples=source)
-        print(report)  # 2 examples have an equal in an earlier part: 907 (3), 911 (40)
+        print(report)  # 2 examples have a copy in an earlier part: 907 (3), 911 (40)
 
     Args:
-        split: its parts.
-        groups: group of each example of the data, shape [length]: integers, strings or the like.
-        examples: a Source, or what ArraySource takes, whose copies are looked for. Of (features,
-            labels) only the features are compared, so that a copy with another label is found.
-            Bit for bit, by hashes of 64 bits: among 10 million different examples, the
-            chance of one false alarm is 3 in a million. Bad records are left out where the
-            source says so.
-        raise_on_leak: raise an error if anything is found.
-        chunk: examples read at once.
-
-    Returns:
-        What was found.
+        split: the split to check.
+        groups: group of each example of the data, shape [length]: integers, strings or similar.
+        examples: a Source, or anything that ArraySource accepts, to search for copies. Of
+            (features, labels) only the features are compared, so a copy with another label is
+            found too. The comparison is exact to the bit and uses 64-bit hashes: among 10 million
+            different examples, the chance of one false alarm is 3 in a million. Bad records are
+            skipped if the source allows it.
+        raise_on_leak: raise an error if there is a leak.
+        chunk: number of examples per read.
 
     Raises:
-        UserError: there are leaks and raise_on_leak is set, or the split is not one of these data.
+        UserError: there are leaks and raise_on_leak is set, or the split has examples that the
+            data do not have.
     """
     numbers = np.concatenate([getattr(split, name) for name in PARTS])
     parts = np.repeat(np.arange(len(PARTS)), [len(getattr(split, name)) for name in PARTS])
     overlaps = _repeats(numbers, numbers, parts)
     grouped = copied = np.zeros([0, 2], np.int64)
     if groups is not None:
-        codes, _ = codes_of(groups, "groups")
+        codes, _ = factorize(groups, "groups")
         _check_range(numbers, len(codes), "groups")
         grouped = _repeats(codes[numbers], numbers, parts)
     if examples is not None:
@@ -109,15 +132,15 @@ def check_leaks(
         *(pairs[pairs[:, 0] != pairs[:, 1]] for pairs in (grouped, copied)),
     )
     if raise_on_leak and not report.clean:
-        raise UserError(f"the split leaks: {report}. Leave these examples out of the later part.")
+        raise UserError(f"the split leaks: {report}. Remove these examples from the later part.")
     return report
 
 
 def _repeats(keys: np.ndarray, numbers: np.ndarray, parts: np.ndarray) -> np.ndarray:
-    """Pairs of an example and the first with its key, where that is in an earlier part.
+    """Pairs of an example and the first example with the same key, if that is in an earlier part.
 
     Args:
-        keys, numbers, parts: of each example, those of earlier parts first.
+        keys, numbers, parts: one entry for each example; earlier parts come first.
     """
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     earliest = first[inverse]
@@ -133,7 +156,7 @@ def _hashes(source: Source, numbers: np.ndarray, chunk: int) -> tuple[np.ndarray
         readable[start : start + chunk] = kept
         if batch is not None:
             places = start + np.flatnonzero(kept)
-            hashes[places] = digests(_rows(batch[0] if isinstance(batch, tuple) else batch))
+            hashes[places] = hash_rows(_rows(batch[0] if isinstance(batch, tuple) else batch))
     return hashes, readable
 
 
@@ -162,5 +185,5 @@ def _check_range(numbers: np.ndarray, length: int, what: str) -> None:
     if len(outside):
         raise UserError(
             f"check_leaks: the split has example {outside[0]}, but there are {length} {what}; "
-            "give those that were split."
+            "pass the data that were split."
         )

@@ -1,4 +1,4 @@
-"""From a list of names, dicts and layers to the transforms that they mean."""
+"""Builds transforms from a list of dicts, Keras layers and transforms."""
 
 import inspect
 from collections.abc import Iterable
@@ -52,15 +52,15 @@ _KERAS = sorted([*_COLOURS, *_MOVES, *_FIXED_COLOURS, *_FIXED_MOVES, *_CALLED, *
 _FLIPS = ("horizontal", "vertical", "horizontal_and_vertical")
 _TEXT = {"SpanCorruption": text.SpanCorruption, "TokenMasking": text.TokenMasking}
 _REFUSED = {
-    "MaxNumBoundingBoxes": "it changes bounding boxes, which augmentation does not know",
+    "MaxNumBoundingBoxes": "augmentation does not support bounding boxes",
 }
 
 
-def make_transforms(layers: Iterable[Any]) -> list[Transform]:
-    """The transforms that a list of layers means; neighbouring image layers are one.
+def build_transforms(layers: Iterable[Any]) -> list[Transform]:
+    """Builds the transforms for a list of layers; consecutive image layers become one transform.
 
     Raises:
-        UserError: it is no list, or an entry of it cannot be used.
+        UserError: the value is not a list, or an entry cannot be used.
     """
     if isinstance(layers, str) or hasattr(layers, "items") or not isinstance(layers, Iterable):
         raise UserError(
@@ -69,7 +69,7 @@ def make_transforms(layers: Iterable[Any]) -> list[Transform]:
         )
     transforms: list[Transform] = []
     images: list[ImageLayer] = []
-    for made in [one for entry in layers for one in _made(entry)]:
+    for made in [one for entry in layers for one in _build(entry)]:
         if isinstance(made, ImageLayer):
             images.append(made)
             if len(images) == 1:
@@ -80,45 +80,45 @@ def make_transforms(layers: Iterable[Any]) -> list[Transform]:
             transforms.append(made)
             images = []
     if not transforms:
-        raise UserError("augmentation: the list of layers is empty; leave augment() out.")
+        raise UserError("augmentation: the list of layers is empty; omit augment().")
     return transforms
 
 
-def _made(entry: Any) -> list[Transform | ImageLayer]:
+def _build(entry: Any) -> list[Transform | ImageLayer]:
     if hasattr(entry, "items"):
         entry = _from_config(entry)
-        return entry if isinstance(entry, list) else _made(entry)
+        return entry if isinstance(entry, list) else _build(entry)
     if isinstance(entry, Transform):
         return [entry]
     if isinstance(entry, (keras.layers.Pipeline, keras.Sequential)):
-        return [one for layer in entry.layers for one in _made(layer)]
+        return [one for layer in entry.layers for one in _build(layer)]
     if isinstance(entry, keras.layers.Layer):
         return _from_layer(entry)
     raise UserError(
-        f'augmentation: {entry!r} is no layer; write a dict such as {{"name": "RandomFlip"}}, a '
-        "layer of Keras, or a tfbig.data.augmentation.Transform."
+        f'augmentation: {entry!r} is not a layer; pass a dict such as {{"name": "RandomFlip"}}, '
+        "a Keras layer, or a tfbig.data.augmentation.Transform."
     )
 
 
 def _from_config(config: Any) -> Any:
-    """A layer from a dict; a list for a Pipeline, whose layers may be dicts too."""
+    """Builds a layer from a dict; a list for a Pipeline, whose layers may be dicts too."""
     arguments = {str(name): _plain(value) for name, value in config.items()}
     name = arguments.pop("name", None)
     if name in _REFUSED:
         raise UserError(f"augmentation: {name} cannot be used: {_REFUSED[name]}.")
     if name not in _KERAS and name not in _TEXT:
         known = ", ".join([*_KERAS, *_TEXT])
-        raise UserError(f"augmentation: there is no layer {name!r}; there are {known}.")
+        raise UserError(f"augmentation: there is no layer {name!r}; the layers are {known}.")
     if "seed" in arguments:
         raise UserError(
             f"augmentation: {name} has seed={arguments['seed']!r}, but all randomness is a "
-            "function of the run's seed; leave it out, and set RunConfig(tf_random_seed=…)."
+            "function of the run's seed; omit it, and set RunConfig(tf_random_seed=…)."
         )
     kind = _TEXT.get(name) or getattr(keras.layers, name)
     if name == "Pipeline" and isinstance(arguments.get("layers"), (list, tuple)):
-        return [one for entry in arguments["layers"] for one in _made(entry)]
+        return [one for entry in arguments["layers"] for one in _build(entry)]
     if name in _KERAS and name != "Pipeline":
-        arguments = {"dtype": "float32", **arguments}  # whatever the policy of the model
+        arguments = {"dtype": "float32", **arguments}  # for any dtype policy of the model
     try:
         return kind(**arguments)
     except UserError:
@@ -132,7 +132,7 @@ def _from_config(config: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """ConfigDicts and tuples inside a config as dicts and lists, as Keras takes them."""
+    """Converts ConfigDicts and tuples in a config to dicts and lists, as Keras needs them."""
     if hasattr(value, "items"):
         return {name: _plain(inner) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):
@@ -141,7 +141,7 @@ def _plain(value: Any) -> Any:
 
 
 def _from_layer(layer: keras.layers.Layer) -> list[Transform | ImageLayer]:
-    """What a layer of Keras becomes: a mixing of examples, or layers for single images."""
+    """Converts a Keras layer to a transform that mixes examples, or to layers for single images."""
     if type(layer) is keras.layers.MixUp:
         return [mixing.MixUp(layer)]
     if type(layer) is keras.layers.CutMix:
@@ -150,7 +150,7 @@ def _from_layer(layer: keras.layers.Layer) -> list[Transform | ImageLayer]:
         parts = ("brightness", "contrast", "saturation", "hue")
         there = [part for name in parts if (part := getattr(layer, f"random_{name}")) is not None]
         for part in there:
-            part.dtype_policy = layer.dtype_policy  # Keras hands it to the parts of others only
+            part.dtype_policy = layer.dtype_policy  # Keras does not set it for these parts
         return [_image_layer(part) for part in there]
     return [_image_layer(layer)]
 
@@ -158,9 +158,9 @@ def _from_layer(layer: keras.layers.Layer) -> list[Transform | ImageLayer]:
 def _image_layer(layer: keras.layers.Layer) -> ImageLayer:
     name = type(layer).__name__
     if getattr(keras.layers, name, None) is not type(layer) or name not in _KERAS:
-        why = _REFUSED.get(name, "nobody has looked whether its draws can be taken row by row")
+        why = _REFUSED.get(name, "its random numbers may not be independent for each example")
         raise UserError(
-            f"augmentation: {name} cannot be used: {why}. Take one of {', '.join(_KERAS)}, or "
+            f"augmentation: {name} cannot be used: {why}. Use one of {', '.join(_KERAS)}, or "
             "write a tfbig.data.augmentation.Transform."
         )
     if name == "RandomFlip" and layer.mode not in _FLIPS:
@@ -169,11 +169,11 @@ def _image_layer(layer: keras.layers.Layer) -> ImageLayer:
         )
     if name == "Normalization" and layer.input_mean is None and not layer.built:
         raise UserError(
-            "augmentation: Normalization has no mean and variance: give mean=… and variance=…, or "
-            "call the layer's adapt() before."
+            "augmentation: Normalization has no mean and variance: pass mean=… and variance=…, or "
+            "call the layer's adapt() first."
         )
     if name in _CALLED:
-        return image_layers.Called(layer, moves=_CALLED[name], fixed=True)
+        return image_layers.CalledLayer(layer, moves=_CALLED[name], fixed=True)
     if name == "RandomCrop":
         return image_layers.Crop(layer)
     if name == "RandomContrast":
@@ -184,7 +184,7 @@ def _image_layer(layer: keras.layers.Layer) -> ImageLayer:
         return image_layers.AugMix(layer, _image_layer)
     if name in ("Equalization", "RandomElasticTransform"):
         fixed = name == "Equalization"
-        return image_layers.OneByOne(layer, moves=not fixed, fixed=fixed)
+        return image_layers.PerImage(layer, moves=not fixed, fixed=fixed)
     return ImageLayer(
         layer,
         moves=name in _MOVES or name in _FIXED_MOVES,
