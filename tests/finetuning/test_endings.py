@@ -267,7 +267,7 @@ def own_call():
         (
             lambda: chain(conv(4, 1, None, name="map")),
             "the output of its last convolution 'map' may be features, or numbers for classes at "
-            "each place. Build the new model in model_fn, as keras.Model(loaded.input, "
+            "each position. Build the new model in model_fn, as keras.Model(loaded.input, "
             "keras.layers.Dense(2)(features)).",
         ),
     ],
