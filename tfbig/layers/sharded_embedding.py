@@ -243,8 +243,6 @@ class ShardedEmbedding(keras.layers.Layer):
         for table, value in zip(self.tables, shards, strict=True):
             table.assign(value)
 
-    # Building.
-
     def _number_of_shards(self) -> int:
         if not isinstance(self.shards, str):
             return self.shards
@@ -282,8 +280,6 @@ class ShardedEmbedding(keras.layers.Layer):
         if "seed" in config:
             config["seed"] = (initializer.seed + index * 0x9E3779B1) % 2**31
         return type(initializer).from_config(config)
-
-    # Looking up.
 
     def _check_ids(self, ids: Any) -> None:
         if ids.dtype == "string" and not self.hash_ids:
