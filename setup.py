@@ -11,6 +11,7 @@ class BuildWithConfigs(build_py):
     """Puts the files of configs/ into the wheel as tfbig/configs/, for `--config=digits_mlp`."""
 
     def run(self) -> None:
+        """Copies the configs after everything else is built."""
         super().run()
         if self.editable_mode:  # they are found beside the package
             return
