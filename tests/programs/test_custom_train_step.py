@@ -105,17 +105,19 @@ def test_a_model_without_an_optimizer_is_taken_only_with_its_own_train_step():
 
 
 @pytest.mark.parametrize(
-    ("name", "distribution", "said"),
+    ("runs_train_steps", "distribution", "said"),
     [
-        ("parameter_server", "replicated", 'strategy="parameter_server" updates them from its own'),
-        ("evaluator", "replicated", 'write strategy="one_device", "mirrored" or "multi_worker"'),
-        ("mirrored", "owner", "model_distribution='owner' cuts them into slices"),
-        ("multi_worker", "owner", 'write model_distribution="replicated"'),
+        (False, "replicated", 'strategy="parameter_server" updates them from its own'),
+        (False, "replicated", 'write strategy="one_device", "mirrored" or "multi_worker"'),
+        (True, "owner", "model_distribution='owner' cuts them into slices"),
+        (True, "owner", 'write model_distribution="replicated"'),
     ],
 )
-def test_placements_that_update_variables_themselves_are_refused(name, distribution, said):
+def test_placements_that_update_variables_themselves_are_refused(
+    runs_train_steps, distribution, said
+):
     placement = Placement()
-    placement.name = name
+    placement.name, placement.runs_train_steps = "parameter_server", runs_train_steps
     program = CustomStepProgram(adversaries())
     config = RunConfig(model_distribution=distribution)
     with pytest.raises(UserError, match="^Adversaries has its own train_step, which .*") as raised:
