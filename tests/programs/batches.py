@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfbig.placement.placement import Placement
 from tfbig.programs.keras.keras_program import KerasProgram
-from tfbig.programs.program import Batch, Forward, Program, Term
+from tfbig.programs.program import BatchPart, Forward, Program, Term
 from tfbig.training.model import build_program
 from tfbig.training.step import gradients
 
@@ -62,7 +62,7 @@ def keras_program(model: keras.Model, *element) -> KerasProgram:
     return program
 
 
-def batch(features, labels=None, sample_weight=None, *, rows: int | None = None) -> Batch:
+def batch(features, labels=None, sample_weight=None, *, rows: int | None = None) -> BatchPart:
     """A batch; with `rows`, padded with its first example, which then weighs 0."""
     element, weight = (features, labels, sample_weight), None
     count = len(tf.nest.flatten(features)[0])
@@ -73,15 +73,15 @@ def batch(features, labels=None, sample_weight=None, *, rows: int | None = None)
     as_tensors = tf.nest.map_structure(
         lambda a: None if a is None else tf.convert_to_tensor(a), element
     )
-    return Batch(*as_tensors, weight, tf.constant(float(count)))
+    return BatchPart(*as_tensors, weight, tf.constant(float(count)))
 
 
-def forward(program: Program, batch: Batch, training: bool = True) -> Forward:
+def forward(program: Program, batch: BatchPart, training: bool = True) -> Forward:
     with program.tracing():
         return program.forward(program.read(), batch, training)
 
 
-def update_metrics(program: Program, batch: Batch) -> dict[str, float]:
+def update_metrics(program: Program, batch: BatchPart) -> dict[str, float]:
     """The metrics' results after a batch."""
     for variable, value in zip(
         program.metric_variables, forward(program, batch, training=False).metrics, strict=True

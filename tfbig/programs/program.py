@@ -24,7 +24,7 @@ ONCE = "once"  # none: the term is a regularizer, which is added once per update
 SCALAR = "scalar"  # unknown: the scalar is treated as the mean over the examples of its batch
 
 
-class Batch(NamedTuple):
+class BatchPart(NamedTuple):
     """A micro-batch: the part of a global batch that one call of a program processes.
 
     Attributes:
@@ -168,7 +168,7 @@ class Program:
             UserError: the model does not accept them. The message names eval_input_fn.
         """
 
-    def forward(self, values: Values, batch: Batch, training: bool) -> Forward:
+    def forward(self, values: Values, batch: BatchPart, training: bool) -> Forward:
         """Computes the loss terms, the new state and the new metric values of a batch.
 
         Args:

@@ -51,7 +51,7 @@ from tfbig.programs.keras.renumbering import Renumbering, automatic_names
 from tfbig.programs.keras.reported_metrics import ReportedMetrics
 from tfbig.programs.keras.trainable_layers import tuning_of
 from tfbig.programs.metric_aggregation import metric_kinds
-from tfbig.programs.program import Batch, Forward, Program, Term, Values
+from tfbig.programs.program import BatchPart, Forward, Program, Term, Values
 from tfbig.programs.remat.remat import Remat, recomputing
 from tfbig.programs.tracing import (
     RecordingScope,
@@ -210,7 +210,7 @@ class KerasProgram(Program):
         with super().tracing(), factored_adapters(self.model), blocks:
             yield
 
-    def forward(self, values: Values, batch: Batch, training: bool) -> Forward:
+    def forward(self, values: Values, batch: BatchPart, training: bool) -> Forward:
         """Computes a batch from `values` only. It reads and changes no variable."""
         variables = [*self.trainable, *self.state, *self.metric_variables]
         given = [*values.trainable, *values.state, *values.metrics]
@@ -256,7 +256,7 @@ class KerasProgram(Program):
                 "assign it to an attribute of the layer in __init__."
             )
 
-    def _metric_inputs(self, batch: Batch, outputs: Any) -> list[tf.Tensor]:
+    def _metric_inputs(self, batch: BatchPart, outputs: Any) -> list[tf.Tensor]:
         """The inputs of the metrics as a flat list. `_inputs_present` keeps the structure."""
         masks = [_private_api.keras_mask(t) for t in tf.nest.flatten(outputs)]
         features = batch.features if self._metrics.custom else None
@@ -282,7 +282,7 @@ class KerasProgram(Program):
     def describe_metrics(self, *kinds: str) -> str:
         return self._metrics.names(self.metric_kinds, *kinds)
 
-    def _terms(self, batch: Batch, outputs: Any, training: bool, added: list) -> list[Term]:
+    def _terms(self, batch: BatchPart, outputs: Any, training: bool, added: list) -> list[Term]:
         """The terms of the loss. `added` are the tensors that were passed to add_loss."""
         model, found = self.model, list(self.model.losses)
         sizes = functools.cache(lambda: probe_model_losses(model, batch, training))

@@ -13,7 +13,7 @@ from typing_extensions import override
 from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.programs.feature_matching import match_features
-from tfbig.programs.program import Batch
+from tfbig.programs.program import BatchPart
 from tfbig.programs.tracing import RecordingScope, is_builtin
 
 log = logging.getLogger("tfbig")
@@ -98,7 +98,7 @@ def probe_sizes(function: Callable, element: Any, variables: Iterable = ()) -> l
     return [Sizes(*pair) for pair in zip(*shapes, strict=True)]
 
 
-def probe_model_losses(model: keras.Model, batch: Batch, training: bool) -> list[Sizes]:
+def probe_model_losses(model: keras.Model, batch: BatchPart, training: bool) -> list[Sizes]:
     """The sizes of the result of a custom compute_loss, if any, and of each add_loss.
 
     Raises:

@@ -10,10 +10,10 @@ from tfbig.errors import UserError
 from tfbig.programs import program
 from tfbig.programs.keras.checks import loss_name
 from tfbig.programs.keras.loss_probe import compares_examples, is_undivided, probe_loss_values
-from tfbig.programs.program import Batch, Term
+from tfbig.programs.program import BatchPart, Term
 
 
-def loss_term(loss, labels, output, sample_weight, batch: Batch) -> Term:
+def loss_term(loss, labels, output, sample_weight, batch: BatchPart) -> Term:
     """Sums the values of one Keras loss on one output, without dividing them.
 
     Args:
@@ -107,7 +107,9 @@ def _loss_of_values(loss, values, mask, sample_weight, row_weight, of_examples: 
     return Term(program.EXAMPLES, total, per_row=_elements_of_row(values))
 
 
-def custom_loss_term(model: keras.Model, loss: tf.Tensor, batch: Batch, sizes: Callable) -> Term:
+def custom_loss_term(
+    model: keras.Model, loss: tf.Tensor, batch: BatchPart, sizes: Callable
+) -> Term:
     """The term of a custom compute_loss, whose values Keras sums.
 
     Args:
@@ -124,7 +126,7 @@ def custom_loss_term(model: keras.Model, loss: tf.Tensor, batch: Batch, sizes: C
 
 
 def added_term(
-    loss: tf.Tensor, index: int | None, batch: Batch, sizes: Callable, uncertain: bool
+    loss: tf.Tensor, index: int | None, batch: BatchPart, sizes: Callable, uncertain: bool
 ) -> Term:
     """The term of an add_loss or a regularizer.
 
@@ -151,7 +153,7 @@ class OutputLosses:
     def __init__(self):
         self._kinds: dict[int, str] = {}  # term kinds, by the id of a metric's variable
 
-    def update(self, tracker: keras.metrics.Mean, term: Term, batch: Batch) -> None:
+    def update(self, tracker: keras.metrics.Mean, term: Term, batch: BatchPart) -> None:
         """Adds the loss of a batch to the metric of its output.
 
         For a micro-batch it adds the summands from which `merge` computes the mean.
@@ -195,7 +197,7 @@ class OutputLosses:
         return metrics
 
 
-def _mean_of(term: Term, batch: Batch) -> tf.Tensor:
+def _mean_of(term: Term, batch: BatchPart) -> tf.Tensor:
     """The mean that Keras reports for the loss of one output."""
     if term.kind == program.EXAMPLES:
         return tf.math.divide_no_nan(term.total, batch.count * term.per_row)

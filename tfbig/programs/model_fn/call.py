@@ -12,7 +12,7 @@ import tensorflow as tf
 from tfbig.errors import UserError
 from tfbig.programs import program
 from tfbig.programs.model_fn.spec import EstimatorSpec
-from tfbig.programs.program import Batch, Term
+from tfbig.programs.program import BatchPart, Term
 
 _ARGUMENTS = ("features", "labels", "mode", "params", "config")
 
@@ -78,7 +78,7 @@ def check_arguments(model_fn: Any, params: Any = None) -> None:
         )
 
 
-def call_model_fn(model_fn, batch: Batch, mode, params, config) -> EstimatorSpec:
+def call_model_fn(model_fn, batch: BatchPart, mode, params, config) -> EstimatorSpec:
     """Calls a model_fn with those of labels, mode, params and config that it has arguments for.
 
     Raises:

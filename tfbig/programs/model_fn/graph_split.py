@@ -16,7 +16,7 @@ import tensorflow as tf
 from tfbig.errors import UserError
 
 
-class Split(NamedTuple):
+class GraphSplit(NamedTuple):
     """The two halves of a training graph.
 
     Attributes:
@@ -55,7 +55,7 @@ class SplitGraph:
             for control in self._controls[name]:
                 self._followers[control].append(name)
 
-    def split(self, train_op: str, gradients: set[str]) -> Split:
+    def split(self, train_op: str, gradients: set[str]) -> GraphSplit:
         """Splits the graph between the batch and a train_op.
 
         Args:
@@ -93,7 +93,7 @@ class SplitGraph:
                     raise UserError(_reads_batch(tensor, name, train_op))
                 else:
                     todo.append(_node(tensor))
-        return Split(list(compute), list(update), cuts)
+        return GraphSplit(list(compute), list(update), cuts)
 
     def _updates_before(self, name: str, of_batch: set, of_gradients: set) -> list[str]:
         """The operations of the update that an operation of `compute` has to run after."""
@@ -171,7 +171,7 @@ class SplitGraph:
             todo += [c for c in self._controls[name] if control and c not in without]
         return found
 
-    def left_to_update(self, gradients: set[str], split: Split) -> set[str]:
+    def left_to_update(self, gradients: set[str], split: GraphSplit) -> set[str]:
         """The operations that run after a batch is computed, or once per update."""
         after = self._following(gradients) - self.computed_from(self._batch, gradients)
         return after | {name for name in split.update if self._has_side_effect(name)}

@@ -18,7 +18,7 @@ from tfbig.programs.model_fn.trace import CheckpointInitializer, ModelFnTrace
 from tfbig.programs.model_fn.trace_cache import ModelFnTraceCache, model_fn_inputs
 from tfbig.programs.model_fn.train_op import CallbackModel, TrainOpOptimizer, check_train_op
 from tfbig.programs.model_fn.variable_store import STEP, VariableStore
-from tfbig.programs.program import Batch, Forward, Program, Term, Values
+from tfbig.programs.program import BatchPart, Forward, Program, Term, Values
 from tfbig.programs.updates import table_of
 from tfbig.programs.vector_metrics import to_scalars
 
@@ -114,13 +114,13 @@ class ModelFnProgram(Program):
         if mode != ModeKeys.PREDICT:
             self.has_convolutions = bool(types & _CONVOLUTIONS)
 
-    def _batch_of(self, spec, flat, mode) -> Batch:
+    def _batch_of(self, spec, flat, mode) -> BatchPart:
         element = tf.nest.pack_sequence_as(spec, flat)
         if mode == ModeKeys.PREDICT:
-            return Batch(element, None, None, None, tf.constant(1.0))
-        return Batch(*program.split_element(element), None, tf.constant(1.0))
+            return BatchPart(element, None, None, None, tf.constant(1.0))
+        return BatchPart(*program.split_element(element), None, tf.constant(1.0))
 
-    def _build_training(self, traced: ModelFnTrace, batch: Batch) -> None:
+    def _build_training(self, traced: ModelFnTrace, batch: BatchPart) -> None:
         self.summaries = traced.summaries
         if traced.spec.train_op is None:
             self._initials = traced.initials
@@ -137,7 +137,7 @@ class ModelFnProgram(Program):
         self._set_variables()
         self._initials = traced.initials
 
-    def _build_keras_training(self, batch: Batch) -> None:
+    def _build_keras_training(self, batch: BatchPart) -> None:
         spec, names = self._call(batch, ModeKeys.TRAIN)
         store = self._store
         store.closed = False  # for the variables of the optimizer
@@ -158,7 +158,7 @@ class ModelFnProgram(Program):
         self._state_keys = [n for n in model_keys if not store.trainable[n]]
         self._set_variables()
 
-    def _build_evaluation(self, traced: ModelFnTrace, batch: Batch) -> None:
+    def _build_evaluation(self, traced: ModelFnTrace, batch: BatchPart) -> None:
         store = self._store
         self._metrics = dict(traced.spec.eval_metric_ops or {})
         if self._training is not None or not traced.uses_only_keras:
@@ -187,7 +187,7 @@ class ModelFnProgram(Program):
         self.trainable = [self._store.variables[n] for n in self._trainable_keys]
         self.state = [self._store.variables[n] for n in self._state_keys]
 
-    def _call(self, batch: Batch, mode: str) -> tuple[EstimatorSpec, list[str]]:
+    def _call(self, batch: BatchPart, mode: str) -> tuple[EstimatorSpec, list[str]]:
         policy = keras.config.dtype_policy()
         keras.config.set_dtype_policy(self._precision)  # per thread, and replicas are threads
         try:
@@ -225,7 +225,7 @@ class ModelFnProgram(Program):
         named = zip(self._metric_keys, self.metric_kinds, strict=True)
         return ", ".join(key for key, kind in named if kind in kinds)
 
-    def forward(self, values: Values, batch: Batch, training: bool) -> Forward:
+    def forward(self, values: Values, batch: BatchPart, training: bool) -> Forward:
         """Runs model_fn: sets its variables to `values` before, and reads them afterwards."""
         for variable, value in zip(
             [*self.state, *self.metric_variables], [*values.state, *values.metrics], strict=True
@@ -236,7 +236,7 @@ class ModelFnProgram(Program):
         after = self.read()
         return Forward(terms, after.state, after.metrics)
 
-    def _terms(self, batch: Batch, training: bool) -> list[Term]:
+    def _terms(self, batch: BatchPart, training: bool) -> list[Term]:
         mode = ModeKeys.TRAIN if training else ModeKeys.EVAL
         by_graph = self._training if training else self._evaluation
         if by_graph is None:
@@ -269,7 +269,7 @@ class ModelFnProgram(Program):
             step.assign_add(1)  # keeps concurrent updates; the chief sets the exact value
 
     def fetch_tensors(
-        self, batch: Batch, mode: str, find: Callable[[ModelFnTrace], list[str]]
+        self, batch: BatchPart, mode: str, find: Callable[[ModelFnTrace], list[str]]
     ) -> dict[str, tf.Tensor]:
         """Computes tensors of a mode's graph on a batch, and runs nothing else.
 
@@ -288,7 +288,7 @@ class ModelFnProgram(Program):
 
     def prediction_spec(self, features: Any) -> EstimatorSpec:
         """Computes the EstimatorSpec of PREDICT mode in the graph that is being traced."""
-        batch = Batch(features, None, None, None, tf.constant(1.0))
+        batch = BatchPart(features, None, None, None, tf.constant(1.0))
         traced = self._traces.get(ModeKeys.PREDICT, batch)
         return self._traces.graph(PredictionGraph, traced).spec(
             tf.nest.flatten(model_fn_inputs(batch))
@@ -299,7 +299,10 @@ class ModelFnProgram(Program):
         return self.prediction_spec(features).predictions
 
     def compute_graph_tensors(
-        self, mode: str, batch: Batch, find: Callable[[EstimatorSpec, tf.Graph], list[tf.Tensor]]
+        self,
+        mode: str,
+        batch: BatchPart,
+        find: Callable[[EstimatorSpec, tf.Graph], list[tf.Tensor]],
     ) -> list[tf.Tensor]:
         """Computes tensors of a mode's graph on a batch, without side effects.
 

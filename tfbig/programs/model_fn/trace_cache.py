@@ -9,7 +9,7 @@ from tfbig.programs.model_fn.call import call_model_fn, check_result
 from tfbig.programs.model_fn.graphs import PredictionGraph
 from tfbig.programs.model_fn.trace import ModelFnTrace
 from tfbig.programs.model_fn.variable_store import STEP, VariableStore
-from tfbig.programs.program import Batch
+from tfbig.programs.program import BatchPart
 
 
 class ModelFnTraceCache:
@@ -32,7 +32,7 @@ class ModelFnTraceCache:
         self._traces: dict[tuple, ModelFnTrace] = {}
         self._graphs: dict[int, Any] = {}
 
-    def get(self, mode: str, batch: Batch) -> ModelFnTrace:
+    def get(self, mode: str, batch: BatchPart) -> ModelFnTrace:
         """Returns the trace of a mode for batches of these shapes. Traces if there is none."""
         element = model_fn_inputs(batch)
         specs = [tf.TensorSpec(t.shape, t.dtype) for t in tf.nest.flatten(element)]
@@ -74,6 +74,6 @@ class ModelFnTraceCache:
         return any(traced.synchronized for traced in self._traces.values())
 
 
-def model_fn_inputs(batch: Batch) -> tuple:
+def model_fn_inputs(batch: BatchPart) -> tuple:
     """The parts of a batch that a model_fn receives: (features,) or (features, labels)."""
     return (batch.features,) if batch.labels is None else (batch.features, batch.labels)

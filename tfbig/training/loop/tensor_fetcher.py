@@ -16,7 +16,7 @@ from tfbig.placement.placement import Placement
 from tfbig.programs.model_fn.call import ModelFnRecorder
 from tfbig.programs.model_fn.spec import ModeKeys
 from tfbig.programs.model_fn.trace import ModelFnTrace
-from tfbig.programs.program import Batch, Program, split_element
+from tfbig.programs.program import BatchPart, Program, split_element
 
 
 class TensorFetcher:
@@ -115,9 +115,9 @@ class TensorFetcher:
     def _found(self, flat: list, element: Any, step: tf.Tensor) -> list[tf.Tensor]:
         """The tensors that fetches mean, computed on a batch in the present replica."""
         if self._mode == ModeKeys.PREDICT:
-            batch = Batch(element, None, None, None, tf.constant(1.0))
+            batch = BatchPart(element, None, None, None, tf.constant(1.0))
         else:
-            batch = Batch(*split_element(element), None, tf.constant(1.0))
+            batch = BatchPart(*split_element(element), None, tf.constant(1.0))
         wanted: list[str | None] = []
 
         def names(traced: ModelFnTrace) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tfbig.data.feeds.feed import Share
-from tfbig.programs.program import Batch, split_element
+from tfbig.programs.program import BatchPart, split_element
 
 
 class Cut(NamedTuple):
@@ -33,7 +33,7 @@ def padded_part(element: Any, share: Share, part, cut: Cut, *, weigh: bool, keep
         weigh: give the program weights; False where the batch is known to be full.
 
     Returns:
-        The Batch, and a float32 scalar: 1, for a part that counts.
+        The BatchPart, and a float32 scalar: 1, for a part that counts.
     """
     del keep_empty
     rows, count = cut.rows_per_part, share.count
@@ -51,7 +51,7 @@ def padded_part(element: Any, share: Share, part, cut: Cut, *, weigh: bool, keep
         weight = tf.cast(real, tf.float32)
         there = tf.cast(tf.clip_by_value(count - start, 0, rows), tf.float32)
     element = tf.nest.map_structure(slice_for_worker, element)
-    return Batch(*split_element(element), weight, there, share.offset + start), 1.0
+    return BatchPart(*split_element(element), weight, there, share.offset + start), 1.0
 
 
 def exact_part(element: Any, share: Share, part, cut: Cut, *, weigh: bool, keep_empty: bool):
@@ -61,7 +61,7 @@ def exact_part(element: Any, share: Share, part, cut: Cut, *, weigh: bool, keep_
     `keep_empty` it stays empty, for layers that reduce over the replicas themselves.
 
     Returns:
-        The Batch, and a float32 scalar: 1, or 0 for a borrowed row.
+        The BatchPart, and a float32 scalar: 1, or 0 for a borrowed row.
     """
     del weigh
     count = share.count
@@ -70,7 +70,9 @@ def exact_part(element: Any, share: Share, part, cut: Cut, *, weigh: bool, keep_
     if not keep_empty:
         stop = tf.maximum(stop, start + 1)
     element = tf.nest.map_structure(lambda t: t[start:stop], element)
-    batch = Batch(*split_element(element), None, tf.cast(size, tf.float32), share.offset + start)
+    batch = BatchPart(
+        *split_element(element), None, tf.cast(size, tf.float32), share.offset + start
+    )
     return batch, tf.cast(size > 0, tf.float32)
 
 
