@@ -250,7 +250,7 @@ def test_a_batch_that_grows_is_refused_with_both_sizes(step, tmp_path):
     good, large = [(np.ones([n, 8], "f4"), np.ones([n], "i4")) for n in (4, 6)]
     refused(
         UserError,
-        ["a batch is larger than the first one (6 examples after 4)", "one global size"],
+        ["a batch is larger than the first one (6 examples after 4)", "one global batch size"],
         tmp_path / "run",
         step,
         input_fn=generated(*[good] * (step - 1), large),

@@ -48,7 +48,7 @@ ARGUMENTS = {
     "max_steps and epochs": (
         UserError,
         dict(max_steps=5, epochs=2),
-        ["max_steps=5 and epochs=2 were both given", "give one of them"],
+        ["max_steps=5 and epochs=2 were both given", "pass one of them"],
     ),
     "max_steps=0": (UserError, dict(max_steps=0), ["max_steps=0: expected an integer of 1 or"]),
     "max_steps=2.5": (UserError, dict(max_steps=2.5), ["max_steps=2.5", "integer of 1 or more"]),
@@ -184,7 +184,7 @@ def asks(batch_size):
 
 INPUT = {
     "no function": (dict(input_fn=X), ["input_fn=a ndarray: expected a function", "lambda: data"]),
-    "a Dataset": (dict(input_fn=dataset()), ["input_fn=a ", "write input_fn=lambda: data"]),
+    "a Dataset": (dict(input_fn=dataset()), ["input_fn=a ", "pass input_fn=lambda: data"]),
     "nothing": (dict(input_fn=given(None)), ["input_fn returned None; return a batched tf.data."]),
     "an array": (dict(input_fn=given(X)), ["input_fn returned a ndarray; return a batched"]),
     "a tuple": (dict(input_fn=given((X, Y))), ["input_fn returned a tuple; return a batched"]),
@@ -198,7 +198,7 @@ INPUT = {
     ),
     "evaluation data as no function": (
         dict(eval_input_fn=dataset()),
-        ["eval_input_fn=a ", "write eval_input_fn=lambda: data"],
+        ["eval_input_fn=a ", "pass eval_input_fn=lambda: data"],
     ),
     "an unbatched Dataset": (
         dict(input_fn=lambda: slices()),

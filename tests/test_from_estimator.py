@@ -12,7 +12,7 @@ from tests import harness
 from tests.compat.test_names import NAMES
 from tfbig.compat.names import LAYERS
 from tfbig.migration.migrate import migrate
-from tfbig.migration.source import Source
+from tfbig.migration.source import SourceFile
 
 PAGE = (pathlib.Path(__file__).parent.parent / "docs/from_estimator.md").read_text()
 BLOCKS = re.findall(r"```python[^\n]*\n# (TF 1.15|tfbig)\n(.*?)```", PAGE, re.S)
@@ -53,13 +53,13 @@ def test_the_code_after_migrating_trains_and_evaluates(name, least, tmp_path):
 
 @pytest.mark.parametrize("name", ["iris", "mnist"])
 def test_the_tool_makes_of_the_code_before_that_after(name):
-    found = migrate(Source(f"{name}.py", BEFORE[name].encode()))
+    found = migrate(SourceFile(f"{name}.py", BEFORE[name].encode()))
     assert found.by_hand == []
     assert found.text == AFTER[name]
 
 
 def test_the_tool_names_the_lines_that_are_changed_by_hand():
-    found = migrate(Source("bert.py", BEFORE["bert"].encode()))
+    found = migrate(SourceFile("bert.py", BEFORE["bert"].encode()))
     assert {f.what for f in found.by_hand} == {
         "tf.contrib.tpu.TPUEstimatorSpec", "tf.contrib.tpu.TPUEstimator",
         "tf.contrib.tpu.RunConfig", "tf.contrib.tpu.CrossShardOptimizer",

@@ -114,12 +114,12 @@ def test_a_forked_script_is_run_as_python_runs_it(tmp_path, monkeypatch):
 
 
 def test_workers_of_xdist_find_their_ports_in_ranges_of_their_own(monkeypatch):
-    lowest, given = ports._LOWEST, ports._first_given_by_the_system
+    lowest, given = ports._LOWEST, ports._first_ephemeral_port
     monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", "3")
     ranges = []
     for number in range(3):
         monkeypatch.setattr(ports, "_LOWEST", lowest)
-        monkeypatch.setattr(ports, "_first_given_by_the_system", given)
+        monkeypatch.setattr(ports, "_first_ephemeral_port", given)
         monkeypatch.setenv("PYTEST_XDIST_WORKER", f"gw{number}")
         harness.keep_to_own_ports()
         found = ports.free_ports(20, set())

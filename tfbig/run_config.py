@@ -129,7 +129,7 @@ class RunConfig:
             object.__setattr__(self, "save_checkpoints_secs", 600.0)
         elif seconds is not None and not (_is_number(seconds) and seconds > 0):
             raise UserError(
-                f"RunConfig.save_checkpoints_secs={seconds!r}: expected a number above 0, or None."
+                f"RunConfig.save_checkpoints_secs={seconds!r}: expected seconds above 0, or None."
             )
         staleness = self.max_staleness
         if staleness is not None and not (_is_int(staleness) and staleness >= 0):

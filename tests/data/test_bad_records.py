@@ -219,7 +219,7 @@ def test_a_specification_is_that_of_the_first_good_example(tmp_path):
     with pytest.raises(BadRecords, match="record 0"):
         _ = Numbers(5, {0, 1}).element_spec
     with pytest.raises(
-        UserError, match=r"^Numbers: its first 2 of 2 records are all bad; repair the data"
+        UserError, match=r"^Numbers: the first 2 of 2 records are all bad; repair the data"
     ):
         _ = Numbers(2, {0, 1}, Quarantine(tmp_path / "r.jsonl")).element_spec
 

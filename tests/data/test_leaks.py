@@ -120,7 +120,7 @@ def test_leaks_can_raise_an_error_that_names_the_first_of_them():
     with pytest.raises(
         UserError,
         match=r"^the split leaks: 10 examples belong to a group of an earlier part: "
-        r"10 \(0\), 11 \(1\), 12 \(2\), 13 \(3\), 14 \(4\), …\. Leave these",
+        r"10 \(0\), 11 \(1\), 12 \(2\), 13 \(3\), 14 \(4\), …\. Remove these",
     ):
         check_leaks(FIRST_HALF, groups=groups, raise_on_leak=True)
 

@@ -164,7 +164,7 @@ def test_times_may_be_dates_of_any_kind():
 
 
 def test_times_that_are_strings_or_missing_are_refused():
-    with pytest.raises(UserError, match=r"strings, .* write pandas\.to_datetime\(times\)\.$"):
+    with pytest.raises(UserError, match=r"strings, .* pass pandas\.to_datetime\(times\)\.$"):
         splitting.by_time(["2020-03-01", "1/4/2020", "x"])
     for times in ([1.0, np.nan, 3.0], np.array(["2020-01-01", "NaT"], "datetime64[D]")):
         with pytest.raises(UserError, match=r"^by_time: example 1 has no time \(NaN or NaT\)"):

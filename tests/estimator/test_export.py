@@ -22,22 +22,23 @@ PARSED = export.build_parsing_serving_input_receiver_fn(
 SERVE = """
 import json, sys
 import tensorflow as tf
-folder, rows = sys.argv[1], json.loads(sys.argv[2])
-model = tf.saved_model.load(folder)
-examples = [
-    tf.train.Example(features=tf.train.Features(feature={
-        "x": tf.train.Feature(float_list=tf.train.FloatList(value=row))
-    })).SerializeToString()
-    for row in rows
-]
-results = {}
-for name, signature in model.signatures.items():
-    ((argument, spec),) = signature.structured_input_signature[1].items()
-    given = examples if spec.dtype == tf.string else rows
-    outputs = signature(**{argument: tf.constant(given)})
-    results[name] = [argument, {k: v.numpy().astype(str).tolist() for k, v in outputs.items()}]
-assert not any(m.split(".")[0] in ("tfbig", "keras") for m in sys.modules if m == "tfbig")
-print(json.dumps(results))
+for line in sys.stdin:
+    folder, rows = json.loads(line)
+    model = tf.saved_model.load(folder)
+    examples = [
+        tf.train.Example(features=tf.train.Features(feature={
+            "x": tf.train.Feature(float_list=tf.train.FloatList(value=row))
+        })).SerializeToString()
+        for row in rows
+    ]
+    results = {}
+    for name, signature in model.signatures.items():
+        ((argument, spec),) = signature.structured_input_signature[1].items()
+        given = examples if spec.dtype == tf.string else rows
+        outputs = signature(**{argument: tf.constant(given)})
+        results[name] = [argument, {k: v.numpy().astype(str).tolist() for k, v in outputs.items()}]
+    assert "tfbig" not in sys.modules
+    print(json.dumps(results), flush=True)
 """
 
 

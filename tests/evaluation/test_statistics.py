@@ -158,7 +158,7 @@ def test_one_model_may_give_logits():
         (dict(samples=0), "samples=0"),
         (dict(confidence=95), "confidence=95"),
         (dict(groups=[1, 2]), r"groups have shape \[2\]; pass one per example, \[200\]"),
-        (dict(metric="confusion_matrix"), "result of confusion_matrix is not one number"),
+        (dict(metric="confusion_matrix"), "result of confusion_matrix is not a single number"),
         (dict(metric=F1("per_class", ClassReader(binary=True))), "selects one"),
         (dict(metric=3), "metric=3: expected a name"),
         (dict(predictions=CHANCES[:5]), r"shape \[200\] and predictions \[5\]"),

@@ -41,7 +41,7 @@ CAUSES = {
     "bad_outer_data.h5": "in another file",
     "bad_outer_link.h5": "link to another place",
     "bad_png.keras": "PNG",
-    "bad_saved_model": "no SavedModel",
+    "bad_saved_model": "not a SavedModel",
     "bad_text.keras": "text file",
     "bad_traversal.keras": "leads out of the archive",
     "bad_writer": "WriteFile",

@@ -152,7 +152,10 @@ def test_names_that_match_nothing(recipe, says):
 @pytest.mark.parametrize(
     ("model_fn", "says"),
     [
-        (lambda loaded: None, "model_fn returned None; return a compiled keras.Model that is made"),
+        (
+            lambda loaded: None,
+            "model_fn returned None; return a compiled keras.Model that is built",
+        ),
         (lambda loaded: 5, "model_fn returned a int; return a compiled keras.Model"),
         (
             lambda loaded: keras.Sequential(loaded.layers[:1]),

@@ -83,7 +83,7 @@ def test_a_run_with_adapters_that_is_read_into_its_base_says_how_to_load_them(tu
     with pytest.raises(UserError) as error:
         tfbig.finetuning.load_model(tuned.model_dir, base_model_fn=base)
     path = os.path.join(tuned.model_dir, "adapters.npz")
-    assert f"by tfbig.finetuning.load_adapters(model, {path!r})." in str(error.value)
+    assert f"with tfbig.finetuning.load_adapters(model, {path!r})." in str(error.value)
 
 
 def test_a_new_head_is_kept_with_the_adapters(tmp_path):

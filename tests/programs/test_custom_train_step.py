@@ -35,7 +35,7 @@ def built(model: keras.Model, *parts) -> CustomStepProgram:
 
 
 def chosen(model: keras.Model) -> KerasProgram:
-    return checked_program(model, Placement(), RunConfig(), types.SimpleNamespace(odd=None))
+    return checked_program(model, Placement(), RunConfig(), types.SimpleNamespace(tail_size=None))
 
 
 def test_the_kind_of_program_follows_from_the_methods_that_a_class_overrides():
@@ -121,7 +121,7 @@ def test_placements_that_update_variables_themselves_are_refused(
     program = CustomStepProgram(adversaries())
     config = RunConfig(model_distribution=distribution)
     with pytest.raises(UserError, match="^Adversaries has its own train_step, which .*") as raised:
-        check_own_step(program, placement, config, types.SimpleNamespace(odd=None))
+        check_own_step(program, placement, config, types.SimpleNamespace(tail_size=None))
     assert said in str(raised.value)
 
 
@@ -136,7 +136,7 @@ def test_placements_that_update_variables_themselves_are_refused(
 def test_optimizers_that_keras_breaks_on_several_replicas_are_refused_there(optimizer, said):
     model, placement = adversaries(), Placement()
     model.optimizers["g"] = optimizer
-    feed = types.SimpleNamespace(odd=None)
+    feed = types.SimpleNamespace(tail_size=None)
     check_own_step(CustomStepProgram(model), placement, RunConfig(), feed)
     placement.name, placement.num_replicas = "mirrored", 2
     with pytest.raises(UserError, match=said):
@@ -146,7 +146,7 @@ def test_optimizers_that_keras_breaks_on_several_replicas_are_refused_there(opti
 def test_a_batch_with_fewer_examples_than_replicas_is_refused_before_it_is_met():
     placement = Placement()
     placement.name, placement.num_replicas = "mirrored", 4
-    feed = types.SimpleNamespace(odd=3)
+    feed = types.SimpleNamespace(tail_size=3)
     with pytest.raises(UserError, match=r"^a batch of eval_input_fn has 3 example\(s\) for 4 repl"):
         check_last_batch(CustomStepProgram(adversaries()), placement, feed, training=False)
     with pytest.raises(UserError, match=r"^a batch of input_fn has 3 example\(s\) for 4 replicas"):

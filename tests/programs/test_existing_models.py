@@ -107,7 +107,7 @@ def test_train_distributed_leaves_the_callers_model_as_it_is_also_in_a_function(
 def test_fine_tune_refuses_a_callers_model_that_cannot_be_made_again():
     model = classifier(Opaque(layers.Dense(4)))
     before = state(model)
-    with pytest.raises(UserError, match=r"^fine_tune: Sequential cannot be made again .*must not"):
+    with pytest.raises(UserError, match=r"^fine_tune: Sequential cannot be rebuilt .*must not"):
         tfbig.fine_tune(model, input_fn, max_steps=1, config=CONFIG)
     assert state(model) == before
 

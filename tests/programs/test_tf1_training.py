@@ -281,7 +281,7 @@ def test_float16_and_owner_need_a_keras_optimizer():
     with pytest.raises(UserError, match=r"^RunConfig\(precision='mixed_bfloat16'\) is a policy of"):
         new(model_fn, precision="mixed_bfloat16")
     program = ModelFnProgram(model_fn, None, None, lambda: tf.device("CPU:0"), "float32")
-    program.updates = type("Owner", (Updates,), {"whole": False})()
+    program.updates = type("Owner", (Updates,), {"slots_are_whole": False})()
     with pytest.raises(UserError, match=r'^RunConfig\(model_distribution="owner"\) divides the st'):
         build(program, x(4), classes())
 
@@ -341,7 +341,9 @@ def test_weights_made_outside_of_model_fn_are_refused():
     def logits(features, mode):
         return tf.matmul(features, weights) + dense(features, 3, "out")
 
-    with pytest.raises(UserError, match="^model_fn uses the weights 'mine:0', which were made ou"):
+    with pytest.raises(
+        UserError, match="^model_fn uses the weights 'mine:0', which were created ou"
+    ):
         new(trained_by(minimize(OPTIMIZERS["adam"]), logits))
 
 

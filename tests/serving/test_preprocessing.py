@@ -207,7 +207,9 @@ def test_a_value_that_is_not_an_integer_is_an_error_of_the_request(tmp_path):
     model = keras.Sequential([keras.Input((1,), dtype="int64"), layers.Embedding(9, 2)])
     loaded = tf.saved_model.load(tfbig.export(model, tmp_path / "export", preprocessing=cleaning))
     close(loaded.serve(tf.constant([["7"], [" 1"]])), model(np.array([[7], [1]])))
-    with pytest.raises(tf.errors.InvalidArgumentError, match="column 0 has a value that is no int"):
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="column 0 has a value that is not a valid int"
+    ):
         loaded.serve(tf.constant([["7"], ["x"]]))
 
 

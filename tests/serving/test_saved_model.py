@@ -163,7 +163,7 @@ def test_a_directory_that_cannot_be_written_is_an_error(model, tmp_path):
     [
         ("nowhere.keras", "export: model_or_path='.*nowhere.keras': there is no such file"),
         ("weights.h5", "export: .*weights.h5 is empty"),
-        ("folder.keras", "export: .*folder.keras is a folder that without a model"),
+        ("folder.keras", "export: .*folder.keras is a folder without a model"),
     ],
 )
 def test_a_path_that_holds_no_model_is_an_error(name, message, tmp_path):

@@ -63,11 +63,11 @@ def test_the_examples_of_the_page_run_in_order(tmp_path):
     output = run(tmp_path, docs_blocks.in_folder, PAGE, lines)
     assert re.search(r"^step \d+ of 200 was the best: loss 0\.\d+$", output, re.MULTILINE)
     assert (
-        (tmp_path / "here/log.csv")
+        (tmp_path / "directory/log.csv")
         .read_text()
         .startswith("epoch,accuracy,loss,val_accuracy,val_lo")
     )
-    assert list((tmp_path / "here/runs/callbacks/summaries").iterdir())
+    assert list((tmp_path / "directory/runs/callbacks/summaries").iterdir())
 
 
 def test_hooks_are_called_in_the_documented_order(tmp_path):

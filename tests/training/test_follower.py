@@ -45,7 +45,7 @@ def follow(chief: Chief):
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
-    monkeypatch.setattr(follower, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(follower, "_CHECK_EVERY", 0.0)
 
 
 def best(folder) -> dict:

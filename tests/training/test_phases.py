@@ -118,5 +118,5 @@ def mirrored_until_20() -> list:
 
 def test_rates_do_not_go_with_averaged_weights():
     optimizer = keras.optimizers.SGD(0.1, use_ema=True)
-    with pytest.raises(UserError, match="do not go with an optimizer's use_ema=True"):
+    with pytest.raises(UserError, match="cannot be combined with an optimizer's use_ema=True"):
         tfbig.train_distributed(lambda: build(optimizer), dataset, max_steps=2)

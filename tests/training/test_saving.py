@@ -24,7 +24,7 @@ class Slow:
 
 
 def saving_to(checkpoints: Slow) -> Saving:
-    program = types.SimpleNamespace(named_variables=dict, named=False)
+    program = types.SimpleNamespace(named_variables=dict, saves_by_name=False)
     feed = types.SimpleNamespace(trackables=dict, position=dict)
     callbacks = types.SimpleNamespace(
         saving=lambda step: None,

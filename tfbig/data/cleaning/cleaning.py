@@ -209,9 +209,9 @@ class Cleaning:
         """
         data = saved.read(os.fspath(path))
         steps, spec, report = saved.from_json(data, os.fspath(path), predicates or {})
-        cleaning = cls(steps)
-        cleaning._spec, cleaning.report = spec, report
-        return cleaning
+        self = cls(steps)
+        self._spec, self.report = spec, report
+        return self
 
     def _cleaned(self, source: Source, rows: np.ndarray, training: bool) -> Source:
         last = self.steps[-1]
