@@ -125,8 +125,8 @@ ARGUMENTS = {
         dict(callbacks=[print]),
         ["<built-in function print>, which is not a keras.callbacks.Callback"],
     ),
-    "model_dir=''": (UserError, dict(model_dir=""), ["model_dir=''", "None to keep nothing"]),
-    "model_dir=5": (UserError, dict(model_dir=5), ["model_dir=5", "None to keep nothing"]),
+    "model_dir=''": (UserError, dict(model_dir=""), ["model_dir=''", "None to save nothing"]),
+    "model_dir=5": (UserError, dict(model_dir=5), ["model_dir=5", "None to save nothing"]),
     "data_distribution random with a Dataset": (
         UserError,
         dict(input_fn=dataset, config=config(data_distribution="random")),
@@ -173,7 +173,7 @@ def test_a_model_dir_below_a_file_is_refused(tmp_path):
         train(max_steps=3, model_dir=folder)
     assert str(raised.value) == (
         f"model_dir='{folder}' cannot be written: Not a directory. Give a directory that can, or "
-        "model_dir=None to keep nothing."
+        "model_dir=None to save nothing."
     )
     assert (tmp_path / "file").read_text() == "mine"
 

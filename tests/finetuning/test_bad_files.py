@@ -37,7 +37,7 @@ CAUSES = {
     "bad_objects.npy": "NumPy array",
     "bad_objects.npz": "NumPy archive",
     "bad_old.pkl": "pickle",
-    "bad_other.h5": "no architecture",
+    "bad_other.h5": "without an architecture",
     "bad_outer_data.h5": "in another file",
     "bad_outer_link.h5": "link to another place",
     "bad_png.keras": "PNG",

@@ -100,7 +100,7 @@ def test_a_checkpoint_that_is_removed_while_it_is_read_is_none_of_the_evaluators
             try:
                 return restore(self, *arguments)
             finally:
-                chief.look()
+                chief.check()
         return restore(self, *arguments)
 
     monkeypatch.setattr(Checkpoints, "restore", restore_slowly)
