@@ -67,13 +67,24 @@ RUNS = [
 ]
 
 
-@pytest.mark.parametrize(("command", "last_line"), RUNS, ids=[run[0] for run in RUNS])
+# The quick tests run one example of each way in: a builder, a compiled model, a model_fn.
+QUICK = ("train_digits.py", "compiled_model_and_dataset.py", "estimator_model_fn.py", "tfrecord.py")
+
+
+@pytest.mark.parametrize(
+    ("command", "last_line"),
+    [
+        pytest.param(*run, id=run[0], marks=() if run[0] in QUICK else pytest.mark.slow)
+        for run in RUNS
+    ],
+)
 def test_the_example_ends_with_the_number_it_should_reach(command, last_line, tmp_path):
     script, *arguments = command.format(tmp=tmp_path).split()
     done = harness.run_forked(str(EXAMPLES / script), *arguments, folder=tmp_path, timeout=400)
     assert re.fullmatch(last_line, done.out.splitlines()[-1]), done.out[-500:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["vae", "gan", "distillation"])
 def test_a_custom_train_step_that_is_stopped_goes_on_bit_for_bit(kind, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(EXAMPLES)

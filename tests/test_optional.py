@@ -106,6 +106,7 @@ def test_each_package_is_in_the_extra_that_its_error_names():
             assert project.replace("_", "-") in listed, (package, name)
 
 
+@pytest.mark.slow
 def test_training_on_arrays_needs_no_optional_package(tmp_path):
     # scikit-learn, which is no optional package, brings scipy.
     blocked = sorted(set(_optional.EXTRAS) - {"scipy"})

@@ -147,6 +147,7 @@ def test_a_flag_overrides_the_config_under_mirrored_too(command):
     assert result.out[-1] == "nothing was saved without --model_dir=FOLDER"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_stopped_run_saves_and_goes_on_when_it_is_started_again(command, number, code):
     words = ("train", "--config=digits.py", "--model_dir=run", "--config.run.eval_every_steps=500")

@@ -3,11 +3,14 @@
 import threading
 import time
 
+import pytest
+
 from tests import harness
 from tests.cluster import parameter_server_runs as runs
 from tfbig.training.evaluation.found_elsewhere import Evaluations
 
 
+@pytest.mark.slow
 def test_the_chief_tells_of_an_evaluation_at_the_step_that_was_evaluated(tmp_path):
     run, tasks = tmp_path / "run", tmp_path / "tasks"
     run.mkdir()

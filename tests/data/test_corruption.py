@@ -14,6 +14,7 @@ ONCE_WRONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted(corruption_kinds.KINDS))
 def test_damaged_files_are_told_of_and_nothing_is_lost_without_a_word(kind, tmp_path):
     work = tmp_path / "work"

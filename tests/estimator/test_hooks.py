@@ -153,6 +153,7 @@ def counting(features, labels, mode, params):
     return iris.spec_of(mode, logits, labels, iris.adam)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_fn", [iris.model_fn, with_state, counting])
 def test_fetching_tensors_changes_nothing(tmp_path, model_fn):
     hook = est.LoggingTensorHook(["loss"], every_n_iter=3, at_end=True)

@@ -82,6 +82,7 @@ def test_evaluate_and_predict_call_it_for_each_batch(tmp_path):
     assert np.concatenate(hook.calls[1:-1]).tolist() == ids
 
 
+@pytest.mark.slow
 def test_under_mirrored_it_receives_the_same_values(tmp_path, in_process):
     one = in_process(recorded, str(tmp_path / "one"), "one_device", 1)
     two = in_process(recorded, str(tmp_path / "two"), "mirrored", 2)

@@ -38,6 +38,7 @@ def exports(estimator, name):
     return sorted(folder.iterdir()) if folder.exists() else []
 
 
+@pytest.mark.slow
 def test_exporters_run_after_each_evaluation_with_a_checkpoint_of_its_step(tmp_path):
     estimator = iris.estimator(tmp_path, config=iris.config(eval_every_steps=8))
     recorder = Recorder()

@@ -73,6 +73,7 @@ def test_a_renamed_variable_is_read_by_its_earlier_name(old, tmp_path):
         np.testing.assert_array_equal(values[name], before[previous])
 
 
+@pytest.mark.slow
 def test_a_checkpoint_in_model_dir_wins(old, tmp_path):
     first = started(None, tmp_path)
     second = started(str(old), tmp_path)

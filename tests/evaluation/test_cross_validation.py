@@ -69,6 +69,7 @@ def finished(validate, failure, folder):
     return result
 
 
+@pytest.mark.slow
 def test_the_error_names_a_failed_fold_and_its_log(failure, folder):
     log = folder / "run/fold_2/fold.log"
     assert failure == f"fold 2 of 2: RuntimeError: out of luck (log: {log})"
@@ -76,6 +77,7 @@ def test_the_error_names_a_failed_fold_and_its_log(failure, folder):
     assert "out of luck" in log.read_text()
 
 
+@pytest.mark.slow
 def test_each_fold_is_a_training_run_on_the_other_folds_with_its_own_seed(finished):
     """The results equal those of train_distributed on the same examples with the same seed."""
     _features, labels = arrays()
@@ -101,6 +103,7 @@ def test_finished_folds_are_not_trained_again(finished, validate, caplog):
     assert written["intervals"]["accuracy"]["high"] == again.interval["accuracy"].high
 
 
+@pytest.mark.slow
 def test_parallel_folds_give_identical_results_and_leave_no_files(finished, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     result = tfbig.cross_validate(build, source, parallel_folds=2, **SETTINGS)
@@ -152,6 +155,7 @@ def cleaned(train, test):
     return filling.fit(train).map(stacked), filling.apply(test).map(stacked)
 
 
+@pytest.mark.slow
 def test_a_saved_model_is_tuned_on_groups_with_cleaning_fitted_on_training_examples(tmp_path):
     keras.utils.set_random_seed(0)
     layers = [keras.layers.Dense(8, "relu"), keras.layers.Dense(2)]

@@ -196,6 +196,7 @@ def test_a_saved_model_of_every_kind_is_evaluated_predicted_and_exported(fmt, tm
     assert tfbig.evaluate(exported, pretrained.batches)["mae"] == pytest.approx(error, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_report_of_a_run_has_its_learning_curves(tmp_path):
     run = str(tmp_path / "run")
     steps = config(eval_every_steps=10, log_step_count_steps=10, save_summary_steps=10)

@@ -132,6 +132,7 @@ def test_the_p_value_is_that_of_the_exact_sign_test():
     assert test.p_value == pytest.approx(scipy.stats.binomtest(9, 12).pvalue, abs=0.02)
 
 
+@pytest.mark.slow
 def test_without_a_difference_5_percent_of_the_tests_are_significant():
     random, found = np.random.default_rng(2), 0
     for seed in range(200):

@@ -203,6 +203,7 @@ def test_a_recipe_and_a_model_fn_exclude_each_other(path):
         tfbig.fine_tune(path, source, recipe={"head": 5})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_a_loaded_model_is_tuned_in_the_precision_asked_for(path, precision):
     config = tfbig.RunConfig(tf_random_seed=2, precision=precision)
@@ -228,6 +229,7 @@ def test_a_graph_that_computes_in_float32_is_refused_another_precision(tmp_path)
         tfbig.fine_tune(exported, lambda: source(5), recipe=recipe, max_steps=1, config=config)
 
 
+@pytest.mark.slow
 def test_params_reach_a_model_fn_by_name_or_place_and_nothing_else_does(path):
     given = []
 

@@ -34,6 +34,7 @@ def tuned(**keywords) -> list:
     return [v.numpy() for v in result.model.variables]
 
 
+@pytest.mark.slow
 def test_frozen_and_joining_layers_are_tuned_to_the_same_weights():
     plain = tuned()
     for recomputed in (

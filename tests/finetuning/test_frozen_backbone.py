@@ -1,10 +1,12 @@
 """A tuned model with frozen layers inside a Model subclass can be used wherever it was tuned."""
 
 import numpy as np
+import pytest
 
 from tests.finetuning import frozen_runs
 
 
+@pytest.mark.slow
 def test_a_frozen_subclassed_backbone_is_tuned_evaluated_and_predicted_everywhere(in_process):
     found = in_process(frozen_runs.tune_and_use)
     count = len(found["before"])

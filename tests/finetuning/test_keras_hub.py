@@ -280,6 +280,7 @@ def test_without_keras_hub_a_preset_needs_the_hub_extra(saved, monkeypatch):
 # What a task has besides layers.
 
 
+@pytest.mark.slow
 def test_a_tuned_task_keeps_its_tokenizer_and_its_sampler(tmp_path):
     words = {"<|endoftext|>": 0, "a": 1, "b": 2, "Ġ": 3, "Ġa": 4, "Ġb": 5}
     tokenizer = keras_hub.models.GPT2Tokenizer(vocabulary=words, merges=["Ġ a", "Ġ b"])

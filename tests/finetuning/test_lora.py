@@ -195,6 +195,7 @@ def test_the_table_shows_what_the_adapters_have(caplog):
     assert "block_0_attention_norm 48 0".split() in rows
 
 
+@pytest.mark.slow
 def test_the_steps_are_those_of_keras_own_adapters():
     inputs, labels = tokens()[:, :-1], tokens()[:, 1:]
 

@@ -5,11 +5,13 @@ import re
 
 import keras
 import numpy as np
+import pytest
 
 import tfbig
 from tests import harness
 
 
+@pytest.mark.slow
 def test_every_class_that_tfbig_registers_is_known_once_load_model_is():
     root = pathlib.Path(tfbig.__file__).parent
     text = "\n".join(path.read_text() for path in root.rglob("*.py"))

@@ -219,6 +219,7 @@ def test_the_exit_code_is_that_of_the_failed_task_if_the_chief_was_terminated(pr
     assert ran.err == ["tfbig launch: worker 1 ended with exit code 6"]
 
 
+@pytest.mark.slow
 def test_ps_and_evaluator_are_stopped_after_the_chief(program, gone):
     ran = program(
         """

@@ -243,6 +243,7 @@ def test_another_size_is_an_error_that_says_so(tmp_path):
         model(12).load_weights(tmp_path / "m.weights.h5")
 
 
+@pytest.mark.slow
 def test_an_export_serves_strings(tmp_path):
     ids = keras.Input([None], dtype="string", name="ids")
     table = ShardedEmbedding(11, 4, 3, combiner="mean", hash_ids=True)

@@ -59,6 +59,7 @@ over_all_rows = {
 # Numbers.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "twice", "micro_batches"),
     [
@@ -81,6 +82,7 @@ def test_on_one_device_it_trains_as_an_embedding(name, twice, micro_batches):
     assert runs.difference(models[0], start) > 1e-3
 
 
+@pytest.mark.slow
 def test_on_replicas_it_trains_as_an_embedding(in_process):
     assert max(in_process(runs.train_on_replicas, "mirrored")) < ROUNDING
 
@@ -344,6 +346,7 @@ def test_weights_of_a_run_are_put_into_other_shards(tmp_path):
         assert int(model.optimizer.iterations.numpy()) == 12
 
 
+@pytest.mark.slow
 def test_a_trained_model_is_made_again_in_other_shards(tmp_path, monkeypatch):
     """As where it is exported from a cluster: "auto" is one shard there."""
     with monkeypatch.context() as cluster:

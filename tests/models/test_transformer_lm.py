@@ -112,6 +112,7 @@ def test_logits_are_float32_and_close_under_mixed_precision(tiny, policy):
     np.testing.assert_allclose(logits, tiny(tokens()), atol=0.02)
 
 
+@pytest.mark.slow
 def test_it_learns_a_repeated_text():
     keras.utils.set_random_seed(0)
     model = transformer_lm.build({**TINY, "dropout": 0.1})

@@ -97,6 +97,7 @@ def test_all_other_tasks_name_a_killed_task(victim, start, addresses):
         assert started[index].result() == [text] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_all_other_tasks_name_a_frozen_task_which_raises_too_once_it_continues(
     victim, start, addresses

@@ -147,6 +147,7 @@ def test_a_model_trained_by_owners_is_saved_with_its_optimizer(in_process, tmp_p
 # Slices.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replicas", [2, 4])
 def test_each_replica_holds_its_share_of_the_slots_within_one_percent(in_process, replicas):
     found = in_process(owner_runs.slot_bytes, replicas)

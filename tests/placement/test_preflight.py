@@ -56,6 +56,7 @@ def test_tasks_can_join_again_immediately_on_the_same_ports(start, addresses):
         assert [task.result() for task in started] == [{"warnings": [], "gathered": [0, 1, 2]}] * 3
 
 
+@pytest.mark.slow
 def test_all_tasks_warn_about_a_missing_task_and_name_it_in_the_error(start, addresses):
     second = start(join_and_gather, addresses, 1, None, 60.0, 1.5)
     second.wait_for("starts")
@@ -108,6 +109,7 @@ def test_a_host_that_cannot_be_resolved_is_retried_and_named(addresses, monkeypa
     assert len(tried) > 1
 
 
+@pytest.mark.slow
 def test_all_tasks_name_both_tasks_with_the_same_index(start, addresses):
     started = [start(join_and_gather, addresses, i) for i in (0, 1)]
     for task in started:

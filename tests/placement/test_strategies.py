@@ -207,6 +207,7 @@ def mirrored_by_number() -> dict:
     }
 
 
+@pytest.mark.slow
 @without_gpu
 def test_each_cpu_device_is_a_replica(in_process):
     found = in_process(mirrored_by_number)

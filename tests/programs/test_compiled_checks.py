@@ -57,6 +57,7 @@ AS_FIT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AS_FIT)
 def test_what_fit_trains_is_trained_with_its_weights(name):
     kind, compiled, labels = AS_FIT[name]

@@ -217,6 +217,7 @@ def trained(build=stateful, read=sequences, model_dir=None, **keywords):
     ).model
 
 
+@pytest.mark.slow
 def test_the_state_of_a_stateful_rnn_is_carried_as_fit_carries_it_and_resumed(tmp_path):
     expected = stateful()
     expected.fit(sequences(), validation_data=sequences(), epochs=2, shuffle=False, verbose=0)

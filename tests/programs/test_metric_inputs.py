@@ -180,6 +180,7 @@ def test_which_of_keras_s_metrics_are_sums_over_examples(metric, sums):
     assert is_sum(metric) is sums
 
 
+@pytest.mark.slow
 def test_a_loss_object_as_a_metric_is_the_mean_of_whole_batches_in_parts():
     def build():
         keras.utils.set_random_seed(2)

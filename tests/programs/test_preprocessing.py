@@ -47,6 +47,7 @@ def check_used(kind: str, found: dict) -> None:
     close(found["tuned"], outputs(model, kind))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     ["adapted StringLookup", "TextVectorization of tf_idf", "adapted Normalization"],
@@ -64,6 +65,7 @@ def mirrored(folder: str) -> dict:
     return {k: used(k, f"{folder}/{k}", strategy="mirrored", devices=2) for k in kinds}
 
 
+@pytest.mark.slow
 def test_two_replicas_do_the_same(in_process, tmp_path):
     for kind, found in in_process(mirrored, str(tmp_path)).items():
         check_used(kind, found)

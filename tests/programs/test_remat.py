@@ -108,6 +108,7 @@ def crossentropy():
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit", [False, True])
 @pytest.mark.parametrize("drop", [layers.Dropout, tfbig.layers.Dropout])
 def test_dropout_draws_the_same_masks_again_and_its_generators_move_on_once(drop, jit):
@@ -146,6 +147,7 @@ def test_added_losses_and_regularizers_count_once():
     assert len(again["terms"]) == 1 + 1 + 1 + 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_weights_are_cast_as_in_the_first_computation(policy):
     keras.config.set_dtype_policy(policy)

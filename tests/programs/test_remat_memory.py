@@ -70,6 +70,7 @@ def weights(model_dir: str | None, steps: int) -> list:
     return [v.numpy() for v in result.model.variables]
 
 
+@pytest.mark.slow
 def test_a_run_that_recomputes_is_resumed_bit_for_bit(tmp_path):
     whole = weights(None, 5)
     weights(str(tmp_path / "run"), 2)

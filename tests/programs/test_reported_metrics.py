@@ -85,6 +85,7 @@ def logs_of(kind, accumulation: int) -> tuple[list[dict], tfbig.TrainResult]:
     return told, result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("kind", [Root, Few, Changed, Never])
 def test_logs_and_evaluations_are_those_of_fit(kind, accumulation):

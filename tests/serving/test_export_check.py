@@ -274,6 +274,7 @@ def test_the_export_signature_has_the_model_s_input_shapes():
     assert (spec[0] if isinstance(spec, list) else spec).shape.as_list() == [None, 4]
 
 
+@pytest.mark.slow
 def test_one_process_serves_all_exports_and_is_replaced_if_it_dies(tmp_path, monkeypatch):
     path = tfbig.export(dense(), tmp_path / "one")
     first = CHECKER.pid

@@ -95,6 +95,7 @@ def assert_same_scalars(ours, fits, *, leave_out=()):
             np.testing.assert_allclose(list(ours[key].values()), list(values.values()), rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frequency", [2, "batch"])
 def test_tensorboard_with_an_update_freq_shows_what_fit_shows(frequency, tmp_path):
     def board(name):
@@ -113,6 +114,7 @@ def test_tensorboard_with_an_update_freq_shows_what_fit_shows(frequency, tmp_pat
         assert_same_scalars(scalars(tmp_path / "killed"), expected, leave_out=rates)
 
 
+@pytest.mark.slow
 def test_model_checkpoint_saves_at_the_steps_of_fit(tmp_path):
     def saver(name, **options):
         path = tmp_path / name / "e{epoch}-b{batch}.weights.h5"
@@ -139,6 +141,7 @@ def test_model_checkpoint_saves_at_the_steps_of_fit(tmp_path):
     assert files("killed") == files("fit")
 
 
+@pytest.mark.slow
 def test_the_best_epoch_is_saved_in_a_resumed_run_too(tmp_path):
     def saver(name):
         path = tmp_path / name / "e{epoch}-{val_loss:.4f}.weights.h5"
@@ -161,6 +164,7 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_a_csv_logger_in_a_resumed_run_keeps_the_rows_of_finished_epochs(tmp_path):
     def logger(name, **options):
         return keras.callbacks.CSVLogger(tmp_path / name, **options)
@@ -237,6 +241,7 @@ def test_a_users_callback_receives_the_same_arguments_as_from_fit():
     assert limited._lines[0] == ("params", {"epochs": 1, "steps": EPOCH})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("swap_on_epoch", [False, True])
 def test_averages_are_swapped_as_in_fit_also_in_a_resumed_run(swap_on_epoch, tmp_path):
     def ema():

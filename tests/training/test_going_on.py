@@ -132,6 +132,7 @@ def killed_after(whole, folder, step: int):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_from_any_of_its_checkpoints_a_run_comes_to_the_same_end(case, tmp_path):
     whole = tmp_path / "whole"
@@ -245,6 +246,7 @@ class Send(keras.callbacks.Callback):
             os.kill(os.getpid(), self._number)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 @pytest.mark.parametrize("step", [20, END])
 def test_a_signal_ends_a_run_after_its_step_and_it_goes_on_to_the_same_end(name, step, tmp_path):
@@ -284,6 +286,7 @@ def wait_for(condition, process, seconds: float = 60) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_kills_from_outside_at_any_moment_leave_no_trace(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     pausing_run.run(whole)

@@ -111,6 +111,7 @@ def test_the_losses_of_outputs_are_those_of_whole_batches(accumulation):
     check(evaluation)
 
 
+@pytest.mark.slow
 def test_mirrored_metrics_of_whole_batches_take_batches_of_any_size(in_process):
     epoch, evaluation = in_process(train_mirrored, 2)
 

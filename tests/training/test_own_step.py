@@ -30,6 +30,7 @@ def assert_same_logs(mine: list[dict], fits: list[dict], tolerance: float = 1e-6
         assert one == pytest.approx(other, rel=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "jit"), [("classifier", False), ("adversaries", False), ("adversaries", True)]
 )
@@ -58,6 +59,7 @@ class Stop(tfbig.callbacks.LoopCallback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", own_step_runs.MODELS)
 def test_a_run_that_crashed_or_was_stopped_goes_on_bit_for_bit(kind, tmp_path, monkeypatch):
     def run(name, *callbacks):

@@ -76,6 +76,7 @@ def by_hand() -> list[np.ndarray]:
     return model.get_weights()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit", [False, True])
 def test_phases_and_rates_are_those_of_a_loop_by_hand(jit):
     for found, expected in zip(run(jit=jit).model.get_weights(), by_hand(), strict=True):
@@ -92,6 +93,7 @@ def test_what_is_frozen_keeps_its_bits_until_its_step():
         assert kept == [number in frozen for number in range(9)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [5, 10, 15, 20])
 def test_a_run_resumes_to_the_bit_in_and_between_phases(step, tmp_path):
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
