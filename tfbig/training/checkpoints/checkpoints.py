@@ -361,7 +361,7 @@ def _make_writable(*directories: str) -> None:
         except OSError as error:
             raise UserError(
                 f"model_dir={directories[0]!r} cannot be written: {error.strerror}. Give a "
-                "directory that can, or model_dir=None to keep nothing."
+                "directory that can, or model_dir=None to save nothing."
             ) from None
 
 
