@@ -14,7 +14,7 @@ from tests.cluster.conftest import marked
 pytestmark = pytest.mark.slow  # clusters take their time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-WAITS = {"pause": 0.1, "longest_pause": 0.1}
+TIMEOUTS = {"pause": 0.1, "longest_pause": 0.1}
 
 
 def launched(
@@ -29,7 +29,7 @@ def launched(
         str(folder),
         json.dumps(kills),
     ]
-    arguments = {"command": command, "workers": 2, "restarts": len(kills), "waits": WAITS}
+    arguments = {"command": command, "workers": 2, "restarts": len(kills), "timeouts": TIMEOUTS}
     return harness.run_python(
         "-m", "tests.launch.launcher", json.dumps(arguments), timeout=timeout, TF_CONFIG="",
         TF_NUM_INTRAOP_THREADS="1",

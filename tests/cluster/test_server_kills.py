@@ -47,7 +47,7 @@ def launched(
         "ps": 1,
         "evaluator": evaluator,
         "restarts": 3,
-        "waits": {"pause": 0.1, "longest_pause": 0.1},
+        "timeouts": {"pause": 0.1, "longest_pause": 0.1},
     }
     mark = folder.name
     out = harness.run_python(
