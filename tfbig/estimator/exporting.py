@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import keras
 import tensorflow as tf
 
 from tfbig import _private_api
@@ -21,6 +20,7 @@ from tfbig.serving.checker import CHECKER
 from tfbig.serving.export_check import check_signatures
 from tfbig.serving.samples import values_of_graph
 from tfbig.training.checkpoints.named_checkpoint import NamedCheckpoint
+from tfbig.training.model import precision_of
 
 log = logging.getLogger("tfbig")
 
@@ -79,11 +79,8 @@ def _module(
 ) -> tuple[tf.Module, dict[str, Any], dict[str, str], tf.Graph]:
     """Returns a module with the variables, its functions and methods by signature, and a graph."""
     config = estimator.config
-    precision = config.precision
-    if precision == "float32":  # the default: keep a policy that the user has set
-        precision = keras.config.dtype_policy().name
     program = ModelFnProgram(
-        estimator.model_fn, estimator.params, config, contextlib.nullcontext, precision
+        estimator.model_fn, estimator.params, config, contextlib.nullcontext, precision_of(config)
     )
     traced: dict[str, Any] = {}
 

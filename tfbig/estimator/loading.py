@@ -16,7 +16,7 @@ from tfbig.programs.model_fn.spec import ModeKeys
 from tfbig.run_config import RunConfig
 from tfbig.training.checkpoints.named_checkpoint import NamedCheckpoint
 from tfbig.training.checkpoints.resuming import broadcast_assign
-from tfbig.training.model import build_for_prediction, build_program
+from tfbig.training.model import build_for_prediction, build_program, precision_of
 
 log = logging.getLogger("tfbig")
 
@@ -44,9 +44,7 @@ def load_program(
     """
     if config.tf_random_seed is not None:
         keras.utils.set_random_seed(config.tf_random_seed)
-    precision = config.precision
-    if precision == "float32":  # the default: keep a policy that the user has set
-        precision = keras.config.dtype_policy().name
+    precision = precision_of(config)
     program = ModelFnProgram(watched, params, config, placement.scope, precision)
     if mode == ModeKeys.PREDICT:
         build_for_prediction(program, placement, feed.element_spec)

@@ -18,6 +18,7 @@ from tfbig.programs.keras.builder import KerasBuilder
 from tfbig.programs.model_fn.call import ModelFnRecorder, is_estimator_style
 from tfbig.programs.model_fn.model_fn_program import ModelFnProgram
 from tfbig.programs.program import Program, split_element
+from tfbig.run_config import RunConfig
 from tfbig.training.feeds import RunData
 from tfbig.training.loop.agreement import broadcast_variables
 from tfbig.training.request import TrainRequest
@@ -55,9 +56,7 @@ def build_model(request: TrainRequest, placement: Placement, data: RunData, seed
     config, builder, watched = request.config, None, None
     if config.tf_random_seed is not None:  # whatever input_fn has drawn
         keras.utils.set_random_seed(seed)
-    precision = config.precision
-    if precision == "float32":  # the default: a policy that the user has set stays
-        precision = keras.config.dtype_policy().name
+    precision = precision_of(config)
     program: Program
     if is_estimator_style(request.model_fn):
         if config.remat:
@@ -86,6 +85,13 @@ def build_model(request: TrainRequest, placement: Placement, data: RunData, seed
             "synchronized=True would normalise over the whole"
         )
     return RunModel(program, builder, watched)
+
+
+def precision_of(config: RunConfig) -> str:
+    """The Keras dtype policy of a run: the config's, or for the default that of the user."""
+    if config.precision == "float32":  # the default: a policy that the user has set stays
+        return keras.config.dtype_policy().name
+    return config.precision
 
 
 def _described(program: Program) -> dict[str, str]:
