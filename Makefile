@@ -7,7 +7,7 @@ BIN := .venv/bin
 help:
 	@echo 'make setup   make .venv and install tfbig in it (PYTHON=python3.12 picks the interpreter)'
 	@echo 'make train   train a classifier on handwritten digits'
-	@echo 'make test    run the quick tests, about 11 minutes on two cores'
+	@echo 'make test    run the quick tests, about 8 minutes on two cores'
 	@echo 'make test-slow   run those that take long; make test-long those that take longest'
 	@echo 'make test-core   run those that show whether another TensorFlow or Keras can be used'
 	@echo 'make lint    check style, formatting, types and imports'

@@ -16,6 +16,28 @@ harness.keep_to_own_ports()
 gc.disable()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def end_iterators_at_once():
+    """Turns the tuning of Datasets off, so that an iterator is destroyed without a wait.
+
+    An iterator that tunes its pipeline has a thread for that, and waits for its end. TensorFlow
+    2.21 wakes the thread before it sets the flag that the thread reads. On busy cores the thread
+    may go back to sleep, for as long as the iterator has lived, up to a minute.
+    """
+    import tensorflow as tf  # not in the process that only starts the workers
+
+    iterate = tf.data.Dataset.__iter__
+
+    def without_tuning(dataset):
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        return iterate(dataset.with_options(options))
+
+    tf.data.Dataset.__iter__ = without_tuning
+    yield
+    tf.data.Dataset.__iter__ = iterate
+
+
 @pytest.fixture(scope="module", autouse=True)
 def collect_garbage():
     """Collects garbage after a file of tests if the process has become large."""

@@ -80,6 +80,7 @@ def run(folder, function, *arguments):
     return process.result()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [p for p in PAGES if any(runs(b, slow=False) for b in blocks(p))])
 def test_the_blocks_of_a_page_run(page, tmp_path):
     run_page(page, tmp_path, slow=False)

@@ -71,6 +71,7 @@ RUNS = [
 QUICK = ("train_digits.py", "compiled_model_and_dataset.py", "estimator_model_fn.py", "tfrecord.py")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "last_line"),
     [

@@ -40,6 +40,7 @@ def run(code: str, folder: pathlib.Path) -> list[str]:
     return harness.run_forked("-c", code, folder=folder, timeout=240).out.split()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "least"), [("iris", 0.93), ("mnist", 0.9), ("bert", 0.95)])
 def test_the_code_after_migrating_trains_and_evaluates(name, least, tmp_path):
     embeddings = pretrained(tmp_path / "runs/pretrained")

@@ -52,6 +52,7 @@ def test_workers_are_processes_that_know_each_others_addresses(tmp_path):
     assert len({first[2], second[2], third[2], os.getpid()}) == 4
 
 
+@pytest.mark.slow
 def test_workers_are_killed_if_one_fails_and_all_that_was_printed_is_told(tmp_path):
     with pytest.raises(harness.ProcessFailed) as failure:
         harness.call_workers(place, tmp_path, 1, timeout=60)
@@ -69,11 +70,13 @@ def test_workers_are_killed_if_one_fails_and_all_that_was_printed_is_told(tmp_pa
     assert (tmp_path / "worker0" / "exit").read_text() == "-9"
 
 
+@pytest.mark.slow
 def test_workers_are_killed_at_their_deadline(tmp_path):
     with pytest.raises(harness.ProcessFailed, match="(?s)worker 0: killed.*worker 1: killed"):
         harness.call_workers(place, tmp_path, None, True, timeout=3)
 
 
+@pytest.mark.slow
 def test_a_process_is_killed_at_its_deadline_and_its_children_with_it(tmp_path):
     program = (
         "import os, pathlib, subprocess, sys, time\n"

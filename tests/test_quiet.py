@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 RUN = """
 import tfbig
 import keras
@@ -27,6 +29,7 @@ def stderr_of(code: str) -> str:
     return done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_on_two_replicas_writes_nothing_to_standard_error(tmp_path):
     """Nor does one on one device: that is the README's."""
     assert stderr_of(RUN.format(model_dir=str(tmp_path))) == ""
@@ -43,6 +46,7 @@ def test_what_is_not_known_chatter_is_shown_after_the_import():
     assert stderr_of(code) == "W0000 something is wrong\n"
 
 
+@pytest.mark.slow
 def test_warnings_are_shown_but_not_the_settings_that_a_chief_logs_as_it_connects():
     code = (
         "import tfbig, tensorflow as tf\n"

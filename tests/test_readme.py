@@ -5,12 +5,15 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 import tfbig
 from tests.docs_blocks import PAGES, ROOT, blocks
 
 README = PAGES["README.md"].read_text()
 
 
+@pytest.mark.slow
 def test_the_python_runs_in_one_script_and_reaches_its_figures(tmp_path):
     first, *others = (b.code for b in blocks("README.md") if b.language == "python")
     assert len(first.strip().splitlines()) <= 24

@@ -28,6 +28,7 @@ def trained(tmp_path_factory, command_in):
     return command, result
 
 
+@pytest.mark.slow
 def test_a_run_has_the_metrics_of_the_end_of_training_and_a_report(trained):
     command, training = trained
     result = command("evaluate", "--model=run", "--config=digits.py", "--intervals=20")
@@ -47,6 +48,7 @@ def test_a_run_has_the_metrics_of_the_end_of_training_and_a_report(trained):
     assert sorted(path.stem for path in run.glob("*.png")) == names
 
 
+@pytest.mark.slow
 def test_the_exported_model_has_the_same_metrics_on_two_devices(trained):
     command, training = trained
     words = ["evaluate", "--model=run/export", "--config=digits.py"]
@@ -61,6 +63,7 @@ def test_the_exported_model_has_the_same_metrics_on_two_devices(trained):
     assert sum(map(sum, matrix)) == 64  # one batch
 
 
+@pytest.mark.slow
 def test_the_exported_model_of_a_fine_tuned_run_is_evaluated(trained):
     command, training = trained
     tuned = DIGITS.replace("    return", '    config.pretrained = "base.keras"\n    return')

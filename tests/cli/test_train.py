@@ -94,6 +94,7 @@ def trained(tmp_path_factory, command_in):
     return command, command("train", "--config=digits.py", "--model_dir=run", cold=True)
 
 
+@pytest.mark.slow
 def test_a_run_reports_the_held_out_metrics_and_where_things_are(trained):
     command, result = trained
     assert result.code == 0, result
@@ -109,6 +110,7 @@ def test_a_run_reports_the_held_out_metrics_and_where_things_are(trained):
     assert (run / "export" / "saved_model.pb").is_file()
 
 
+@pytest.mark.slow
 def test_log_lines_are_plain_on_stderr_and_have_a_time_in_the_log_file(trained):
     command, result = trained
     assert "training on one device (CPU:0) from step 0" in result.err
@@ -117,6 +119,7 @@ def test_log_lines_are_plain_on_stderr_and_have_a_time_in_the_log_file(trained):
     assert any(re.fullmatch(pattern, line) for line in kept)
 
 
+@pytest.mark.slow
 def test_a_run_that_has_reached_its_end_says_so_and_succeeds(trained):
     command, first = trained
     again = command("train", "--config=digits.py", "--model_dir=run")
@@ -126,6 +129,7 @@ def test_a_run_that_has_reached_its_end_says_so_and_succeeds(trained):
     assert value_of(again.out, label) == value_of(first.out, label)
 
 
+@pytest.mark.slow
 def test_a_flag_overrides_the_config_under_mirrored_too(command):
     result = command(
         "train",

@@ -51,6 +51,7 @@ def test_checkpoints_of_workers_that_share_each_batch_have_one_devices_tables(tm
             np.testing.assert_allclose(mine, theirs, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_one_worker_trains_a_table_on_two_ps_as_one_device_does(tmp_path):
     alone, cluster = tmp_path / "alone", tmp_path / "cluster"
     alone.mkdir()
@@ -72,6 +73,7 @@ def test_one_worker_trains_a_table_on_two_ps_as_one_device_does(tmp_path):
     assert len(set(shards.values())) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "fields", "message"),
     [

@@ -24,6 +24,7 @@ def test_layers_with_dropout_have_the_same_weights_on_one_device_and_on_two(tmp_
         np.testing.assert_allclose(two[name], one[name], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("updates", "devices"), [(True, 1), (True, 2), (False, 1)])
 def test_moving_averages_move_where_update_ops_are_run(tmp_path, updates, devices):
     found = train(tmp_path, "normalized_model_fn", 4, devices, {"updates": updates})

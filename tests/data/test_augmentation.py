@@ -251,6 +251,7 @@ def sums(first: int) -> list:
     return [np.asarray(x).view("uint32").sum().item() for x, _ in fed(2, first)]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_in_another_process_goes_on_with_the_same_bits(tmp_path):
     resumed = call(sums, tmp_path, 2, timeout=120, TF_NUM_INTRAOP_THREADS="1")
     assert resumed == [np.asarray(x).view("uint32").sum().item() for x, _ in fed(4)[2:]]

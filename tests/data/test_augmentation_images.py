@@ -101,6 +101,7 @@ def test_no_layer_of_keras_for_images_has_been_forgotten():
     assert set(there) - set(_KERAS) == {"MaxNumBoundingBoxes"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(ARGUMENTS))
 def test_a_shard_is_augmented_to_the_bits_of_the_whole_batch(name):
     augmentation, x, y = made(name), images(), labels()
@@ -119,6 +120,7 @@ def test_a_shard_is_augmented_to_the_bits_of_the_whole_batch(name):
     same()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(ARGUMENTS) - {"Normalization", "Rescaling"}))
 def test_images_of_bytes_are_augmented_as_floats_of_the_same_values(name):
     x = images("uint8")
@@ -129,6 +131,7 @@ def test_images_of_bytes_are_augmented_as_floats_of_the_same_values(name):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(ARGUMENTS))
 def test_the_spec_is_that_of_what_comes_out_in_training_and_in_evaluation(name):
     augmentation, batch = made(name), (images("uint8"), labels())
@@ -156,6 +159,7 @@ def test_evaluation_sees_no_randomness(name):
 RANDOM = sorted(set(ARGUMENTS) - set(FIXED) | {"RandomCrop"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RANDOM)
 def test_other_steps_seeds_and_positions_are_augmented_otherwise(name):
     augmentation = made(name)

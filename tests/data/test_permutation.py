@@ -29,6 +29,7 @@ def test_any_positions_of_any_streams_in_any_order_are_those_of_the_whole(length
     assert found.tolist() == [whole[s][p] for s, p in zip(streams, positions, strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [2, 3, 4, 5])
 def test_all_permutations_of_a_few_are_about_equally_frequent(length):
     times, kinds = 6000, math.factorial(length)

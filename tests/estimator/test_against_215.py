@@ -92,6 +92,7 @@ def assert_variables(checkpoint: str, expected: dict[str, np.ndarray]) -> None:
         )
 
 
+@pytest.mark.slow
 def test_the_loss_of_each_step_and_the_final_weights_are_those_of_tf_estimator(
     name, records, tmp_path
 ):
@@ -112,6 +113,7 @@ def test_training_resumes_from_a_checkpoint_of_tf_estimator_as_tf_estimator_woul
     assert_close(losses, records["more_losses"])
 
 
+@pytest.mark.slow
 def test_an_estimator_evaluates_predicts_and_trains_on_from_a_checkpoint_of_tf_estimator(
     name, records, trained_dir
 ):

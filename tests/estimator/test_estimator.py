@@ -41,6 +41,7 @@ def copied(estimator, tmp_path):
     return iris.estimator(tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dialect", ["trained", "trained_by_keras"])
 def test_evaluate_equals_a_numpy_evaluation_of_the_predictions(dialect, request):
     trained = request.getfixturevalue(dialect)
@@ -99,6 +100,7 @@ def test_steps_are_added_and_max_steps_is_a_limit(trained, tmp_path):
     assert estimator.get_variable_value("global_step") == 66
 
 
+@pytest.mark.slow
 def test_each_train_reads_the_data_from_the_start(tmp_path):
     estimator = iris.estimator(tmp_path)
     for step in (5, 10):  # one pass has five batches
@@ -110,6 +112,7 @@ def test_each_train_reads_the_data_from_the_start(tmp_path):
         assert estimator.get_variable_value("global_step") == step
 
 
+@pytest.mark.slow
 def test_two_calls_of_train_equal_one_call_on_concatenated_data(tmp_path):
     first, second = iris.eval_input_fn().take(2), iris.eval_input_fn().skip(2)
     two = iris.estimator(tmp_path / "two").train(lambda: first).train(lambda: second)
@@ -117,6 +120,7 @@ def test_two_calls_of_train_equal_one_call_on_concatenated_data(tmp_path):
     np.testing.assert_equal(iris.values(two.model_dir), iris.values(one.model_dir))
 
 
+@pytest.mark.slow
 def test_evaluate_takes_steps_a_checkpoint_and_a_name(trained, tmp_path):
     estimator = copied(trained, tmp_path)
     old = estimator.latest_checkpoint()

@@ -147,6 +147,7 @@ def test_a_users_function_may_compute_features_and_offer_alternatives(trained, t
     np.testing.assert_allclose(out, p, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_mirrored_run_is_exported_with_plain_variables(served, tmp_path, in_process):
     results = in_process(export_mirrored, str(tmp_path))
     got = served(results["folder"], iris.X[:4])["serving_default"][1]["probabilities"]

@@ -116,6 +116,7 @@ def test_a_listener_ends_the_run(tmp_path):
     assert estimator.get_variable_value("global_step") == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [est.LoggingTensorHook, v1.LoggingTensorHook])
 def test_logging_tensor_shows_the_values_of_its_step(tmp_path, kind, caplog):
     seen = []
@@ -163,6 +164,7 @@ def test_fetching_tensors_changes_nothing(tmp_path, model_fn):
     np.testing.assert_equal(iris.values(fetched.model_dir), iris.values(plain.model_dir))
 
 
+@pytest.mark.slow
 def test_hooks_of_the_spec_see_its_tensors(tmp_path, caplog):
     def hooks(spec):
         p = tf.reduce_mean(spec.predictions["probabilities"], name="mean_p")
@@ -202,6 +204,7 @@ def test_nan_ends_the_run_with_or_without_an_error(tmp_path):
         run(tmp_path / "c", est.NanTensorHook("logits"))
 
 
+@pytest.mark.slow
 def test_summaries_of_tensorflow_1_are_written(tmp_path):
     folder = str(tmp_path / "summaries_of_hook")
 
@@ -231,6 +234,7 @@ def with_summaries(fn):
     return model_fn
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dialect", [iris.model_fn, iris.keras_model_fn])
 def test_summaries_of_model_fn_are_written_when_they_are_due_and_change_nothing(tmp_path, dialect):
     without = run(tmp_path / "without", model_fn=dialect)
@@ -252,6 +256,7 @@ def test_final_ops_are_computed_at_the_end(tmp_path):
     assert hook.final_ops_values["p"].shape[1] == 3
 
 
+@pytest.mark.slow
 def test_evaluate_and_predict_have_hooks_too(tmp_path, caplog):
     shown = lambda spec: [est.LoggingTensorHook(["loss"], every_n_iter=2)]  # noqa: E731
     final = est.FinalOpsHook("softmax_tensor")
@@ -269,6 +274,7 @@ def test_evaluate_and_predict_have_hooks_too(tmp_path, caplog):
         estimator.evaluate(iris.eval_input_fn, hooks=[est.StopAtStepHook(num_steps=1)])
 
 
+@pytest.mark.slow
 def test_a_scaffold_is_supported_unless_it_needs_a_session(tmp_path):
     called = []
     scaffold = v1.Scaffold(init_fn=lambda scaffold, session: called.append(1))

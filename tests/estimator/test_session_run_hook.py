@@ -71,6 +71,7 @@ def test_in_the_spec_it_fetches_the_specs_tensors(tmp_path):
     assert all(ids.shape == (32,) and ids.dtype == np.int64 for _, ids in steps)
 
 
+@pytest.mark.slow
 def test_evaluate_and_predict_call_it_for_each_batch(tmp_path):
     estimator = run(tmp_path)
     hook = Recorder(["loss", "class_ids"])

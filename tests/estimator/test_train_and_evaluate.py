@@ -67,6 +67,7 @@ def test_exporters_run_after_each_evaluation_with_a_checkpoint_of_its_step(tmp_p
     np.testing.assert_allclose(served(x=tf.constant(iris.X))["probabilities"], p, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_last_step_is_exported_once_if_an_evaluation_is_due_there(tmp_path):
     recorder = Recorder()
     tfbig.train_and_evaluate(
@@ -78,6 +79,7 @@ def test_the_last_step_is_exported_once_if_an_evaluation_is_due_there(tmp_path):
     assert set(tfbig.estimator.read_eval_metrics(str(tmp_path / "eval_own"))) == {5, 10}
 
 
+@pytest.mark.slow
 def test_the_best_result_survives_restarts(tmp_path):
     estimator = iris.estimator(tmp_path)
     write_eval_metrics(estimator.eval_dir(), 1, {"loss": 0.5, "accuracy": 0.7})
@@ -109,6 +111,7 @@ def test_the_best_result_survives_restarts(tmp_path):
         export(tfbig.BestExporter(serving_input_receiver_fn=RECEIVER), 7, accuracy=0.1)
 
 
+@pytest.mark.slow
 def test_seconds_in_eval_spec_are_ignored_with_a_warning(tmp_path, caplog):
     estimator = iris.estimator(tmp_path, config=iris.config(save_checkpoints_steps=4))
     spec = tfbig.EvalSpec(iris.eval_input_fn, start_delay_secs=0, throttle_secs=60)
@@ -162,6 +165,7 @@ def test_early_stopping_considers_all_evaluations(tmp_path, make, losses, stops)
     assert hook.model.stop_training is stops
 
 
+@pytest.mark.slow
 def test_a_run_stopped_by_an_evaluation_is_exported(tmp_path):
     estimator = iris.estimator(tmp_path, config=iris.config(eval_every_steps=5))
     recorder = Recorder()
@@ -219,6 +223,7 @@ def test_errors_name_the_invalid_argument(make, message):
         make()
 
 
+@pytest.mark.slow
 def test_an_evaluators_result_is_exported_with_the_checkpoint_that_it_evaluated(tmp_path, caplog):
     estimator = iris.estimator(tmp_path, config=iris.config(save_checkpoints_steps=5))
     estimator.train(iris.endless_input_fn, max_steps=15)

@@ -57,6 +57,7 @@ CASES = given(
 )
 
 
+@pytest.mark.slow
 @CASES
 @settings(max_examples=120, deadline=None)
 def test_many_classes_equal_scikit_learn(seed, size, classes, levels, weighted):
@@ -109,6 +110,7 @@ def test_areas_of_many_classes_equal_scikit_learn(seed, size, classes, levels, w
             assert got["pr_auc"] == pytest.approx(expected, **CLOSE)
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 10**6),
     size=st.integers(1, 60),

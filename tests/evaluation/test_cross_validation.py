@@ -93,6 +93,7 @@ def test_each_fold_is_a_training_run_on_the_other_folds_with_its_own_seed(finish
     assert finished.folds[0] != finished.folds[1]
 
 
+@pytest.mark.slow
 def test_finished_folds_are_not_trained_again(finished, validate, caplog):
     with caplog.at_level(logging.INFO, "tfbig"):
         again = validate()
@@ -128,6 +129,7 @@ def test_parallel_folds_give_identical_results_and_leave_no_files(finished, tmp_
         (dict(stratify=None), "have other examples: stratify"),
     ],
 )
+@pytest.mark.slow
 def test_other_arguments_are_refused_in_the_same_folder(finished, validate, changed, says):
     with pytest.raises(tfbig.errors.UserError, match=says):
         validate(**changed)

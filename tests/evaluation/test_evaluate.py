@@ -76,6 +76,7 @@ def on_two_replicas(path: str) -> list:
     return found
 
 
+@pytest.mark.slow
 def test_two_replicas_give_the_same_results_with_an_uneven_last_batch(model, tmp_path):
     path = str(tmp_path / "model.keras")
     model.save(path)
@@ -90,6 +91,7 @@ def test_two_replicas_give_the_same_results_with_an_uneven_last_batch(model, tmp
             assert figures[name] == pytest.approx(value, abs=1e-6), name
 
 
+@pytest.mark.slow
 def test_steps_limits_the_batches_also_of_infinite_data(model):
     expected = tfbig.evaluate(model, lambda: tfbig.data.ArraySource((X[:48], Y[:48])).batch(16))
     for input_fn in (source, dataset, lambda: dataset().repeat()):
@@ -180,6 +182,7 @@ def test_intervals_are_those_of_the_bootstrap(model):
         tfbig.evaluate(model, source, intervals=-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fmt", ["h5", "checkpoint", "savedmodel"])
 def test_a_saved_model_of_every_kind_is_evaluated_predicted_and_exported(fmt, tmp_path):
     model = pretrained.trained()

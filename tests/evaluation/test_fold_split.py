@@ -186,6 +186,7 @@ def test_a_call_in_the_process_of_a_fold_raises_with_the_remedy(refused, monkeyp
     assert 'move the call below if __name__ == "__main__":' in refused()
 
 
+@pytest.mark.slow
 def test_functions_of_an_interactive_session_are_refused(tmp_path):
     code = (
         "import numpy, tfbig\n"

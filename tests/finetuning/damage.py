@@ -75,7 +75,7 @@ def damaged(fmt: str, count: int, folder: str) -> dict[str, list[str]]:
             said = outcome(str(copy / path.relative_to(original)), pretrained.builder_for(fmt))
             outcomes.setdefault(operation, []).append(f"{said} [{where}]")
             shutil.rmtree(copy)
-            keras.backend.clear_session()
+            keras.backend.clear_session(free_memory=False)
     return outcomes
 
 

@@ -50,6 +50,7 @@ CAUSES = {
 FORMATS = ("keras", "h5", "weights", "savedmodel", "checkpoint")
 
 
+@pytest.mark.slow
 def test_a_file_that_harms_or_is_no_model_is_refused_with_its_cause(in_process, tmp_path):
     (tmp_path / "files").mkdir()
     found = in_process(damage.harmful, str(tmp_path / "files"), timeout=300)

@@ -178,6 +178,7 @@ def seen(model: keras.Model, layer: keras.layers.Layer, inputs) -> np.ndarray:
     return found[-1].numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UNDERSTOOD)
 def test_the_head_takes_what_entered_the_classifier(name, tmp_path):
     make, pooled = UNDERSTOOD[name]
@@ -188,7 +189,9 @@ def test_the_head_takes_what_entered_the_classifier(name, tmp_path):
         inputs = np.abs(inputs)
     before = base(inputs).numpy()
     features = pooled(seen(base, layer_of(base, "features"), inputs))
-    keras.utils.clear_session()  # automatic names count from the start, as in another process
+    keras.utils.clear_session(
+        free_memory=False
+    )  # automatic names count from the start, as in another process
     model = with_head(base, 2)
     head = model.get_layer("head")
     expected = features @ head.kernel.numpy() + head.bias.numpy()
@@ -273,7 +276,7 @@ def own_call():
     ],
 )
 def test_what_cannot_be_told_from_the_features_is_refused(make, says):
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     with pytest.raises(UserError) as caught:
         with_head(make(), 2)
     assert says in str(caught.value), str(caught.value)

@@ -35,6 +35,7 @@ def weights(model) -> dict[str, np.ndarray]:
     }
 
 
+@pytest.mark.slow
 def test_a_new_head_learns_other_classes_on_a_frozen_backbone(path):
     recipe = tfbig.Recipe(head=5, freeze="backbone", learning_rate=0.03)
     result = tune(path, recipe, steps=400)
@@ -72,6 +73,7 @@ def test_a_model_fn_makes_the_model_of_the_loaded_one_and_of_params(path):
     )
 
 
+@pytest.mark.slow
 def test_layers_join_at_their_steps_and_what_is_frozen_keeps_its_bits(path):
     before = weights(pretrained())
     for steps, joined in (
@@ -98,6 +100,7 @@ def test_a_rate_that_falls_with_depth_is_that_of_the_first_step(path):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [10, 20, 50])
 def test_a_run_resumes_to_the_bit_in_every_stage(path, step, tmp_path):
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
@@ -110,6 +113,7 @@ def test_a_run_resumes_to_the_bit_in_every_stage(path, step, tmp_path):
     assert_same_variables(saved_variables(whole, end), saved_variables(resumed, end))
 
 
+@pytest.mark.slow
 def test_two_replicas_give_what_one_device_gives(path, tmp_path):
     expected = tune(path, tfbig.Recipe(**STAGED)).model.get_weights()
     found = harness.call(tuned_runs.weights_on_two_replicas, tmp_path, path, timeout=240)
@@ -117,6 +121,7 @@ def test_two_replicas_give_what_one_device_gives(path, tmp_path):
         np.testing.assert_allclose(np.array(one), other, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_two_workers_give_what_one_device_gives(path, tmp_path):
     first, second = harness.call_workers(
         tuned_runs.weights_on_workers, tmp_path, path, str(tmp_path), workers=2, timeout=240
@@ -143,6 +148,7 @@ def test_the_log_has_a_table_of_what_is_trained(path, caplog):
     ]
 
 
+@pytest.mark.slow
 def test_a_number_is_predicted_with_a_head_for_regression(path):
     images, labels = tuned_runs.examples(5)
     data = tfbig.data.ArraySource((images, labels[:, None].astype("float32"))).batch(32)
@@ -221,6 +227,7 @@ def test_a_loaded_model_is_tuned_in_the_precision_asked_for(path, precision):
     assert all(weight.dtype == "float32" for weight in result.model.weights)
 
 
+@pytest.mark.slow
 def test_a_graph_that_computes_in_float32_is_refused_another_precision(tmp_path):
     exported = tfbig.export(pretrained(), tmp_path / "export")
     config = tfbig.RunConfig(precision="mixed_bfloat16")

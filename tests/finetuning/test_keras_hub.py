@@ -24,6 +24,7 @@ keras_hub = pytest.importorskip("keras_hub", exc_type=ImportError)
 from tests.finetuning import hub_runs  # noqa: E402
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "names", [["GPT2"], pytest.param(["Llama", "Gemma"], marks=pytest.mark.slow)], ids="-".join
 )
@@ -224,6 +225,7 @@ def hubs(saved, monkeypatch):
     return asked
 
 
+@pytest.mark.slow
 def test_handles_are_those_of_keras_hub(hubs, task):
     handles = {
         "hub:bert_tiny_en_uncased": "keras/bert/keras/bert_tiny_en_uncased",
@@ -313,6 +315,7 @@ def tfbig_keras(model: keras.Model, folder) -> str:
     return path
 
 
+@pytest.mark.slow
 def test_a_task_in_a_keras_file_is_compiled_as_it_was(tmp_path, recwarn):
     model = hub_runs.bert()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=2)

@@ -38,6 +38,7 @@ def operations():
     return tf_keras.Model(inputs, outputs)
 
 
+@pytest.mark.slow
 def test_h5_comes_back_compiled_with_its_optimizers_state(old, tmp_path):
     old.save(tmp_path / "old.h5")
     model = load_model(tmp_path / "old.h5")

@@ -276,6 +276,7 @@ def tuned_on(devices: int, path: str) -> list:
     return [w.tolist() for w in result.model.get_weights()]
 
 
+@pytest.mark.slow
 def test_a_savedmodel_is_tuned_alike_on_one_device_and_two_replicas(paths, in_process, tmp_path):
     found = []
     for devices in (1, 2):

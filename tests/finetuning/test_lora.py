@@ -58,6 +58,7 @@ def test_the_exported_model_is_merged_and_predicts_the_same(tuned, tmp_path):
     assert len(served.variables) == len(base().weights)
 
 
+@pytest.mark.slow
 def test_a_saved_model_is_merged_and_can_be_tuned_again(tuned, tmp_path):
     tuned.model.save(tmp_path / "tuned.keras")
     loaded = load_model(tmp_path / "tuned.keras")
@@ -110,6 +111,7 @@ def test_layers_are_chosen_by_name_or_path():
     assert names == ["embedding", "qkv"]
 
 
+@pytest.mark.slow
 def test_the_run_goes_on_bit_for_bit(tuned, tmp_path):
     directory = str(tmp_path / "run")
     tune(steps=7, model_dir=directory)
@@ -117,6 +119,7 @@ def test_the_run_goes_on_bit_for_bit(tuned, tmp_path):
     assert_same_variables(saved_variables(directory, 12), saved_variables(tuned.model_dir, 12))
 
 
+@pytest.mark.slow
 def test_a_run_does_not_go_on_with_another_scale_of_its_adapters(tmp_path):
     directory = str(tmp_path / "run")
     tune(steps=2, model_dir=directory)
@@ -125,6 +128,7 @@ def test_a_run_does_not_go_on_with_another_scale_of_its_adapters(tmp_path):
         tune(steps=4, recipe=recipe, model_dir=directory)
 
 
+@pytest.mark.slow
 def test_two_replicas_give_what_one_device_gives(tuned, tmp_path):
     path = str(tmp_path / "base.keras")
     base().save(path)

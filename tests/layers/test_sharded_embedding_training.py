@@ -294,6 +294,7 @@ def test_xla_is_refused_and_auto_does_without():
 # Checkpoints.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 1), (1, 2)])
 @pytest.mark.parametrize("model_fn", [False, True], ids=["keras", "model_fn"])
 def test_a_run_goes_on_in_other_shards(tmp_path, model_fn, before, after):

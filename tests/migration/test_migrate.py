@@ -96,6 +96,7 @@ LINES = [
 ]
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(LINES), st.sampled_from(["", "  # why é", "\n# next"]))),

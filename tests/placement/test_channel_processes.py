@@ -49,6 +49,7 @@ def exchange(workers: list[str], index: int, folder: str) -> dict:
     return found
 
 
+@pytest.mark.slow
 def test_processes_exchange_values_arrays_and_files(start, addresses, tmp_path):
     (tmp_path / "saved").mkdir()
     (tmp_path / "saved" / "data").write_bytes(os.urandom(40_000_000))  # three chunks
@@ -135,6 +136,7 @@ def send_to_a_frozen_task(workers: list[str], index: int) -> str:
     return f"{found}; {lost}"
 
 
+@pytest.mark.slow
 def test_a_task_that_freezes_while_it_receives_arrays_does_not_block_the_others(start, addresses):
     started = [start(send_to_a_frozen_task, addresses, i) for i in range(3)]
     text = f"worker 2 at {addresses[2]} has not answered for 2 s"
@@ -155,6 +157,7 @@ def be_slow(workers: list[str], index: int) -> list:
     return [found, str(channel.wait_for_loss(timeout=0))]
 
 
+@pytest.mark.slow
 def test_a_task_that_is_busy_for_longer_than_the_patience_is_not_lost(start, addresses):
     started = [start(be_slow, addresses, i) for i in range(3)]
     assert [task.result() for task in started] == [[[0, 1, 2], "None"]] * 3
@@ -169,6 +172,7 @@ def pause(workers: list[str], index: int) -> list:
     return [found, str(channel.wait_for_loss(timeout=0))]
 
 
+@pytest.mark.slow
 def test_a_task_that_was_stopped_itself_does_not_consider_the_others_lost(start, addresses):
     started = [start(pause, addresses, i) for i in range(3)]
     for task in started:
@@ -211,6 +215,7 @@ def test_a_process_that_hangs_after_a_loss_exits(how, start, addresses):
     assert "the last log line" in started[0].out
 
 
+@pytest.mark.slow
 def test_a_process_that_disconnects_after_a_loss_is_not_ended(start, addresses):
     started = [start(hang, addresses[:2], i, "disconnects") for i in range(2)]
     for task in started:

@@ -50,6 +50,7 @@ def join_and_gather(
     return {"warnings": warnings, "gathered": found}
 
 
+@pytest.mark.slow
 def test_tasks_can_join_again_immediately_on_the_same_ports(start, addresses):
     for _ in range(2):
         started = [start(join_and_gather, addresses, i) for i in (2, 1, 0)]
@@ -73,6 +74,7 @@ def test_all_tasks_warn_about_a_missing_task_and_name_it_in_the_error(start, add
     assert len(chief["warnings"]) == 2  # after 1.5 and 3 s
 
 
+@pytest.mark.slow
 def test_a_connected_task_does_not_wait_forever_for_the_others(start, addresses):
     start(join_and_gather, addresses, 0).wait_for("starts")
     assert start(join_and_gather, addresses, 1, None, 3.0).result()["text"] == (
@@ -128,6 +130,7 @@ def test_all_tasks_name_both_tasks_with_the_same_index(start, addresses):
     }
 
 
+@pytest.mark.slow
 def test_different_clusters_are_named_on_both_sides(start, addresses):
     other = [*addresses[:2], free_addresses(1)[0]]
     started = [start(join_and_gather, addresses, 0), start(join_and_gather, other, 1)]
@@ -143,6 +146,7 @@ def test_different_clusters_are_named_on_both_sides(start, addresses):
         )
 
 
+@pytest.mark.slow
 def test_a_cluster_of_another_size_is_named(start, addresses):
     started = [start(join_and_gather, addresses, 0), start(join_and_gather, addresses[:2], 1)]
     for task in started:
@@ -151,6 +155,7 @@ def test_a_cluster_of_another_size_is_named(start, addresses):
         assert f"has 3 tasks ({', '.join(addresses)}). Give all tasks the same list." in text
 
 
+@pytest.mark.slow
 def test_a_task_that_connects_after_the_error_raises_it_too(start, addresses):
     started = [start(join_and_gather, addresses, 0), start(join_and_gather, addresses[:2], 1)]
     started[0].wait_for("starts")

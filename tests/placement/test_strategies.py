@@ -236,6 +236,7 @@ def after_the_start() -> dict:
     return found
 
 
+@pytest.mark.slow
 @without_gpu
 def test_several_cpus_after_tensorflow_has_started_is_an_error(in_process):
     found = in_process(after_the_start)

@@ -84,6 +84,7 @@ def test_fine_tune_leaves_the_callers_model_as_it_is(what):
     assert not uses_any_layer(tuned, referenced_layers(lambda: model))
 
 
+@pytest.mark.slow
 def test_train_distributed_leaves_the_callers_model_as_it_is_also_in_a_function():
     model = classifier()
     before = state(model)

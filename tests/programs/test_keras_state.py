@@ -118,6 +118,7 @@ ONE_BY_ONE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("log_every", [1, 3])
 def test_metrics_that_are_no_sums_are_those_of_one_update_after_the_other(accumulation, log_every):

@@ -246,6 +246,7 @@ def compare_with_fit(build, arrays, atol=1e-6, **keywords) -> None:
         np.testing.assert_allclose(new, old, atol=atol)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", [1, 2])
 def test_a_loss_of_tokens_trains_as_fit_does(parts):
     random = np.random.default_rng(0)
@@ -286,5 +287,6 @@ def train_synchronized() -> None:
     compare_with_fit(synchronized, (x(4), x(2)), 1e-5, strategy="mirrored", devices=2)
 
 
+@pytest.mark.slow
 def test_added_losses_are_told_apart_beside_layers_that_work_across_replicas(in_process):
     in_process(train_synchronized)

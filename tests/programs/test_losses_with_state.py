@@ -49,6 +49,7 @@ def state_of(model: keras.Model) -> list[np.ndarray]:
     return [*model.get_weights(), ops.convert_to_numpy(made[-1].beta)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variable", [tf.Variable, keras.Variable])
 def test_a_variable_that_a_loss_assigns_goes_on_as_in_fit_and_is_resumed(variable, tmp_path):
     expected = annealed(variable)

@@ -86,6 +86,7 @@ def by_example(squares, metric):
     metric.update_state(ops.mean(squares, axis=1), sample_weight=squares[:, 0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("give", [number, numbers_of_outputs, by_example])
 def test_a_mean_of_a_model_s_own_is_that_of_fit(give, accumulation, caplog):
@@ -100,6 +101,7 @@ def test_a_mean_of_a_model_s_own_is_that_of_fit(give, accumulation, caplog):
     assert not said or "update_state with a value for each example is always exact" in said[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("metric", "give"),
     [

@@ -118,6 +118,7 @@ def test_dropout_draws_the_same_masks_again_and_its_generators_move_on_once(drop
     assert all(again["types"][d] > plain["types"][d] for d in draws)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit", [False, True])
 def test_moving_statistics_are_updated_once(jit):
     h = inputs = keras.Input((8, 8, 2))
@@ -160,6 +161,7 @@ def test_weights_are_cast_as_in_the_first_computation(policy):
     assert_same_numbers(compiled(body), x(4), x(4), close=1e-3)
 
 
+@pytest.mark.slow
 def test_masks_go_through_the_cuts():
     model = keras.Sequential(
         [keras.Input((5,), dtype="int32"), layers.Embedding(9, 4, mask_zero=True),
@@ -271,6 +273,7 @@ class Body(keras.Model):
         return self.out(a)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit", [False, True])
 def test_the_layers_of_a_subclassed_model_are_its_blocks(jit):
     model = compiled(Body())

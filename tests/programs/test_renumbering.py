@@ -120,6 +120,7 @@ def named() -> list[str]:
     return list(keras_program(of_many_names(), x(3, 4), x(4)).named_variables())
 
 
+@pytest.mark.slow
 def test_automatic_names_are_the_same_for_a_second_model_and_others_are_kept():
     names = named()
     assert named() == names
@@ -132,6 +133,7 @@ def test_automatic_names_are_the_same_for_a_second_model_and_others_are_kept():
     assert "optimizer/adam/block_0_kernel_momentum" in names
 
 
+@pytest.mark.slow
 def test_earlier_names_are_those_that_were_given_before(monkeypatch):
     found = format_1_names(named())
     as_earlier_code(monkeypatch)

@@ -82,6 +82,7 @@ def _evaluate(program: ModelFnProgram, features, labels, parts: int) -> None:
 BATCHES = [(x(4, seed=i), np.roll(classes(), i)) for i in range(3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", [1, 3])
 def test_metrics_add_up_over_batches_and_parts_as_in_one_session(parts):
     program = new(classifier)

@@ -46,6 +46,7 @@ def columns_model_fn(features, labels, mode):
     return tfbig.EstimatorSpec(mode, loss=loss, train_op=train_op)
 
 
+@pytest.mark.slow
 def test_feature_columns_train_as_in_tensorflow_1():
     features = {
         "word": np.array(["a", "b", "c", "a", "d", "b"]),

@@ -41,6 +41,7 @@ def dense() -> keras.Model:
     return keras.Sequential([keras.Input((4,)), layers.Dense(3)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FEATURES)
 def test_each_kind_of_preprocessing_layer_is_called_in_another_process(kind, tmp_path, answers):
     model = build(kind)
@@ -105,7 +106,10 @@ def words_of_file(folder) -> keras.Model:
     ("break_it", "message"),
     [
         (without_variables, "variables"),
-        (of_another_model, "returns another output '0' than the model: 9 of 9 values differ, by"),
+        (
+            of_another_model,
+            "another output '0' than the model: [5-9] of 9 values differ, by",
+        ),
         (of_another_shape, "(?s)loads it: "),
         (without_assets, "words.txt"),
         (emptied, "(?s)loads it: "),

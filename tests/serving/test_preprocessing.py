@@ -77,6 +77,7 @@ def rows(source, count=N):
     return {k: v.astype(str) if v.dtype == object else v for k, v in features.items()}
 
 
+@pytest.mark.slow
 def test_a_served_model_of_columns_cleans_raw_rows_as_training_did(tmp_path):
     cleaning, train = fitted()
     model = model_of_columns()

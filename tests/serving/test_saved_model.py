@@ -44,6 +44,7 @@ def model() -> keras.Model:
     return build()
 
 
+@pytest.mark.slow
 def test_an_export_has_the_model_s_outputs_for_any_number_of_examples(tmp_path):
     model = trained()
     assert model.layers[0].moving_mean.numpy().all()
@@ -54,6 +55,7 @@ def test_an_export_has_the_model_s_outputs_for_any_number_of_examples(tmp_path):
     assert os.listdir(tmp_path / "made") == ["export"]
 
 
+@pytest.mark.slow
 def test_exporting_changes_neither_the_model_nor_its_optimizer(tmp_path):
     model = trained()
     before = [v.numpy() for v in [*model.variables, *model.optimizer.variables]]
@@ -188,6 +190,7 @@ def export_mirrored(folder: str) -> dict:
     return {"path": path, "replicas": sum("replica" in name for name in names)}
 
 
+@pytest.mark.slow
 def test_the_export_of_a_mirrored_model_has_no_replicas(in_process, tmp_path):
     found = in_process(export_mirrored, str(tmp_path))
     assert found["replicas"] == 0

@@ -4,6 +4,8 @@ import os
 import re
 import signal
 
+import pytest
+
 from tests import docs_blocks, nursery
 
 PAGE = "docs/callbacks.md"
@@ -57,6 +59,7 @@ def run_order(folder: str) -> None:
     exec(compile(ORDER, "ORDER", "exec"), {"__name__": "__main__"})
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_page_run_in_order(tmp_path):
     lines = [b.line for b in docs_blocks.blocks(PAGE) if b.language == "python"]
     assert len(lines) == 6
@@ -70,6 +73,7 @@ def test_the_examples_of_the_page_run_in_order(tmp_path):
     assert list((tmp_path / "directory/runs/callbacks/summaries").iterdir())
 
 
+@pytest.mark.slow
 def test_hooks_are_called_in_the_documented_order(tmp_path):
     lines = run(tmp_path, run_order).splitlines()
     ours = [line for line in lines if re.match(r"(set_run|on_\w+|close)\b", line)]

@@ -228,6 +228,7 @@ def names_of(line):
     return [[n for n, _ in part] if isinstance(part, list) else part for part in line]
 
 
+@pytest.mark.slow
 def test_a_users_callback_receives_the_same_arguments_as_from_fit():
     ours, fits = Recorder(), Recorder()
     fit(fits, epochs=2)
@@ -272,6 +273,7 @@ def test_averages_are_swapped_as_in_fit_also_in_a_resumed_run(swap_on_epoch, tmp
         np.testing.assert_array_equal(resumed, ours)
 
 
+@pytest.mark.slow
 def test_the_best_weights_are_restored_with_an_optimizer_that_keeps_averages(tmp_path):
     def ema():
         return build(use_ema=True, ema_momentum=0.9)
@@ -315,6 +317,7 @@ def test_a_profile_covers_the_requested_batches(tmp_path):
     assert list((tmp_path / "train" / "plugins" / "profile").glob("*/*.xplane.pb"))
 
 
+@pytest.mark.slow
 def test_summaries_are_complete_beside_a_tensorboard_and_after_a_kill(tmp_path):
     killed(
         lambda: [keras.callbacks.TensorBoard(tmp_path / "board", update_freq=2)],

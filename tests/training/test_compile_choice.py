@@ -158,6 +158,7 @@ def mirrored_choices() -> dict:
     return choices
 
 
+@pytest.mark.slow
 def test_mirrored_measures_and_does_not_compile_across_replicas(tmp_path):
     choices = harness.call(mirrored_choices, tmp_path, timeout=120)
     assert "measured on one part of a batch" in choices["dense"]

@@ -25,6 +25,7 @@ class Slow(tfbig.data.Source):
         return self.inner.read(indices)
 
 
+@pytest.mark.slow
 def test_a_run_that_waits_for_its_data_says_so_and_what_to_do(caplog):
     caplog.set_level(logging.INFO, "tfbig")
     config = tfbig.RunConfig(steps_per_loop=1)

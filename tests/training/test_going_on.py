@@ -171,6 +171,7 @@ def test_a_source_is_not_read_again(tmp_path):
     assert sum(read) == 1 + 4 * BATCH + BATCH // 2  # the last five batches, one of them half
 
 
+@pytest.mark.slow
 def test_the_log_says_how_a_run_goes_on(tmp_path, caplog):
     with caplog.at_level(logging.INFO, "tfbig"):
         run("a generator", tmp_path / "whole")
@@ -189,6 +190,7 @@ def test_the_log_says_how_a_run_goes_on(tmp_path, caplog):
     assert "training on one device (CPU:0) from step 21" in caplog.messages
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "why"),
     [
@@ -269,6 +271,7 @@ def test_a_signal_ends_a_run_after_its_step_and_it_goes_on_to_the_same_end(name,
     assert_same_end(tmp_path / "whole", tmp_path / "stopped")
 
 
+@pytest.mark.slow
 def test_a_signal_before_the_first_step_loses_no_batch(tmp_path):
     run("a repeated Dataset", tmp_path / "whole")
     stopped = run("a repeated Dataset", tmp_path / "stopped", [Send("SIGTERM", 0)])

@@ -103,6 +103,7 @@ def check(logs: dict[str, float]) -> None:
     assert logs["a_mse"] == pytest.approx(mse, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulation", [1, 3])
 def test_the_losses_of_outputs_are_those_of_whole_batches(accumulation):
     epoch, evaluation = train(1, accumulation)

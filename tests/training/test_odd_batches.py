@@ -64,6 +64,7 @@ def repeated() -> tf.data.Dataset:
     return small_runs.dataset().repeat(4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", [small_runs.source, small_runs.dataset, repeated])
 @pytest.mark.parametrize("model_fn", [normalized, keras_model_fn, tf1_model_fn])
 def test_it_computes_what_a_graph_does_for_a_batch_of_its_size(model_fn, data, tmp_path, traced):

@@ -87,6 +87,7 @@ def test_a_run_that_crashed_or_was_stopped_goes_on_bit_for_bit(kind, tmp_path, m
         assert len(slots) == (2 + 4 * 2) + (2 + 2)
 
 
+@pytest.mark.slow
 def test_one_model_has_its_own_test_step_alone_and_another_its_own_train_step(caplog):
     class Measured(keras.Sequential):
         def test_step(self, data):
@@ -185,6 +186,7 @@ def test_a_loss_that_is_nan_ends_the_run_by_its_names(tmp_path):
         train(build, dataset, max_steps=3)
 
 
+@pytest.mark.slow
 def test_a_given_model_is_made_again_only_if_its_config_tells_all_of_it():
     class Stepper(keras.Model):
         def train_step(self, data):

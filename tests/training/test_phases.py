@@ -83,6 +83,7 @@ def test_phases_and_rates_are_those_of_a_loop_by_hand(jit):
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_is_frozen_keeps_its_bits_until_its_step():
     keras.utils.set_random_seed(1)
     start = build().get_weights()
@@ -105,6 +106,7 @@ def test_a_run_resumes_to_the_bit_in_and_between_phases(step, tmp_path):
     small_runs.assert_same_variables(saved_variables(whole, END), saved_variables(resumed, END))
 
 
+@pytest.mark.slow
 def test_two_replicas_give_the_same(tmp_path):
     # The moving statistics and what follows them are each replica's own from step 20 on.
     mirrored = harness.call(mirrored_until_20, tmp_path, timeout=120)

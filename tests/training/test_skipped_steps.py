@@ -36,6 +36,7 @@ def trained(features, labels, **config):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_a_step_whose_loss_overflows_is_skipped_and_counted(accumulation):
     features, labels = arrays()

@@ -58,6 +58,7 @@ def same(ours: dict, fits: dict) -> None:
         np.testing.assert_allclose(ours[name], value, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_callbacks_results_and_files_have_what_fit_gives(tmp_path):
     expected, ours = Told(), Told()
     paths = [str(tmp_path / name) for name in ("fit.csv", "ours.csv")]
