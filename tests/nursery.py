@@ -202,11 +202,13 @@ def _serve() -> int:
     import tensorflow as tf  # noqa: F401
 
     import tests.harness
+    import tests.iterators
     import tests.spare
     import tfbig.api.training
     import tfbig.api.using  # noqa: F401
 
     tests.harness.keep_to_own_ports()
+    tests.iterators.end_at_once()
     gc.collect()
     gc.freeze()  # or each process looks through all of TensorFlow's objects as it ends: a second
     running: dict[int, pathlib.Path] = {}

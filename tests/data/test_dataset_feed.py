@@ -6,6 +6,7 @@ These tests guard deserialize_iterator and serialize_iterator of tfbig._private_
 import functools
 import logging
 import operator
+import os
 import time
 
 import numpy as np
@@ -382,3 +383,21 @@ def test_a_dataset_that_is_not_batched_is_refused():
     )
     shapeless = generated([np.zeros([3])], tf.TensorSpec(None, tf.float32))
     assert error_of(shapeless).startswith("the Dataset's component has unknown rank; use data")
+
+
+@pytest.mark.parametrize("own", [None, True, False])
+def test_autotune_is_the_number_of_cores_unless_the_dataset_has_its_own_option(own, monkeypatch):
+    told, iterate = [], tf.data.Dataset.__iter__
+
+    def recorded(dataset):
+        told.append(dataset.options().autotune)
+        return iterate(dataset)
+
+    monkeypatch.setattr(tf.data.Dataset, "__iter__", recorded)
+    options = tf.data.Options()
+    if own is not None:
+        options.autotune.enabled = own
+    dataset = tf.data.Dataset.range(8).batch(2).with_options(options)
+    feed_of(dataset).close()
+    assert [o.enabled for o in told] == [own or False]
+    assert told[0].initial_parallelism == (os.cpu_count() if own is None else None)

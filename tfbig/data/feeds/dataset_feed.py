@@ -3,6 +3,7 @@
 import collections
 import itertools
 import logging
+import os
 import re
 from typing import Any
 
@@ -58,7 +59,7 @@ class DatasetFeed(Feed):
         self.steps_per_pass = cardinality if cardinality > 0 else None
         if cardinality == 0:
             raise _empty()
-        self._dataset = dataset.prefetch(tf.data.AUTOTUNE)
+        self._dataset = _without_tuning_thread(dataset.prefetch(tf.data.AUTOTUNE))
         self._passes, self._in_pass, self._resumed = 0, 0, False
         self._start_pass()
         self.keepable = self._find_out_if_keepable()
@@ -347,3 +348,18 @@ def _reason(message: str) -> str:
     about_the_graph = ("Graph execution error", "Detected at node", "<stack traces", "  File ")
     said = [x for x in message.splitlines() if x.strip() and not x.startswith(about_the_graph)]
     return re.sub(r"\{\{.*?\}\} ?", "", " ".join(said[:1]))[:300]
+
+
+def _without_tuning_thread(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Sets AUTOTUNE to the number of cores, unless the Dataset's own options turn tuning on or off.
+
+    With tuning, each iterator has a thread, and whoever destroys the iterator waits for it.
+    TensorFlow 2.21 wakes that thread before it sets the flag that the thread reads. On busy cores
+    the thread often goes back to sleep, for as long as the iterator has lived, up to a minute.
+    """
+    if dataset.options().autotune.enabled is not None:
+        return dataset
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.autotune.initial_parallelism = os.cpu_count() or 1
+    return dataset.with_options(options)
