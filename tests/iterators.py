@@ -2,17 +2,10 @@
 
 import tensorflow as tf
 
+from tfbig.data.feeds.dataset_feed import without_tuning_thread
+
 
 def end_at_once() -> None:
-    """Turns tuning off for all Datasets of this process.
-
-    tfbig turns it off for its own iterators; `_without_tuning_thread` of tfbig.data.feeds says why.
-    """
+    """Turns tuning off for all Datasets of this process, as tfbig does for those that it reads."""
     iterate = tf.data.Dataset.__iter__
-
-    def without_tuning(dataset: tf.data.Dataset):
-        options = tf.data.Options()
-        options.autotune.enabled = False
-        return iterate(dataset.with_options(options))
-
-    tf.data.Dataset.__iter__ = without_tuning
+    tf.data.Dataset.__iter__ = lambda dataset: iterate(without_tuning_thread(dataset))

@@ -389,11 +389,8 @@ def test_a_dataset_that_is_not_batched_is_refused():
 def test_autotune_is_the_number_of_cores_unless_the_dataset_has_its_own_option(own, monkeypatch):
     told, iterate = [], tf.data.Dataset.__iter__
 
-    def recorded(dataset):
-        told.append(dataset.options().autotune)
-        return iterate(dataset)
-
-    monkeypatch.setattr(tf.data.Dataset, "__iter__", recorded)
+    record = lambda dataset: told.append(dataset.options().autotune) or iterate(dataset)  # noqa: E731
+    monkeypatch.setattr(tf.data.Dataset, "__iter__", record)
     options = tf.data.Options()
     if own is not None:
         options.autotune.enabled = own

@@ -189,9 +189,8 @@ def test_the_head_takes_what_entered_the_classifier(name, tmp_path):
         inputs = np.abs(inputs)
     before = base(inputs).numpy()
     features = pooled(seen(base, layer_of(base, "features"), inputs))
-    keras.utils.clear_session(
-        free_memory=False
-    )  # automatic names count from the start, as in another process
+    # Automatic names count from the start, as in another process.
+    keras.utils.clear_session(free_memory=False)
     model = with_head(base, 2)
     head = model.get_layer("head")
     expected = features @ head.kernel.numpy() + head.bias.numpy()

@@ -25,9 +25,7 @@ from tests.finetuning import hub_runs  # noqa: E402
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "names", [["GPT2"], pytest.param(["Llama", "Gemma"], marks=pytest.mark.slow)], ids="-".join
-)
+@pytest.mark.parametrize("names", [["GPT2"], ["Llama", "Gemma"]], ids="-".join)
 def test_a_causal_lm_is_tuned_with_lora_on_two_replicas_as_on_one_device(in_process, names):
     found = in_process(hub_runs.lora, [name.lower() for name in names], timeout=300)
     for name, told in zip(names, found.values(), strict=True):

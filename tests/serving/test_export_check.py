@@ -37,8 +37,9 @@ def answers(monkeypatch):
     return seen
 
 
-def dense() -> keras.Model:
-    return keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+def dense(seed=0) -> keras.Model:
+    start = keras.initializers.GlorotUniform(seed)
+    return keras.Sequential([keras.Input((4,)), layers.Dense(3, kernel_initializer=start)])
 
 
 @pytest.mark.slow
@@ -75,7 +76,7 @@ def without_assets(folder):
 
 def of_another_model(folder):
     shutil.rmtree(folder)
-    dense().export(folder, verbose=False)
+    dense(seed=1).export(folder, verbose=False)
 
 
 def of_another_shape(folder):
@@ -106,10 +107,7 @@ def words_of_file(folder) -> keras.Model:
     ("break_it", "message"),
     [
         (without_variables, "variables"),
-        (
-            of_another_model,
-            "another output '0' than the model: [5-9] of 9 values differ, by",
-        ),
+        (of_another_model, "returns another output '0' than the model: 9 of 9 values differ, by"),
         (of_another_shape, "(?s)loads it: "),
         (without_assets, "words.txt"),
         (emptied, "(?s)loads it: "),

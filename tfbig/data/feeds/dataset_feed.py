@@ -59,7 +59,7 @@ class DatasetFeed(Feed):
         self.steps_per_pass = cardinality if cardinality > 0 else None
         if cardinality == 0:
             raise _empty()
-        self._dataset = _without_tuning_thread(dataset.prefetch(tf.data.AUTOTUNE))
+        self._dataset = without_tuning_thread(dataset.prefetch(tf.data.AUTOTUNE))
         self._passes, self._in_pass, self._resumed = 0, 0, False
         self._start_pass()
         self.keepable = self._find_out_if_keepable()
@@ -350,7 +350,7 @@ def _reason(message: str) -> str:
     return re.sub(r"\{\{.*?\}\} ?", "", " ".join(said[:1]))[:300]
 
 
-def _without_tuning_thread(dataset: tf.data.Dataset) -> tf.data.Dataset:
+def without_tuning_thread(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """Sets AUTOTUNE to the number of cores, unless the Dataset's own options turn tuning on or off.
 
     With tuning, each iterator has a thread, and whoever destroys the iterator waits for it.
