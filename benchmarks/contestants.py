@@ -3,8 +3,9 @@
 $ python benchmarks/contestants.py mlp tfbig
 $ python benchmarks/contestants.py mlp tfbig '{"steps_per_loop": 1}'
 
-The last argument depends on the contestant. tfbig, and model_fn (tfbig with the model as a TF1
-model_fn), take fields of RunConfig, `strategy`, `devices` and `batch`. tune takes fields of Recipe,
+The last argument depends on the contestant. tfbig, and model_fn, canned and canned_tf1 (tfbig with
+the model as a TF1 model_fn, and as the DNNClassifier of tfbig.estimator and of
+tfbig.compat.v1.estimator), take fields of RunConfig, `strategy`, `devices` and `batch`. tune takes fields of Recipe,
 and fit takes {"freeze": "backbone"} or nothing.
 Prints one JSON object: steps_per_sec, ms_per_step, first_step_sec (from the call to the end of
 the first step, building the model included), peak_mib of the whole process.
@@ -28,6 +29,8 @@ DESCRIPTIONS = {
 _STEPS = {
     ("mlp", "tfbig"): (20_000, 1_000),
     ("mlp", "model_fn"): (20_000, 1_000),
+    ("mlp", "canned"): (20_000, 1_000),
+    ("mlp", "canned_tf1"): (20_000, 1_000),
     ("mlp", "fit"): (1_150, 46),
     ("mlp", "fit_32"): (1_150, 46),
     ("mlp", "xla_loop"): (20_000, 100),
@@ -56,7 +59,9 @@ def main(work: str, name: str, options: str = "{}") -> None:
         from tfbig.compat import v1
 
         build = mlp_model_fn.build(v1)
-    if name in ("tfbig", "model_fn"):
+    if name.startswith("canned"):
+        arrays, build = ({"x": arrays[0]}, arrays[1]), _canned(tf1=name == "canned_tf1")
+    if name in ("tfbig", "model_fn", "canned", "canned_tf1"):
         result = _tfbig(arrays, build, steps, warm_up, **{"batch": batch, **options})
     elif name == "tune":
         result = _tune(arrays, build, batch, steps, warm_up, **options)
@@ -97,6 +102,26 @@ def mlp(times=1):
     images, labels = _digits(times)
     params = {"input_shape": (64,), "hidden_units": (128,)}
     return (images.reshape(-1, 64), labels), lambda: mlp.build(params), 64
+
+
+def _canned(tf1):
+    """The model_fn of a DNNClassifier that is the MLP."""
+    import tempfile
+
+    import keras
+    import tensorflow as tf
+
+    from tfbig import estimator
+    from tfbig.compat.v1 import estimator as old
+
+    columns = [tf.feature_column.numeric_column("x", shape=[64])]
+    adam = tf.compat.v1.train.AdamOptimizer if tf1 else keras.optimizers.Adam
+    mean = tf.compat.v1.losses.Reduction.SUM_OVER_BATCH_SIZE
+    made = (old if tf1 else estimator).DNNClassifier(
+        [128], columns, tempfile.mkdtemp(), n_classes=10, optimizer=lambda: adam(1e-3),
+        loss_reduction=mean,
+    )  # fmt: skip
+    return made.given_model_fn
 
 
 def _cnn():

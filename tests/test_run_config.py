@@ -1,13 +1,17 @@
-"""RunConfig: defaults, and an error that names each value it cannot have."""
+"""RunConfig: defaults, errors that name a wrong value, and what it says of the cluster."""
 
 import copy
 import dataclasses
+import json
+import pathlib
 import re
 
 import pytest
+import tensorflow as tf
 from ml_collections import ConfigDict
 
 import tfbig
+from tests.estimator import iris
 from tfbig.errors import UserError
 from tfbig.run_config import RunConfig, run_config_from
 
@@ -30,6 +34,7 @@ def test_the_defaults_are_those_of_the_public_page():
         "log_step_count_steps": 100,
         "save_summary_steps": 100,
         "tf_random_seed": None,
+        "model_dir": None,
     }
     assert tfbig.RunConfig is RunConfig
 
@@ -58,7 +63,7 @@ def test_checkpoints_by_steps_are_not_also_by_time():
     [
         ("session_config", "devices="),
         ("train_distribute", 'tfbig.Estimator(…, strategy="mirrored")'),
-        ("model_dir", "tfbig.Estimator(model_fn, model_dir=…)"),
+        ("master", 'strategy="multi_worker" and TF_CONFIG'),
         ("keep_checkpoint_every_n_hours", "keep_checkpoint_max"),
     ],
 )
@@ -72,6 +77,43 @@ def test_replace_copies_with_other_values():
     config = RunConfig(accumulation_steps=2).replace(save_checkpoints_steps=5)
     assert (config.accumulation_steps, config.save_checkpoints_steps) == (2, 5)
     assert copy.deepcopy(config) == config
+
+
+def test_replace_with_steps_between_checkpoints_clears_the_seconds_and_the_reverse():
+    by_time = RunConfig()
+    by_steps = by_time.replace(save_checkpoints_steps=5)
+    assert (by_steps.save_checkpoints_steps, by_steps.save_checkpoints_secs) == (5, None)
+    by_time_again = by_steps.replace(save_checkpoints_secs=30.0)
+    assert (by_time_again.save_checkpoints_steps, by_time_again.save_checkpoints_secs) == (None, 30)
+    both = by_time.replace(save_checkpoints_steps=5, save_checkpoints_secs=30.0)
+    assert (both.save_checkpoints_steps, both.save_checkpoints_secs) == (5, 30.0)
+    assert by_time.save_checkpoints_secs == 600.0
+
+
+def test_replace_refuses_unknown_fields_and_invalid_values():
+    with pytest.raises(UserError, match="^unknown RunConfig field 'steps'; the fields are: data_"):
+        RunConfig().replace(steps=5)
+    with pytest.raises(UserError, match="^unknown RunConfig field 'session_config'"):
+        RunConfig().replace(session_config=None)
+    with pytest.raises(UserError, match="^RunConfig.accumulation_steps=0: expected"):
+        RunConfig().replace(accumulation_steps=0)
+
+
+class OwnConfig(RunConfig):
+    """As programs for tf.estimator have it: with attributes of their own."""
+
+    def __init__(self, shards):
+        super().__init__(accumulation_steps=2)
+        self.shards = shards
+
+
+def test_a_subclass_keeps_its_own_attributes(tmp_path):
+    config = OwnConfig(7)
+    copied = config.replace(accumulation_steps=3)
+    assert type(copied) is OwnConfig
+    assert (copied.shards, copied.accumulation_steps, config.accumulation_steps) == (7, 3, 2)
+    estimator = tfbig.Estimator(iris.model_fn, tmp_path, copied)
+    assert (estimator.config.shards, estimator.config.model_dir) == (7, str(tmp_path))
 
 
 def test_it_cannot_be_changed_but_copied():
@@ -121,6 +163,7 @@ WHOLE = "expected an integer of 1 or more"
             "expected an integer from 0 to 2**31 - 1, or None",
         ),
         ("max_staleness", (-1, 1.0, True, "0"), "expected an integer of 0 or more, or None"),
+        ("model_dir", ("", 3, b"run"), "expected the path of a directory, or None"),
     ],
 )
 def test_a_value_it_cannot_have_is_named_with_those_it_can(name, values, expected):
@@ -143,3 +186,132 @@ def test_an_unknown_field_is_named_with_the_known_ones():
         "unknown RunConfig field 'accumulation', 'seed'; the fields are: data_distribution, "
     )
     assert "tf_random_seed" in str(caught.value)
+
+
+# Its place in the cluster, as programs for tf.estimator read it.
+
+JOBS = {"chief": ["c:1"], "worker": ["w:1", "w:2"], "ps": ["p:1", "p:2"]}
+READ = ("task_type", "task_id", "is_chief", "global_id_in_cluster", "master")
+
+
+def set_task(monkeypatch, task_type, index, jobs=JOBS):
+    task = {"type": task_type, "index": index}
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": jobs, "task": task}))
+
+
+def test_without_a_cluster_it_is_the_chief_of_one_worker(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    config = RunConfig()
+    assert [getattr(config, name) for name in READ] == ["worker", 0, True, 0, ""]
+    assert (config.num_worker_replicas, config.num_ps_replicas) == (1, 0)
+    assert config.cluster_spec.as_dict() == {}
+    assert config.evaluation_master == ""
+
+
+@pytest.mark.parametrize(
+    ("task_type", "index", "expected"),
+    [
+        ("chief", 0, ["chief", 0, True, 0, "grpc://c:1"]),
+        ("worker", 0, ["worker", 0, False, 1, "grpc://w:1"]),
+        ("worker", 1, ["worker", 1, False, 2, "grpc://w:2"]),
+        ("ps", 0, ["ps", 0, False, 3, "grpc://p:1"]),
+        ("ps", 1, ["ps", 1, False, 4, "grpc://p:2"]),
+    ],
+)
+def test_each_task_of_a_cluster_knows_its_place(monkeypatch, task_type, index, expected):
+    set_task(monkeypatch, task_type, index)
+    config = RunConfig()
+    assert [getattr(config, name) for name in READ] == expected
+    assert (config.num_worker_replicas, config.num_ps_replicas) == (3, 2)
+    assert config.cluster_spec.as_dict() == JOBS
+
+
+def test_an_evaluator_is_outside_the_cluster(monkeypatch):
+    set_task(monkeypatch, "evaluator", 0)
+    config = RunConfig()
+    assert [getattr(config, name) for name in READ] == ["evaluator", 0, False, None, ""]
+
+
+def test_without_a_chief_worker_0_is_it(monkeypatch):
+    for index, chief in ((0, True), (1, False)):
+        set_task(monkeypatch, "worker", index, {"worker": ["w:1", "w:2"]})
+        config = RunConfig()
+        assert (config.is_chief, config.global_id_in_cluster) == (chief, index)
+        assert (config.num_worker_replicas, config.num_ps_replicas) == (2, 0)
+
+
+def test_a_copy_of_it_knows_its_place_too(monkeypatch):
+    set_task(monkeypatch, "worker", 1)
+    assert OwnConfig(1).replace(accumulation_steps=4).global_id_in_cluster == 2
+    assert copy.deepcopy(RunConfig()).task_id == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("train_distribute", None),
+        ("eval_distribute", None),
+        ("session_config", None),
+        ("device_fn", None),
+        ("protocol", None),
+        ("service", None),
+        ("session_creation_timeout_secs", None),
+        ("experimental_max_worker_delay_secs", None),
+        ("keep_checkpoint_every_n_hours", 10000),
+        ("checkpoint_save_graph_def", False),
+    ],
+)
+def test_other_fields_of_tf_estimator_read_as_not_set(name, value):
+    assert getattr(RunConfig(), name) == value
+
+
+def test_an_unknown_attribute_is_an_error_that_may_say_what_to_use():
+    with pytest.raises(AttributeError, match="'RunConfig' has no attribute 'tpu_config'; use stra"):
+        _ = RunConfig().tpu_config
+    with pytest.raises(AttributeError, match="'OwnConfig' has no attribute 'depth'$"):
+        _ = OwnConfig(1).depth
+
+
+# model_dir.
+
+
+def weight(features, labels, mode):
+    del labels
+    w = iris.v1.get_variable("w", [], initializer=iris.v1.ones_initializer())
+    loss = tf.reduce_mean(tf.square(features * w))
+    optimizer = iris.v1.train.GradientDescentOptimizer(0.5)
+    train_op = optimizer.minimize(loss, iris.v1.train.get_global_step())
+    return tfbig.EstimatorSpec(mode, loss=loss, train_op=train_op)
+
+
+def ones():
+    return tf.data.Dataset.from_tensors([[1.0]]).repeat(3)
+
+
+def test_its_model_dir_is_the_folder_of_an_estimator(tmp_path):
+    config = iris.config(model_dir=tmp_path / "a")
+    estimator = tfbig.Estimator(weight, config=config).train(ones, steps=1)
+    assert estimator.model_dir == estimator.config.model_dir == str(tmp_path / "a")
+    assert iris.values(tmp_path / "a") == {"w": 0.0, "global_step": 1}
+    same = tfbig.Estimator(weight, pathlib.Path(tmp_path / "a"), config)
+    assert same.get_variable_value("global_step") == 1
+
+
+def test_its_model_dir_is_the_folder_of_train_distributed(tmp_path):
+    config = iris.config(model_dir=str(tmp_path))
+    result = tfbig.train_distributed(weight, ones, config=config, max_steps=2)
+    assert str(result.model_dir) == str(tmp_path)
+    assert iris.values(tmp_path)["global_step"] == 2
+
+
+def test_two_different_model_dirs_are_refused(tmp_path):
+    config = RunConfig(model_dir=str(tmp_path / "a"))
+    message = "`model_dir` are set both in constructor and `RunConfig`, but with different values"
+    with pytest.raises(UserError, match=message) as caught:
+        tfbig.Estimator(weight, tmp_path / "b", config)
+    assert f"{str(tmp_path / 'b')!r} and {str(tmp_path / 'a')!r}" in str(caught.value)
+    with pytest.raises(UserError, match=message):
+        tfbig.train_distributed(
+            weight, ones, config=config, model_dir=str(tmp_path / "b"), max_steps=1
+        )
+    assert list(tmp_path.iterdir()) == []

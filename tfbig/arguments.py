@@ -67,8 +67,24 @@ def checked_config(config: Any) -> RunConfig:
     return config
 
 
-def checked_model_dir(model_dir: Any) -> str | None:
-    """Returns the path of a directory as a string, or None; else raises a UserError."""
+def checked_model_dir(model_dir: Any, config: RunConfig | None = None) -> str | None:
+    """Returns the path of a directory as a string, or None.
+
+    Args:
+        model_dir: as given by the user.
+        config: may have a model_dir too.
+
+    Raises:
+        UserError: it is no path, or the config has another one.
+    """
+    if config is not None and config.model_dir is not None:
+        if model_dir is not None and os.fspath(model_dir) != os.fspath(config.model_dir):
+            raise UserError(
+                "`model_dir` are set both in constructor and `RunConfig`, but with different "
+                f"values: {os.fspath(model_dir)!r} and {os.fspath(config.model_dir)!r}; write it "
+                "in one place."
+            )
+        model_dir = config.model_dir
     if model_dir is None:
         return None
     if not isinstance(model_dir, (str, os.PathLike)) or not os.fspath(model_dir):

@@ -1,10 +1,14 @@
-"""RunConfig: the options of a run. Every folder may import it; it imports none of them."""
+"""RunConfig: the options of a run, and what it says of the cluster that this task is in."""
 
+import copy
 import dataclasses
-from typing import Any, Literal
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Literal, Self
 
 from typing_extensions import override
 
+from tfbig.clusters.find import find_cluster, is_chief
 from tfbig.errors import UserError
 
 DATA_DISTRIBUTIONS = ("auto", "random", "block", "none")
@@ -12,7 +16,6 @@ MODEL_DISTRIBUTIONS = ("replicated", "owner")
 GRADIENT_AGGREGATIONS = ("mean", "sum")
 # Other fields of tf.estimator's RunConfig, and what to use instead.
 NOT_HONOURED = {
-    "model_dir": "tfbig.Estimator(model_fn, model_dir=…)",
     "train_distribute": 'tfbig.Estimator(…, strategy="mirrored")',
     "eval_distribute": 'tfbig.Estimator(…, strategy="mirrored"), which is that of evaluation too',
     "experimental_distribute": 'tfbig.Estimator(…, strategy="mirrored")',
@@ -27,6 +30,20 @@ NOT_HONOURED = {
     "num_cores": "devices=",
     "tpu_config": "strategy=",
     "gpu_memory_fraction": "tf.config.experimental.set_memory_growth",
+    "cluster": 'strategy="tpu" and devices=',
+    "evaluation_master": 'strategy="multi_worker" and TF_CONFIG',
+    "service": "nothing: tasks communicate by gRPC",
+}
+# What programs read of these: nothing of the kind is set.
+_UNSET = {
+    **dict.fromkeys(
+        (
+            *("train_distribute", "eval_distribute", "session_config", "device_fn", "protocol"),
+            *("session_creation_timeout_secs", "service", "experimental_max_worker_delay_secs"),
+        )
+    ),
+    "keep_checkpoint_every_n_hours": 10000,  # the default of tf.estimator: never
+    "checkpoint_save_graph_def": False,
 }
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
@@ -73,6 +90,13 @@ class RunConfig:
         save_summary_steps: steps between two TensorBoard summaries.
         tf_random_seed: one seed for weights, dropout and shuffles; None draws a seed, which is
             saved in the checkpoint.
+        model_dir: the folder of the run, where the argument model_dir of an Estimator or of
+            train_distributed is not given. The config of an Estimator has the Estimator's.
+
+    Attributes:
+        task_type, task_id, is_chief, num_worker_replicas, num_ps_replicas, cluster_spec,
+            global_id_in_cluster, master, evaluation_master: the place of this task in its cluster,
+            as in tf.estimator; without a cluster, the chief of one worker.
 
     Raises:
         UserError: a field has an invalid value; the message lists the valid ones.
@@ -94,11 +118,15 @@ class RunConfig:
     log_step_count_steps: int = 100
     save_summary_steps: int = 100
     tf_random_seed: int | None = None
+    model_dir: str | os.PathLike | None = None
+
+    # The fields of tf.estimator that a subclass takes.
+    accepted: ClassVar[tuple[str, ...]] = ()
 
     @override
     def __new__(cls, *arguments: Any, **fields: Any) -> "RunConfig":
         for name in fields:
-            if name in NOT_HONOURED:
+            if name in NOT_HONOURED and name not in cls.accepted:
                 raise UserError(
                     f"RunConfig({name}=…) is a field of tf.estimator that is not supported; use "
                     f"{NOT_HONOURED[name]}."
@@ -142,13 +170,101 @@ class RunConfig:
                 f"RunConfig.tf_random_seed={seed!r}: expected an integer from 0 to 2**31 - 1, "
                 "or None."
             )
+        folder = self.model_dir
+        if folder is not None and not (isinstance(folder, (str, os.PathLike)) and str(folder)):
+            raise UserError(
+                f"RunConfig.model_dir={folder!r}: expected the path of a directory, or None."
+            )
 
-    def replace(self, **fields: Any) -> "RunConfig":
-        """Returns a copy with new values of some fields.
+    def replace(self, **fields: Any) -> Self:
+        """Returns a copy with new values of some fields; a subclass keeps its own attributes.
 
         Example: `config.replace(save_checkpoints_steps=100)`
+
+        Raises:
+            UserError: a field is unknown, or has an invalid value.
         """
-        return dataclasses.replace(self, **fields)
+        check_fields(fields)
+        if fields.get("save_checkpoints_steps") is not None:
+            fields.setdefault("save_checkpoints_secs", None)
+        elif fields.get("save_checkpoints_secs") is not None:
+            fields.setdefault("save_checkpoints_steps", None)
+        new = copy.copy(self)
+        for name, value in fields.items():
+            object.__setattr__(new, name, value)
+        new.__post_init__()
+        return new
+
+    def __getattr__(self, name: str) -> Any:
+        """The fields of tf.estimator that tfbig does not have read as not set."""
+        if name in _UNSET:
+            return _UNSET[name]
+        instead = f"; use {NOT_HONOURED[name]}" if name in NOT_HONOURED else ""
+        raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}{instead}")
+
+    @property
+    def task_type(self) -> str:
+        """The type of this task: "chief", "worker", "ps" or "evaluator"; alone: "worker"."""
+        cluster = find_cluster()
+        return "worker" if cluster is None else cluster.task_type
+
+    @property
+    def task_id(self) -> int:
+        """The index of this task among the tasks of its type."""
+        cluster = find_cluster()
+        return 0 if cluster is None else cluster.task_index
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this task writes checkpoints and exports."""
+        return is_chief()
+
+    @property
+    def num_worker_replicas(self) -> int:
+        """The number of tasks that train, the chief among them."""
+        cluster = find_cluster()
+        if cluster is None:
+            return 1
+        return 0 if cluster.task_type == "evaluator" else len(cluster.workers)
+
+    @property
+    def num_ps_replicas(self) -> int:
+        """The number of parameter servers."""
+        return len(self._jobs().get("ps", ()))
+
+    @property
+    def global_id_in_cluster(self) -> int | None:
+        """The number of this task among all: the chief, the workers, then the servers."""
+        cluster = find_cluster()
+        if cluster is None:
+            return 0
+        if cluster.task_type == "evaluator":
+            return None
+        before = len(cluster.workers) if cluster.task_type == "ps" else 0
+        return before + (cluster.task_index if cluster.task_type == "ps" else cluster.index)
+
+    @property
+    def cluster_spec(self) -> Any:
+        """The tf.train.ClusterSpec of the cluster; empty without one."""
+        import tensorflow as tf  # this module is imported by commands that do not need it
+
+        return tf.train.ClusterSpec({job: list(tasks) for job, tasks in self._jobs().items()})
+
+    def _jobs(self) -> Mapping[str, tuple[str, ...]]:
+        """The jobs of the cluster that this task trains in; an evaluator is in none."""
+        cluster = find_cluster()
+        return {} if cluster is None or cluster.task_type == "evaluator" else cluster.jobs
+
+    @property
+    def master(self) -> str:
+        """The address of this task as "grpc://host:port"; "" without a cluster."""
+        cluster = find_cluster()
+        return f"grpc://{cluster.address}" if cluster is not None and cluster.address else ""
+
+    @property
+    def evaluation_master(self) -> str:
+        """An empty string: evaluations run in this process."""
+        return ""
 
 
 def run_config_from(fields: dict) -> RunConfig:
@@ -159,14 +275,19 @@ def run_config_from(fields: dict) -> RunConfig:
     Raises:
         UserError: a field is unknown; the message lists the known ones.
     """
+    check_fields(fields)
+    return RunConfig(**fields)
+
+
+def check_fields(names: Iterable[str]) -> None:
+    """Raises a UserError if a name is not that of a field of RunConfig; it lists them."""
     known = [field.name for field in dataclasses.fields(RunConfig)]
-    unknown = [name for name in fields if name not in known]
+    unknown = [name for name in names if name not in known]
     if unknown:
         raise UserError(
             f"unknown RunConfig field {', '.join(map(repr, unknown))}; "
             f"the fields are: {', '.join(known)}."
         )
-    return RunConfig(**fields)
 
 
 def _is_int(value: Any) -> bool:

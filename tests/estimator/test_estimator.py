@@ -1,7 +1,6 @@
 """tfbig.Estimator: train, evaluate and predict with the checkpoints in model_dir."""
 
 import logging
-import math
 import os
 
 import numpy as np
@@ -134,15 +133,18 @@ def test_evaluate_takes_steps_a_checkpoint_and_a_name(trained, tmp_path):
     assert set(tfbig.estimator.read_eval_metrics(estimator.eval_dir())) == {60, 80}
 
 
-def test_without_a_checkpoint_evaluate_uses_initial_values_and_predict_raises(tmp_path, caplog):
+def test_without_a_checkpoint_evaluate_and_predict_use_the_same_initial_values(tmp_path, caplog):
     estimator = iris.estimator(tmp_path)
     with caplog.at_level(logging.WARNING, "tfbig"):
         result = estimator.evaluate(iris.eval_input_fn)
+        p = np.stack([one["probabilities"] for one in estimator.predict(iris.features_input_fn)])
     assert result["global_step"] == 0
-    assert math.isfinite(result["loss"])
-    assert "Could not find trained model in model_dir" in caplog.text
-    with pytest.raises(UserError, match="Could not find trained model in model_dir"):
-        estimator.predict(iris.features_input_fn)
+    assert result["loss"] == pytest.approx(-np.log(p[range(150), iris.Y]).mean(), abs=1e-5)
+    missing = f"Could not find trained model in model_dir: {tmp_path}, running initialization to "
+    assert [m for m in caplog.messages if m.startswith("Could")] == [
+        f"{missing}evaluate",
+        f"{missing}predict",
+    ]
     assert estimator.latest_checkpoint() is None
 
 
@@ -214,6 +216,7 @@ def more_arguments(features, labels, mode, width, depth):
         (lambda e: tfbig.Estimator(iris.model_fn, config={}), "expected a tfbig.RunConfig"),
         (lambda e: tfbig.Estimator(iris.model_fn, warm_start_from=3), "expected a path"),
         (lambda e: e.evaluate(iris.input_fn, checkpoint_path="/nowhere"), "there is no checkpoint"),
+        (lambda e: e.predict(iris.input_fn, checkpoint_path="/nowhere"), "there is no checkpoint"),
     ],
 )
 def test_errors_name_the_invalid_argument(tmp_path, make, message):

@@ -171,6 +171,11 @@ def two_outputs(features, labels, mode, params):
     return tfbig.EstimatorSpec(mode, predictions=spec.predictions, export_outputs=outputs)
 
 
+def ragged_receiver():
+    words = tf.compat.v1.placeholder(tf.string, [None])
+    return export.ServingInputReceiver({"x": tf.strings.split(words)}, {"words": words})
+
+
 def test_errors_name_what_cannot_be_exported(trained, tmp_path):
     estimator, _ = trained
     cases = [
@@ -194,10 +199,8 @@ def test_errors_name_what_cannot_be_exported(trained, tmp_path):
             "expected a batch dimension first",
         ),
         (
-            lambda: export.build_parsing_serving_input_receiver_fn(
-                {"x": tf.io.VarLenFeature(tf.float32)}
-            ),
-            "the feature 'x' is a VarLenFeature",
+            lambda: estimator.export_saved_model(tmp_path, ragged_receiver),
+            "features has a RaggedTensor; expected tensors and SparseTensors",
         ),
         (
             lambda: iris.estimator(tmp_path / "n").export_saved_model(tmp_path, RAW),

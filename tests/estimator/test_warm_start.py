@@ -103,3 +103,48 @@ def test_evaluate_before_training_uses_the_warm_start(old, tmp_path):
 def test_errors_name_the_invalid_setting(old, tmp_path, settings, message):
     with pytest.raises(UserError, match=message):
         started(tfbig.WarmStartSettings(str(old), **settings), tmp_path)
+
+
+def backbone(start, frozen=False):
+    """A backbone and a head with initial values; a frozen backbone is not in var_list."""
+
+    def model_fn(features, labels, mode):
+        del labels
+        made = {
+            name: iris.v1.get_variable(
+                name,
+                [],
+                initializer=iris.v1.constant_initializer(value),
+                trainable=name != "statistic",
+            )
+            for name, value in (("backbone/w", start), ("head/h", 1.0), ("statistic", start))
+        }
+        loss = iris.tf.reduce_mean(features * made["backbone/w"] * made["head/h"])
+        train_op = iris.v1.train.GradientDescentOptimizer(0.0).minimize(
+            loss,
+            iris.v1.train.get_global_step(),
+            var_list=[made["head/h"]] if frozen else [made["backbone/w"], made["head/h"]],
+        )
+        predictions = features * made["statistic"]
+        return tfbig.EstimatorSpec(mode, loss=loss, train_op=train_op, predictions=predictions)
+
+    return model_fn
+
+
+def ones():
+    return iris.tf.data.Dataset.from_tensors([[1.0]])
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_weights_that_train_op_does_not_update_are_initialized_and_statistics_are_not(
+    tmp_path, frozen
+):
+    old = str(tmp_path / "old")
+    iris.estimator(old, backbone(42.0)).train(ones)
+    new = iris.estimator(tmp_path / "new", backbone(36.0, frozen), warm_start_from=old)
+    assert new.evaluate(ones) == {"loss": 42.0, "global_step": 0}
+    assert list(new.predict(ones)) == [36.0]
+    new.train(ones)
+    expected = {"backbone/w": 42.0, "head/h": 1.0, "statistic": 36.0, "global_step": 1}
+    assert iris.values(new.model_dir) == expected
+    assert new.evaluate(ones) == {"loss": 42.0, "global_step": 1}

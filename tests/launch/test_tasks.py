@@ -6,11 +6,11 @@ import socket
 
 import pytest
 
+from tfbig.clusters.find import find_cluster
 from tfbig.errors import UserError
 from tfbig.launch import ports
 from tfbig.launch.ports import free_ports
 from tfbig.launch.tasks import cluster_tasks, environments
-from tfbig.placement.clusters.find import find_cluster
 
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 

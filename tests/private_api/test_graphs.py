@@ -1,5 +1,7 @@
 """What TensorFlow 1 code does in a graph can be observed."""
 
+import contextlib
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -109,3 +111,17 @@ def test_first_replica_copy(in_process):
         "the other copy": [3.0, 4.0],
         "plain": True,
     }
+
+
+def test_without_summaries():
+    def types_of(context):
+        with tf.Graph().as_default() as graph, context:
+            v1.summary.scalar("s", tf.constant(1.0))
+            v1.summary.histogram("h", tf.constant([1.0]))
+            v1.summary.image("i", tf.zeros([1, 2, 2, 1]))
+            v1.summary.text("t", tf.constant("words"))
+        return {operation.type for operation in graph.get_operations()}
+
+    summaries = {"ScalarSummary", "HistogramSummary", "ImageSummary", "TensorSummaryV2"}
+    assert summaries < types_of(contextlib.nullcontext())
+    assert not summaries & types_of(_private_api.without_summaries())

@@ -52,6 +52,19 @@ def test_the_fields_of_tf_estimator_are_there():
     assert spec.prediction_hooks == [hook]
 
 
+def test_the_only_export_output_is_serving_default_too():
+    def made(**outputs):
+        spec = tfbig.EstimatorSpec(PREDICT, predictions=one.outputs(), export_outputs=outputs)
+        return spec.export_outputs
+
+    with tf.Graph().as_default():
+        one, two = PredictOutput({"y": tf.ones([1])}), PredictOutput({"y": tf.zeros([1])})
+        assert made(head=one) == {"head": one, "serving_default": one}
+        assert made(serving_default=one) == {"serving_default": one}
+        assert made(serving_default=one, head=two) == {"serving_default": one, "head": two}
+        assert tfbig.EstimatorSpec(PREDICT, predictions=tf.ones([1])).export_outputs is None
+
+
 def sgd(rate=0.1):
     return v1.train.GradientDescentOptimizer(rate)
 

@@ -27,6 +27,7 @@ from tfbig._private_api.graphs import (
     observed_gradients,
     observed_synchronization,
     tables_outside_graph,
+    without_summaries,
 )
 from tfbig._private_api.hooks import hook_settings, saver_max_to_keep
 from tfbig._private_api.hub import preset_file, unsafe_deserialization
@@ -224,4 +225,5 @@ __all__ = [
     "variables_as_constants",
     "wait_for_closures",
     "weight_decay_exclusions",
+    "without_summaries",
 ]

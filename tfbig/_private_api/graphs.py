@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 from keras.src.backend.tensorflow import nn as keras_nn
+from tensorflow.python.distribute import summary_op_util
 from tensorflow.python.framework import ops
 from tensorflow.python.ops import gradients_util, lookup_ops
 from tensorflow.python.training import checkpoint_utils
@@ -74,6 +75,21 @@ def observed_synchronization(observe: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         keras_nn._compute_moments_sync = original
+
+
+@contextlib.contextmanager
+def without_summaries() -> Iterator[None]:
+    """Leaves the operations of tf.compat.v1.summary out of what is traced inside the block.
+
+    Reason: XLA compiles them with the step, which it cannot, and a step does not need them.
+    Guard: tests/private_api/test_graphs.py.
+    """
+    original = summary_op_util.skip_summary
+    summary_op_util.skip_summary = lambda: True
+    try:
+        yield
+    finally:
+        summary_op_util.skip_summary = original
 
 
 @contextlib.contextmanager

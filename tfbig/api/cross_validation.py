@@ -10,11 +10,11 @@ import tensorflow as tf
 
 from tfbig.api.training import fine_tune, train_distributed
 from tfbig.arguments import call_input_fn, check_limits, checked_config, checked_model_dir
+from tfbig.clusters.find import find_cluster
 from tfbig.data.source import Source
 from tfbig.errors import UserError
 from tfbig.evaluation.cross_validation import CrossValidation, run_folds
 from tfbig.metrics.tasks import TASKS, metrics_for
-from tfbig.placement.clusters.find import find_cluster
 from tfbig.programs.model_fn.call import is_estimator_style
 from tfbig.programs.model_fn.spec import ModeKeys
 from tfbig.run_config import RunConfig
@@ -103,6 +103,8 @@ def cross_validate(
             "cluster; run it on one machine, without TF_CONFIG and the like."
         )
     config = checked_config(train_keywords.pop("config", None))
+    folder = checked_model_dir(model_dir, config)
+    config = config.replace(model_dir=None)  # each fold has its own
     check_limits(train_keywords.get("max_steps"), train_keywords.get("epochs"))
     _check_functions(model_fn, pretrained, {"recipe": recipe, "base_model_fn": base_model_fn})
     _check_keywords(train_keywords)
@@ -125,7 +127,7 @@ def cross_validate(
         groups=groups,
         metrics=_checked_metrics(metrics, model_fn if pretrained is None else None),
         parallel_folds=_checked_parallel(parallel_folds),
-        model_dir=checked_model_dir(model_dir),
+        model_dir=folder,
     )
 
 

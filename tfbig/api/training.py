@@ -1,6 +1,5 @@
 """train_distributed and fine_tune: the public functions for training."""
 
-import dataclasses
 import difflib
 import functools
 import inspect
@@ -119,7 +118,7 @@ def train_distributed(
         read_eval = functools.partial(
             call_input_fn, eval_input_fn, ModeKeys.EVAL, params, config, "eval_input_fn"
         )
-    model_dir = checked_model_dir(model_dir)
+    model_dir = checked_model_dir(model_dir, config)
     request = TrainRequest(
         model_fn=model_fn,
         read=functools.partial(call_input_fn, input_fn, ModeKeys.TRAIN, params, config),
@@ -212,7 +211,7 @@ def _with_remat(config: RunConfig, remat: bool) -> RunConfig:
         raise UserError(
             "fine_tune: remat=False, but config has remat=True; write it in one place only."
         )
-    return dataclasses.replace(config, remat=remat)
+    return config.replace(remat=remat)
 
 
 def _check_keywords(keywords: dict[str, Any]) -> None:

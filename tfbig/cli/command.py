@@ -12,8 +12,8 @@ from absl.flags import FlagValues
 
 from tfbig.cli.config_file import define_overrides, described_fields, load_config
 from tfbig.cli.logs import RunLog
+from tfbig.clusters.find import is_chief
 from tfbig.errors import TfbigError
-from tfbig.placement.clusters.find import is_chief
 
 _CONFIG_HELP = (
     "the config: FILE.py, FILE.py:ARGUMENT, or the name of one that comes with tfbig, such as "

@@ -7,8 +7,8 @@ from absl import flags
 
 import tfbig
 from tfbig.cli.command import DEVICES, STRATEGY, Command, Flag, devices_of
+from tfbig.clusters.find import is_chief
 from tfbig.errors import UserError
-from tfbig.placement.clusters.find import is_chief
 
 _FLAGS = (
     Flag(

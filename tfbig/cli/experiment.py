@@ -14,10 +14,10 @@ import keras
 from ml_collections import ConfigDict
 
 from tfbig import _private_api
+from tfbig.clusters.find import environ_without_cluster
 from tfbig.errors import UserError
 from tfbig.finetuning.hub import is_handle
 from tfbig.finetuning.recipe import recipe_from
-from tfbig.placement.clusters.find import environ_without_cluster
 from tfbig.programs.model_fn.call import is_estimator_style
 from tfbig.run_config import run_config_from
 from tfbig.training.run_length import RunLength

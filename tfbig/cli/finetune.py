@@ -8,7 +8,7 @@ from absl import flags
 import tfbig
 from tfbig.cli.command import TRAINING_FLAGS, Command, Flag, devices_of
 from tfbig.cli.train import report_result
-from tfbig.placement.clusters.find import TIMEOUT_VARIABLE
+from tfbig.clusters.find import TIMEOUT_VARIABLE
 
 _PRETRAINED = Flag(
     "pretrained",
@@ -51,4 +51,4 @@ def _finetune(config: Any, values: flags.FlagValues) -> int:
         devices=devices_of(values.devices),
         model_dir=values.model_dir,
     )
-    return report_result(result, values.model_dir)
+    return report_result(result, result.model_dir)

@@ -8,8 +8,8 @@ from absl import flags
 
 import tfbig
 from tfbig.cli.command import TRAINING_FLAGS, Command, devices_of
+from tfbig.clusters.find import TIMEOUT_VARIABLE, is_chief
 from tfbig.errors import UserError
-from tfbig.placement.clusters.find import TIMEOUT_VARIABLE, is_chief
 
 
 def main(argv: list[str]) -> int:
@@ -41,7 +41,7 @@ def _train(config: Any, values: flags.FlagValues) -> int:
         devices=devices_of(values.devices),
         model_dir=values.model_dir,
     )
-    return report_result(result, values.model_dir)
+    return report_result(result, result.model_dir)
 
 
 def report_result(result: Any, model_dir: str | None) -> int:

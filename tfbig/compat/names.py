@@ -5,8 +5,17 @@ OURS = (
     *("BestExporter", "Estimator", "EstimatorSpec", "EvalSpec", "FinalExporter", "LatestExporter"),
     *("ModeKeys", "RunConfig", "TrainSpec", "WarmStartSettings", "train_and_evaluate"),
 )
+# In tfbig.estimator with the meaning of TensorFlow 2, in tfbig.compat.v1.estimator with that of 1.
+CANNED = tuple(
+    f"{network}{kind}"
+    for network in ("Baseline", "DNN", "DNNLinearCombined", "Linear")
+    for kind in ("Classifier", "Estimator", "Regressor")
+)
 # Only in tfbig.estimator.
 IN_ESTIMATOR = (
+    *("BinaryClassHead", "Head", "LogisticRegressionHead", "MultiClassHead", "MultiHead"),
+    *("MultiLabelHead", "PoissonRegressionHead", "RegressionHead", "add_metrics"),
+    *("classifier_parse_example_spec", "regressor_parse_example_spec"),
     *("CheckpointSaverHook", "CheckpointSaverListener", "Exporter", "FinalOpsHook"),
     *("LoggingTensorHook", "NanTensorHook", "StepCounterHook", "StopAtStepHook"),
     "SummarySaverHook",

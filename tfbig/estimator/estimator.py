@@ -1,5 +1,6 @@
 """Estimator: trains, evaluates, predicts with and exports a model_fn and its checkpoints."""
 
+import copy
 import logging
 import os
 import tempfile
@@ -7,13 +8,16 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from tfbig.arguments import check_callable, check_count, checked_config, checked_model_dir
 from tfbig.errors import UserError
 from tfbig.estimator import evaluating, exporting, predicting, training
 from tfbig.estimator.eval_events import eval_dir
 from tfbig.estimator.warm_start import checked_warm_start
-from tfbig.programs.model_fn.call import check_arguments, is_estimator_style
+from tfbig.programs.model_fn.call import call_model_fn, check_arguments, is_estimator_style
+from tfbig.programs.model_fn.spec import EstimatorSpec, ModeKeys
+from tfbig.programs.program import BatchPart
 from tfbig.training.checkpoints.named_checkpoint import NamedCheckpoint, latest
 
 log = logging.getLogger("tfbig")
@@ -46,8 +50,11 @@ class Estimator:
             initial values if model_dir has no checkpoint.
         strategy, devices: as for `tfbig.train_distributed`; used by all methods.
 
+    Attributes:
+        given_model_fn: the model_fn as it was given.
+
     Raises:
-        UserError: an argument has an invalid value.
+        UserError: an argument has an invalid value, or a subclass overrides a method.
     """
 
     def __init__(
@@ -69,12 +76,15 @@ class Estimator:
                 "are trained by tfbig.train_distributed."
             )
         check_arguments(model_fn, params)
-        model_dir = checked_model_dir(model_dir)
+        check_no_override(type(self))
+        config = checked_config(config)
+        model_dir = checked_model_dir(model_dir or None, config)
         if model_dir is None:
             model_dir = tempfile.mkdtemp(prefix="tfbig-")
             log.warning("Using temporary folder as model directory: %s", model_dir)
-        self._model_fn, self._model_dir = model_fn, model_dir
-        self._config, self._params = checked_config(config), {} if params is None else params
+        self.given_model_fn, self._model_dir = model_fn, model_dir
+        self._config = config.replace(model_dir=model_dir)
+        self._params = {} if params is None else copy.deepcopy(params)
         self._warm_start = checked_warm_start(warm_start_from)
         self.strategy, self.devices = strategy, devices
 
@@ -85,18 +95,27 @@ class Estimator:
 
     @property
     def config(self) -> Any:
-        """The RunConfig of all methods, as given to the constructor."""
+        """The RunConfig of all methods, with the model_dir of this Estimator."""
         return self._config
 
     @property
     def params(self) -> Any:
-        """The dict that is passed to model_fn and to input functions; {} if none was given."""
-        return self._params
+        """A copy of the dict for model_fn and input functions; {} if none was given."""
+        return copy.deepcopy(self._params)
+
+    def params_for(self, input_fn: Callable, mode: str) -> Any:
+        """Returns the params for an input function in a mode: a ModeKeys value."""
+        return self.params
 
     @property
     def model_fn(self) -> Callable:
-        """The model_fn, as given to the constructor."""
-        return self._model_fn
+        """The model_fn as a function of (features, labels, mode, config): params are bound."""
+
+        def model_fn(features: Any, labels: Any, mode: str, config: Any) -> EstimatorSpec:
+            batch = BatchPart(features, labels, None, None, tf.constant(1.0))
+            return call_model_fn(self.given_model_fn, batch, mode, self.params, config)
+
+        return model_fn
 
     @property
     def warm_start(self) -> Any:
@@ -191,14 +210,16 @@ class Estimator:
             input_fn: as for `train`; labels are ignored.
             predict_keys: the names of the predictions to return; None for all.
             hooks: as for `evaluate`.
-            checkpoint_path: None for the newest checkpoint.
+            checkpoint_path: None for the newest checkpoint, or the model's initial values if
+                there is none.
             yield_single_examples: False to yield whole batches.
 
         Yields:
-            For each example, a dict of NumPy arrays (or the structure of the spec's predictions).
+            For each example, a dict of NumPy arrays (or the structure of the spec's predictions);
+            without end if the Dataset repeats.
 
         Raises:
-            UserError: there is no checkpoint, or the data is unsuitable.
+            UserError: checkpoint_path has no checkpoint, or the data is unsuitable.
         """
         check_callable("input_fn", input_fn)
         return predicting.predict(
@@ -255,6 +276,58 @@ class Estimator:
             checkpoint=checkpoint_path,
         )
 
+    def export_savedmodel(
+        self,
+        export_dir_base: str | os.PathLike,
+        serving_input_receiver_fn: Callable,
+        assets_extra: dict[str, str] | None = None,
+        as_text: bool = False,
+        checkpoint_path: str | os.PathLike | None = None,
+    ) -> str:
+        """The older name of `export_saved_model`."""
+        return self.export_saved_model(
+            export_dir_base, serving_input_receiver_fn, assets_extra, as_text, checkpoint_path
+        )
+
+    def experimental_export_all_saved_models(
+        self,
+        export_dir_base: str | os.PathLike,
+        input_receiver_fn_map: dict[str, Callable],
+        assets_extra: dict[str, str] | None = None,
+        as_text: bool = False,
+        checkpoint_path: str | os.PathLike | None = None,
+    ) -> str:
+        """Exports the model for serving, as `export_saved_model` does.
+
+        Args:
+            export_dir_base: as for `export_saved_model`.
+            input_receiver_fn_map: {ModeKeys.PREDICT: serving_input_receiver_fn}.
+            assets_extra, as_text, checkpoint_path: as for `export_saved_model`.
+
+        Raises:
+            UserError: the map has another mode, or as for `export_saved_model`.
+        """
+        if not isinstance(input_receiver_fn_map, dict) or not input_receiver_fn_map:
+            raise UserError(
+                f"experimental_export_all_saved_models(input_receiver_fn_map="
+                f"{input_receiver_fn_map!r}): expected "
+                "{tfbig.ModeKeys.PREDICT: serving_input_receiver_fn}."
+            )
+        others = sorted(set(input_receiver_fn_map) - {ModeKeys.PREDICT})
+        if others:
+            raise UserError(
+                f"experimental_export_all_saved_models: the modes {others} are not exported: a "
+                "SavedModel of tfbig is for serving. Leave them out, and train from a checkpoint "
+                "with warm_start_from=."
+            )
+        return self.export_saved_model(
+            export_dir_base,
+            input_receiver_fn_map[ModeKeys.PREDICT],
+            assets_extra,
+            as_text,
+            checkpoint_path,
+        )
+
     def get_variable_names(self) -> list[str]:
         """Returns the names of all variables in the newest checkpoint.
 
@@ -295,3 +368,29 @@ class Estimator:
                 "or pass checkpoint_path."
             )
         return NamedCheckpoint(path).path
+
+
+def check_no_override(kind: type) -> None:
+    """Refuses a user's subclass that overrides a public method of Estimator.
+
+    The methods call each other's parts, so an override would change some of them only.
+
+    Raises:
+        UserError: the message names the overridden methods.
+    """
+    public = {name for name in vars(Estimator) if not name.startswith("_")}
+    own = [
+        c for c in kind.__mro__ if issubclass(c, Estimator) and c.__module__.startswith("tfbig.")
+    ]
+    found = sorted(
+        name
+        for c in kind.__mro__
+        if issubclass(c, Estimator) and c not in own
+        for name in public & set(vars(c))
+    )
+    if found:
+        raise UserError(
+            "Subclasses of Estimator cannot override members of Estimator. "
+            f"{kind.__name__} does override {', '.join(found)}; give the method another name, and "
+            "call the Estimator's from it."
+        )

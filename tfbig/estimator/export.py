@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tfbig.compat.gone import gone_estimator
 from tfbig.errors import UserError
 from tfbig.programs.model_fn.export_output import (
     ClassificationOutput,
@@ -19,6 +20,7 @@ __all__ = [
     "PredictOutput",
     "RegressionOutput",
     "ServingInputReceiver",
+    "TensorServingInputReceiver",
     "build_parsing_serving_input_receiver_fn",
     "build_raw_serving_input_receiver_fn",
     "checked_receiver",
@@ -50,6 +52,26 @@ class ServingInputReceiver(NamedTuple):
     features: Any
     receiver_tensors: Any
     receiver_tensors_alternatives: Mapping[str, Any] | None = None
+
+
+class TensorServingInputReceiver(ServingInputReceiver):
+    """A ServingInputReceiver of a model_fn whose features are one tensor, and no dict.
+
+    Example: `TensorServingInputReceiver(images / 255.0, images)`
+    """
+
+    __slots__ = ()
+
+    def __new__(
+        cls, features: Any, receiver_tensors: Any, receiver_tensors_alternatives: Any = None
+    ) -> "TensorServingInputReceiver":
+        """Raises a UserError if the features are no tensor."""
+        if not isinstance(features, (tf.Tensor, tf.SparseTensor)):
+            raise UserError(
+                f"TensorServingInputReceiver(features={features!r}): expected one tensor; for a "
+                "dict write ServingInputReceiver."
+            )
+        return super().__new__(cls, features, receiver_tensors, receiver_tensors_alternatives)
 
 
 def build_raw_serving_input_receiver_fn(
@@ -104,20 +126,11 @@ def build_parsing_serving_input_receiver_fn(
         build_parsing_serving_input_receiver_fn({"x": tf.io.FixedLenFeature([4], tf.float32)})
 
     Args:
-        feature_spec: as for tf.io.parse_example; only dense features.
+        feature_spec: as for tf.io.parse_example, such as the result of
+            tf.feature_column.make_parse_example_spec. A VarLenFeature is a SparseTensor for
+            model_fn.
         default_batch_size: the number of records; None for any number.
-
-    Raises:
-        UserError: a feature is sparse.
     """
-    for name, feature in feature_spec.items():
-        if isinstance(feature, (tf.io.VarLenFeature, tf.io.SparseFeature)):
-            raise UserError(
-                f"build_parsing_serving_input_receiver_fn: the feature {name!r} is a "
-                f"{type(feature).__name__}, which would be a SparseTensor; models are trained on "
-                "dense features here. Use a tf.io.FixedLenFeature, or write a function that makes "
-                "the feature dense."
-            )
 
     def serving_input_receiver_fn() -> ServingInputReceiver:
         serialized = tf.compat.v1.placeholder(
@@ -133,7 +146,7 @@ def checked_receiver(receiver: Any) -> ServingInputReceiver:
     """Checks the result of a serving_input_receiver_fn, and makes dicts of its receiver tensors.
 
     Raises:
-        UserError: the result is not a ServingInputReceiver of dense tensors.
+        UserError: the result is not a ServingInputReceiver of tensors.
     """
     fields = ("features", "receiver_tensors")
     if not all(hasattr(receiver, field) for field in fields):
@@ -142,10 +155,10 @@ def checked_receiver(receiver: Any) -> ServingInputReceiver:
             "tfbig.estimator.export.ServingInputReceiver(features, receiver_tensors)."
         )
     for leaf in tf.nest.flatten(receiver.features):
-        if not isinstance(leaf, tf.Tensor):
+        if not isinstance(leaf, (tf.Tensor, tf.SparseTensor)):
             raise UserError(
-                f"ServingInputReceiver.features has a {type(leaf).__name__}; expected dense "
-                "tensors, like those that the model was trained on."
+                f"ServingInputReceiver.features has a {type(leaf).__name__}; expected tensors and "
+                "SparseTensors, like those that the model was trained on."
             )
     alternatives = getattr(receiver, "receiver_tensors_alternatives", None) or {}
     return ServingInputReceiver(
@@ -173,3 +186,10 @@ def identifier(name: str) -> str:
     """Makes a valid name for a graph operation from any string."""
     kept = "".join(c if c.isalnum() or c == "_" else "_" for c in name)
     return kept if kept[:1].isalpha() else f"input_{kept}"
+
+
+def __getattr__(name: str) -> Any:
+    instead = gone_estimator(f"export.{name}")
+    if instead is not None:
+        raise UserError(f"tf.estimator.export.{name} does not exist in tfbig; {instead}.")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

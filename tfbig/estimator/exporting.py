@@ -14,6 +14,7 @@ from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.estimator.export import ServingInputReceiver, checked_receiver, identifier
 from tfbig.estimator.loading import placement_outside_training, writes_results
+from tfbig.layers.sparse_rows import with_rows
 from tfbig.programs.model_fn.export_output import PredictOutput
 from tfbig.programs.model_fn.model_fn_program import ModelFnProgram
 from tfbig.serving.checker import CHECKER
@@ -80,18 +81,23 @@ def _module(
     """Returns a module with the variables, its functions and methods by signature, and a graph."""
     config = estimator.config
     program = ModelFnProgram(
-        estimator.model_fn, estimator.params, config, contextlib.nullcontext, precision_of(config)
+        estimator.given_model_fn,
+        estimator.params,
+        config,
+        contextlib.nullcontext,
+        precision_of(config),
     )
     traced: dict[str, Any] = {}
 
     def trace() -> Any:
         traced["receiver"] = receiver = checked_receiver(serving_input_receiver_fn())
-        flat = tf.nest.flatten(receiver.features)
+        features = with_rows(receiver.features)
+        flat = tf.nest.flatten(features)
         specs = [tf.TensorSpec(t.shape, t.dtype) for t in flat]
-        structure = tf.nest.pack_sequence_as(receiver.features, specs)
+        structure = tf.nest.pack_sequence_as(features, specs)
         with program.tracing():
             program.build_prediction(structure, lambda fn, _: (fn(*flat), set())[1])
-            traced["spec"] = program.prediction_spec(receiver.features)
+            traced["spec"] = program.prediction_spec(features)
         return tf.zeros([])
 
     with tf.device("CPU:0"):

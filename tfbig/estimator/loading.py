@@ -6,8 +6,8 @@ from typing import Any
 
 import keras
 
+from tfbig.clusters.find import find_cluster
 from tfbig.data.feeds.feed import Feed
-from tfbig.placement.clusters.find import find_cluster
 from tfbig.placement.placement import Placement
 from tfbig.placement.strategies import make_placement
 from tfbig.programs.model_fn.call import ModelFnRecorder
@@ -60,6 +60,28 @@ def load_program(
     if checkpoint is not None:
         log.info("restored %s", checkpoint)
     return program
+
+
+def find_checkpoint(estimator: Any, path: Any, purpose: str) -> list:
+    """Returns the path and the step of the checkpoint to use; None and 0 if there is none yet.
+
+    Args:
+        estimator: a tfbig.Estimator.
+        path: the user's checkpoint_path; None for the newest.
+        purpose: "evaluate" or "predict", for the warning that there is none.
+
+    Raises:
+        UserError: there is no checkpoint at the path.
+    """
+    if path is None and estimator.latest_checkpoint() is None:
+        log.warning(
+            "Could not find trained model in model_dir: %s, running initialization to %s",
+            estimator.model_dir,
+            purpose,
+        )
+        return [None, 0]
+    path = estimator.checkpoint(path)
+    return [path, NamedCheckpoint(path).step]
 
 
 def placement_outside_training(estimator: Any) -> Placement:

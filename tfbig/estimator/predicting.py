@@ -9,7 +9,7 @@ from tfbig.arguments import call_input_fn
 from tfbig.data.feeds.feed import Feed
 from tfbig.errors import UserError
 from tfbig.estimator.hooks.translation import ModeHooks
-from tfbig.estimator.loading import load_program, placement_outside_training
+from tfbig.estimator.loading import find_checkpoint, load_program, placement_outside_training
 from tfbig.placement.control.cluster_errors import cluster_error_scope
 from tfbig.placement.control.peers import Peers
 from tfbig.placement.control.preflight import compare
@@ -34,8 +34,12 @@ def predict(
     placement = placement_outside_training(estimator)
     peers = placement.peers
     with cluster_error_scope(peers, config):
-        path = peers.broadcast(estimator.checkpoint(checkpoint) if peers.is_chief else None)
-        data = call_input_fn(input_fn, ModeKeys.PREDICT, params, config)
+        path, _ = peers.broadcast(
+            find_checkpoint(estimator, checkpoint, "predict") if peers.is_chief else None
+        )
+        data = call_input_fn(
+            input_fn, ModeKeys.PREDICT, estimator.params_for(input_fn, ModeKeys.PREDICT), config
+        )
         feed = make_feed(
             data,
             seed=config.tf_random_seed,
@@ -43,13 +47,18 @@ def predict(
             steps_per_loop=config.steps_per_loop,
             order="own",
             training=False,
+            sparse=True,
         )
         try:
             compare(peers, {"input_fn": described_feed(feed)})
-            watched = ModelFnRecorder(estimator.model_fn)
-            program = load_program(watched, params, config, placement, feed, ModeKeys.PREDICT, path)
+            watched = ModelFnRecorder(estimator.given_model_fn)
+            warm = estimator.warm_start
+            program = load_program(
+                watched, params, config, placement, feed, ModeKeys.PREDICT, path,
+                warm and warm.values_for,
+            )  # fmt: skip
             keys = _checked_keys(keys, watched.first[ModeKeys.PREDICT].predictions)
-            predictor = Predictor(program, placement, feed)
+            predictor = Predictor(program, placement, feed, endless=True)
             fetcher = TensorFetcher(program, placement, feed, watched, ModeKeys.PREDICT)
             mode_hooks = ModeHooks(hooks, watched, "prediction_hooks", ModeKeys.PREDICT, fetcher)
         except BaseException:

@@ -31,6 +31,10 @@ class TrainSpec:
         check_callable("TrainSpec.input_fn", self.input_fn)
         check_count("TrainSpec.max_steps", self.max_steps)
 
+    def _replace(self, **fields: Any) -> "TrainSpec":
+        """Returns a copy with new values of some fields, as tf.estimator's namedtuple did."""
+        return dataclasses.replace(self, **fields)
+
 
 @dataclasses.dataclass(frozen=True)
 class EvalSpec:
@@ -90,3 +94,7 @@ class EvalSpec:
                 "write to the same folder; give them different names."
             )
         object.__setattr__(self, "exporters", tuple(exporters))
+
+    def _replace(self, **fields: Any) -> "EvalSpec":
+        """Returns a copy with new values of some fields, as tf.estimator's namedtuple did."""
+        return dataclasses.replace(self, **fields)

@@ -1,6 +1,5 @@
 """train_and_evaluate: one training run with evaluations and exports at intervals."""
 
-import dataclasses
 import logging
 import os
 from typing import Any
@@ -56,7 +55,7 @@ def train_and_evaluate(
             )
     config = estimator.config
     if config.eval_every_steps is None and config.save_checkpoints_steps is not None:
-        config = dataclasses.replace(config, eval_every_steps=config.save_checkpoints_steps)
+        config = config.replace(eval_every_steps=config.save_checkpoints_steps)
     delays = {n: getattr(eval_spec, n) for n in ("start_delay_secs", "throttle_secs")}
     if any(delays.values()):
         shown = ", ".join(f"{name}={value:g}" for name, value in delays.items() if value)
@@ -99,6 +98,9 @@ class _AfterEvaluation(Hook):
         self._step = step
 
     def on_evaluate(self, step: int, metrics: dict[str, float]) -> None:
+        # An evaluator task has written plain numbers only.
+        values = self.model.metric_values if step >= self._step else {}
+        metrics = {"loss": metrics["loss"], **values} if values else metrics
         self.result = {**metrics, "global_step": step}
         write_eval_metrics(self._estimator.eval_dir(self._spec.name), step, self.result)
         if step < self._step:  # an evaluator task has evaluated an earlier checkpoint

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from tfbig.arguments import call_input_fn
+from tfbig.errors import UserError
+from tfbig.estimator.hooks.in_memory_evaluator import InMemoryEvaluatorHook
 from tfbig.estimator.hooks.translation import ModeHooks, plan_hooks
 from tfbig.estimator.spec_options import options_of_spec, saves_of
 from tfbig.programs.model_fn.spec import ModeKeys
@@ -53,12 +55,18 @@ def fit(
             written first.
     """
     config, params = config or estimator.config, estimator.params
+    read = functools.partial(_read, estimator, config)
     given = plan_hooks(hooks, listeners=listeners or ())  # errors in hooks are raised at once
+    evaluators = [h for h in given.callbacks if isinstance(h, InMemoryEvaluatorHook)]
+    if evaluators:
+        evaluation = _in_memory(estimator, evaluators, evaluation)
+        config = config.replace(eval_every_steps=evaluators[0].every_n_iter)
+        read = functools.partial(_read, estimator, config)
     read_eval = evaluation and functools.partial(
-        call_input_fn, evaluation.input_fn, ModeKeys.EVAL, params, config, "EvalSpec.input_fn"
+        read, evaluation.input_fn, ModeKeys.EVAL, "EvalSpec.input_fn"
     )
     options = RunOptions(
-        callbacks=tuple(given.callbacks),
+        callbacks=tuple(callback for callback in given.callbacks if callback not in evaluators),
         num_steps=nearest(steps, given.num_steps),
         last_step=nearest(max_steps, given.last_step),
         saves=saves_of(given.savers, estimator.model_dir),
@@ -70,8 +78,8 @@ def fit(
         make_hooks = functools.partial(_hooks_of, evaluation.hooks)
         options = dataclasses.replace(options, eval_steps=evaluation.steps, eval_hooks=make_hooks)
     request = TrainRequest(
-        model_fn=estimator.model_fn,
-        read=functools.partial(call_input_fn, input_fn, ModeKeys.TRAIN, params, config),
+        model_fn=estimator.given_model_fn,
+        read=functools.partial(read, input_fn, ModeKeys.TRAIN, "input_fn"),
         read_eval=read_eval,
         config=config,
         strategy=estimator.strategy,
@@ -83,6 +91,27 @@ def fit(
         options_of_spec=functools.partial(options_of_spec, model_dir=estimator.model_dir),
     )
     return _unless_preempted(run_training(request))
+
+
+def _in_memory(
+    estimator: Any, evaluators: list[InMemoryEvaluatorHook], evaluation: Evaluation | None
+) -> Evaluation:
+    """Returns the evaluations that an InMemoryEvaluatorHook asks for."""
+    hook = evaluators[0]
+    if len(evaluators) > 1 or evaluation is not None:
+        raise UserError(
+            "hooks: a run has one evaluation; pass one InMemoryEvaluatorHook, and none to "
+            "train_and_evaluate."
+        )
+    if hook.estimator is not estimator:
+        raise UserError(
+            "InMemoryEvaluatorHook(estimator=…) has another Estimator than the one that is trained."
+        )
+    return Evaluation(hook.input_fn, hook.steps, hook.hooks, [hook])
+
+
+def _read(estimator: Any, config: Any, input_fn: Callable, mode: str, name: str) -> Any:
+    return call_input_fn(input_fn, mode, estimator.params_for(input_fn, mode), config, name)
 
 
 def _hooks_of(hooks: Sequence[Any] | None, watched: Any, fetcher: Any) -> ModeHooks:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfbig.errors import UserError
-from tfbig.programs.program import Program
+from tfbig.programs.model_fn.model_fn_program import ModelFnProgram
 from tfbig.training.checkpoints.named_checkpoint import NamedCheckpoint
 
 log = logging.getLogger("tfbig")
@@ -69,7 +69,7 @@ class WarmStartSettings:
                 'a list of them, or None; for example "dense.*".'
             )
 
-    def values_for(self, program: Program) -> dict[str, np.ndarray]:
+    def values_for(self, program: ModelFnProgram) -> dict[str, np.ndarray]:
         """Returns the initial values of a program's variables, by name in `named_variables`.
 
         Raises:
@@ -100,18 +100,13 @@ class WarmStartSettings:
         log.info("%d variables are initialized from %s", len(values), checkpoint.path)
         return values
 
-    def _chosen(self, program: Program, own: dict[str, str]) -> list[str]:
+    def _chosen(self, program: ModelFnProgram, own: dict[str, str]) -> list[str]:
         wanted = self.vars_to_warm_start
         if wanted is None:
             return []
         if isinstance(wanted, str):
-            # A program that is not built for training does not know which variables are trainable.
-            trained = {id(variable) for variable in program.trainable}
-            candidates = [
-                name
-                for name, variable in program.named_variables().items()
-                if (id(variable) in trained if trained else name.startswith("model/"))
-            ]
+            weights = program.weight_names
+            candidates = [name for name in own if own[name] in weights]
             patterns = [wanted]
         else:
             candidates, patterns = list(own), list(wanted)

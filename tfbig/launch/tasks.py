@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 
-from tfbig.placement.clusters.cluster import TRAINING_JOBS, Cluster
+from tfbig.clusters.cluster import TRAINING_JOBS, Cluster
 
 _THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 

@@ -2,7 +2,7 @@
 
 from typing_extensions import override
 
-from tfbig.placement.clusters.cluster import Cluster
+from tfbig.clusters.cluster import Cluster
 from tfbig.placement.control.peers import Peers
 from tfbig.placement.parameter_server.liveness import ChiefWatch
 from tfbig.placement.placement import Placement

@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfbig.errors import NotBuiltError, UserError
-from tfbig.placement.clusters.find import (
+from tfbig.clusters.find import (
     Cluster,
     check_multi_worker,
     check_parameter_server,
     find_cluster,
     is_cluster_of_one,
 )
+from tfbig.errors import NotBuiltError, UserError
 from tfbig.placement.control.peers import Peers
 from tfbig.placement.evaluator_task import EvaluatorTask
 from tfbig.placement.parameter_server.parameter_server import parameter_server

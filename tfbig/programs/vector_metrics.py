@@ -8,12 +8,30 @@ the metric becomes name_0, name_1, ….
 from collections.abc import Mapping
 from typing import Any
 
+import keras
 import numpy as np
 
 
 def to_fit_logs(figures: Mapping[str, Any]) -> dict[str, Any]:
     """Replaces lists by float32 arrays, as in the logs of Keras's `fit` and `evaluate`."""
     return {n: np.float32(v) if isinstance(v, list) else v for n, v in figures.items()}
+
+
+def numbers_of(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Lists the numbers of nested metrics, as one list for each name; leaves text out.
+
+    Example: `numbers_of({"pair": (0.5, (1.0, 2.0)), "summary": b"…"})` is
+    `{"pair": [0.5, 1.0, 2.0]}`.
+    """
+    numbers: dict[str, Any] = {}
+    for name, value in figures.items():
+        leaves = [np.asarray(leaf) for leaf in keras.tree.flatten(value)]
+        if any(leaf.dtype.kind not in "fiub" for leaf in leaves):
+            continue
+        alone = len(leaves) == 1 and not isinstance(value, (list, tuple, dict))
+        flat = leaves[0] if alone else np.concatenate([np.ravel(leaf) for leaf in leaves])
+        numbers[name] = flat.astype(float).tolist()
+    return numbers
 
 
 def to_scalars(figures: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from tfbig.data.source import Source
 from tfbig.errors import UserError
 from tfbig.placement.control.preflight import compare
 from tfbig.placement.placement import Placement
+from tfbig.programs.model_fn.call import is_estimator_style
 from tfbig.run_config import RunConfig
 from tfbig.training.request import TrainRequest
 
@@ -51,12 +52,15 @@ def read_data(request: TrainRequest, placement: Placement, seed: int) -> RunData
     cleaning = getattr(data, "cleaning", None)
     cleaning_is_all = cleaning is not None and not (data.mapped_after_cleaning or data.augmentation)
     multiple = replicas * config.accumulation_steps
-    feed = _feed_of_run(data, placement, config, seed, multiple, training=True)
+    sparse = is_estimator_style(request.model_fn)
+    feed = _feed_of_run(data, placement, config, seed, multiple, training=True, sparse=sparse)
     eval_feed = None
     if request.read_eval is not None:
         data = request.read_eval()
         try:
-            eval_feed = _feed_of_run(data, placement, config, seed, replicas, training=False)
+            eval_feed = _feed_of_run(
+                data, placement, config, seed, replicas, training=False, sparse=sparse
+            )
         except UserError as error:
             raise UserError(f"eval_input_fn: {error}") from error
     facts = {
@@ -80,6 +84,7 @@ def make_feed(
     worker: int = 0,
     workers: int = 1,
     blocks: int = 1,
+    sparse: bool = False,
 ) -> Feed:
     """Makes what reads global batches from what an input_fn returned.
 
@@ -93,6 +98,7 @@ def make_feed(
         worker, workers: whose share is read, of how many.
         blocks: the number of readers among which a Source in the order "block" distributes
             whole batches.
+        sparse: whether the model takes SparseTensors: a model_fn of estimator style does.
 
     Raises:
         UserError: the data cannot be read in this order.
@@ -115,8 +121,14 @@ def make_feed(
             "returned a tf.data.Dataset; return a tfbig.data.Source, or shuffle the Dataset and "
             'leave data_distribution="auto".'
         )
-    share = {"worker": worker, "workers": workers}
-    return DatasetFeed(data, multiple=multiple, steps_per_loop=steps_per_loop, **share)
+    return DatasetFeed(
+        data,
+        multiple=multiple,
+        steps_per_loop=steps_per_loop,
+        worker=worker,
+        workers=workers,
+        sparse=sparse,
+    )
 
 
 def described_feed(feed: Feed | None) -> str:
@@ -135,6 +147,7 @@ def _feed_of_run(
     multiple: int,
     *,
     training: bool,
+    sparse: bool,
 ) -> Feed:
     feed = make_feed(
         data,
@@ -146,11 +159,14 @@ def _feed_of_run(
         worker=placement.peers.index,
         workers=placement.peers.count,
         blocks=placement.turns,
+        sparse=sparse,
     )
     return placement.wrap_feed(feed, TRAINING if training else EVALUATION, config)
 
 
-def make_reader(read: Callable, run_spec: dict, config: RunConfig, *, training: bool) -> Callable:
+def make_reader(
+    read: Callable, run_spec: dict, config: RunConfig, *, training: bool, sparse: bool
+) -> Callable:
     """Makes what a worker of a cluster with ps reads its data by.
 
     Args:
@@ -158,6 +174,7 @@ def make_reader(read: Callable, run_spec: dict, config: RunConfig, *, training: 
         run_spec: of the chief: seed and blocks.
         config: as the chief has it.
         training: or evaluation.
+        sparse: as for `make_feed`.
 
     Returns:
         A function of (part, parts) that returns a Feed of one part of each batch.
@@ -175,6 +192,7 @@ def make_reader(read: Callable, run_spec: dict, config: RunConfig, *, training: 
             worker=part,
             workers=parts,
             blocks=run_spec["blocks"],
+            sparse=sparse,
         )
 
     return feed

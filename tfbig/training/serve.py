@@ -6,6 +6,7 @@ import numpy as np
 
 from tfbig.data.feeds.index_feed import BatchIndex, IndexReader, as_arrays
 from tfbig.placement.parameter_server.serving_task import ServingTask
+from tfbig.programs.model_fn.call import is_estimator_style
 from tfbig.training.feeds import EVALUATION, TRAINING, make_reader
 from tfbig.training.request import TrainRequest
 from tfbig.training.result import TrainResult
@@ -22,7 +23,7 @@ def serve(task: ServingTask, request: TrainRequest) -> TrainResult:
     Raises:
         PeerLost: the chief is lost or has failed.
     """
-    config = request.config
+    config, sparse = request.config, is_estimator_style(request.model_fn)
 
     def make_read(run_spec: dict) -> Callable:
         set_seed(config.tf_random_seed, run_spec["seed"])
@@ -30,7 +31,7 @@ def serve(task: ServingTask, request: TrainRequest) -> TrainResult:
         for name, read in ((TRAINING, request.read), (EVALUATION, request.read_eval)):
             if read is not None:
                 training = name == TRAINING
-                feeds = make_reader(read, run_spec, config, training=training)
+                feeds = make_reader(read, run_spec, config, training=training, sparse=sparse)
                 readers[name] = IndexReader(feeds, run_spec["parts"] if training else 1)
 
         def read_batches(name: bytes, passes, position, steps, part) -> list[np.ndarray]:

@@ -16,6 +16,7 @@ from tfbig import _private_api
 from tfbig.data.feeds.feed import Feed, Stack, capacity_for, rows_for, tail_size_for
 from tfbig.data.order.distribution import worker_share
 from tfbig.errors import UserError
+from tfbig.layers.sparse_rows import rows_dataset
 
 log = logging.getLogger("tfbig")
 
@@ -34,6 +35,7 @@ class DatasetFeed(Feed):
         steps_per_loop: RunConfig.steps_per_loop.
         worker, workers: index of the share of every global batch that is kept, and the number of
             shares. Each worker reads whole batches.
+        sparse: whether the model takes SparseTensors, which the elements then have as SparseRows.
     """
 
     remedy = (
@@ -49,8 +51,11 @@ class DatasetFeed(Feed):
         steps_per_loop: int | str,
         worker: int = 0,
         workers: int = 1,
+        sparse: bool = False,
     ):
         self.worker, self.workers = worker, workers
+        if sparse:
+            dataset = rows_dataset(dataset)
         self.element_spec = _checked_spec(dataset)
         leaves = tf.nest.flatten(self.element_spec)
         self.static = all(s.shape[1:].is_fully_defined() for s in leaves)

@@ -32,6 +32,7 @@ def cluster_error_scope(peers: Peers, config: RunConfig | None = None) -> Iterat
     try:
         if config is not None:
             fields = dataclasses.asdict(config)
+            del fields["model_dir"]  # only the chief writes, and others may have another folder
             compare(peers, {f"RunConfig.{name}": repr(value) for name, value in fields.items()})
         yield
     except PeerLost:

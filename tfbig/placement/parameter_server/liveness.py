@@ -4,9 +4,9 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 
+from tfbig.clusters.cluster import Cluster
+from tfbig.clusters.find import cluster_timeout
 from tfbig.errors import PeerLost
-from tfbig.placement.clusters.cluster import Cluster
-from tfbig.placement.clusters.find import cluster_timeout
 from tfbig.placement.control.addresses import connect, parse_address
 from tfbig.placement.control.channel import default_patience
 

@@ -14,11 +14,11 @@ import tensorflow as tf
 from typing_extensions import override
 
 from tfbig import _private_api
+from tfbig.clusters.find import Cluster, cluster_timeout, has_evaluator
 from tfbig.data.feeds.feed import Feed
 from tfbig.data.feeds.index_feed import IndexFeed
 from tfbig.errors import PeerLost, UserError
 from tfbig.layers.sharded_tables import parameter_server_scope
-from tfbig.placement.clusters.find import Cluster, cluster_timeout, has_evaluator
 from tfbig.placement.control.addresses import check_port_is_free, parse_address
 from tfbig.placement.control.peers import Peers
 from tfbig.placement.parameter_server import remote

@@ -18,8 +18,8 @@ import numpy as np
 import tensorflow as tf
 
 import tfbig
+from tfbig.clusters.find import Cluster
 from tfbig.errors import PeerLost
-from tfbig.placement.clusters.find import Cluster
 from tfbig.placement.control.addresses import check_port_is_free, parse_address
 from tfbig.placement.control.peers import Peers
 from tfbig.placement.parameter_server import remote

@@ -16,8 +16,8 @@ from typing_extensions import override
 
 import tfbig
 from tfbig import _private_api
+from tfbig.clusters.find import cluster_timeout
 from tfbig.errors import PeerLost, UserError
-from tfbig.placement.clusters.find import cluster_timeout
 from tfbig.placement.control.channel import Channel
 from tfbig.placement.control.preflight import join
 from tfbig.placement.replicated.mirrored import Mirrored

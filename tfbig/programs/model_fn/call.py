@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from tfbig.errors import UserError
+from tfbig.layers.sparse_rows import with_sparse
 from tfbig.programs import program
 from tfbig.programs.model_fn.spec import EstimatorSpec
 from tfbig.programs.program import BatchPart, Term
@@ -85,6 +86,7 @@ def call_model_fn(model_fn, batch: BatchPart, mode, params, config) -> Estimator
         UserError: a part of input_fn's batches would be ignored, or an argument is unknown.
     """
     check_arguments(model_fn)
+    batch = batch._replace(features=with_sparse(batch.features), labels=with_sparse(batch.labels))
     given = {"labels": batch.labels, "mode": mode, "params": params, "config": config}
     takes = inspect.signature(model_fn).parameters
     if batch.labels is not None and "labels" not in takes:
@@ -101,19 +103,35 @@ def call_model_fn(model_fn, batch: BatchPart, mode, params, config) -> Estimator
     return model_fn(features=batch.features, **keywords)
 
 
-def loss_term(loss: tf.Tensor, features: Any) -> Term:
+def divided_term(loss: tf.Tensor, denominator: Any) -> Term:
+    """Converts a scalar loss with EstimatorSpec.loss_denominator to a term.
+
+    Args:
+        loss: scalar.
+        denominator: 1 for a sum, or a scalar tensor.
+    """
+    if isinstance(denominator, int):
+        return Term(program.UNDIVIDED, loss)
+    denominator = tf.cast(denominator, tf.float32)
+    return Term(program.EXPLICIT, loss * denominator, denominator=denominator)
+
+
+def loss_term(loss: tf.Tensor, features: Any, denominator: Any = None) -> Term:
     """Converts the loss of an EstimatorSpec to a term of the loss of a batch.
 
     Args:
         loss: a scalar, which is treated as the mean over the batch, or one value per example:
             of shape [], [1] or [n, …].
         features: structure of tensors of shape [n, …].
+        denominator: EstimatorSpec.loss_denominator, of a scalar loss.
 
     Raises:
         UserError: the loss has another number of rows than the features. If the shapes are known
             only when the step runs, it raises tf.errors.InvalidArgumentError instead.
     """
     loss = tf.cast(loss, tf.float32)
+    if denominator is not None:
+        return divided_term(tf.reshape(loss, []), denominator)
     if loss.shape.num_elements() == 1:
         caveat = "the loss of model_fn's spec is one number for a batch"
         return Term(program.SCALAR, tf.reshape(loss, []), caveat=caveat)

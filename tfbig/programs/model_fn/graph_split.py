@@ -34,12 +34,17 @@ class GraphSplit(NamedTuple):
 class SplitGraph:
     """A graph as nodes and edges.
 
+    When a trace ends, TensorFlow adds control edges that order the reads and writes of a variable.
+    They say when an operation runs, and not whether: a prediction that reads a variable after a
+    train_op was made does not run that train_op, as in a tf.Session.
+
     Args:
         graph: traced, and not changed afterwards.
         batch: names of the placeholders of a batch.
+        controls: by operation, the control inputs that it had before the trace ended; None: all.
     """
 
-    def __init__(self, graph: tf.Graph, batch: Iterable[str]):
+    def __init__(self, graph: tf.Graph, batch: Iterable[str], controls: dict | None = None):
         self._definition = graph.as_graph_def()
         self._batch = set(batch)
         self.nodes = {node.name: node for node in self._definition.node}
@@ -49,7 +54,8 @@ class SplitGraph:
         self._followers: dict[str, list[str]] = collections.defaultdict(list)
         for name, node in self.nodes.items():
             self._inputs[name] = [_tensor(i) for i in node.input if not i.startswith("^")]
-            self._controls[name] = [i[1:] for i in node.input if i.startswith("^")]
+            edges = [i[1:] for i in node.input if i.startswith("^")]
+            self._controls[name] = edges if controls is None else controls.get(name, [])
             for tensor in self._inputs[name]:
                 self._readers[_node(tensor)].append((tensor, name))
             for control in self._controls[name]:
@@ -236,14 +242,16 @@ def run_part(
 
     Args:
         definition: the result of `SplitGraph.part`.
-        given: replacements of tensors that the part reads, by name.
+        given: tensors of the graph that are not in the part, by name.
         wanted: names of tensors and operations. A given tensor is returned unchanged.
 
     Returns:
         The imported tensors and operations, in the order of `wanted`.
     """
     imported = [name for name in dict.fromkeys(wanted) if name not in given]
-    found = tf.graph_util.import_graph_def(definition, given, imported, name="model_fn")
+    read = {_tensor(edge) for node in definition.node for edge in node.input}
+    mapped = {name: value for name, value in given.items() if name in read}
+    found = tf.graph_util.import_graph_def(definition, mapped, imported, name="model_fn")
     by_name = {**dict(zip(imported, found, strict=True)), **given}
     return [by_name[name] for name in wanted]
 

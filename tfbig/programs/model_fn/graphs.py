@@ -11,6 +11,7 @@ import tensorflow as tf
 from tfbig.errors import UserError
 from tfbig.programs import program
 from tfbig.programs.metric_aggregation import is_sum
+from tfbig.programs.model_fn.call import divided_term
 from tfbig.programs.model_fn.trace import Gradient, ModelFnTrace
 from tfbig.programs.model_fn.variable_store import VariableStore
 from tfbig.programs.program import Term
@@ -29,11 +30,12 @@ class TrainingGraph:
     Attributes:
         trained: names of the variables whose gradients the update reads.
         state: names of the variables that `compute` changes, such as moving statistics.
+        unsure: those of `state` that may be a sum or a count over the examples.
         updated: names of the variables that `update` changes, and of the global step.
         update_types: the number of operations of each type in the update.
 
     Raises:
-        UserError: train_op does not depend on gradients, or the graph cannot be split there.
+        UserError: the graph cannot be split at the gradients.
     """
 
     def __init__(self, trace: ModelFnTrace, store: VariableStore):
@@ -47,15 +49,9 @@ class TrainingGraph:
         tensors = {name for gradient in trace.gradients for name in gradient.tensors}
         split = graph.split(train_op.name, tensors)
         self._gradients = _by_variable(trace.gradients, split.cuts)
-        if not self._gradients:
-            raise UserError(
-                "EstimatorSpec(train_op=…) uses no gradient; create it with the minimize or "
-                "apply_gradients of a tf.compat.v1.train optimizer, or pass "
-                "optimizer=<a Keras optimizer>."
-            )
         after = graph.left_to_update(tensors, split)
         self.trained = [n for n in dict.fromkeys(trace.names) if n in self._gradients]
-        self._loss = trace.spec.loss.name
+        self._loss, self._denominator = trace.spec.loss.name, trace.spec.loss_denominator
         self._regularization = trace.regularization
         self._dense = [n for k in self.trained for n in self._gradients[k].tensors]
         if self._regularization is not None:
@@ -70,18 +66,21 @@ class TrainingGraph:
             for name in names
         }
         self._compute = sorted({*split.compute, *writes})
-        roots = {_op(self._loss), *map(_op, self._dense), *self._compute}
+        self._numbers = _tensor_names(self._loss, self._denominator)
+        roots = {*map(_op, self._numbers), *map(_op, self._dense), *self._compute}
         computed = graph.needed(roots, without=after)
         updating = set(split.update)
         self._compute_part, self._update_part = graph.part(computed), graph.part(updating)
         changed = graph.written(computed, trace.resources)
         self.state = [n for n in dict.fromkeys(trace.names) if n in changed]
+        # Without gradients nothing else trains a weight: counting models, k-means, statistics.
         weights = [n for n in self.state if store.trainable[n]]
-        if weights:
+        if weights and self.trained:
             raise UserError(
                 f"model_fn assigns to the weight {weights[0]!r} while it computes a batch; assign "
                 "after the update (in train_op), or create it with trainable=False."
             )
+        self.unsure = [n for n in self.state if self._may_be_a_count(n, changed[n], store)]
         also = graph.written(updating, trace.resources)
         twice = [n for n in self.state if n in also]
         if twice:
@@ -97,6 +96,21 @@ class TrainingGraph:
         self.update_types = collections.Counter(graph.nodes[n].op for n in updating)
         self._rate = self._learning_rate(updating)
 
+    def _may_be_a_count(self, key: str, writes: list[str], store: VariableStore) -> bool:
+        """Whether a variable may be a sum or a count, and not a mean, over the examples.
+
+        A moving average is assigned a value that depends on the variable itself.
+        """
+        if store.is_of_keras(key):
+            return False
+        graph, resources = self._trace.graph, self._trace.resources
+        own = [tensor for tensor, name in resources.items() if name == key]
+        of_itself = graph.computed_from(_op(tensor) for tensor in own)
+        return not self.trained or not all(
+            any(_op(t) in of_itself for t in graph.tensors_read({name}) if t not in own)
+            for name in writes
+        )
+
     def compute(self, flat: list[tf.Tensor], variables: list) -> list[Term]:
         """Computes the loss terms of a micro-batch, with the gradients that model_fn computes.
 
@@ -104,7 +118,7 @@ class TrainingGraph:
             flat: the tensors of the batch.
             variables: those named in `trained`.
         """
-        wanted = [self._loss, *self._dense, *self._compute]
+        wanted = [*self._numbers, *self._dense, *self._compute]
         found = dict(zip(wanted, self._trace.run(self._compute_part, flat, wanted), strict=True))
         values = [tf.convert_to_tensor(v) for v in variables]
         loss = tf.cast(tf.reshape(found[self._loss], []), tf.float32)
@@ -112,14 +126,21 @@ class TrainingGraph:
             _densified(self._gradients[key], found, value)
             for key, value in zip(self.trained, values, strict=True)
         ]
+        divided = _value_of(self._denominator, found)
+        if divided is not None and not isinstance(divided, int):
+            times = lambda g: None if g is None else g * tf.cast(divided, g.dtype)  # noqa: E731
+            term = divided_term(loss, divided)
+            total = _with_gradients(term.total, [times(g) for g in gradients], values)
+            return [term._replace(total=total)]
+        kind = program.SCALAR if divided is None else program.UNDIVIDED
         if self._regularization is None:
-            return [Term(program.SCALAR, _with_gradients(loss, gradients, values))]
+            return [Term(kind, _with_gradients(loss, gradients, values))]
         penalty = tf.cast(found[self._regularization.loss.name], tf.float32)
         of_penalty = [self._regularization.gradients.get(key) for key in self.trained]
         of_penalty = [g if g is None else found[g.name] for g in of_penalty]
         rest = [g if p is None else g - p for g, p in zip(gradients, of_penalty, strict=True)]
         return [
-            Term(program.SCALAR, _with_gradients(loss - penalty, rest, values)),
+            Term(kind, _with_gradients(loss - penalty, rest, values)),
             Term(program.ONCE, _with_gradients(penalty, of_penalty, values)),
         ]
 
@@ -163,7 +184,7 @@ class EvaluationGraph:
 
     def __init__(self, trace: ModelFnTrace, store: VariableStore):
         self._trace, graph = trace, trace.graph
-        self._loss = trace.spec.loss.name
+        self._loss, self._denominator = trace.spec.loss.name, trace.spec.loss_denominator
         self._keras: dict[str, keras.metrics.Metric] = {}
         self._values: dict[str, Any] = {}
         updates, of_batch = [], trace.of_batch
@@ -185,7 +206,8 @@ class EvaluationGraph:
         written = graph.written(graph.nodes, trace.resources)
         updates += [n for key in of_keras if key in written for n in written[key]]
         self._updates = sorted(set(updates))
-        computed = graph.needed({_op(self._loss), *self._updates})
+        self._numbers = _tensor_names(self._loss, self._denominator)
+        computed = graph.needed({*map(_op, self._numbers), *self._updates})
         self._part = graph.part(computed)
         changed = graph.written(computed, trace.resources)
         self.metrics = [
@@ -205,17 +227,25 @@ class EvaluationGraph:
         names = [t.name for t in tf.nest.flatten(self._values)]
         self._read = trace.read_outside(names) if names else list
 
-    def compute(self, flat: list[tf.Tensor]) -> tf.Tensor:
-        """Computes the loss of a micro-batch, and updates the variables of the metrics."""
-        return self._trace.run(self._part, flat, [self._loss, *self._updates])[0]
+    def compute(self, flat: list[tf.Tensor]) -> tuple[tf.Tensor, Any]:
+        """Computes the loss of a micro-batch, and updates the variables of the metrics.
+
+        Returns:
+            The loss, and the spec's loss_denominator.
+        """
+        wanted = [*self._numbers, *self._updates]
+        found = dict(zip(wanted, self._trace.run(self._part, flat, wanted), strict=True))
+        return found[self._loss], _value_of(self._denominator, found)
 
     def results(self) -> dict[str, Any]:
         """Computes the values of the metrics from the current values of their variables."""
         values = tf.nest.pack_sequence_as(self._values, self._read())
         results: dict[str, Any] = {}
         for name in self._trace.spec.eval_metric_ops or {}:
-            found = self._keras[name].result() if name in self._keras else values[name]
-            results.update(found if isinstance(found, dict) else {name: found})
+            if name in self._keras:
+                results |= keras_result(name, self._keras[name])
+            else:
+                results[name] = values[name]
         return results
 
 
@@ -242,6 +272,12 @@ class PredictionGraph:
             predictions=tf.nest.map_structure(new, spec.predictions),
             export_outputs=outputs and {k: v.map_tensors(new) for k, v in outputs.items()},
         )
+
+
+def keras_result(name: str, metric: keras.metrics.Metric) -> dict[str, Any]:
+    """The result of a Keras metric by name; a dict of results has its own names."""
+    found = metric.result()
+    return found if isinstance(found, dict) else {name: found}
 
 
 def _with_gradients(loss: tf.Tensor, gradients: list, values: list[tf.Tensor]) -> tf.Tensor:
@@ -299,6 +335,14 @@ def _replacements(gradient: Gradient, total: tf.Tensor, used: Gradient) -> dict[
         values.name: tf.gather(total, rows),
         indices.name: tf.cast(rows, indices.dtype),
     }
+
+
+def _tensor_names(loss: str, denominator: Any) -> list[str]:
+    return [loss, *([denominator.name] if isinstance(denominator, tf.Tensor) else [])]
+
+
+def _value_of(denominator: Any, found: dict[str, Any]) -> Any:
+    return found[denominator.name] if isinstance(denominator, tf.Tensor) else denominator
 
 
 def _is_metric(trace: ModelFnTrace, key: str) -> bool:

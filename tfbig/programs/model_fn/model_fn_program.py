@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from typing_extensions import override
 
@@ -12,7 +13,12 @@ from tfbig.programs import program
 from tfbig.programs.keras.checks import explain_numbers
 from tfbig.programs.metric_aggregation import PARTS, UNKNOWN_KIND, is_sum
 from tfbig.programs.model_fn.call import call_model_fn, check_result, loss_term
-from tfbig.programs.model_fn.graphs import EvaluationGraph, PredictionGraph, TrainingGraph
+from tfbig.programs.model_fn.graphs import (
+    EvaluationGraph,
+    PredictionGraph,
+    TrainingGraph,
+    keras_result,
+)
 from tfbig.programs.model_fn.spec import EstimatorSpec, ModeKeys, keras_metrics
 from tfbig.programs.model_fn.trace import CheckpointInitializer, ModelFnTrace
 from tfbig.programs.model_fn.trace_cache import ModelFnTraceCache, model_fn_inputs
@@ -20,7 +26,7 @@ from tfbig.programs.model_fn.train_op import CallbackModel, TrainOpOptimizer, ch
 from tfbig.programs.model_fn.variable_store import STEP, VariableStore
 from tfbig.programs.program import BatchPart, Forward, Program, Term, Values
 from tfbig.programs.updates import table_of
-from tfbig.programs.vector_metrics import to_scalars
+from tfbig.programs.vector_metrics import numbers_of, to_scalars
 
 _CONVOLUTIONS = {
     *("Conv2D", "Conv3D", "DepthwiseConv2dNative", "MaxPool", "MaxPool3D"),
@@ -43,6 +49,10 @@ class ModelFnProgram(Program):
         params, config: passed to model_fn if it has arguments of these names.
         scope: returns the scope of the placement, in which variables are created.
         precision: the Keras dtype policy of its layers.
+
+    Attributes:
+        metric_values: what `metric_results` has computed last, as eval_metric_ops has it: a float,
+            an array, a serialized Summary or a nested structure of these, by name.
     """
 
     pure = False
@@ -61,7 +71,8 @@ class ModelFnProgram(Program):
         self._evaluation: EvaluationGraph | None = None
         self._initials: list[CheckpointInitializer] = []
         self._start: dict[str, Any] = {}
-        self._trained_here = False
+        self._trained_here = self._in_evaluation = False
+        self.metric_values: dict[str, Any] = {}
         self.optimizer = None
         self.trainable, self.state, self.metric_variables = [], [], []
         self._trainable_keys, self._frozen_keys, self._state_keys = [], [], []
@@ -131,6 +142,9 @@ class ModelFnProgram(Program):
         self.optimizer = TrainOpOptimizer(graph)
         self._trainable_keys, self._state_keys = graph.trained, graph.state
         self._optimizer_keys = graph.updated
+        variables = self._store.variables
+        self.integer_state = [n for n in graph.state if variables[n].dtype.is_integer]
+        self.averaged_state = [n for n in graph.unsure if n not in self.integer_state]
         others = {*graph.trained, *graph.state, *graph.updated, *traced.metric_keys}
         names = [n for n in dict.fromkeys(traced.names) if not self._store.is_local(n)]
         self._frozen_keys = [n for n in names if n not in others]
@@ -191,7 +205,7 @@ class ModelFnProgram(Program):
         policy = keras.config.dtype_policy()
         keras.config.set_dtype_policy(self._precision)  # per thread, and replicas are threads
         try:
-            with self._store.scope() as names:
+            with self._store.scope() as names, _private_api.without_summaries():
                 spec = call_model_fn(self._model_fn, batch, mode, self._params, self._config)
         finally:
             keras.config.set_dtype_policy(policy)
@@ -216,6 +230,7 @@ class ModelFnProgram(Program):
 
     def select_mode(self, training: bool) -> None:
         """Sets `metric_variables` to those of one mode, before its step is traced."""
+        self._in_evaluation = not training
         keys = [] if training else self._metric_keys
         self.metric_variables = [self._store.variables[k] for k in keys]
         self.metric_kinds = [PARTS if adds else UNKNOWN_KIND for adds in self._sums[: len(keys)]]
@@ -240,12 +255,13 @@ class ModelFnProgram(Program):
         mode = ModeKeys.TRAIN if training else ModeKeys.EVAL
         by_graph = self._training if training else self._evaluation
         if by_graph is None:
-            return [loss_term(self._call(batch, mode)[0].loss, batch.features)]
+            spec = self._call(batch, mode)[0]
+            return [loss_term(spec.loss, batch.features, spec.loss_denominator)]
         traced, flat = self._traces.get(mode, batch), tf.nest.flatten(model_fn_inputs(batch))
         if training:
             return self._traces.graph(TrainingGraph, traced).compute(flat, self.trainable)
-        loss = self._traces.graph(EvaluationGraph, traced).compute(flat)
-        return [loss_term(loss, batch.features)]
+        loss, denominator = self._traces.graph(EvaluationGraph, traced).compute(flat)
+        return [loss_term(loss, batch.features, denominator)]
 
     @override
     def apply(self, gradients: list) -> None:
@@ -362,16 +378,23 @@ class ModelFnProgram(Program):
             **{f"optimizer/{name}": slot for name, slot in slots.items()},
         }
 
+    @property
+    def weight_names(self) -> set[str]:
+        """The names of the variables in TF1's TRAINABLE_VARIABLES, whether or not they train."""
+        return {name for name in self._store.variables if self._is_trained(name)}
+
     @override
     def metric_results(self, loss: float | None = None) -> dict[str, float]:
-        results = {}
-        if self._evaluation is not None:
-            results = self._evaluation.results() if self.metric_variables else {}
+        results: dict[str, Any] = {}
+        if self._evaluation is not None and self._in_evaluation:
+            results = self._evaluation.results()
         elif self.metric_variables:
             for name, metric in self._metrics.items():
-                result = metric.result()
-                results.update(result if isinstance(result, dict) else {name: result})
-        return to_scalars(program.plain_values(results))
+                results |= keras_result(name, metric)
+        self.metric_values = {
+            name: tf.nest.map_structure(_plain, value) for name, value in results.items()
+        }
+        return to_scalars(numbers_of(self.metric_values))
 
     @override
     def reset_metrics(self) -> None:
@@ -385,3 +408,11 @@ class ModelFnProgram(Program):
     @override
     def explain_batch(self, features: Any, labels: Any) -> str | None:
         return explain_numbers("features", features) or explain_numbers("labels", labels)
+
+
+def _plain(value: Any) -> Any:
+    """The value of a metric without TensorFlow: a float, bytes or an array."""
+    array = np.asarray(keras.ops.convert_to_numpy(value))
+    if array.dtype == object:
+        return array.item() if array.ndim == 0 else array
+    return float(array) if array.ndim == 0 else array

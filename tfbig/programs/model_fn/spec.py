@@ -59,6 +59,9 @@ class EstimatorSpec:
         training_chief_hooks, training_hooks, evaluation_hooks, prediction_hooks: SessionRunHooks.
         scaffold: a tf.compat.v1.train.Scaffold.
         optimizer: a Keras optimizer. The loop computes and applies the gradients.
+        loss_denominator: what a scalar loss was divided by, so that the parts of a global batch
+            add up to the loss of the whole: 1 for a sum, or a scalar tensor, such as the sum of
+            the examples' weights in this batch. None: the number of examples.
 
     Raises:
         UserError: the mode is unknown, a field that the mode needs is missing, or a field has the
@@ -77,9 +80,27 @@ class EstimatorSpec:
     evaluation_hooks: Sequence | None = None
     prediction_hooks: Sequence | None = None
     optimizer: Any = None
+    loss_denominator: Any = None
+
+    @property
+    def is_summed(self) -> bool:
+        """Whether the loss is a sum over the batch."""
+        return isinstance(self.loss_denominator, int)
 
     def __post_init__(self) -> None:
         check_spec(self)
+        outputs = self.export_outputs
+        if outputs and len(outputs) == 1 and _DEFAULT not in outputs:
+            only = next(iter(outputs.values()))
+            object.__setattr__(self, "export_outputs", {**outputs, _DEFAULT: only})
+
+    def _replace(self, **fields: Any) -> "EstimatorSpec":
+        """Returns a copy with new values of some fields, as tf.estimator's namedtuple did.
+
+        Raises:
+            UserError: as for the constructor.
+        """
+        return dataclasses.replace(self, **fields)
 
     def as_tensors(self) -> "EstimatorSpec":
         """Returns a copy with the loss and the predictions converted to tensors.
@@ -170,8 +191,15 @@ def _check_training(spec: Any) -> None:
 
 
 def _check_loss(spec: Any) -> None:
+    divided = spec.loss_denominator
+    is_tensor = isinstance(divided, tf.Tensor) and divided.shape.rank in (0, None)
+    if not (divided is None or is_tensor or (type(divided) is int and divided == 1)):
+        raise UserError(
+            f"EstimatorSpec(loss_denominator={divided!r}): expected 1 for a sum, a scalar tensor, "
+            "or None."
+        )
     shape = getattr(spec.loss, "shape", None)
-    if spec.train_op is None or shape is None:
+    if spec.train_op is None or shape is None or spec.mode == ModeKeys.PREDICT:
         return
     if tf.TensorShape(shape).num_elements() != 1:
         raise UserError(
@@ -181,6 +209,11 @@ def _check_loss(spec: Any) -> None:
 
 
 def _check_metric(name: str, metric: Any) -> None:
+    if name in ("loss", "global_step"):
+        raise UserError(
+            f"Metric with name `{name}` is not allowed in eval_metric_ops, because evaluate "
+            "returns that itself; give it another name."
+        )
     if isinstance(metric, keras.metrics.Metric):
         return
     if isinstance(metric, tf.Tensor) or not isinstance(metric, (tuple, list)) or len(metric) != 2:

@@ -106,6 +106,7 @@ class ModelFnTrace:
         self.summaries: list[str] = []
         self.synchronized = False
         self.names: list[str] = []
+        self._controls: dict[str, list[str]] = {}
         specs = [tf.TensorSpec(s.shape, s.dtype, name=f"batch_{i}") for i, s in enumerate(specs)]
         self._function = run_in_new_thread(
             lambda: self._trace(call, specs, mode, precision, find_regularization)
@@ -119,7 +120,7 @@ class ModelFnTrace:
         keys = {id(store.copy_of(name).handle): name for name in store.variables}
         self.resources = {name: keys[id(t)] for name, t in self._captured.items() if id(t) in keys}
         self.names = [n for n in self.names if n in store.variables]
-        self.graph = SplitGraph(function.graph, (_op(n) for n in self._batch))
+        self.graph = SplitGraph(function.graph, (_op(n) for n in self._batch), self._controls)
         self._check_variables(function.graph)
 
     def _trace(self, call, specs, mode, precision, find_regularization):
@@ -132,8 +133,13 @@ class ModelFnTrace:
             batch, place = flat[: len(specs)], BatchPosition(*flat[len(specs) :])
             with batch_position_scope(*place), self._observed(graph):
                 self.spec = call(list(batch))
-            if find_regularization and self.spec.train_op is not None:
+            sums = find_regularization or self.spec.is_summed
+            if sums and self.spec.train_op is not None:
                 self.regularization = self._find_regularization(self.spec.loss, batch)
+            self._controls = {
+                operation.name: [control.name for control in operation.control_inputs]
+                for operation in graph.get_operations()
+            }
             summaries = tf.compat.v1.get_collection(tf.compat.v1.GraphKeys.SUMMARIES)
             self.summaries = list(dict.fromkeys(tensor.name for tensor in summaries))
 

@@ -1,15 +1,19 @@
 """A cache of the traces of a model_fn, by mode and batch shape."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
 from tfbig.programs.model_fn.call import call_model_fn, check_result
-from tfbig.programs.model_fn.graphs import PredictionGraph
+from tfbig.programs.model_fn.graphs import PredictionGraph, TrainingGraph
+from tfbig.programs.model_fn.spec import ModeKeys
 from tfbig.programs.model_fn.trace import ModelFnTrace
 from tfbig.programs.model_fn.variable_store import STEP, VariableStore
 from tfbig.programs.program import BatchPart
+
+log = logging.getLogger("tfbig")
 
 
 class ModelFnTraceCache:
@@ -29,6 +33,7 @@ class ModelFnTraceCache:
         self._store, self._precision = store, precision
         # With sums, the loss of each micro-batch contains all of the regularization.
         self._sums = getattr(config, "gradient_aggregation", "mean") == "sum"
+        self._needs_static = False
         self._traces: dict[tuple, ModelFnTrace] = {}
         self._graphs: dict[int, Any] = {}
 
@@ -36,6 +41,19 @@ class ModelFnTraceCache:
         """Returns the trace of a mode for batches of these shapes. Traces if there is none."""
         element = model_fn_inputs(batch)
         specs = [tf.TensorSpec(t.shape, t.dtype) for t in tf.nest.flatten(element)]
+        if mode == ModeKeys.TRAIN and not self._needs_static:
+            # Otherwise the size of a batch is a constant, which has no place in `compute`.
+            free = [tf.TensorSpec([None, *s.shape[1:]], s.dtype) for s in specs]
+            try:
+                return self._get(mode, batch, element, free)
+            except Exception:
+                if self._is_cut or any(s.shape[0] is None for s in specs):
+                    raise
+                log.debug("model_fn needs the size of the batch when it is traced", exc_info=True)
+                self._needs_static = True
+        return self._get(mode, batch, element, specs)
+
+    def _get(self, mode: str, batch: BatchPart, element: Any, specs: list) -> ModelFnTrace:
         key = (mode, *((tuple(s.shape.as_list()), s.dtype) for s in specs))
         if key not in self._traces:
 
@@ -51,6 +69,8 @@ class ModelFnTraceCache:
             )
             if not (known or traced.used(STEP) or traced.spec.train_op is not None):
                 self._store.forget(STEP)
+            if mode == ModeKeys.TRAIN and traced.spec.train_op is not None:
+                self.graph(TrainingGraph, traced)  # raises if it cannot be split
             self._traces[key] = traced
         return self._traces[key]
 
@@ -62,6 +82,12 @@ class ModelFnTraceCache:
                 arguments += (self._store,)
             self._graphs[id(traced)] = kind(*arguments)
         return self._graphs[id(traced)]
+
+    @property
+    def _is_cut(self) -> bool:
+        """Whether a global batch is worked through in more than one part."""
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        return replicas * getattr(self._config, "accumulation_steps", 1) > 1
 
     @property
     def tables(self) -> list:

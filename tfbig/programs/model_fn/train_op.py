@@ -79,6 +79,11 @@ class CallbackModel:
         """The optimizer of the program."""
         return self._program.optimizer
 
+    @property
+    def metric_values(self) -> dict[str, Any]:
+        """The metrics of the last evaluation in this process, as eval_metric_ops has them."""
+        return self._program.metric_values
+
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(
             f"a callback asked for model.{name}, but an estimator-style model_fn has no "

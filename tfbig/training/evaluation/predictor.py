@@ -28,13 +28,21 @@ class Predictor:
             is there; or a ModelFnProgram that was built for prediction.
         placement: where.
         feed: read in its own order.
+        endless: whether the caller stops by itself, so that the data may have no end.
 
     Raises:
         UserError: the model cannot be made again there, or the data would not end.
     """
 
-    def __init__(self, model: keras.Model | ModelFnProgram, placement: Placement, feed: Feed):
-        if getattr(feed, "infinite", False):
+    def __init__(
+        self,
+        model: keras.Model | ModelFnProgram,
+        placement: Placement,
+        feed: Feed,
+        *,
+        endless: bool = False,
+    ):
+        if getattr(feed, "infinite", False) and not endless:
             raise UserError(
                 "input_fn returned an infinite Dataset, so the predictions would not end; leave "
                 "out .repeat(), or write .take(n)."

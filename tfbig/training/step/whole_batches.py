@@ -39,6 +39,12 @@ def check_parts(program: Program, placement: Placement, parts: int, *, gathers: 
             f"variable that a call assigns), but {how}; write "
             'strategy="one_device" and accumulation_steps=1, or leave the state out.'
         )
+    if parts > 1 and program.integer_state:
+        raise UserError(
+            f"the model computes the integers {', '.join(program.integer_state)} from a batch, and "
+            f"{how}, whose integers cannot be combined; keep them as tf.float32, compute them in "
+            'input_fn, or write strategy="one_device" and accumulation_steps=1.'
+        )
     wrong = [UNKNOWN_KIND] if parts > 1 else [UNKNOWN_KIND, NOT_ADDITIVE]
     if not gathers and parts > 1:
         wrong += [WHOLE_BATCHES, NOT_ADDITIVE]

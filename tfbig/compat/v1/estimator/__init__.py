@@ -1,44 +1,31 @@
-"""The names of `tf.estimator`: each is the tfbig object, or raises an error with advice.
+"""The names of `tf.compat.v1.estimator`: each is tfbig's, or raises an error with advice.
 
     from tfbig.compat.v1 import estimator      # was: from tensorflow import estimator
 
-Importing this module is cheap: each name is loaded on its first use.
+They are those of tfbig.estimator, except for the canned estimators, which are those of TensorFlow
+1: their losses are summed over a batch. Importing this module is cheap: each name is loaded on its
+first use.
 """
 
 import importlib
 import sys
 from typing import Any
 
-from tfbig.compat.gone import canned_model_fn, gone_estimator
-from tfbig.compat.names import FROM_TRAIN, IN_ESTIMATOR, OURS
-from tfbig.errors import UserError
+from tfbig.compat.names import CANNED, FROM_TRAIN, IN_ESTIMATOR, OURS
 
-_FOLDERS = {
-    "experimental": f"{__name__}.experimental",
-    "export": f"{__name__}.export",
-    "inputs": "tfbig.estimator.inputs",
-    "tpu": f"{__name__}.tpu",
-}
+_FOLDERS = ("experimental", "export", "inputs", "tpu")
 
-__all__ = [*OURS, *IN_ESTIMATOR, *FROM_TRAIN, *_FOLDERS]
+__all__ = [*OURS, *CANNED, *IN_ESTIMATOR, *FROM_TRAIN, *_FOLDERS]
 
 
 def __getattr__(name: str) -> Any:
-    instead = gone_estimator(name)
-    if instead is not None:
-        code = canned_model_fn(name)
-        raise UserError(
-            f"tf.estimator.{name} does not exist in tfbig; {instead}"
-            + (f", for example:\n\n{code}\n" if code else ".")
-        )
-    if name in OURS or name in IN_ESTIMATOR:
-        value = getattr(importlib.import_module("tfbig.estimator"), name)
-    elif name in FROM_TRAIN:
-        value = getattr(importlib.import_module("tensorflow").compat.v1.train, name)
-    elif name in _FOLDERS:
-        value = importlib.import_module(_FOLDERS[name])
-    else:
+    if name.startswith("__"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _FOLDERS:
+        value = importlib.import_module(f"{__name__}.{name}")
+    else:
+        module = "tfbig.estimator.canned.tf1" if name in CANNED else "tfbig.estimator"
+        value = getattr(importlib.import_module(module), name)
     setattr(sys.modules[__name__], name, value)
     return value
 

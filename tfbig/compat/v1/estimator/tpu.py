@@ -1,11 +1,8 @@
-"""`tf.estimator.tpu`, which does not exist in tfbig: each name raises an error with advice."""
+"""`tf.estimator.tpu`: the names of tfbig.estimator.tpu, loaded on first use."""
 
-from tfbig.compat.gone import gone_estimator
-from tfbig.errors import UserError
+import importlib
+from typing import Any
 
 
-def __getattr__(name: str):
-    instead = gone_estimator(f"tpu.{name}")
-    if instead is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    raise UserError(f"tf.estimator.tpu.{name} does not exist in tfbig; {instead}.")
+def __getattr__(name: str) -> Any:
+    return getattr(importlib.import_module("tfbig.estimator.tpu"), name)

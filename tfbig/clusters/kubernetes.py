@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 from typing_extensions import override
 
+from tfbig.clusters.cluster import Cluster, ClusterKind, whole_number
 from tfbig.errors import UserError
-from tfbig.placement.clusters.cluster import Cluster, ClusterKind, whole_number
 
 _PORT = 2222
 

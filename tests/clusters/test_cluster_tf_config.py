@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+from tfbig.clusters.find import Cluster, find_cluster
 from tfbig.errors import UserError
-from tfbig.placement.clusters.find import Cluster, find_cluster
 
 TWO = {"worker": ["a:1", "b:2"]}
 WORKER_0 = {"type": "worker", "index": 0}
@@ -239,7 +239,7 @@ def test_an_address_is_host_and_port(address):
 
 def test_finding_a_cluster_does_not_import_tensorflow():
     code = (
-        "import sys; from tfbig.placement.clusters.find import find_cluster; "
+        "import sys; from tfbig.clusters.find import find_cluster; "
         "find_cluster({'TF_CONFIG': "
         '\'{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}\'}); '
         "print([m for m in ('tensorflow', 'keras', 'numpy') if m in sys.modules])"

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from tfbig.clusters.find import Cluster, check_multi_worker, find_cluster
 from tfbig.errors import UserError
-from tfbig.placement.clusters.find import Cluster, check_multi_worker, find_cluster
 
 WORKERS = {"worker": ("a:1", "b:2")}
 ALL = {"chief": ("c:1",), "worker": ("w:1", "w:2"), "ps": ("p:1",)}

@@ -2,8 +2,8 @@
 
 import pytest
 
+from tfbig.clusters.find import Cluster, find_cluster
 from tfbig.errors import UserError
-from tfbig.placement.clusters.find import Cluster, find_cluster
 
 POD = {
     "JOB_COMPLETION_INDEX": "1",

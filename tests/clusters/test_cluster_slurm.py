@@ -4,8 +4,8 @@ import os
 
 import pytest
 
+from tfbig.clusters.find import find_cluster
 from tfbig.errors import UserError
-from tfbig.placement.clusters.find import find_cluster
 
 BASE = 15000 + 77 * 16
 

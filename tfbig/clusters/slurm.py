@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from typing_extensions import override
 
+from tfbig.clusters.cluster import Cluster, ClusterKind, whole_number
 from tfbig.errors import UserError
-from tfbig.placement.clusters.cluster import Cluster, ClusterKind, whole_number
 
 # The variables that tf.distribute.cluster_resolver.SlurmClusterResolver reads.
 _NEEDED = (

@@ -10,8 +10,8 @@ from typing import Any
 
 from typing_extensions import override
 
+from tfbig.clusters.cluster import TRAINING_JOBS, Cluster, ClusterKind
 from tfbig.errors import UserError
-from tfbig.placement.clusters.cluster import TRAINING_JOBS, Cluster, ClusterKind
 
 _EXAMPLE = (
     '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'

@@ -3,11 +3,11 @@
 import os
 from collections.abc import Mapping
 
+from tfbig.clusters.cluster import Cluster, ClusterKind
+from tfbig.clusters.kubernetes import Kubernetes
+from tfbig.clusters.slurm import Slurm
+from tfbig.clusters.tf_config import TFConfig
 from tfbig.errors import UserError
-from tfbig.placement.clusters.cluster import Cluster, ClusterKind
-from tfbig.placement.clusters.kubernetes import Kubernetes
-from tfbig.placement.clusters.slurm import Slurm
-from tfbig.placement.clusters.tf_config import TFConfig
 
 __all__ = [
     "TIMEOUT_VARIABLE",
