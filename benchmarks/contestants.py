@@ -5,8 +5,8 @@ $ python benchmarks/contestants.py mlp tfbig '{"steps_per_loop": 1}'
 
 The last argument depends on the contestant. tfbig, and model_fn, canned and canned_tf1 (tfbig with
 the model as a TF1 model_fn, and as the DNNClassifier of tfbig.estimator and of
-tfbig.compat.v1.estimator), take fields of RunConfig, `strategy`, `devices` and `batch`. tune takes fields of Recipe,
-and fit takes {"freeze": "backbone"} or nothing.
+tfbig.compat.v1.estimator), take fields of RunConfig, `strategy`, `devices` and `batch`. tune takes
+fields of Recipe, and fit takes {"freeze": "backbone"} or nothing.
 Prints one JSON object: steps_per_sec, ms_per_step, first_step_sec (from the call to the end of
 the first step, building the model included), peak_mib of the whole process.
 """

@@ -94,7 +94,7 @@ def test_replace_refuses_unknown_fields_and_invalid_values():
     with pytest.raises(UserError, match="^unknown RunConfig field 'steps'; the fields are: data_"):
         RunConfig().replace(steps=5)
     with pytest.raises(UserError, match="^unknown RunConfig field 'session_config'"):
-        RunConfig().replace(session_config=None)
+        RunConfig().replace(session_config=1)
     with pytest.raises(UserError, match="^RunConfig.accumulation_steps=0: expected"):
         RunConfig().replace(accumulation_steps=0)
 
@@ -315,3 +315,32 @@ def test_two_different_model_dirs_are_refused(tmp_path):
             weight, ones, config=config, model_dir=str(tmp_path / "b"), max_steps=1
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_fields_of_tf_estimator_that_are_none_ask_for_nothing():
+    config = tfbig.RunConfig(session_config=None, train_distribute=None, tf_random_seed=3)
+    assert config.tf_random_seed == 3
+    assert config.replace(device_fn=None) == config
+    with pytest.raises(UserError, match="session_config"):
+        tfbig.RunConfig(session_config=1)
+
+
+def test_a_model_dir_in_tf_config_is_that_of_the_run(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", '{"model_dir": "runs/a"}')
+    assert tfbig.RunConfig().model_dir == "runs/a"
+    assert tfbig.RunConfig(model_dir="runs/a").model_dir == "runs/a"
+    with pytest.raises(UserError, match="TF_CONFIG has another model_dir, 'runs/a'"):
+        tfbig.RunConfig(model_dir="runs/b")
+    monkeypatch.setenv("TF_CONFIG", '{"model_dir": ""}')
+    with pytest.raises(UserError, match="model_dir in TF_CONFIG should be non-empty"):
+        tfbig.RunConfig()
+
+
+def test_a_config_keeps_the_cluster_of_its_making(monkeypatch):
+    cluster = '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}'
+    monkeypatch.setenv("TF_CONFIG", cluster)
+    config = tfbig.RunConfig()
+    monkeypatch.delenv("TF_CONFIG")
+    assert (config.task_id, config.num_worker_replicas) == (1, 2)
+    assert config.replace(tf_random_seed=1).task_id == 1
+    assert tfbig.RunConfig().task_id == 0

@@ -2,13 +2,16 @@
 
 import copy
 import dataclasses
+import functools
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal, Self
 
 from typing_extensions import override
 
-from tfbig.clusters.find import find_cluster, is_chief
+from tfbig.clusters.cluster import Cluster
+from tfbig.clusters.find import find_cluster
+from tfbig.clusters.tf_config import model_dir_of
 from tfbig.errors import UserError
 
 DATA_DISTRIBUTIONS = ("auto", "random", "block", "none")
@@ -120,13 +123,14 @@ class RunConfig:
     tf_random_seed: int | None = None
     model_dir: str | os.PathLike | None = None
 
+    _cluster: ClassVar[Cluster | None] = None
     # The fields of tf.estimator that a subclass takes.
     accepted: ClassVar[tuple[str, ...]] = ()
 
     @override
     def __new__(cls, *arguments: Any, **fields: Any) -> "RunConfig":
         for name in fields:
-            if name in NOT_HONOURED and name not in cls.accepted:
+            if name in NOT_HONOURED and fields[name] is not None and name not in cls.accepted:
                 raise UserError(
                     f"RunConfig({name}=…) is a field of tf.estimator that is not supported; use "
                     f"{NOT_HONOURED[name]}."
@@ -134,6 +138,24 @@ class RunConfig:
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
+        # As it is now: scripts change TF_CONFIG later.
+        object.__setattr__(self, "_cluster", find_cluster())
+        folder = model_dir_of(os.environ)
+        if folder is not None:
+            if self.model_dir not in (None, folder):
+                raise UserError(
+                    f"RunConfig.model_dir={self.model_dir!r}, and TF_CONFIG has another model_dir, "
+                    f"{folder!r}; write it in one place."
+                )
+            object.__setattr__(self, "model_dir", folder)
+        self.check()
+
+    def check(self) -> None:
+        """Checks the values of the fields.
+
+        Raises:
+            UserError: one is invalid; the message lists the valid ones.
+        """
         _one_of("data_distribution", self.data_distribution, DATA_DISTRIBUTIONS)
         _one_of("model_distribution", self.model_distribution, MODEL_DISTRIBUTIONS)
         _one_of("gradient_aggregation", self.gradient_aggregation, GRADIENT_AGGREGATIONS)
@@ -184,6 +206,7 @@ class RunConfig:
         Raises:
             UserError: a field is unknown, or has an invalid value.
         """
+        fields = {n: v for n, v in fields.items() if v is not None or n not in NOT_HONOURED}
         check_fields(fields)
         if fields.get("save_checkpoints_steps") is not None:
             fields.setdefault("save_checkpoints_secs", None)
@@ -192,7 +215,7 @@ class RunConfig:
         new = copy.copy(self)
         for name, value in fields.items():
             object.__setattr__(new, name, value)
-        new.__post_init__()
+        new.check()
         return new
 
     def __getattr__(self, name: str) -> Any:
@@ -205,24 +228,24 @@ class RunConfig:
     @property
     def task_type(self) -> str:
         """The type of this task: "chief", "worker", "ps" or "evaluator"; alone: "worker"."""
-        cluster = find_cluster()
+        cluster = self._cluster
         return "worker" if cluster is None else cluster.task_type
 
     @property
     def task_id(self) -> int:
         """The index of this task among the tasks of its type."""
-        cluster = find_cluster()
+        cluster = self._cluster
         return 0 if cluster is None else cluster.task_index
 
     @property
     def is_chief(self) -> bool:
         """Whether this task writes checkpoints and exports."""
-        return is_chief()
+        return self._cluster is None or self._cluster.is_chief
 
     @property
     def num_worker_replicas(self) -> int:
         """The number of tasks that train, the chief among them."""
-        cluster = find_cluster()
+        cluster = self._cluster
         if cluster is None:
             return 1
         return 0 if cluster.task_type == "evaluator" else len(cluster.workers)
@@ -235,7 +258,7 @@ class RunConfig:
     @property
     def global_id_in_cluster(self) -> int | None:
         """The number of this task among all: the chief, the workers, then the servers."""
-        cluster = find_cluster()
+        cluster = self._cluster
         if cluster is None:
             return 0
         if cluster.task_type == "evaluator":
@@ -252,19 +275,32 @@ class RunConfig:
 
     def _jobs(self) -> Mapping[str, tuple[str, ...]]:
         """The jobs of the cluster that this task trains in; an evaluator is in none."""
-        cluster = find_cluster()
+        cluster = self._cluster
         return {} if cluster is None or cluster.task_type == "evaluator" else cluster.jobs
 
     @property
     def master(self) -> str:
         """The address of this task as "grpc://host:port"; "" without a cluster."""
-        cluster = find_cluster()
+        cluster = self._cluster
         return f"grpc://{cluster.address}" if cluster is not None and cluster.address else ""
 
     @property
     def evaluation_master(self) -> str:
         """An empty string: evaluations run in this process."""
         return ""
+
+
+_initialize = RunConfig.__init__
+
+
+@functools.wraps(_initialize)
+def _initialize_without_none(config: RunConfig, *arguments: Any, **fields: Any) -> None:
+    """Drops the fields of tf.estimator that are None, which ask for nothing."""
+    asked = {n: v for n, v in fields.items() if v is not None or n not in NOT_HONOURED}
+    _initialize(config, *arguments, **asked)
+
+
+RunConfig.__init__ = _initialize_without_none  # type: ignore[assignment]
 
 
 def run_config_from(fields: dict) -> RunConfig:

@@ -19,7 +19,10 @@ _EXAMPLE = (
 _JOBS = ("chief", "worker", "ps")
 _TYPES = (*_JOBS, "evaluator")
 # Other keys, which TensorFlow and Google Cloud's training services set.
-_OTHER_KEYS = {"environment", "job", "rpc_layer", "service", "session_master", "trial"}
+_OTHER_KEYS = {
+    *("environment", "job", "rpc_layer", "service", "session_master", "eval_session_master"),
+    *("model_dir", "trial"),
+}
 _MAX_QUOTED = 60  # characters of a value in an error message
 
 
@@ -39,6 +42,22 @@ class TFConfig(ClusterKind):
         if not jobs or (sum(map(len, jobs.values())) == 1 and task_type != "evaluator"):
             return None
         return Cluster(self.name, jobs, task_type, index)
+
+
+def model_dir_of(environ: Mapping[str, str]) -> str | None:
+    """Returns the model_dir in TF_CONFIG, which tf.estimator read too; None if there is none.
+
+    Raises:
+        UserError: TF_CONFIG is not JSON, or its model_dir is no path.
+    """
+    text = environ.get("TF_CONFIG", "")
+    folder = _parsed(text).get("model_dir") if text.strip() else None
+    if folder is not None and not (isinstance(folder, str) and folder):
+        raise UserError(
+            f"model_dir in TF_CONFIG should be non-empty: it is {_short(folder)}; write a path, or "
+            "leave it out."
+        )
+    return folder
 
 
 def _parsed(text: str) -> dict[str, Any]:

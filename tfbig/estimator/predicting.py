@@ -58,13 +58,13 @@ def predict(
                 warm and warm.values_for,
             )  # fmt: skip
             keys = _checked_keys(keys, watched.first[ModeKeys.PREDICT].predictions)
-            predictor = Predictor(program, placement, feed, endless=True)
+            predictor = Predictor(program, placement, feed, endless=True, keys=keys)
             fetcher = TensorFetcher(program, placement, feed, watched, ModeKeys.PREDICT)
             mode_hooks = ModeHooks(hooks, watched, "prediction_hooks", ModeKeys.PREDICT, fetcher)
         except BaseException:
             feed.close()
             raise
-    return _iterate(predictor, mode_hooks, feed, peers, keys, single)
+    return _iterate(predictor, mode_hooks, feed, peers, single)
 
 
 def _iterate(
@@ -72,7 +72,6 @@ def _iterate(
     hooks: ModeHooks,
     feed: Feed,
     peers: Peers,
-    keys: list[str] | None,
     single: bool,
 ) -> Iterator[Any]:
     try:
@@ -82,8 +81,6 @@ def _iterate(
                 *_, outputs = next(batches, (None,))
             if outputs is None:
                 return
-            if keys is not None:
-                outputs = {key: outputs[key] for key in keys}
             if not single:
                 yield outputs
                 continue

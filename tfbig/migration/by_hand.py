@@ -3,14 +3,17 @@
 from collections.abc import Sequence
 
 from tfbig.compat.gone import gone_estimator, gone_rnn
-from tfbig.run_config import NOT_HONOURED
+from tfbig.migration.contrib_by_hand import CONTRIB
 
 _SESSION = (
     "there are no sessions: tfbig.train_distributed, or tfbig.Estimator's train, evaluate and "
     "predict, run the model_fn"
 )
 _QUEUE = "there are no queues: read with a tf.data.Dataset, or a tfbig.data.Source, in input_fn"
-_ITERATOR = "return the Dataset itself from input_fn, without iterator and get_next()"
+_ITERATOR = (
+    "return the Dataset itself from input_fn, without iterator and get_next(); what changes its "
+    "elements becomes a function for Dataset.map"
+)
 _INITIALIZE = "leave it out: variables and tables are initialized when they are made"
 _PARTITIONER = (
     "leave partitioners out: a variable is one piece; RunConfig(model_distribution='owner') "
@@ -19,6 +22,10 @@ _PARTITIONER = (
 _STRATEGY = 'leave it out, and pass strategy= ("mirrored", "multi_worker") and devices='
 _SAVER = "leave it out: RunConfig(save_checkpoints_steps=, keep_checkpoint_max=) says it"
 _MERGED = "leave it out: RunConfig(save_summary_steps=) writes all summaries of the model_fn"
+_PLACEHOLDER = (
+    "there is nothing to feed: take tensors from features, which input_fn's Dataset gives; in a "
+    "serving_input_receiver_fn write tf.compat.v1.placeholder(dtype, shape)"
+)
 _V1 = "leave it out: tfbig needs TensorFlow 2's behaviour, and TF1 code works in model_fn"
 
 _ADVICE = {
@@ -31,12 +38,9 @@ _ADVICE = {
         ),
         _SESSION,
     ),
-    **dict.fromkeys(("ConfigProto", "GPUOptions", "OptimizerOptions", "GraphOptions"),
-        "leave it out: devices= chooses the devices, RunConfig(jit_compile=) XLA"),
-    **dict.fromkeys(
-        ("placeholder", "placeholder_with_default", "sparse_placeholder"),
-        "there is nothing to feed: take tensors from features, which input_fn's Dataset gives; in "
-        "a serving_input_receiver_fn write tf.TensorSpec(shape, dtype)",
+    **dict.fromkeys(("placeholder", "placeholder_with_default"), _PLACEHOLDER),
+    "sparse_placeholder": (
+        "there is nothing to feed: a tf.io.VarLenFeature of tf.io.parse_example is a SparseTensor"
     ),
     **dict.fromkeys(
         (
@@ -69,7 +73,7 @@ _ADVICE = {
     ),
     **dict.fromkeys(
         ("train.SyncReplicasOptimizer", "train.replica_device_setter", "train.Server",
-         "train.ClusterSpec", "tpu.CrossShardOptimizer"),
+         "train.ClusterSpec"),
         _STRATEGY,
     ),
     "distribute": _STRATEGY,
@@ -93,41 +97,21 @@ _ADVICE = {
     "py_func": "write tf.numpy_function(…) in input_fn; in model_fn use TensorFlow's operations",
     "examples": "write keras.datasets, tfbig.datasets or tfbig.data.TfdsSource",
     "python": "TensorFlow's private modules change with each version; use a public name",
-    "contrib.layers.xavier_initializer": "write tf.compat.v1.glorot_uniform_initializer()",
-    "contrib.layers.l1_regularizer": "write keras.regularizers.L1(scale)",
-    "contrib.layers.l2_regularizer": "write keras.regularizers.L2(scale / 2)",
-    "contrib.layers.optimize_loss": "write optimizer.minimize(loss, global_step)",
-    "contrib.layers.fully_connected": (
-        "write tfbig.compat.v1.layers.dense(…, activation=tf.nn.relu), relu being the default of "
-        "contrib"
-    ),
-    "contrib.layers": "write the function of tfbig.compat.v1.layers, or a Keras layer",
-    "contrib.slim": (
-        "slim needs TF1's layers: write tfbig.compat.v1.layers, or take a model of "
-        "keras.applications and tfbig.fine_tune"
-    ),
-    "contrib.data": "write the method of tf.data.Dataset: shuffle, map, batch(drop_remainder=)",
-    "contrib.learn.datasets": "write keras.datasets, tfbig.datasets or tfbig.data.TfdsSource",
-    "contrib.learn": "write tfbig.Estimator, tfbig.RunConfig and tfbig.train_and_evaluate",
-    "contrib.lookup": "write tf.lookup.StaticHashTable, or keras.layers.StringLookup",
+    **CONTRIB,
     "contrib.distribute": _STRATEGY,
-    "contrib.metrics": "write tf.compat.v1.metrics, or a Keras metric",
-    "contrib.training.HParams": "write a dict, or an ml_collections.ConfigDict, as params=",
-    "contrib.predictor": "write tf.saved_model.load(path).signatures[…]",
-    "contrib.opt": "write an optimizer of keras.optimizers: AdamW, Lamb, Nadam",
-    "contrib.rnn": "TensorFlow 2.21 has no RNN cells of TF1; write keras.layers.LSTM in model_fn",
-    "contrib": "tf.contrib was removed with TensorFlow 2.0; write what took its place",
+    "contrib.estimator.replicate_model_fn": _STRATEGY,
+    "contrib.estimator.TowerOptimizer": _STRATEGY,
 }  # fmt: skip
 _REMOVABLE = frozenset(
     name for name, text in _ADVICE.items() if text == _V1 or text.endswith("TensorFlow 2's own way")
 )
-RUN_CONFIG = {name: f"leave it out; use {text}" for name, text in NOT_HONOURED.items()}
 SESSION_HOOK = (
     "a hook that uses the session cannot work: fetch tensors in before_run "
     "(SessionRunArgs), or write a keras.callbacks.Callback"
 )
 PARTITIONER = _PARTITIONER
 ITERATOR = _ITERATOR
+PLACEHOLDER = _PLACEHOLDER
 
 
 def advice(names: Sequence[str]) -> str | None:
@@ -138,11 +122,10 @@ def advice(names: Sequence[str]) -> str | None:
     if names[0] == "estimator" and len(names) > 1:
         found = gone_estimator(".".join(names[1:3])) or gone_estimator(names[1])
         return found or _ADVICE.get(f"train.{names[1]}")
-    if tuple(names[:2]) == ("contrib", "tpu"):
-        name = f"tpu.{names[-1]}"
-        return gone_estimator(name) or _ADVICE.get(name, _ADVICE["contrib"])
     if names[0] == "nn" and len(names) > 1:
         return gone_rnn(".".join(names[1:3]))
+    if tuple(names[:2]) == ("distribute", "cluster_resolver"):
+        return None  # the cluster= of a TPUEstimator's RunConfig
     for length in range(len(names), 0, -1):
         found = _ADVICE.get(".".join(names[:length]))
         if found is not None:

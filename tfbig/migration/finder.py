@@ -1,16 +1,21 @@
 """Finds in a syntax tree the names of TensorFlow, and the patterns that need manual changes."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import libcst as cst
 from typing_extensions import override
 
-from tfbig.migration import tensorflow_names
-from tfbig.migration.by_hand import ITERATOR, PARTITIONER, RUN_CONFIG, SESSION_HOOK, is_left_out
-from tfbig.migration.renames import Name, decide
+from tfbig.migration import iterators, tensorflow_names
+from tfbig.migration.by_hand import ITERATOR, PARTITIONER, SESSION_HOOK, is_left_out
+from tfbig.migration.calls import argument_changes, is_proto
+from tfbig.migration.names import Name
+from tfbig.migration.renames import decide
 from tfbig.migration.source import Edit, Finding, SourceFile, Span
 
-_ITERATORS = ("make_one_shot_iterator", "make_initializable_iterator")
+_RECEIVERS = ("ServingInputReceiver", "TensorServingInputReceiver")
+_RAW = "build_raw_serving_input_receiver_fn"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +28,7 @@ class Use:
         given: number of the name's parts that the first node includes: 0 for `tf`.
         either: whether the module is imported both as tf and as tf.compat.v1.
         call: the call of the name, if it is called.
+        where: as for `decide`.
     """
 
     chain: list[cst.BaseExpression]
@@ -30,6 +36,7 @@ class Use:
     given: int
     either: bool
     call: cst.Call | None
+    where: str = ""
 
     @property
     def skipped(self) -> int:
@@ -48,17 +55,53 @@ class Finder(cst.CSTVisitor):
         self._source = source
         self._calls: dict[int, cst.Call] = {}
         self._left_out: set[int] = set()
+        self._where: dict[int, str] = {}
+        self._protos: set[int] = set()
         self.uses: list[Use] = []
         self.imports: list[tuple[cst.SimpleStatementLine, cst.Import | cst.ImportFrom]] = []
         self.findings: list[Finding] = []
+        # Whether a Dataset or a shape is used as only TensorFlow 1 allows.
+        self.old_methods = False
 
     @override
     def visit_Module(self, node: cst.Module) -> None:
+        node.visit(_Protos(self._use, self._protos))
         self._leave_out(node.body)
 
     @override
     def visit_IndentedBlock(self, node: cst.IndentedBlock) -> None:
         self._leave_out(node.body)
+        for found in iterators.find_returned(self._source, node.body, self._parts):
+            self._left_out.add(id(found.function))
+            for line in found.gone:
+                self._skip(line)
+            instead = "return the Dataset itself" if found.edits else ITERATOR
+            self._add(found.first, instead, *found.edits)
+            self.old_methods = True
+
+    def _skip(self, node: cst.CSTNode) -> None:
+        """Names in a part that is removed, or that one finding describes, are not found."""
+        node.visit(_Attributes(self._left_out.add))
+
+    def _parts(self, node: cst.CSTNode) -> tuple[str, ...]:
+        """The parts of the name of TensorFlow that an expression is, or ()."""
+        use = self._use(node) if isinstance(node, cst.Name | cst.Attribute) else None
+        return use.name.parts if use else ()
+
+    @override
+    def visit_FunctionDef(self, node: cst.FunctionDef) -> None:
+        self._find_receiver(node.body)
+
+    @override
+    def visit_Lambda(self, node: cst.Lambda) -> None:
+        self._find_receiver(node.body)
+
+    def _find_receiver(self, body: cst.CSTNode) -> None:
+        """Remembers the names in a function that makes a ServingInputReceiver."""
+        calls = _Calls()
+        body.visit(calls)
+        if any(name in _RECEIVERS for name in calls.names):
+            body.visit(_Attributes(lambda each: self._where.setdefault(each, "receiver")))
 
     def _leave_out(self, body) -> None:
         """Removes lines such as `tf.disable_v2_behavior()`, unless the block would be empty."""
@@ -96,47 +139,21 @@ class Finder(cst.CSTVisitor):
     def visit_Call(self, node: cst.Call) -> None:
         self._calls[id(node.func)] = node
         use = self._use(node.func)
-        if use is not None:
-            self._look_at_arguments(node, use.name.parts)
+        if use is not None and id(node.func) not in self._left_out:
+            self._look_at_arguments(node, use.name)
+        if _last(node.func) == _RAW:
+            for argument in node.args:
+                argument.visit(_Attributes(lambda each: self._where.__setitem__(each, "raw")))
 
-    def _look_at_arguments(self, node: cst.Call, parts: tuple[str, ...]) -> None:
-        for index, argument in enumerate(node.args):
-            keyword = argument.keyword.value if argument.keyword else None
-            if keyword == "partitioner" and parts[-1] in ("get_variable", "variable_scope"):
-                self._add(argument, PARTITIONER)
-            if parts == ("estimator", "RunConfig"):
-                if keyword in RUN_CONFIG:
-                    self._add(argument, RUN_CONFIG[keyword])
-                elif keyword is None and not argument.star:
-                    field = "model_dir" if index == 0 else "all fields"
-                    self._add(argument, f"pass {field} by name; tfbig.RunConfig has another order")
-
-    @override
-    def visit_Return(self, node: cst.Return) -> None:
-        match node.value:
-            case (
-                cst.Call(
-                    func=cst.Attribute(
-                        value=cst.Call(
-                            func=cst.Attribute(
-                                value=dataset, attr=cst.Name("make_one_shot_iterator")
-                            ),
-                            args=[],
-                        ),
-                        attr=cst.Name("get_next"),
-                    ),
-                    args=[],
-                ) as value
-            ):
-                if self._is_tensorflow(dataset):
-                    return
-                self._left_out.add(id(value.func.value.func))
-                end = self._source.span(dataset).end
-                edit = self._edit_without_comments(Span(end, self._source.span(value).end))
-                self._add(node, "return the Dataset itself", *edit)
-
-    def _is_tensorflow(self, node: cst.BaseExpression) -> bool:
-        return isinstance(node, cst.Name | cst.Attribute) and self._use(node) is not None
+    def _look_at_arguments(self, node: cst.Call, name: Name) -> None:
+        if name.parts[-1] in ("get_variable", "variable_scope"):
+            for argument in node.args:
+                if argument.keyword and argument.keyword.value == "partitioner":
+                    self._add(argument, PARTITIONER)
+        for change in argument_changes(self._source, node, name, self._protos):
+            if change.removed:
+                self._skip(change.node)
+            self._add(change.node, change.instead, *change.edits)
 
     def _edit_without_comments(self, span: Span) -> list[Edit]:
         return [] if "#" in self._source.text[span.start : span.end] else [Edit(span, "")]
@@ -149,7 +166,8 @@ class Finder(cst.CSTVisitor):
                 self.uses.append(use)
             return False
         match node:
-            case cst.Attribute(attr=cst.Name(name)) if name in _ITERATORS:
+            case cst.Attribute(attr=cst.Name(name)) if name in iterators.METHODS:
+                self.old_methods = True
                 if id(node) not in self._left_out:
                     self._add(node, ITERATOR)
             case cst.Attribute(
@@ -160,6 +178,7 @@ class Finder(cst.CSTVisitor):
                 attr=cst.Name("value"),
             ):  # a dimension is an int in TensorFlow 2, without .value
                 span = Span(self._source.span(size).end, self._source.span(node).end)
+                self.old_methods = True
                 self._add(node, "leave .value out", *self._edit_without_comments(span))
         return True
 
@@ -198,7 +217,58 @@ class Finder(cst.CSTVisitor):
         name = max(names, key=lambda each: each.v1)
         if len(given) > 1 or not name.parts:
             return None
-        return Use(chain, name, given.pop(), len(names) > 1, self._calls.get(id(node)))
+        where = self._where.get(id(node), "")
+        return Use(chain, name, given.pop(), len(names) > 1, self._calls.get(id(node)), where)
+
+
+def _last(function: cst.BaseExpression) -> str:
+    """The last part of a dotted name."""
+    match function:
+        case cst.Name(name) | cst.Attribute(attr=cst.Name(name)):
+            return name
+    return ""
+
+
+class _Attributes(cst.CSTVisitor):
+    """Passes the ids of all dotted names to a function."""
+
+    def __init__(self, function: Callable[[int], Any]):
+        super().__init__()
+        self._function = function
+
+    def visit_Attribute(self, node: cst.Attribute) -> None:
+        self._function(id(node))
+
+
+class _Calls(cst.CSTVisitor):
+    """Collects the names of the called functions, but not those in inner functions."""
+
+    def __init__(self):
+        super().__init__()
+        self.names: list[str] = []
+
+    def visit_FunctionDef(self, node: cst.FunctionDef) -> bool:
+        return False
+
+    def visit_Lambda(self, node: cst.Lambda) -> bool:
+        return False
+
+    def visit_Call(self, node: cst.Call) -> None:
+        self.names.append(_last(node.func))
+
+
+class _Protos(cst.CSTVisitor):
+    """Collects the ids of the calls of tf.ConfigProto and the like."""
+
+    def __init__(self, use: Callable[[cst.CSTNode], Any], found: set[int]):
+        super().__init__()
+        self._use = use
+        self._found = found
+
+    def visit_Call(self, node: cst.Call) -> None:
+        use = self._use(node.func) if isinstance(node.func, cst.Name | cst.Attribute) else None
+        if use is not None and is_proto(use.name):
+            self._found.add(id(node))
 
 
 class _SessionUse(cst.CSTVisitor):
@@ -217,13 +287,13 @@ class _SessionUse(cst.CSTVisitor):
             self.node = self.node or node.name
 
 
-def is_tf1(uses: list[Use]) -> bool:
-    """Whether a file is written for TF1: it uses names that only TF1 has, without compat.v1."""
-    return any(
+def is_tf1(finder: Finder) -> bool:
+    """Whether a file is written for TF1: it uses what only TF1 has, without compat.v1."""
+    return finder.old_methods or any(
         not use.name.v1
         and use.name.parts[0] != "estimator"
         and not tensorflow_names.exists(use.name.parts, v1=False)
-        for use in uses
+        for use in finder.uses
     )
 
 

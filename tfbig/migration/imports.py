@@ -3,7 +3,8 @@
 import libcst as cst
 from libcst.helpers import get_full_name_for_node
 
-from tfbig.migration.renames import Name, decide
+from tfbig.migration.names import Name, Rename
+from tfbig.migration.renames import decide
 from tfbig.migration.source import Edit, Finding, SourceFile, Span
 
 _FOREIGN = {
@@ -17,6 +18,7 @@ def import_findings(
     source: SourceFile,
     statements: list[tuple[cst.SimpleStatementLine, cst.Import | cst.ImportFrom]],
     in_v1: set[str],
+    tf1: bool,
 ) -> list[Finding]:
     """Finds the changes of the imports.
 
@@ -24,17 +26,29 @@ def import_findings(
         source: the file.
         statements: lines, and the imports in them.
         in_v1: full names, such as "tensorflow.losses", that must be imported from tf.compat.v1.
+        tf1: whether the file is written for TensorFlow 1.
     """
     found = []
     for line, statement in statements:
         if isinstance(statement, cst.Import):
-            found += _plain(source, statement)
+            found += _plain(source, statement, tf1)
         elif statement.module is not None and not statement.relative:
-            found += _from(source, line, statement, in_v1)
+            found += _from(source, line, statement, in_v1, tf1)
     return found
 
 
-def _plain(source: SourceFile, statement: cst.Import) -> list[Finding]:
+def tensorflow_alias(
+    statements: list[tuple[cst.SimpleStatementLine, cst.Import | cst.ImportFrom]],
+) -> str | None:
+    """What `import tensorflow` is called in the file, such as "tf"; None: there is none."""
+    for _, statement in statements:
+        for alias in statement.names if isinstance(statement, cst.Import) else ():
+            if get_full_name_for_node(alias.name) == "tensorflow":
+                return alias.evaluated_alias or "tensorflow"
+    return None
+
+
+def _plain(source: SourceFile, statement: cst.Import, tf1: bool) -> list[Finding]:
     found = []
     for alias in statement.names:
         full = get_full_name_for_node(alias.name)
@@ -42,10 +56,15 @@ def _plain(source: SourceFile, statement: cst.Import) -> list[Finding]:
         advice = _FOREIGN.get(full.split(".")[0])
         name = Name.of(full)
         if name is not None and name.parts and not name.ours:
-            advice = decide(name)
+            advice = decide(name, tf1)
             if not isinstance(advice, str) and advice is not None:
-                if advice.in_v1 or advice.used != len(name.parts) or alias.asname is None:
-                    advice = f"write import {advice.new} as {name.parts[-1]}"
+                if (
+                    advice.in_v1
+                    or advice.in_tf
+                    or advice.used != len(name.parts)
+                    or alias.asname is None
+                ):
+                    advice = f"write import {advice.under('tensorflow')} as {name.parts[-1]}"
                 else:
                     edit = Edit(source.span(alias.name), advice.new)
                     new = f"import {advice.new} as {alias.evaluated_alias}"
@@ -56,7 +75,7 @@ def _plain(source: SourceFile, statement: cst.Import) -> list[Finding]:
     return found
 
 
-def _from(source, line, statement: cst.ImportFrom, in_v1: set[str]) -> list[Finding]:
+def _from(source, line, statement: cst.ImportFrom, in_v1: set[str], tf1: bool) -> list[Finding]:
     module = get_full_name_for_node(statement.module)
     row, column = source.position(statement)
     advice = _FOREIGN.get(module.split(".")[0])
@@ -69,7 +88,7 @@ def _from(source, line, statement: cst.ImportFrom, in_v1: set[str]) -> list[Find
         return [Finding(row, column, f"from {module} import *", text)]
     found, targets = [], []
     for alias in statement.names:
-        target = _target(module, alias.name.value, in_v1)
+        target = _target(module, alias.name.value, in_v1, tf1)
         if isinstance(target, str):
             at = source.position(alias)
             found.append(Finding(*at, f"from {module} import {alias.name.value}", target))
@@ -94,13 +113,17 @@ def _from(source, line, statement: cst.ImportFrom, in_v1: set[str]) -> list[Find
     return found
 
 
-def _target(module: str, name: str, in_v1: set[str]) -> tuple[str, str] | str:
+def _target(module: str, name: str, in_v1: set[str], tf1: bool) -> tuple[str, str] | str:
     """The new module and name of an imported name, or advice."""
     full = f"{module}.{name}"
     found = Name.of(full)
-    decision = decide(found)
+    decision = decide(found, tf1)
     if isinstance(decision, str):
-        return decision
+        return f"leave it out; {decision}" if found.parts[0] == "contrib" else decision
+    if isinstance(decision, Rename) and not decision.any_call:
+        return f"leave it out; write {decision.under('tf')}"
+    if decision is not None and decision.in_tf:
+        return tuple(f"tensorflow.{decision.new}".rsplit(".", 1))
     if full in in_v1 or (decision is not None and decision.in_v1):
         path = decision.new if decision is not None else ".".join(found.parts)
         return tuple(f"tensorflow.compat.v1.{path}".rsplit(".", 1))
@@ -108,8 +131,10 @@ def _target(module: str, name: str, in_v1: set[str]) -> tuple[str, str] | str:
         return module, name
     rest = found.parts[decision.used :]
     new = ".".join([decision.new, *rest])
-    if found.parts[0] == "estimator" and new.count(".") == 1:
-        new = new.replace("tfbig.", "tfbig.compat.v1.estimator.")
+    if found.parts[0] == "estimator" and len(found.parts) == 2:
+        # One import stays one: each of these modules has all names of tf.estimator.
+        place = "tfbig.compat.v1.estimator" if tf1 or found.v1 else "tfbig.estimator"
+        return place, name
     return tuple(new.rsplit(".", 1))
 
 

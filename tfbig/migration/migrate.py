@@ -2,11 +2,11 @@
 
 import dataclasses
 
-import libcst as cst
-
+from tfbig.migration.calls import call_edits
 from tfbig.migration.finder import Finder, Use, is_other_call, is_tf1
-from tfbig.migration.imports import added_imports, import_findings
-from tfbig.migration.renames import Rename, decide
+from tfbig.migration.imports import added_imports, import_findings, tensorflow_alias
+from tfbig.migration.names import Name, Rename
+from tfbig.migration.renames import decide
 from tfbig.migration.source import Edit, Finding, SourceFile, edited
 
 
@@ -36,10 +36,11 @@ def migrate(source: SourceFile) -> Migration:
     """
     finder = Finder(source)
     source.tree.visit(finder)
-    tf1 = is_tf1(finder.uses)
+    tf1 = is_tf1(finder)
+    root = tensorflow_alias(finder.imports)
     findings, renamed, in_v1, kept = list(finder.findings), [], set(), set()
     for use in finder.uses:
-        decision = decide(use.name)
+        decision = decide(use.name, tf1, use.where)
         if decision is None and tf1 and is_other_call(use):
             decision = Rename(len(use.name.parts), ".".join(use.name.parts), in_v1=True)
         if isinstance(decision, str):
@@ -48,20 +49,20 @@ def migrate(source: SourceFile) -> Migration:
             kept.add(".".join(("tf.compat.v1" if use.name.v1 else "tf", *use.name.parts)))
         elif decision is None:
             continue
-        elif use.given:
+        elif use.given and _follows_import(use, decision, tf1):
             # The import changes, and the imported name stays.
             if decision.in_v1:
                 in_v1.add(".".join(("tensorflow", *use.name.parts[: use.given])))
         elif not (decision.in_v1 and use.either):
-            renamed.append(_renamed(source, use, decision))
+            renamed.append(_renamed(source, use, decision, root))
     texts = [e.text for f in renamed for e in f.edits]
     needed = {
         module
-        for module in ("absl.app", "absl.flags", "tfbig")
+        for module in ("absl.flags", "tfbig")
         if any(f"{text}.".startswith(f"{module}.") for text in texts)
     }
     findings += renamed
-    findings += import_findings(source, finder.imports, in_v1)
+    findings += import_findings(source, finder.imports, in_v1, tf1)
     findings += added_imports(source, needed)
     findings.sort(key=lambda f: (f.line, f.column))
     mechanical = [f for f in findings if f.mechanical]
@@ -74,32 +75,53 @@ def migrate(source: SourceFile) -> Migration:
     )
 
 
-def _renamed(source: SourceFile, use: Use, rename: Rename) -> Finding:
-    root = source.tree.code_for_node(use.chain[0])
-    new = rename.new
-    if rename.in_v1:
-        is_v1 = use.skipped == 1 and use.name.v1  # `import tensorflow.compat.v1 as tf`
-        new = f"{root}.{new}" if is_v1 else f"{root}.compat.v1.{new}"
-    node, span = use.chain[-1], source.span(use.chain[use.skipped + rename.used - 1])
-    if new == "absl.app.run" and use.call is not None and not use.call.args:
-        # Without an argument, TensorFlow's run calls the script's main, while absl's needs it.
-        if not _has_main(source.tree):
-            new = f"{root}.compat.v1.app.run"
-        else:
-            node, span, new = use.call, source.span(use.call), "absl.app.run(main)"
-    # Code with a comment inside is not changed automatically.
-    edits = () if "#" in source.text[span.start : span.end] else (Edit(span, new),)
-    line, column = source.position(node)
-    names = use.chain[: use.skipped + rename.used]
+def _follows_import(use: Use, decision: Rename, tf1: bool) -> bool:
+    """Whether an imported name is the new one as soon as its import is changed."""
+    parts = use.name.parts
+    if parts[0] != "contrib":
+        return True
+    of_import = decide(Name(parts[: use.given], use.name.v1), tf1)
+    if not isinstance(of_import, Rename) or not decision.any_call:
+        return False
+    rest = ".".join(("", *parts[of_import.used : decision.used]))
+    where = (of_import.in_v1, of_import.in_tf) == (decision.in_v1, decision.in_tf)
+    return where and f"{of_import.new}{rest}" == decision.new
+
+
+def _renamed(source: SourceFile, use: Use, rename: Rename, tensorflow: str | None) -> Finding:
+    """The change of one name.
+
+    Args:
+        source: the file.
+        use: the name.
+        rename: its new name.
+        tensorflow: what `import tensorflow` is called; None: there is none.
+    """
+    node, last = use.chain[-1], max(use.skipped + rename.used, 1)
+    names = use.chain[:last]
     what = ".".join((each.value if each is names[0] else each.attr.value) for each in names)
-    return Finding(line, column, what, new, edits)
+    line, column = source.position(node)
+    if not use.given:
+        is_v1 = use.skipped == 1 and use.name.v1  # `import tensorflow.compat.v1 as tf`
+        new = rename.under(source.tree.code_for_node(use.chain[0]), is_v1)
+    else:
+        new = rename.under(tensorflow or "tf")
+        if tensorflow is None and (rename.in_v1 or rename.in_tf):
+            return Finding(line, column, what, f"write {new}")
+    arguments = call_edits(source, use.call, rename)
+    if arguments is None:
+        return Finding(line, column, what, rename.otherwise or _by_name(new, rename))
+    span = source.span(names[-1])
+    # Code with a comment inside is not changed automatically.
+    lost = "#" in source.text[span.start : span.end]
+    return Finding(line, column, what, new, () if lost else (Edit(span, new), *arguments))
+
+
+def _by_name(new: str, rename: Rename) -> str:
+    return f"write {new}, and pass its arguments by name: {', '.join(rename.positional)}"
 
 
 def _finding(source: SourceFile, use: Use, instead: str) -> Finding:
     line, column = source.position(use.chain[-1])
     what = " ".join(source.tree.code_for_node(use.chain[-1]).split())
     return Finding(line, column, what, instead)
-
-
-def _has_main(tree: cst.Module) -> bool:
-    return any(isinstance(s, cst.FunctionDef) and s.name.value == "main" for s in tree.body)

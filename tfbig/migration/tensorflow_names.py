@@ -44,7 +44,8 @@ def exists(names: Sequence[str], v1: bool) -> bool:
 def differs(names: Sequence[str], positional: int, keywords: Sequence[str]) -> bool:
     """Whether a call of `tf.<names>` has another meaning now than in TF1.
 
-    That is so if its arguments have other names: the 0.5 in `tf.nn.dropout(x, 0.5)` was keep_prob.
+    That is so if its arguments have other names: the 0.5 in `tf.nn.dropout(x, 0.5)` was keep_prob;
+    or another order, as in `tf.nn.in_top_k`. And a condition of shape [n] chose rows in `tf.where`.
 
     Example: `differs(["nn", "dropout"], 2, [])`.
 
@@ -56,15 +57,17 @@ def differs(names: Sequence[str], positional: int, keywords: Sequence[str]) -> b
     old, new = _find(names, True), _find(names, False)
     if old is new or not callable(old) or not callable(new):
         return False
+    if tuple(names) == ("where",):
+        return positional + len(keywords) > 1
     old_names, new_names = (_bound(f, positional, keywords) for f in (old, new))
     return old_names is not None and old_names != new_names
 
 
-def _bound(function: Any, positional: int, keywords: Sequence[str]) -> set[str] | None:
-    """The names of the parameters that a call's arguments bind to; None if they do not bind."""
+def _bound(function: Any, positional: int, keywords: Sequence[str]) -> dict[str, Any] | None:
+    """The position of the argument that each parameter gets; None if they do not bind."""
     try:
         signature = inspect.signature(function)
         bound = signature.bind_partial(*range(positional), **dict.fromkeys(keywords))
     except (TypeError, ValueError):
         return None
-    return set(bound.arguments)
+    return dict(bound.arguments)

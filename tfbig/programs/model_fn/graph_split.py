@@ -14,6 +14,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tfbig.errors import UserError
+from tfbig.programs.model_fn.writes import Writes
 
 
 class GraphSplit(NamedTuple):
@@ -47,6 +48,7 @@ class SplitGraph:
     def __init__(self, graph: tf.Graph, batch: Iterable[str], controls: dict | None = None):
         self._definition = graph.as_graph_def()
         self._batch = set(batch)
+        self._writes = Writes(self._definition.library)
         self.nodes = {node.name: node for node in self._definition.node}
         self._inputs: dict[str, list[str]] = {}
         self._controls: dict[str, list[str]] = {}
@@ -129,8 +131,10 @@ class SplitGraph:
         return found
 
     def _has_side_effect(self, name: str) -> bool:
-        reads = any(self._is_resource(tensor) for tensor in self._inputs[name])
-        return reads and self.nodes[name].op not in _READ_ONLY
+        return any(
+            self._is_resource(tensor) and self._writes.node(self.nodes[name], index)
+            for index, tensor in enumerate(self._inputs[name])
+        )
 
     def _is_resource(self, tensor: str) -> bool:
         node = self.nodes[_node(tensor)]
@@ -216,23 +220,10 @@ class SplitGraph:
         """
         found = collections.defaultdict(list)
         for name in names:
-            if self.nodes[name].op not in _READ_ONLY:
-                for tensor in self._inputs[name]:
-                    if tensor in resources:
-                        found[resources[tensor]].append(name)
+            for index, tensor in enumerate(self._inputs[name]):
+                if tensor in resources and self._writes.node(self.nodes[name], index):
+                    found[resources[tensor]].append(name)
         return found
-
-
-_READ_ONLY = {
-    "ReadVariableOp",
-    "ResourceGather",
-    "ResourceGatherNd",
-    "VariableShape",
-    "VarIsInitializedOp",
-    "StatelessIf",
-    "StatelessWhile",
-    "Identity",
-}
 
 
 def run_part(

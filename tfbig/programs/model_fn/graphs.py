@@ -12,6 +12,7 @@ from tfbig.errors import UserError
 from tfbig.programs import program
 from tfbig.programs.metric_aggregation import is_sum
 from tfbig.programs.model_fn.call import divided_term
+from tfbig.programs.model_fn.keras_parts import keras_result
 from tfbig.programs.model_fn.trace import Gradient, ModelFnTrace
 from tfbig.programs.model_fn.variable_store import VariableStore
 from tfbig.programs.program import Term
@@ -272,12 +273,6 @@ class PredictionGraph:
             predictions=tf.nest.map_structure(new, spec.predictions),
             export_outputs=outputs and {k: v.map_tensors(new) for k, v in outputs.items()},
         )
-
-
-def keras_result(name: str, metric: keras.metrics.Metric) -> dict[str, Any]:
-    """The result of a Keras metric by name; a dict of results has its own names."""
-    found = metric.result()
-    return found if isinstance(found, dict) else {name: found}
 
 
 def _with_gradients(loss: tf.Tensor, gradients: list, values: list[tf.Tensor]) -> tf.Tensor:

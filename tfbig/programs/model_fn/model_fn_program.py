@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 from typing_extensions import override
 
@@ -13,13 +12,14 @@ from tfbig.programs import program
 from tfbig.programs.keras.checks import explain_numbers
 from tfbig.programs.metric_aggregation import PARTS, UNKNOWN_KIND, is_sum
 from tfbig.programs.model_fn.call import call_model_fn, check_result, loss_term
-from tfbig.programs.model_fn.graphs import (
-    EvaluationGraph,
-    PredictionGraph,
-    TrainingGraph,
-    keras_result,
+from tfbig.programs.model_fn.graphs import EvaluationGraph, PredictionGraph, TrainingGraph
+from tfbig.programs.model_fn.keras_parts import dtype_policy, keras_result, plain_value, scale_loss
+from tfbig.programs.model_fn.spec import (
+    EstimatorSpec,
+    ModeKeys,
+    check_metric_names,
+    keras_metrics,
 )
-from tfbig.programs.model_fn.spec import EstimatorSpec, ModeKeys, keras_metrics
 from tfbig.programs.model_fn.trace import CheckpointInitializer, ModelFnTrace
 from tfbig.programs.model_fn.trace_cache import ModelFnTraceCache, model_fn_inputs
 from tfbig.programs.model_fn.train_op import CallbackModel, TrainOpOptimizer, check_train_op
@@ -174,6 +174,7 @@ class ModelFnProgram(Program):
 
     def _build_evaluation(self, traced: ModelFnTrace, batch: BatchPart) -> None:
         store = self._store
+        check_metric_names(traced.spec)
         self._metrics = dict(traced.spec.eval_metric_ops or {})
         if self._training is not None or not traced.uses_only_keras:
             graph = self._evaluation = self._traces.graph(EvaluationGraph, traced)
@@ -202,27 +203,17 @@ class ModelFnProgram(Program):
         self.state = [self._store.variables[n] for n in self._state_keys]
 
     def _call(self, batch: BatchPart, mode: str) -> tuple[EstimatorSpec, list[str]]:
-        policy = keras.config.dtype_policy()
-        keras.config.set_dtype_policy(self._precision)  # per thread, and replicas are threads
-        try:
-            with self._store.scope() as names, _private_api.without_summaries():
-                spec = call_model_fn(self._model_fn, batch, mode, self._params, self._config)
-        finally:
-            keras.config.set_dtype_policy(policy)
+        with (
+            dtype_policy(self._precision),
+            self._store.scope() as names,
+            _private_api.without_summaries(),
+        ):
+            spec = call_model_fn(self._model_fn, batch, mode, self._params, self._config)
         spec = check_result(spec, mode)
         if mode == ModeKeys.TRAIN:
+            if self._precision == "mixed_float16":
+                scale_loss(spec, self._store)
             self.optimizer = spec.optimizer
-            if self._precision == "mixed_float16" and not hasattr(
-                spec.optimizer, "inner_optimizer"
-            ):
-                closed, self._store.closed = self._store.closed, False
-                with self._store.continued():
-                    self.optimizer = keras.optimizers.LossScaleOptimizer(
-                        spec.optimizer,
-                        name="loss_scale_optimizer",  # the same in every trace
-                    )
-                self._store.closed = closed
-                object.__setattr__(spec, "optimizer", self.optimizer)
         return spec, names
 
     def _is_trained(self, key: str) -> bool:
@@ -391,9 +382,7 @@ class ModelFnProgram(Program):
         elif self.metric_variables:
             for name, metric in self._metrics.items():
                 results |= keras_result(name, metric)
-        self.metric_values = {
-            name: tf.nest.map_structure(_plain, value) for name, value in results.items()
-        }
+        self.metric_values = {name: plain_value(value) for name, value in results.items()}
         return to_scalars(numbers_of(self.metric_values))
 
     @override
@@ -408,11 +397,3 @@ class ModelFnProgram(Program):
     @override
     def explain_batch(self, features: Any, labels: Any) -> str | None:
         return explain_numbers("features", features) or explain_numbers("labels", labels)
-
-
-def _plain(value: Any) -> Any:
-    """The value of a metric without TensorFlow: a float, bytes or an array."""
-    array = np.asarray(keras.ops.convert_to_numpy(value))
-    if array.dtype == object:
-        return array.item() if array.ndim == 0 else array
-    return float(array) if array.ndim == 0 else array

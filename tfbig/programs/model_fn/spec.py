@@ -121,6 +121,20 @@ def keras_metrics(spec: EstimatorSpec) -> list[keras.metrics.Metric]:
     return [m for m in metrics if isinstance(m, keras.metrics.Metric)]
 
 
+def check_metric_names(spec: EstimatorSpec) -> None:
+    """Refuses metrics with the names of what `evaluate` returns itself.
+
+    Raises:
+        UserError: the message names the metric.
+    """
+    for name in ("loss", "global_step"):
+        if name in (spec.eval_metric_ops or {}):
+            raise UserError(
+                f"Metric with name `{name}` is not allowed in eval_metric_ops, because evaluate "
+                "returns that itself; give it another name."
+            )
+
+
 _HOOKS = ("training_chief_hooks", "training_hooks", "evaluation_hooks", "prediction_hooks")
 _DEFAULT = "serving_default"
 
@@ -209,11 +223,6 @@ def _check_loss(spec: Any) -> None:
 
 
 def _check_metric(name: str, metric: Any) -> None:
-    if name in ("loss", "global_step"):
-        raise UserError(
-            f"Metric with name `{name}` is not allowed in eval_metric_ops, because evaluate "
-            "returns that itself; give it another name."
-        )
     if isinstance(metric, keras.metrics.Metric):
         return
     if isinstance(metric, tf.Tensor) or not isinstance(metric, (tuple, list)) or len(metric) != 2:

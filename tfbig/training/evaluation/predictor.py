@@ -1,7 +1,7 @@
 """Predictions of a model for all examples of a feed, in their order."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -29,6 +29,7 @@ class Predictor:
         placement: where.
         feed: read in its own order.
         endless: whether the caller stops by itself, so that the data may have no end.
+        keys: the names of the predictions of a ModelFnProgram to compute; None for all.
 
     Raises:
         UserError: the model cannot be made again there, or the data would not end.
@@ -41,6 +42,7 @@ class Predictor:
         feed: Feed,
         *,
         endless: bool = False,
+        keys: Sequence[str] | None = None,
     ):
         if getattr(feed, "infinite", False) and not endless:
             raise UserError(
@@ -52,7 +54,10 @@ class Predictor:
         self._outputs: Callable
         self._tracing: Callable = contextlib.nullcontext
         if isinstance(model, ModelFnProgram):
-            self._outputs, self._tracing = model.predict, model.tracing
+            program, self._tracing = model, model.tracing
+            self._outputs = program.predict
+            if keys is not None:
+                self._outputs = lambda features: {k: program.predict(features)[k] for k in keys}
         else:
             placed = _placed(model, placement)
             match_features(placed, features)  # raises before any prediction is asked for
@@ -100,9 +105,24 @@ class Predictor:
                 lambda *arrays: np.concatenate([np.asarray(a) for a in arrays]), *parts
             )
             numbers = tf.nest.map_structure(np.asarray, batch)
-            # An empty part has predicted another example, whose row is after the real ones.
-            outputs = tf.nest.map_structure(lambda a: a[:count], outputs)  # noqa: B023
+            if self._placement.num_replicas > 1:
+                outputs = tf.nest.map_structure(lambda a: self._cut(a, count), outputs)  # noqa: B023
             yield (*split_element(numbers), outputs)
+
+    def _cut(self, output: np.ndarray, count: int) -> np.ndarray:
+        """Removes the rows of empty parts, which have predicted another example, at the end."""
+        replicas = self._placement.num_replicas
+        rows = -(-count // replicas)
+        full = -(-count // rows)  # parts with examples
+        padded = self._placement.peers.count > 1
+        expected = rows * replicas if padded else count + replicas - full
+        if output.shape[:1] != (expected,):
+            raise UserError(
+                f"a prediction has the shape {output.shape} for {count} examples; on several "
+                "devices each prediction needs a row for each example. Predict on one device, or "
+                "leave it out with predict_keys."
+            )
+        return output[:count]
 
     def _predicted(self, features: Any, count: tf.Tensor) -> list:
         def part(features, count):
