@@ -58,6 +58,20 @@ def test_the_global_steps_tensor_and_a_stop(tmp_path):
     assert estimator.get_variable_value("global_step") == 3
 
 
+def test_the_global_step_may_be_asked_for_in_before_run(tmp_path):
+    seen = []
+
+    class Steps(v1.SessionRunHook):
+        def before_run(self, run_context):
+            return v1.SessionRunArgs({"step": v1.get_global_step(), "loss": "loss"})
+
+        def after_run(self, run_context, run_values):
+            seen.append(int(run_values.results["step"]))
+
+    iris.estimator(tmp_path).train(iris.endless_input_fn, hooks=[Steps()], steps=3)
+    assert seen == [0, 1, 2]
+
+
 def test_in_the_spec_it_fetches_the_specs_tensors(tmp_path):
     hooks = []
 

@@ -176,6 +176,14 @@ def test_any_script_is_migrated_once_and_for_all(lines, newline, ends):
         ("import tensorflow as tf; tf.to_int32\ntf.where(a, b, c)", "tf.compat.v1.where(a, b, c)"),
         ("import tensorflow as tf; tf.to_int32\ntf.where(a)", "tf.where(a)"),
         (
+            "import tensorflow as tf; tf.to_int32\ntf.random_normal_initializer()",
+            "tf.compat.v1.random_normal_initializer()",
+        ),
+        (
+            "import tensorflow as tf; tf.to_int32\ntf.random_normal_initializer(0.0, 0.1)",
+            "tf.random_normal_initializer(0.0, 0.1)",
+        ),
+        (
             "import tensorflow as tf; tf.to_int32\ntf.losses.mean_squared_error(a, b)",
             "tf.compat.v1.losses.mean_squared_error(a, b)",
         ),

@@ -45,7 +45,8 @@ def differs(names: Sequence[str], positional: int, keywords: Sequence[str]) -> b
     """Whether a call of `tf.<names>` has another meaning now than in TF1.
 
     That is so if its arguments have other names: the 0.5 in `tf.nn.dropout(x, 0.5)` was keep_prob;
-    or another order, as in `tf.nn.in_top_k`. And a condition of shape [n] chose rows in `tf.where`.
+    or another order, as in `tf.nn.in_top_k`; or other defaults, as in
+    `tf.random_normal_initializer`. And a condition of shape [n] chose rows in `tf.where`.
 
     Example: `differs(["nn", "dropout"], 2, [])`.
 
@@ -60,7 +61,17 @@ def differs(names: Sequence[str], positional: int, keywords: Sequence[str]) -> b
     if tuple(names) == ("where",):
         return positional + len(keywords) > 1
     old_names, new_names = (_bound(f, positional, keywords) for f in (old, new))
-    return old_names is not None and old_names != new_names
+    if old_names is None:
+        return False
+    return old_names != new_names or _other_defaults(old, new, old_names)
+
+
+def _other_defaults(old: Any, new: Any, given: dict[str, Any]) -> bool:
+    """Whether a parameter that a call leaves out has another default; None means the usual one."""
+    before, after = (inspect.signature(f).parameters for f in (old, new))
+    pairs = [(before[n].default, after[n].default) for n in before if n in after and n not in given]
+    unset = (None, inspect.Parameter.empty)
+    return any(a != b and not any(a is n or b is n for n in unset) for a, b in pairs)
 
 
 def _bound(function: Any, positional: int, keywords: Sequence[str]) -> dict[str, Any] | None:

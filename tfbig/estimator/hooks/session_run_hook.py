@@ -64,14 +64,16 @@ class SessionRunHookAdapter(Hook):
         self.stop_every = 1
         self._hook, self._spec = hook, spec
         self._session = NoSession(f"the hook {name}")
+        self._graph = tf.Graph()  # a hook may look up the tensor of the global step
+        with self._graph.as_default():
+            _v1.create_global_step()
         self._fetches: Any = None
         self._values: dict[int, Any] = {}
         self._context: RunContext | None = None
 
     @override
     def begin(self, step: int) -> None:
-        with tf.Graph().as_default():  # a hook may look up the tensor of the global step
-            _v1.create_global_step()
+        with self._graph.as_default():
             try:
                 self._hook.begin()
             except KeyError as error:
@@ -84,7 +86,8 @@ class SessionRunHookAdapter(Hook):
     @override
     def before_run(self, step: int, fetch: Callable[[Any], Any]) -> None:
         self._context = RunContext(self._session)
-        arguments = self._hook.before_run(self._context)
+        with self._graph.as_default():
+            arguments = self._hook.before_run(self._context)
         if arguments is not None and not isinstance(arguments, _v1.SessionRunArgs):
             raise UserError(
                 f"the hook {type(self._hook).__name__} returned {type(arguments).__name__} from "
