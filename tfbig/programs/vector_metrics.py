@@ -8,7 +8,6 @@ the metric becomes name_0, name_1, ….
 from collections.abc import Mapping
 from typing import Any
 
-import keras
 import numpy as np
 
 
@@ -25,13 +24,21 @@ def numbers_of(figures: Mapping[str, Any]) -> dict[str, Any]:
     """
     numbers: dict[str, Any] = {}
     for name, value in figures.items():
-        leaves = [np.asarray(leaf) for leaf in keras.tree.flatten(value)]
+        leaves = [np.asarray(leaf) for leaf in _leaves(value)]
         if any(leaf.dtype.kind not in "fiub" for leaf in leaves):
             continue
         alone = len(leaves) == 1 and not isinstance(value, (list, tuple, dict))
         flat = leaves[0] if alone else np.concatenate([np.ravel(leaf) for leaf in leaves])
         numbers[name] = flat.astype(float).tolist()
     return numbers
+
+
+def _leaves(value: Any) -> list[Any]:
+    if isinstance(value, Mapping):
+        return [leaf for key in sorted(value) for leaf in _leaves(value[key])]
+    if isinstance(value, (list, tuple)):
+        return [leaf for each in value for leaf in _leaves(each)]
+    return [value]
 
 
 def to_scalars(figures: Mapping[str, Any]) -> dict[str, Any]:

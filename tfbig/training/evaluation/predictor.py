@@ -130,8 +130,8 @@ class Predictor:
             rows = -(-count // replicas)
             start = tf.minimum(number * rows, count)
             stop = tf.minimum(start + rows, count)
-            start = tf.where(stop > start, start, 0)  # borrows the first example
-            stop = tf.maximum(stop, start + 1)
+            empty = stop == start  # then it borrows the first example
+            start, stop = tf.where(empty, 0, start), tf.where(empty, 1, stop)
             mine = tf.nest.map_structure(lambda t: t[start:stop], features)
             outputs = self._outputs(mine)
             if self._placement.peers.count == 1:
