@@ -111,6 +111,13 @@ def check_count(name: str, value: Any) -> None:
         raise UserError(f"{name}={value!r}: expected an integer of 1 or more, or None.")
 
 
+def check_steps(name: str, value: Any) -> None:
+    """Raises a UserError, with tf.estimator's words, if a number of steps is not 1 or more."""
+    if isinstance(value, int) and value < 1:
+        raise UserError(f"Must specify {name} > 0, given: {value}; leave it out for no limit.")
+    check_count(name, value)
+
+
 def check_callable(name: str, value: Any) -> None:
     """Raises a UserError if an input function is not callable."""
     if not callable(value):

@@ -133,7 +133,7 @@ def test_names_of_optimizers_have_the_rates_of_their_generation():
         (lambda: classifier(n_classes=1), "n_classes must be > 2: 1"),
         (lambda: classifier(optimizer="Adm"), "Unsupported optimizer name: Adm. Supported names"),
         (lambda: classifier(optimizer=3), "is not an Optimizer instance. Given: 3"),
-        (lambda: classifier(loss_reduction="mena"), "Invalid loss_reduction: 'mena'"),
+        (lambda: classifier(loss_reduction="mena"), "Invalid loss_reduction: mena"),
         (lambda: e.DNNClassifier([0], columns()), r"hidden_units=\[0\]"),
         (lambda: e.DNNClassifier([4], []), "feature_columns is empty"),
         (lambda: e.DNNClassifier([4], ["age"]), "feature_columns has 'age', which is no column"),

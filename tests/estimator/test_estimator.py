@@ -189,7 +189,7 @@ def more_arguments(features, labels, mode, width, depth):
     ("make", "message"),
     [
         (lambda e: e.train(iris.input_fn, steps=1, max_steps=2), "Can not provide both steps and"),
-        (lambda e: e.train(iris.input_fn, steps=0), "steps=0: expected an integer of 1 or more"),
+        (lambda e: e.train(iris.input_fn, steps=0), "Must specify steps > 0, given: 0"),
         (lambda e: e.train(iris.input_fn()), "expected a function that returns"),
         (lambda e: e.train(iris.endless_input_fn), "infinite Dataset"),
         (lambda e: e.train(lambda: next(iter(iris.input_fn()))), "return the Dataset itself: `ret"),

@@ -93,5 +93,5 @@ def test_the_features_and_the_label_of_examples():
     }
     spec = e.regressor_parse_example_spec(columns, "y", label_dimension=3, label_default=[0.0] * 3)
     assert spec["y"] == tf.io.FixedLenFeature((3,), tf.float32, [0.0] * 3)
-    with pytest.raises(UserError, match="'x' is the label or the weight"):
+    with pytest.raises(UserError, match="label should not be used as feature: 'x'"):
         e.classifier_parse_example_spec(columns, "x")

@@ -170,7 +170,7 @@ def test_a_head_of_ones_own_is_a_head():
         (lambda: e.MultiClassHead(2), "n_classes must be > 2: 2. For two classes, use Binary"),
         (lambda: e.MultiClassHead(3, label_vocabulary=["a"]), "does not have .n_classes. items"),
         (lambda: e.BinaryClassHead(thresholds=[1.5]), r"thresholds not in \(0, 1\)"),
-        (lambda: e.BinaryClassHead(loss_reduction="none"), "Invalid loss_reduction: 'none'"),
+        (lambda: e.BinaryClassHead(loss_reduction="none"), "Invalid loss_reduction: none"),
         (lambda: e.RegressionHead(0), "Invalid label_dimension 0"),
         (lambda: e.RegressionHead(loss_fn=lambda a, logits: 0), "must contain argument: labels"),
         (lambda: e.MultiLabelHead(1), "n_classes must be > 1"),
@@ -182,6 +182,12 @@ def test_a_head_of_ones_own_is_a_head():
         (
             lambda: e.BinaryClassHead(weight_column="v").loss(LABELS, LOGITS, {"w": WEIGHTS}),
             r"weight_column='v': input_fn has no such feature; it has \['w'\]",
+        ),
+        (
+            lambda: e.RegressionHead(2, weight_column="w").loss(
+                np.zeros([2, 3, 2]), np.zeros([2, 3, 2], np.float32), {"w": np.ones([2, 1])}
+            ),
+            "weights shape must be",
         ),
         (lambda: e.BinaryClassHead().predictions(LOGITS, ["clases"]), "must be one of"),
         (

@@ -44,7 +44,7 @@ def test_replace_of_an_estimator_spec_changes_one_field_of_a_copy():
         spec = tfbig.EstimatorSpec("eval", loss=first, predictions=first, evaluation_hooks=[hook])
         new = spec._replace(loss=second)
         assert type(new) is tfbig.EstimatorSpec
-        assert (new.loss, new.predictions, new.evaluation_hooks) == (second, first, [hook])
+        assert (new.loss, new.predictions, new.evaluation_hooks) == (second, first, (hook,))
         assert (new.mode, spec.loss) == ("eval", first)
         with pytest.raises(UserError, match="eval_metric_ops"):
             spec._replace(eval_metric_ops={"a": 3})
@@ -220,3 +220,14 @@ def test_export_all_saved_models_refuses_other_modes(trained, tmp_path, mapping,
     with pytest.raises(UserError, match=message):
         trained[0].experimental_export_all_saved_models(tmp_path, mapping)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_spec_has_empty_hooks_and_metrics_to_add_to():
+    spec = tfbig.EstimatorSpec("infer", predictions=1)
+    hook = tf.compat.v1.train.SessionRunHook()
+    more = spec._replace(
+        prediction_hooks=[*spec.prediction_hooks, hook],
+        eval_metric_ops={**spec.eval_metric_ops},
+    )
+    assert (more.prediction_hooks, more.training_hooks, more.eval_metric_ops) == ((hook,), (), {})
+    assert isinstance(spec.scaffold, tf.compat.v1.train.Scaffold)

@@ -49,7 +49,7 @@ def test_the_fields_of_tf_estimator_are_there():
             prediction_hooks=[hook],
         )
     assert spec.scaffold is scaffold
-    assert spec.prediction_hooks == [hook]
+    assert spec.prediction_hooks == (hook,)
 
 
 def test_the_only_export_output_is_serving_default_too():

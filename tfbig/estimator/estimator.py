@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfbig.arguments import check_callable, check_count, checked_config, checked_model_dir
+from tfbig.arguments import check_callable, check_steps, checked_config, checked_model_dir
 from tfbig.errors import UserError
 from tfbig.estimator import evaluating, exporting, predicting, training
 from tfbig.estimator.eval_events import eval_dir
@@ -157,8 +157,8 @@ class Estimator:
                 "max_steps; give one of them."
             )
         check_callable("input_fn", input_fn)
-        check_count("steps", steps)
-        check_count("max_steps", max_steps)
+        check_steps("steps", steps)
+        check_steps("max_steps", max_steps)
         training.fit(
             self,
             input_fn,
@@ -191,7 +191,7 @@ class Estimator:
             "loss", the metrics of the spec, and "global_step".
         """
         check_callable("input_fn", input_fn)
-        check_count("steps", steps)
+        check_steps("steps", steps)
         return evaluating.evaluate(
             self, input_fn, steps=steps, hooks=hooks, checkpoint=checkpoint_path, name=name
         )

@@ -72,9 +72,10 @@ def _with_label(columns: Sequence[Any], label_key: str, label: Any, weight: Any)
         added |= weight.parse_example_spec
     for name, feature in added.items():
         if name in spec:
+            what = "label" if name == label_key else "weight_column"
             raise UserError(
-                f"{name!r} is the label or the weight, and a feature of feature_columns too; give "
-                "it another name."
+                f"{what} should not be used as feature: {name!r} is the name of a column of "
+                "feature_columns too; give it another one."
             )
         spec[name] = feature
     return spec

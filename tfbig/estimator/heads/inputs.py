@@ -98,7 +98,11 @@ def weights_of(features: Any, column: Any, logits: tf.Tensor, each: bool = False
     if weights.shape.rank is not None and weights.shape.rank == logits.shape.rank - 1:
         weights = weights[..., tf.newaxis]
     allowed = (None, 1, logits.shape[-1]) if each else (None, 1)
-    if weights.shape.rank not in (None, logits.shape.rank) or weights.shape[-1] not in allowed:
+    rank = weights.shape.rank
+    fits = rank is None or (
+        weights.shape[:-1].is_compatible_with(logits.shape[:-1]) and weights.shape[-1] in allowed
+    )
+    if not fits:
         raise UserError(
             f"weights shape must be [D0, D1, ... DN] or [D0, D1, ... DN, 1] for logits of shape "
             f"{logits.shape}; the feature {name!r} has {weights.shape}."

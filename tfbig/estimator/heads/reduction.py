@@ -44,7 +44,7 @@ def checked_reduction(value: Any) -> Reduction:
         return value
     if value not in _NAMES:
         raise UserError(
-            f"Invalid loss_reduction: {value!r}; pass tf.losses.Reduction.SUM or "
+            f"Invalid loss_reduction: {value}; pass tf.losses.Reduction.SUM or "
             "SUM_OVER_BATCH_SIZE, or another one of tf.compat.v1.losses.Reduction but NONE."
         )
     return _NAMES[value]

@@ -89,6 +89,12 @@ class EstimatorSpec:
 
     def __post_init__(self) -> None:
         check_spec(self)
+        for field in _HOOKS:  # code that wraps a model_fn adds to these
+            object.__setattr__(self, field, tuple(getattr(self, field) or ()))
+        if self.eval_metric_ops is None:
+            object.__setattr__(self, "eval_metric_ops", {})
+        if self.scaffold is None:
+            object.__setattr__(self, "scaffold", tf.compat.v1.train.Scaffold())
         outputs = self.export_outputs
         if outputs and len(outputs) == 1 and _DEFAULT not in outputs:
             only = next(iter(outputs.values()))
