@@ -48,6 +48,7 @@ _UNSET = {
     "keep_checkpoint_every_n_hours": 10000,  # the default of tf.estimator: never
     "checkpoint_save_graph_def": False,
 }
+KEEP_ALL = 1_000_000_000
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -86,7 +87,7 @@ class RunConfig:
         save_checkpoints_steps: steps between two checkpoints; None: by time only.
         save_checkpoints_secs: seconds between two checkpoints; None: by steps only. If neither
             is given, 600 seconds.
-        keep_checkpoint_max: number of checkpoints to keep.
+        keep_checkpoint_max: number of checkpoints to keep; None or 0: all.
         eval_every_steps: steps between two evaluations; None: one per epoch if the length of
             the data is known, else 1000.
         log_step_count_steps: steps between two log points.
@@ -116,7 +117,7 @@ class RunConfig:
     max_staleness: int | None = None
     save_checkpoints_steps: int | None = None
     save_checkpoints_secs: float | None = None
-    keep_checkpoint_max: int = 5
+    keep_checkpoint_max: int | None = 5
     eval_every_steps: int | None = None
     log_step_count_steps: int = 100
     save_summary_steps: int = 100
@@ -142,7 +143,7 @@ class RunConfig:
         object.__setattr__(self, "_cluster", find_cluster())
         folder = model_dir_of(os.environ)
         if folder is not None:
-            if self.model_dir not in (None, folder):
+            if self.model_dir is not None and os.fspath(self.model_dir) != folder:
                 raise UserError(
                     f"RunConfig.model_dir={self.model_dir!r}, and TF_CONFIG has another model_dir, "
                     f"{folder!r}; write it in one place."
@@ -164,6 +165,8 @@ class RunConfig:
         _one_of("remat", self.remat, (False, True))
         if self.steps_per_loop != "auto":
             _positive("steps_per_loop", self.steps_per_loop, alternative='"auto"')
+        if self.keep_checkpoint_max in (None, 0):  # as in tf.estimator
+            object.__setattr__(self, "keep_checkpoint_max", KEEP_ALL)
         for name in (
             "accumulation_steps",
             "keep_checkpoint_max",
@@ -207,7 +210,7 @@ class RunConfig:
             UserError: a field is unknown, or has an invalid value.
         """
         fields = {n: v for n, v in fields.items() if v is not None or n not in NOT_HONOURED}
-        check_fields(fields)
+        check_fields(fields, dataclasses.fields(self))
         if fields.get("save_checkpoints_steps") is not None:
             fields.setdefault("save_checkpoints_secs", None)
         elif fields.get("save_checkpoints_secs") is not None:
@@ -315,10 +318,21 @@ def run_config_from(fields: dict) -> RunConfig:
     return RunConfig(**fields)
 
 
-def check_fields(names: Iterable[str]) -> None:
-    """Raises a UserError if a name is not that of a field of RunConfig; it lists them."""
-    known = [field.name for field in dataclasses.fields(RunConfig)]
+def check_fields(names: Iterable[str], fields: Iterable[dataclasses.Field] = ()) -> None:
+    """Raises a UserError if a name is not that of a field; it lists them.
+
+    Args:
+        names: as given by the user.
+        fields: those of a subclass; empty: those of RunConfig.
+    """
+    known = [field.name for field in fields or dataclasses.fields(RunConfig)]
     unknown = [name for name in names if name not in known]
+    for name in unknown:
+        if name in NOT_HONOURED:
+            raise UserError(
+                f"RunConfig({name}=…) is a field of tf.estimator that is not supported; use "
+                f"{NOT_HONOURED[name]}."
+            )
     if unknown:
         raise UserError(
             f"unknown RunConfig field {', '.join(map(repr, unknown))}; "

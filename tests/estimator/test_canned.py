@@ -13,7 +13,7 @@ from tests.estimator.data import canned_works as works
 from tests.estimator.test_against_215 import group, write_checkpoint
 from tests.estimator.test_canned_against_215 import SLOT, records
 from tfbig.compat.v1 import estimator as old
-from tfbig.errors import UserError
+from tfbig.errors import TrainingDiverged, UserError
 
 e = tfbig.estimator
 NAMES = ["sepal_length", "sepal_width", "petal_length", "petal_width"]
@@ -127,10 +127,29 @@ def test_names_of_optimizers_have_the_rates_of_their_generation():
     assert old.DNNClassifier.tf1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("classes", "label"), [(2, 2), (3, -1)])
+def test_a_label_out_of_range_ends_training_under_xla_too(classes, label, tmp_path):
+    labels = np.where(np.arange(150) == 40, label, Y > 0)
+    read = lambda: tf.data.Dataset.from_tensor_slices((FEATURES, labels)).batch(30)  # noqa: E731
+    config = CONFIG.replace(jit_compile=True)
+    iris = e.DNNClassifier([4], columns(), tmp_path, n_classes=classes, config=config)
+    with pytest.raises(TrainingDiverged, match="Labels must be"):
+        iris.train(read)
+
+
+def test_activations_may_be_names_and_misspelt_arguments_name_the_class():
+    one = classifier(activation_fn="relu").evaluate(input_fn)
+    other = classifier(activation_fn=tf.nn.relu).evaluate(input_fn)
+    assert one == other
+    with pytest.raises(TypeError, match=r"DNNClassifier\(\) got an unexpected .* 'hiden_units'"):
+        e.DNNClassifier([4], columns(), hiden_units=3)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: classifier(n_classes=1), "n_classes must be > 2: 1"),
+        (lambda: classifier(n_classes=1), "n_classes=1: expected 2 or more"),
         (lambda: classifier(optimizer="Adm"), "Unsupported optimizer name: Adm. Supported names"),
         (lambda: classifier(optimizer=3), "is not an Optimizer instance. Given: 3"),
         (lambda: classifier(loss_reduction="mena"), "Invalid loss_reduction: mena"),

@@ -131,6 +131,11 @@ def test_several_heads_share_the_logits():
     assert "b/logistic" in outputs["predict"].outputs()
 
 
+def test_summed_losses_of_several_heads_have_no_mean():
+    heads = [e.RegressionHead(name=name, loss_reduction="sum") for name in ("a", "b")]
+    assert not {"loss/a", "loss/b"} & set(e.MultiHead(heads).metrics())
+
+
 def test_a_head_of_ones_own_is_a_head():
     class Absolute(e.Head):
         logits_dimension = 1

@@ -1,5 +1,7 @@
 """TPUEstimator: each of its batch sizes is used, and what needs a TPU is refused."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -128,3 +130,12 @@ def test_master_and_cluster_may_be_none_as_scripts_without_a_tpu_pass_them():
     assert (config.model_dir, config.save_checkpoints_steps) == ("runs/x", 5)
     assert config.replace(tf_random_seed=1).tpu_config == tpu.TPUConfig()
     assert isinstance(config, tfbig.RunConfig)
+
+
+def test_the_tpu_config_is_a_field():
+    config = tpu.RunConfig(tpu_config=tpu.TPUConfig(iterations_per_loop=7, num_shards=8))
+    assert "num_shards=8" in repr(config)
+    assert config != tpu.RunConfig(tpu_config=tpu.TPUConfig(iterations_per_loop=7))
+    other = tpu.TPUConfig(num_shards=2)
+    assert config.replace(tpu_config=other).tpu_config == other
+    assert dataclasses.replace(config, tf_random_seed=1).tpu_config.num_shards == 8

@@ -137,8 +137,8 @@ def test_the_advice_for_a_train_op_trains(tmp_path):
     body = "dense = tf.contrib.layers.fully_connected(features, num_outputs)"
     train = "train_op = tf.contrib.layers.optimize_loss(loss, global_step, 0.01, 'Adam')"
     text, count = program(tmp_path, body, train)
-    assert count == 2
-    assert {"dense/kernel", "dense_1/kernel/Adam"} <= run(text).keys()
+    assert count == 1
+    assert {"dense/kernel", "OptimizeLoss/dense_1/kernel/Adam"} <= run(text).keys()
 
 
 @pytest.mark.parametrize(

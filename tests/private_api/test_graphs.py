@@ -1,6 +1,7 @@
 """What TensorFlow 1 code does in a graph can be observed."""
 
 import contextlib
+import threading
 
 import keras
 import numpy as np
@@ -125,3 +126,25 @@ def test_without_summaries():
     summaries = {"ScalarSummary", "HistogramSummary", "ImageSummary", "TensorSummaryV2"}
     assert summaries < types_of(contextlib.nullcontext())
     assert not summaries & types_of(_private_api.without_summaries())
+
+
+def test_summaries_are_back_after_blocks_of_two_threads_that_overlap():
+    first, second = _private_api.without_summaries(), _private_api.without_summaries()
+    steps = [threading.Event() for _ in range(2)]
+
+    def other():
+        second.__enter__()
+        steps[0].set()
+        steps[1].wait(10)
+        second.__exit__(None, None, None)
+
+    first.__enter__()
+    thread = threading.Thread(target=other)
+    thread.start()
+    steps[0].wait(10)
+    first.__exit__(None, None, None)
+    steps[1].set()
+    thread.join(10)
+    with tf.Graph().as_default() as graph:
+        v1.summary.scalar("s", tf.constant(1.0))
+    assert "ScalarSummary" in {operation.type for operation in graph.get_operations()}

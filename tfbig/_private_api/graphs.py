@@ -1,6 +1,7 @@
 """Observes and changes how TensorFlow 1 code builds a graph."""
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -77,6 +78,14 @@ def observed_synchronization(observe: Callable[[], None]) -> Iterator[None]:
         keras_nn._compute_moments_sync = original
 
 
+_skip_summary_of_tensorflow = summary_op_util.skip_summary
+_without = threading.local()  # replicas are traced in threads that take turns
+
+
+def _skip_summary() -> bool:
+    return getattr(_without, "summaries", False) or _skip_summary_of_tensorflow()
+
+
 @contextlib.contextmanager
 def without_summaries() -> Iterator[None]:
     """Leaves the operations of tf.compat.v1.summary out of what is traced inside the block.
@@ -84,12 +93,13 @@ def without_summaries() -> Iterator[None]:
     Reason: XLA compiles them with the step, which it cannot, and a step does not need them.
     Guard: tests/private_api/test_graphs.py.
     """
-    original = summary_op_util.skip_summary
-    summary_op_util.skip_summary = lambda: True
+    if summary_op_util.skip_summary is not _skip_summary:
+        summary_op_util.skip_summary = _skip_summary
+    before, _without.summaries = getattr(_without, "summaries", False), True
     try:
         yield
     finally:
-        summary_op_util.skip_summary = original
+        _without.summaries = before
 
 
 @contextlib.contextmanager

@@ -72,7 +72,17 @@ def export(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     log.info("SavedModel written to: %s, of %s", folder, path)
-    return folder
+    return ExportPath(folder)
+
+
+class ExportPath(str):
+    """A path as a string, with the `decode` of the bytes that tf.estimator returned."""
+
+    __slots__ = ()
+
+    def decode(self, *_: Any) -> str:
+        """Returns the path."""
+        return str(self)
 
 
 def _module(

@@ -85,6 +85,7 @@ class TPUConfig:
                 )
 
 
+@dataclasses.dataclass(frozen=True, init=False)
 class RunConfig(BaseConfig):
     """The config of a TPUEstimator: a tfbig.RunConfig with a tpu_config.
 
@@ -101,6 +102,7 @@ class RunConfig(BaseConfig):
     """
 
     accepted = ("tpu_config", "evaluation_master", "master", "cluster")
+    tpu_config: TPUConfig = TPUConfig()
 
     def __init__(
         self,

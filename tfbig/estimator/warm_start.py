@@ -69,6 +69,10 @@ class WarmStartSettings:
                 'a list of them, or None; for example "dense.*".'
             )
 
+    def _replace(self, **fields: Any) -> "WarmStartSettings":
+        """Returns a copy with new values of some fields, as tf.estimator's namedtuple did."""
+        return dataclasses.replace(self, **fields)
+
     def values_for(self, program: ModelFnProgram) -> dict[str, np.ndarray]:
         """Returns the initial values of a program's variables, by name in `named_variables`.
 

@@ -1,5 +1,7 @@
 """SparseTensors in batches, as dense tensors that can be cut into rows, stacked and padded."""
 
+import copy
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -52,7 +54,7 @@ def from_rows(rows: SparseRows) -> tf.SparseTensor:
     return tf.SparseTensor(
         tf.concat([row, tf.boolean_mask(rows.places, mask)], axis=1),
         tf.boolean_mask(rows.values, mask),
-        tf.concat([n, tf.reduce_max(rows.shape, axis=0)], axis=0),
+        tf.concat([n, tf.maximum(tf.reduce_max(rows.shape, axis=0), 0)], axis=0),
     )
 
 
@@ -67,13 +69,23 @@ def with_sparse(structure: Any) -> Any:
     """Replaces the SparseRows in a structure of tensors by SparseTensors."""
     if isinstance(structure, SparseRows):
         return from_rows(structure)
-    if isinstance(structure, dict):
-        return type(structure)((key, with_sparse(value)) for key, value in structure.items())
-    if isinstance(structure, tuple) and hasattr(structure, "_fields"):
-        return type(structure)(*map(with_sparse, structure))
-    if isinstance(structure, (tuple, list)):
-        return type(structure)(map(with_sparse, structure))
-    return structure
+    if not _has_rows(structure):
+        return structure
+    if isinstance(structure, Mapping):
+        found: Any = copy.copy(structure)
+        for key, value in structure.items():
+            found[key] = with_sparse(value)
+        return found
+    values = map(with_sparse, structure)
+    return type(structure)(*values) if hasattr(structure, "_fields") else type(structure)(values)
+
+
+def _has_rows(structure: Any) -> bool:
+    if isinstance(structure, SparseRows):
+        return True
+    if isinstance(structure, Mapping):
+        return any(map(_has_rows, structure.values()))
+    return isinstance(structure, (tuple, list)) and any(map(_has_rows, structure))
 
 
 def rows_dataset(dataset: tf.data.Dataset) -> tf.data.Dataset:

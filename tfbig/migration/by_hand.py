@@ -91,6 +91,10 @@ _ADVICE = {
     "keras.estimator.model_to_estimator": (
         "pass the compiled keras.Model to tfbig.train_distributed as it is"
     ),
+    "train.VocabInfo": (
+        "leave it out: rows of an embedding are not moved to their index in another vocabulary; "
+        "keep the vocabulary"
+    ),
     "train.FeedFnHook": "leave it out: input_fn gives all values",
     "train.GlobalStepWaiterHook": "leave it out: workers start together",
     "train.ProfilerHook": "write keras.callbacks.TensorBoard(profile_batch=…)",

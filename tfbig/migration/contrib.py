@@ -160,6 +160,7 @@ _FUNCTIONS = {
         otherwise="write tf.compat.v1.summary.histogram(name, values), which knows the step",
     ),
     "layers.layer_norm": Rename(3, "tfbig.compat.v1.contrib.layers.layer_norm"),
+    "layers.optimize_loss": Rename(3, "tfbig.compat.v1.contrib.layers.optimize_loss"),
     "layers.xavier_initializer": _XAVIER,
     "layers.xavier_initializer_conv2d": _XAVIER,
     "layers.flatten": Rename(

@@ -65,9 +65,6 @@ CONTRIB = {
     ),
     "contrib.layers.linear": f"write {_LAYERS}.dense(inputs, num_outputs)",
     "contrib.layers.max_pool2d": f"write {_LAYERS}.max_pooling2d(inputs, kernel_size, strides=2)",
-    "contrib.layers.optimize_loss": (
-        "write tf.compat.v1.train.AdamOptimizer(learning_rate).minimize(loss, global_step)"
-    ),
     "contrib.layers.real_valued_column": "write tf.feature_column.numeric_column(name)",
     "contrib.layers.sparse_column_with_hash_bucket": (
         "write tf.feature_column.categorical_column_with_hash_bucket(name, size)"

@@ -127,8 +127,8 @@ class Program:
             micro-batches cannot be combined for it.
         averaged_state: the paths of state variables whose update rule is unknown to tfbig. Their
             values after the micro-batches are averaged, weighted by the number of examples.
-        integer_state: the names of state variables of integers that the batch changes, whose values
-            after the micro-batches cannot be combined.
+        summed_state: the names of state variables whose values after the micro-batches cannot be
+            combined: integers that the batch changes, and sums and counts over its examples.
         metric_kinds: for each of `metric_variables`, how its contributions combine (see
             `metric_aggregation.py`). Empty: all of them add up over micro-batches.
     """
@@ -151,7 +151,7 @@ class Program:
     summaries: Sequence[str] = ()
     sequential_state: Mapping[int, str] = {}
     averaged_state: Sequence[str] = ()
-    integer_state: Sequence[str] = ()
+    summed_state: Sequence[str] = ()
     metric_kinds: Sequence[str] = ()
 
     def build(self, spec: Any, run) -> None:

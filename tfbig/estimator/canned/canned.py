@@ -24,6 +24,14 @@ class Canned(Estimator):
 
     tf1 = False
 
+    def __init__(self, *arguments: Any, **placement: Any):
+        for name in placement:
+            if name not in ("strategy", "devices"):
+                raise TypeError(
+                    f"{type(self).__name__}() got an unexpected keyword argument {name!r}"
+                )
+        super().__init__(*arguments, **placement)
+
     @classmethod
     def reduction(cls, given: Any) -> Any:
         """The loss_reduction, whose default depends on the class."""
@@ -43,6 +51,8 @@ class Canned(Estimator):
             UserError: an argument has an invalid value.
         """
         reduction = cls.reduction(given)
+        if not isinstance(n_classes, int) or n_classes < 2:
+            raise UserError(f"n_classes={n_classes!r}: expected 2 or more.")
         if n_classes != 2:
             return MultiClassHead(n_classes, weight_column, vocabulary, reduction)
         binary = TF1BinaryClassHead if cls.tf1 else BinaryClassHead

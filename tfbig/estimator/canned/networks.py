@@ -1,15 +1,14 @@
 """The networks of the canned estimators: from features to logits."""
 
-import contextlib
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from tfbig.compat.v1 import layers
 from tfbig.errors import UserError
+from tfbig.estimator.quiet import quiet_deprecations
 from tfbig.programs.model_fn.spec import ModeKeys
 
 _v1 = tf.compat.v1
@@ -35,7 +34,7 @@ def dnn_logits(
         units: the size of the logits.
         hidden_units: of each hidden layer.
         feature_columns: of tf.feature_column.
-        activation_fn: of the hidden layers.
+        activation_fn: of the hidden layers; a function, or a name that Keras knows.
         dropout: the probability that an activation is left out in training; or None.
         batch_norm: whether each hidden layer is normalized over the batch.
 
@@ -43,7 +42,8 @@ def dnn_logits(
         [n, units].
     """
     training = mode == ModeKeys.TRAIN
-    with _v1.variable_scope("input_from_feature_columns"), quiet_columns():
+    activation_fn = keras.activations.get(activation_fn)
+    with _v1.variable_scope("input_from_feature_columns"), quiet_deprecations():
         net = _v1.feature_column.input_layer(features, list(feature_columns))
     for number, size in enumerate(hidden_units):
         name = f"hiddenlayer_{number}"
@@ -75,7 +75,7 @@ def linear_logits(
         [n, units].
     """
     weights: dict[Any, Any] = {}
-    with quiet_columns():
+    with quiet_deprecations():
         logits = _v1.feature_column.linear_model(
             features,
             list(feature_columns),
@@ -128,25 +128,6 @@ def check_features(features: Any) -> None:
             f"features should be a dictionary of `Tensor`s. Given type: "
             f"{type(features).__name__}; return ({{name: tensor}}, labels) from input_fn."
         )
-
-
-@contextlib.contextmanager
-def quiet_columns() -> Iterator[None]:
-    """Hides TensorFlow's notes that feature columns are deprecated; they work on."""
-    logger = tf.get_logger()
-    hidden = _Deprecations()
-    logger.addFilter(hidden)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r"`layer\.(add_variable|updates)`")
-            yield
-    finally:
-        logger.removeFilter(hidden)
-
-
-class _Deprecations(logging.Filter):
-    def filter(self, record: logging.LogRecord) -> bool:
-        return "deprecated" not in str(record.msg)
 
 
 def _summarize(value: tf.Tensor, tag: str) -> None:

@@ -21,8 +21,10 @@ from tfbig.estimator.heads.inputs import (
     checked_logits,
     labels_below,
     looked_up,
+    or_nan,
     shaped_labels,
 )
+from tfbig.estimator.quiet import quiet_deprecations
 from tfbig.programs.model_fn.export_output import (
     ClassificationOutput,
     ExportOutput,
@@ -139,7 +141,8 @@ class BinaryClassHead(ClassHead):
 
     @override
     def example_losses(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        return tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits)
+        losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits)
+        return or_nan(losses, labels, 2)
 
     @override
     def class_logits(self, logits: tf.Tensor) -> tf.Tensor:
@@ -214,8 +217,9 @@ class TF1BinaryClassHead(BinaryClassHead):
     @override
     def _update_curves(self, metrics: dict, labels: Any, logistic: Any, weights: Any) -> None:
         auc = tf.compat.v1.metrics.auc
-        metrics[self.key("auc")] = auc(labels, logistic, weights)
-        metrics[self.key("auc_precision_recall")] = auc(labels, logistic, weights, curve="PR")
+        with quiet_deprecations():
+            metrics[self.key("auc")] = auc(labels, logistic, weights)
+            metrics[self.key("auc_precision_recall")] = auc(labels, logistic, weights, curve="PR")
 
 
 class MultiClassHead(ClassHead):
@@ -265,9 +269,9 @@ class MultiClassHead(ClassHead):
 
     @override
     def example_losses(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        labels = tf.squeeze(labels, -1)
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
-        return losses[..., tf.newaxis]
+        ids = tf.squeeze(labels, -1)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=ids, logits=logits)
+        return or_nan(losses[..., tf.newaxis], labels, self._classes)
 
     @override
     def class_logits(self, logits: tf.Tensor) -> tf.Tensor:

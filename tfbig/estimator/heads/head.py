@@ -314,7 +314,8 @@ def training_fields(
     keys = tf.compat.v1.GraphKeys
     updates = [*(update_ops or ()), *tf.compat.v1.get_collection(keys.UPDATE_OPS)]
     with tf.control_dependencies(updates):
-        return {"train_op": train_op_fn(loss)}
+        train_op = train_op_fn(loss)
+    return {"train_op": tf.group(train_op, *updates) if updates else train_op}
 
 
 def _check_all_train(given: Sequence[Any] | None) -> None:

@@ -58,7 +58,10 @@ def shaped_labels(labels: Any, logits: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def labels_below(labels: tf.Tensor, classes: int, message: str = "") -> tf.Tensor:
-    """Returns the labels, which are checked when a step runs to be in [0, classes)."""
+    """Returns the labels, which are checked when a step runs to be in [0, classes).
+
+    XLA leaves checks out; `or_nan` makes the loss NaN then.
+    """
     most = message or f"Labels must be <= {classes - 1}, the number of classes - 1"
     checks = [
         tf.debugging.assert_less_equal(labels, tf.cast(classes - 1, labels.dtype), most),
@@ -66,6 +69,13 @@ def labels_below(labels: tf.Tensor, classes: int, message: str = "") -> tf.Tenso
     ]
     with tf.control_dependencies(checks):
         return tf.identity(labels)
+
+
+def or_nan(losses: tf.Tensor, labels: tf.Tensor, classes: int) -> tf.Tensor:
+    """Returns the losses, [n, …, 1], and NaN where a label, [n, …, d], is not in [0, classes)."""
+    right = (labels >= 0) & (labels <= tf.cast(classes - 1, labels.dtype))
+    right = tf.reduce_all(right, -1, keepdims=True)
+    return tf.where(right, losses, tf.constant(float("nan"), losses.dtype))
 
 
 def weights_of(features: Any, column: Any, logits: tf.Tensor, each: bool = False) -> Any:

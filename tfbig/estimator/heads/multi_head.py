@@ -16,7 +16,8 @@ from tfbig.programs.model_fn.export_output import ExportOutput, PredictOutput
 class MultiHead(Head):
     """Several heads, each with a part of the logits and labels of its own.
 
-    Labels are a dict by the heads' names. The loss is the sum of the heads' losses.
+    Labels are a dict by the heads' names. The loss is the sum of the heads' losses. Each has a
+    metric loss/<name>, unless it is a sum over the batch.
 
     Example:
 
@@ -67,6 +68,11 @@ class MultiHead(Head):
     def loss_reduction(self) -> Any:
         return next(iter(self._heads.values())).loss_reduction
 
+    @property
+    def _has_loss_metrics(self) -> bool:
+        """Whether the heads' losses are means: a sum over a batch has no mean over examples."""
+        return checked_reduction(self.loss_reduction) is not Reduction.SUM
+
     def _parts(self, logits: Any) -> dict[str, Any]:
         """The logits by the heads' names."""
         if not isinstance(logits, dict):
@@ -111,8 +117,12 @@ class MultiHead(Head):
 
     @override
     def loss_denominator(self, labels: Any, logits: Any, features: Any) -> Any:
-        if checked_reduction(self.loss_reduction) in (Reduction.SUM, Reduction.BATCH_SIZE):
-            return super().loss_denominator(labels, logits, features)
+        reduction = checked_reduction(self.loss_reduction)
+        if reduction is Reduction.SUM:
+            return 1
+        if reduction is Reduction.BATCH_SIZE:
+            first = next(iter(self._parts(logits).values()))
+            return tf.cast(tf.shape(first)[0], tf.float32)
         self._check_names("labels", labels)
         parts = self._parts(logits)
         found = [
@@ -155,7 +165,8 @@ class MultiHead(Head):
         if regularization_losses:
             metrics["regularization_loss"] = keras.metrics.Mean()
         for name, head in self._heads.items():
-            metrics[f"loss/{name}"] = keras.metrics.Mean()
+            if self._has_loss_metrics:
+                metrics[f"loss/{name}"] = keras.metrics.Mean()
             metrics |= head.metrics()
         return metrics
 
@@ -172,8 +183,12 @@ class MultiHead(Head):
         parts = self._parts(logits)
         losses = self._losses(labels, logits, features, mode)
         for name, head in self._heads.items():
-            size = tf.cast(tf.shape(parts[name])[0], tf.float32)
-            update_mean(eval_metrics[f"loss/{name}"], losses[name], size)
+            if self._has_loss_metrics:
+                own = (labels[name], parts[name], features)
+                size = head.loss_denominator(*own)
+                if size is None:
+                    size = tf.cast(tf.shape(parts[name])[0], tf.float32)
+                update_mean(eval_metrics[f"loss/{name}"], losses[name], size)
             head.update_metrics(eval_metrics, features, parts[name], labels[name], mode)
         if regularization_losses:
             eval_metrics["regularization_loss"].update_state(tf.add_n(list(regularization_losses)))

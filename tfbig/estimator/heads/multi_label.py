@@ -16,6 +16,7 @@ from tfbig.estimator.heads.inputs import (
     checked_logits,
     labels_below,
     looked_up,
+    or_nan,
     shaped_labels,
 )
 from tfbig.programs.model_fn.export_output import ClassificationOutput, ExportOutput, PredictOutput
@@ -96,9 +97,9 @@ class MultiLabelHead(WeightedHead):
 
     @override
     def example_losses(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        labels = tf.cast(labels, logits.dtype)
-        losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits)
-        return tf.reduce_mean(losses, -1, keepdims=True)
+        numbers = tf.cast(labels, logits.dtype)
+        losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=numbers, logits=logits)
+        return or_nan(tf.reduce_mean(losses, -1, keepdims=True), numbers, 2)
 
     @override
     def predictions(self, logits: Any, keys: Sequence[str] | None = None) -> dict[Any, tf.Tensor]:

@@ -9,7 +9,7 @@ from typing_extensions import override
 from tfbig.errors import UserError
 from tfbig.estimator.heads.classification import selected
 from tfbig.estimator.heads.head import DEFAULT, WeightedHead, update_mean
-from tfbig.estimator.heads.inputs import checked_logits, labels_below, shaped_labels
+from tfbig.estimator.heads.inputs import checked_logits, labels_below, or_nan, shaped_labels
 from tfbig.programs.model_fn.export_output import ExportOutput, PredictOutput, RegressionOutput
 
 
@@ -161,4 +161,5 @@ class LogisticRegressionHead(RegressionHead):
     @override
     def example_losses(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         labels = labels_below(labels, 2, "Labels must be in range [0, 1]")
-        return tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits)
+        losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits)
+        return or_nan(losses, labels, 2)

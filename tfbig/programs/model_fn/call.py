@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfbig.errors import UserError
 from tfbig.layers.sparse_rows import with_sparse
 from tfbig.programs import program
+from tfbig.programs.model_fn.regularization import find_penalty
 from tfbig.programs.model_fn.spec import EstimatorSpec
 from tfbig.programs.program import BatchPart, Term
 
@@ -114,6 +115,16 @@ def divided_term(loss: tf.Tensor, denominator: Any) -> Term:
         return Term(program.UNDIVIDED, loss)
     denominator = tf.cast(denominator, tf.float32)
     return Term(program.EXPLICIT, loss * denominator, denominator=denominator)
+
+
+def split_terms(terms: list[Term], batch: BatchPart) -> list[Term]:
+    """Takes the regularization out of a summed loss: it counts once, and not in each part."""
+    (term,) = terms
+    tensors = tf.nest.flatten((batch.features, batch.labels))
+    penalty = find_penalty(term.total, [t for t in tensors if t is not None])
+    if penalty is None:
+        return terms
+    return [term._replace(total=term.total - penalty), Term(program.ONCE, penalty)]
 
 
 def loss_term(loss: tf.Tensor, features: Any, denominator: Any = None) -> Term:

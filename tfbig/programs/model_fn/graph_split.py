@@ -54,14 +54,29 @@ class SplitGraph:
         self._controls: dict[str, list[str]] = {}
         self._readers: dict[str, list[tuple[str, str]]] = collections.defaultdict(list)
         self._followers: dict[str, list[str]] = collections.defaultdict(list)
+        self._ordering: dict[str, list[str]] = {}
         for name, node in self.nodes.items():
             self._inputs[name] = [_tensor(i) for i in node.input if not i.startswith("^")]
             edges = [i[1:] for i in node.input if i.startswith("^")]
             self._controls[name] = edges if controls is None else controls.get(name, [])
+            self._ordering[name] = [e for e in edges if e not in self._controls[name]]
             for tensor in self._inputs[name]:
                 self._readers[_node(tensor)].append((tensor, name))
             for control in self._controls[name]:
                 self._followers[control].append(name)
+
+    def follow(self, sources: set[str]) -> None:
+        """Follows the ordering edges from some operations after all.
+
+        Args:
+            sources: names of operations, such as those that advance the seed of a Keras layer,
+                which its next call reads.
+        """
+        for name, edges in self._ordering.items():
+            added = [edge for edge in edges if edge in sources]
+            self._controls[name] = [*self._controls[name], *added]
+            for edge in added:
+                self._followers[edge].append(name)
 
     def split(self, train_op: str, gradients: set[str]) -> GraphSplit:
         """Splits the graph between the batch and a train_op.
@@ -74,8 +89,8 @@ class SplitGraph:
             UserError: the update reads another tensor that is computed from the batch.
         """
         of_batch = self.computed_from(self._batch, gradients)
-        of_gradients = self._following(gradients)
-        mixed = of_batch & self._following(gradients, control=False)
+        of_gradients = self.following(gradients)
+        mixed = of_batch & self.following(gradients, control=False)
         compute: dict[str, None] = {}
         update: dict[str, None] = {}
         cuts: set[str] = set()
@@ -130,6 +145,26 @@ class SplitGraph:
                     todo.append(reader)
         return found
 
+    def adds(self, results: Iterable[str], reads: set[str], dependents: set[str]) -> bool:
+        """Whether a result is the value of a variable plus something that does not depend on it.
+
+        Args:
+            results: names of operations.
+            reads: operations that read the variable.
+            dependents: all operations that depend on it.
+        """
+        todo = list(results)
+        while todo:
+            name = todo.pop()
+            operands = [_node(tensor) for tensor in self._inputs[name]]
+            if self.nodes[name].op == "Identity":
+                todo += operands
+            elif self.nodes[name].op in ("Add", "AddV2", "AddN", "Sub"):
+                others = [o for o in operands if o not in reads]
+                if len(others) < len(operands) and not dependents.intersection(others):
+                    return True
+        return False
+
     def _has_side_effect(self, name: str) -> bool:
         return any(
             self._is_resource(tensor) and self._writes.node(self.nodes[name], index)
@@ -143,7 +178,7 @@ class SplitGraph:
     def _first_of(self, name: str, operations: set[str]) -> str:
         return next(t for t in self._inputs[name] if _node(t) in operations)
 
-    def _following(self, tensors: set[str], control: bool = True) -> set[str]:
+    def following(self, tensors: set[str], control: bool = True) -> set[str]:
         """The operations that depend on some tensors by data or, optionally, by control."""
         todo = [
             reader
@@ -183,7 +218,7 @@ class SplitGraph:
 
     def left_to_update(self, gradients: set[str], split: GraphSplit) -> set[str]:
         """The operations that run after a batch is computed, or once per update."""
-        after = self._following(gradients) - self.computed_from(self._batch, gradients)
+        after = self.following(gradients) - self.computed_from(self._batch, gradients)
         return after | {name for name in split.update if self._has_side_effect(name)}
 
     def part(self, names: set[str]) -> tf.compat.v1.GraphDef:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfbig.errors import UserError
 from tfbig.programs import program
-from tfbig.programs.metric_aggregation import is_sum
+from tfbig.programs.metric_aggregation import BATCH_MEANS, PARTS, UNKNOWN_KIND, is_sum
 from tfbig.programs.model_fn.call import divided_term
 from tfbig.programs.model_fn.keras_parts import keras_result
 from tfbig.programs.model_fn.trace import Gradient, ModelFnTrace
@@ -19,6 +19,7 @@ from tfbig.programs.program import Term
 
 # The names of the learning rate among the inputs of optimizer operations.
 _RATES = ("lr", "alpha")
+_ADDITIONS = ("AssignAddVariableOp", "AssignSubVariableOp", "ResourceScatterAdd")
 
 
 class TrainingGraph:
@@ -31,7 +32,8 @@ class TrainingGraph:
     Attributes:
         trained: names of the variables whose gradients the update reads.
         state: names of the variables that `compute` changes, such as moving statistics.
-        unsure: those of `state` that may be a sum or a count over the examples.
+        sums: those of `state` to which something of the batch is added, and integers.
+        unsure: others whose new values do not depend on the old ones.
         updated: names of the variables that `update` changes, and of the global step.
         update_types: the number of operations of each type in the update.
 
@@ -81,7 +83,12 @@ class TrainingGraph:
                 f"model_fn assigns to the weight {weights[0]!r} while it computes a batch; assign "
                 "after the update (in train_op), or create it with trainable=False."
             )
-        self.unsure = [n for n in self.state if self._may_be_a_count(n, changed[n], store)]
+        own = [n for n in self.state if not store.is_of_keras(n)]
+        self.sums = [
+            n for n in own if store.variables[n].dtype.is_integer or self._is_sum(n, changed[n])
+        ]
+        others = [n for n in own if n not in self.sums]
+        self.unsure = [n for n in others if self._is_unsure(n, changed[n])]
         also = graph.written(updating, trace.resources)
         twice = [n for n in self.state if n in also]
         if twice:
@@ -97,20 +104,42 @@ class TrainingGraph:
         self.update_types = collections.Counter(graph.nodes[n].op for n in updating)
         self._rate = self._learning_rate(updating)
 
-    def _may_be_a_count(self, key: str, writes: list[str], store: VariableStore) -> bool:
-        """Whether a variable may be a sum or a count, and not a mean, over the examples.
+    def _is_sum(self, key: str, writes: list[str]) -> bool:
+        """Whether something of a batch is added to a variable: a sum or a count over examples."""
+        graph, reads = self._trace.graph, self._reads_of(key)
+        of_itself = graph.computed_from(reads)
+        for name in writes:
+            operation = graph.nodes[name].op
+            delta = [_op(t) for t in graph.tensors_read({name}) if _op(t) not in self._places]
+            if operation.startswith(_ADDITIONS) and not any(t in of_itself for t in delta):
+                return True
+            if operation == "AssignVariableOp" and graph.adds(delta, reads, of_itself):
+                return True
+        return False
 
-        A moving average is assigned a value that depends on the variable itself.
-        """
-        if store.is_of_keras(key):
-            return False
-        graph, resources = self._trace.graph, self._trace.resources
-        own = [tensor for tensor, name in resources.items() if name == key]
-        of_itself = graph.computed_from(_op(tensor) for tensor in own)
-        return not self.trained or not all(
-            any(_op(t) in of_itself for t in graph.tensors_read({name}) if t not in own)
+    def _is_unsure(self, key: str, writes: list[str]) -> bool:
+        """Whether the new value of a variable is not computed from the old one, as a mean's is."""
+        graph = self._trace.graph
+        of_itself = graph.computed_from(self._reads_of(key))
+        new = [
+            [_op(t) for t in graph.tensors_read({name}) if _op(t) not in self._places]
             for name in writes
-        )
+        ]
+        return not self.trained or not all(any(t in of_itself for t in each) for each in new)
+
+    @property
+    def _places(self) -> set[str]:
+        return {_op(tensor) for tensor in self._trace.resources}
+
+    def _reads_of(self, key: str) -> set[str]:
+        """The operations that read a variable."""
+        graph, resources = self._trace.graph, self._trace.resources
+        own = {tensor for tensor, name in resources.items() if name == key}
+        return {
+            name
+            for name, node in graph.nodes.items()
+            if node.op == "ReadVariableOp" and own & graph.tensors_read({name})
+        }
 
     def compute(self, flat: list[tf.Tensor], variables: list) -> list[Term]:
         """Computes the loss terms of a micro-batch, with the gradients that model_fn computes.
@@ -170,17 +199,13 @@ class TrainingGraph:
         return None
 
 
-_ADDITIONS = ("AssignAddVariableOp", "AssignSubVariableOp", "ResourceScatterAdd")
-
-
 class EvaluationGraph:
     """A trace in EVAL mode.
 
     Attributes:
         metrics: names of the variables of the metrics.
-        sums: for each of these variables, whether it is a sum over examples. It is one if it
-            belongs to a metric of Keras or if it is changed by additions only, as in
-            tf.compat.v1.metrics.
+        kinds: how the contributions of each of these variables combine. They add up if it belongs
+            to a metric of Keras or if it is changed by additions only, as in tf.compat.v1.metrics.
     """
 
     def __init__(self, trace: ModelFnTrace, store: VariableStore):
@@ -206,7 +231,7 @@ class EvaluationGraph:
         of_keras = {store.name_of(v) for m in self._keras.values() for v in m.variables}
         written = graph.written(graph.nodes, trace.resources)
         updates += [n for key in of_keras if key in written for n in written[key]]
-        self._updates = sorted(set(updates))
+        self._updates = sorted({*updates, *trace.keras_writes()})
         self._numbers = _tensor_names(self._loss, self._denominator)
         computed = graph.needed({*map(_op, self._numbers), *self._updates})
         self._part = graph.part(computed)
@@ -216,17 +241,37 @@ class EvaluationGraph:
             for n in dict.fromkeys(trace.names)
             if n in changed and (store.is_local(n) or n in of_keras)
         ]
+        for name, metric in self._keras.items():
+            if not any(store.name_of(v) in written for v in metric.variables):
+                raise UserError(
+                    f'Please call update_state(...) on the "{name}" metric before it is returned '
+                    "in eval_metric_ops."
+                )
         sums = {store.name_of(v) for m in self._keras.values() if is_sum(m) for v in m.variables}
-        self.sums = [
-            n in sums
-            or (
-                n not in of_keras
-                and all(graph.nodes[op].op.startswith(_ADDITIONS) for op in changed[n])
-            )
+        added = [
+            n
+            for n in self.metrics
+            if n not in of_keras
+            and all(graph.nodes[op].op.startswith(_ADDITIONS) for op in changed[n])
+        ]
+        of_numbers = self._of_numbers({n: changed[n] for n in added})
+        self.kinds = [
+            BATCH_MEANS if n in of_numbers else PARTS if n in sums or n in added else UNKNOWN_KIND
             for n in self.metrics
         ]
         names = [t.name for t in tf.nest.flatten(self._values)]
         self._read = trace.read_outside(names) if names else list
+
+    def _of_numbers(self, writes: dict[str, list[str]]) -> set[str]:
+        """The variables of means that are given one number for a batch, such as its loss."""
+        totals = set()
+        for key, names in writes.items():
+            for name in names:
+                delta = self._trace.operation(name).inputs[1]
+                if delta.op.type == "Sum" and delta.op.inputs[0].shape.rank == 0:
+                    totals.add(key)
+        scopes = {key.rpartition("/")[0] for key in totals}
+        return {key for key in writes if key.rpartition("/")[0] in scopes}
 
     def compute(self, flat: list[tf.Tensor]) -> tuple[tf.Tensor, Any]:
         """Computes the loss of a micro-batch, and updates the variables of the metrics.
@@ -260,11 +305,14 @@ class PredictionGraph:
         for output in (spec.export_outputs or {}).values():
             output.map_tensors(lambda tensor: self._tensors.append(tensor) or tensor)
         self._names = list(dict.fromkeys(t.name for t in self._tensors))
-        self._part = trace.graph.part(trace.graph.needed(map(_op, self._names)))
+        self._writes = sorted(trace.keras_writes())
+        needed = trace.graph.needed([*map(_op, self._names), *self._writes])
+        self._part = trace.graph.part(needed)
 
     def spec(self, flat: list[tf.Tensor]) -> Any:
         """Computes the EstimatorSpec of a batch in the graph that is being traced."""
-        found = dict(zip(self._names, self._trace.run(self._part, flat, self._names), strict=True))
+        wanted = [*self._names, *self._writes]
+        found = dict(zip(wanted, self._trace.run(self._part, flat, wanted), strict=True))
         spec = self._trace.spec
         new = lambda tensor: found[tensor.name]  # noqa: E731
         outputs = spec.export_outputs

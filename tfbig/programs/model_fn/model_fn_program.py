@@ -11,7 +11,8 @@ from tfbig import _private_api
 from tfbig.programs import program
 from tfbig.programs.keras.checks import explain_numbers
 from tfbig.programs.metric_aggregation import PARTS, UNKNOWN_KIND, is_sum
-from tfbig.programs.model_fn.call import call_model_fn, check_result, loss_term
+from tfbig.programs.model_fn.call import call_model_fn, check_result, loss_term, split_terms
+from tfbig.programs.model_fn.failed_check import failed_check
 from tfbig.programs.model_fn.graphs import EvaluationGraph, PredictionGraph, TrainingGraph
 from tfbig.programs.model_fn.keras_parts import dtype_policy, keras_result, plain_value, scale_loss
 from tfbig.programs.model_fn.spec import (
@@ -23,26 +24,25 @@ from tfbig.programs.model_fn.spec import (
 from tfbig.programs.model_fn.trace import CheckpointInitializer, ModelFnTrace
 from tfbig.programs.model_fn.trace_cache import ModelFnTraceCache, model_fn_inputs
 from tfbig.programs.model_fn.train_op import CallbackModel, TrainOpOptimizer, check_train_op
-from tfbig.programs.model_fn.variable_store import STEP, VariableStore
+from tfbig.programs.model_fn.variable_store import STEP, VariableStore, shown_name
 from tfbig.programs.program import BatchPart, Forward, Program, Term, Values
 from tfbig.programs.updates import table_of
 from tfbig.programs.vector_metrics import numbers_of, to_scalars
 
 _CONVOLUTIONS = {
-    *("Conv2D", "Conv3D", "DepthwiseConv2dNative", "MaxPool", "MaxPool3D"),
-    *("Conv2DBackpropInput", "Conv3DBackpropInputV2"),
+    *("Conv2D", "Conv3D", "DepthwiseConv2dNative", "MaxPool", "MaxPool3D", "Conv2DBackpropInput"),
+    "Conv3DBackpropInputV2",
 }
 
 
 class ModelFnProgram(Program):
     """A model_fn(features, labels, mode, …), which is called again in each trace and mode.
 
-    Its layers find their variables by name in a VariableStore. It reads and changes variables
-    when it runs, so it is not pure.
+    Its layers find their variables by name in a VariableStore. It changes variables when it runs.
 
     Each mode is first traced in a separate graph. With a Keras optimizer, a step then calls
-    model_fn itself. With a train_op, a step runs the two halves of that graph, which is split at
-    the gradients. An evaluation with TensorFlow 1 variables or metrics runs its graph, too.
+    model_fn itself. With a train_op, a step runs the two halves of that graph, split at the
+    gradients. An evaluation with TensorFlow 1 variables or metrics runs its graph, too.
 
     Args:
         model_fn: returns an EstimatorSpec.
@@ -51,8 +51,7 @@ class ModelFnProgram(Program):
         precision: the Keras dtype policy of its layers.
 
     Attributes:
-        metric_values: what `metric_results` has computed last, as eval_metric_ops has it: a float,
-            an array, a serialized Summary or a nested structure of these, by name.
+        metric_values: what `metric_results` computed last: floats, arrays, bytes, or nested ones.
     """
 
     pure = False
@@ -66,7 +65,7 @@ class ModelFnProgram(Program):
         self._traces = ModelFnTraceCache(model_fn, params, config, self._store, precision)
         self._metrics: dict[str, keras.metrics.Metric] = {}
         self._metric_keys: list[str] = []
-        self._sums: list[bool] = []
+        self._kinds: list[str] = []
         self._training: TrainingGraph | None = None  # None: a Keras optimizer trains
         self._evaluation: EvaluationGraph | None = None
         self._initials: list[CheckpointInitializer] = []
@@ -87,7 +86,7 @@ class ModelFnProgram(Program):
         self._build_mode(spec, run, ModeKeys.EVAL)
 
     def build_prediction(self, spec: Any, run) -> None:
-        """Traces model_fn once in PREDICT mode, for features of this structure."""
+        """Traces model_fn once in PREDICT mode."""
         self._build_mode(spec, run, ModeKeys.PREDICT)
 
     def _build_mode(self, spec, run, mode):
@@ -142,9 +141,7 @@ class ModelFnProgram(Program):
         self.optimizer = TrainOpOptimizer(graph)
         self._trainable_keys, self._state_keys = graph.trained, graph.state
         self._optimizer_keys = graph.updated
-        variables = self._store.variables
-        self.integer_state = [n for n in graph.state if variables[n].dtype.is_integer]
-        self.averaged_state = [n for n in graph.unsure if n not in self.integer_state]
+        self.summed_state, self.averaged_state = graph.sums, graph.unsure
         others = {*graph.trained, *graph.state, *graph.updated, *traced.metric_keys}
         names = [n for n in dict.fromkeys(traced.names) if not self._store.is_local(n)]
         self._frozen_keys = [n for n in names if n not in others]
@@ -178,13 +175,14 @@ class ModelFnProgram(Program):
         self._metrics = dict(traced.spec.eval_metric_ops or {})
         if self._training is not None or not traced.uses_only_keras:
             graph = self._evaluation = self._traces.graph(EvaluationGraph, traced)
-            self._metric_keys, self._sums = graph.metrics, graph.sums
+            self._metric_keys, self._kinds = graph.metrics, graph.kinds
         else:
             spec, _ = self._call(batch, ModeKeys.EVAL)
             self._metrics = dict(spec.eval_metric_ops or {})
             metrics = self._metrics.values()
             self._metric_keys = [store.name_of(v) for m in metrics for v in m.variables]
-            self._sums = [is_sum(m) for m in metrics for _ in m.variables]
+            kind_of = lambda metric: PARTS if is_sum(metric) else UNKNOWN_KIND  # noqa: E731
+            self._kinds = [kind_of(m) for m in metrics for _ in m.variables]
         self._sort_untrained(traced)
 
     def _sort_untrained(self, traced: ModelFnTrace) -> None:
@@ -224,12 +222,12 @@ class ModelFnProgram(Program):
         self._in_evaluation = not training
         keys = [] if training else self._metric_keys
         self.metric_variables = [self._store.variables[k] for k in keys]
-        self.metric_kinds = [PARTS if adds else UNKNOWN_KIND for adds in self._sums[: len(keys)]]
+        self.metric_kinds = self._kinds[: len(keys)]
 
     @override
     def describe_metrics(self, *kinds: str) -> str:
         named = zip(self._metric_keys, self.metric_kinds, strict=True)
-        return ", ".join(key for key, kind in named if kind in kinds)
+        return ", ".join(shown_name(key) for key, kind in named if kind in kinds)
 
     def forward(self, values: Values, batch: BatchPart, training: bool) -> Forward:
         """Runs model_fn: sets its variables to `values` before, and reads them afterwards."""
@@ -247,7 +245,8 @@ class ModelFnProgram(Program):
         by_graph = self._training if training else self._evaluation
         if by_graph is None:
             spec = self._call(batch, mode)[0]
-            return [loss_term(spec.loss, batch.features, spec.loss_denominator)]
+            terms = [loss_term(spec.loss, batch.features, spec.loss_denominator)]
+            return split_terms(terms, batch) if spec.is_summed and training else terms
         traced, flat = self._traces.get(mode, batch), tf.nest.flatten(model_fn_inputs(batch))
         if training:
             return self._traces.graph(TrainingGraph, traced).compute(flat, self.trainable)
@@ -302,7 +301,7 @@ class ModelFnProgram(Program):
         )
 
     def predict(self, features: Any) -> Any:
-        """Computes the predictions for a batch: a structure of tensors of shape [n, …]."""
+        """Computes the predictions for a batch."""
         return self.prediction_spec(features).predictions
 
     def compute_graph_tensors(
@@ -396,4 +395,6 @@ class ModelFnProgram(Program):
 
     @override
     def explain_batch(self, features: Any, labels: Any) -> str | None:
-        return explain_numbers("features", features) or explain_numbers("labels", labels)
+        found = explain_numbers("features", features) or explain_numbers("labels", labels)
+        mode = ModeKeys.TRAIN if self._trained_here else ModeKeys.EVAL
+        return found or failed_check(self.fetch_tensors, mode, features, labels)

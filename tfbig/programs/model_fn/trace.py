@@ -12,6 +12,7 @@ from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.layers.batch_position import BatchPosition, batch_position_scope, current_position
 from tfbig.programs.model_fn.graph_split import SplitGraph, run_part
+from tfbig.programs.model_fn.regularization import Regularization, find_regularization as find
 from tfbig.programs.model_fn.spec import ModeKeys, keras_metrics
 from tfbig.programs.model_fn.variable_store import STEP, VariableStore
 from tfbig.programs.tracing import run_in_new_thread
@@ -43,18 +44,6 @@ class Gradient(NamedTuple):
         if isinstance(self.value, tf.IndexedSlices):
             return [self.value.values.name, self.value.indices.name]
         return [self.value.name]
-
-
-class Regularization(NamedTuple):
-    """The part of the loss that depends on variables only.
-
-    Attributes:
-        loss: scalar.
-        gradients: by name of the variable.
-    """
-
-    loss: tf.Tensor
-    gradients: dict[str, tf.Tensor]
 
 
 class CheckpointInitializer(NamedTuple):
@@ -121,6 +110,7 @@ class ModelFnTrace:
         self.resources = {name: keys[id(t)] for name, t in self._captured.items() if id(t) in keys}
         self.names = [n for n in self.names if n in store.variables]
         self.graph = SplitGraph(function.graph, (_op(n) for n in self._batch), self._controls)
+        self.graph.follow(self.keras_writes())
         self._check_variables(function.graph)
 
     def _trace(self, call, specs, mode, precision, find_regularization):
@@ -135,7 +125,8 @@ class ModelFnTrace:
                 self.spec = call(list(batch))
             sums = find_regularization or self.spec.is_summed
             if sums and self.spec.train_op is not None:
-                self.regularization = self._find_regularization(self.spec.loss, batch)
+                weights = {g.key: self._store.copy_of(g.key) for g in self.gradients}
+                self.regularization = find(self.spec.loss, batch, weights)
             self._controls = {
                 operation.name: [control.name for control in operation.control_inputs]
                 for operation in graph.get_operations()
@@ -180,26 +171,17 @@ class ModelFnTrace:
             warnings.filterwarnings("ignore", message=".*TF1 summary ops")
             yield
 
-    def _find_regularization(self, loss: tf.Tensor, batch: tuple) -> Regularization | None:
-        """Sums the summands of a loss that depend on variables only: its regularization."""
-        of_batch = _Dependence(batch)
-        penalties, todo = [], [loss]
-        while todo:
-            operation = todo.pop().op
-            if operation.type in ("Identity", "Reshape"):
-                todo.append(operation.inputs[0])
-            elif operation.type in ("Add", "AddV2", "AddN"):
-                for summand in operation.inputs:
-                    (todo if of_batch(summand) else penalties).append(summand)
-        if not penalties:
-            return None
-        total = tf.add_n([tf.reshape(tensor, []) for tensor in penalties])
-        keys = list(dict.fromkeys(gradient.key for gradient in self.gradients))
-        found = tf.gradients(total, [self._store.copy_of(key) for key in keys])
-        pairs = zip(keys, found, strict=True)
-        return Regularization(
-            total, {k: tf.convert_to_tensor(g) for k, g in pairs if g is not None}
-        )
+    def keras_writes(self) -> set[str]:
+        """The operations that change Keras's own state, such as the seed of a Dropout.
+
+        Those of optimizers and metrics are not among them.
+        """
+        written = self.graph.written(self.graph.nodes, self.resources)
+        store, others = self._store, self.metric_keys
+        own = [k for k in written if store.is_of_keras(k) and not store.trainable[k]]
+        writes = {name for key in own if key not in others for name in written[key]}
+        tensors = {name for gradient in self.gradients for name in gradient.tensors}
+        return writes - self.graph.following(tensors)
 
     def _check_variables(self, graph) -> None:
         """Refuses weights from outside model_fn, which would be neither trained nor saved."""
@@ -340,26 +322,6 @@ class ModelFnTrace:
     def of_batch(self) -> set[str]:
         """The names of the operations that depend on the batch."""
         return self.graph.computed_from(_op(n) for n in self._batch)
-
-
-class _Dependence:
-    """Whether tensors depend on the source tensors. Results are cached."""
-
-    def __init__(self, sources: tuple):
-        self._known = {tensor.name: True for tensor in sources}
-
-    def __call__(self, tensor: tf.Tensor) -> bool:
-        todo = [tensor]
-        while todo:
-            current = todo[-1]
-            inputs = current.op.inputs
-            unknown = [t for t in inputs if t.name not in self._known]
-            if current.name in self._known or not unknown:
-                self._known.setdefault(current.name, any(self._known[t.name] for t in inputs))
-                todo.pop()
-            else:
-                todo += unknown
-        return self._known[tensor.name]
 
 
 def _op(tensor: str) -> str:

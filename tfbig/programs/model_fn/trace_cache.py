@@ -46,11 +46,17 @@ class ModelFnTraceCache:
             free = [tf.TensorSpec([None, *s.shape[1:]], s.dtype) for s in specs]
             try:
                 return self._get(mode, batch, element, free)
-            except Exception:
-                if self._is_cut or any(s.shape[0] is None for s in specs):
+            except (TypeError, ValueError):
+                if any(s.shape[0] is None for s in specs):
                     raise
-                log.debug("model_fn needs the size of the batch when it is traced", exc_info=True)
                 self._needs_static = True
+                found = self._get(mode, batch, element, specs)  # raises if that is not the reason
+                (log.warning if self._is_cut else log.info)(
+                    "model_fn needs the size of a batch when it is traced (x.shape[0])%s; "
+                    "tf.shape(x)[0] is right for batches of any size",
+                    ", and gets that of a part of a batch" if self._is_cut else "",
+                )
+                return found
         return self._get(mode, batch, element, specs)
 
     def _get(self, mode: str, batch: BatchPart, element: Any, specs: list) -> ModelFnTrace:

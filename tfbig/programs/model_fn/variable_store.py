@@ -245,6 +245,11 @@ class VariableStore:
         return key.startswith(_LOCAL)
 
 
+def shown_name(key: str) -> str:
+    """The name of a variable for messages, without the mode of a local one."""
+    return key.partition("/")[2] if key.startswith(_LOCAL) else key
+
+
 @contextlib.contextmanager
 def own_collections(graph: tf.Graph | None) -> Iterator[None]:
     """Empties the collections of a graph inside the block, and restores them afterwards.

@@ -136,6 +136,7 @@ class Predictor:
             outputs = self._outputs(mine)
             if self._placement.peers.count == 1:
                 return outputs
+            outputs = tf.nest.map_structure(lambda t: _with_rows(t, stop - start), outputs)
             return tf.nest.map_structure(lambda t: self._of_all(t, rows), outputs)
 
         with self._tracing():
@@ -146,6 +147,14 @@ class Predictor:
         """The outputs of all replicas, one after the other, from those of this one."""
         lacking = [[0, rows - tf.shape(outputs)[0]], *[[0, 0]] * (outputs.shape.rank - 1)]
         return gathered(tf.pad(outputs, lacking), self._placement.gather_rows)
+
+
+def _with_rows(output: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    """Checks, when it runs, that an output has a row for each example."""
+    message = "each prediction needs a row for each example; predict on one device"
+    same = tf.debugging.assert_equal(tf.shape(output)[0], rows, message)
+    with tf.control_dependencies([same]):
+        return tf.identity(output)
 
 
 def _placed(model: keras.Model, placement: Placement) -> keras.Model:

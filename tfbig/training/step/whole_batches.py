@@ -39,11 +39,11 @@ def check_parts(program: Program, placement: Placement, parts: int, *, gathers: 
             f"variable that a call assigns), but {how}; write "
             'strategy="one_device" and accumulation_steps=1, or leave the state out.'
         )
-    if parts > 1 and program.integer_state:
+    if parts > 1 and program.summed_state:
         raise UserError(
-            f"the model computes the integers {', '.join(program.integer_state)} from a batch, and "
-            f"{how}, whose integers cannot be combined; keep them as tf.float32, compute them in "
-            'input_fn, or write strategy="one_device" and accumulation_steps=1.'
+            f"the model counts or adds up {', '.join(program.summed_state)} over the examples of a "
+            f"batch, and {how}, whose counts cannot be combined; compute them in input_fn, keep a "
+            'moving average instead, or write strategy="one_device" and accumulation_steps=1.'
         )
     wrong = [UNKNOWN_KIND] if parts > 1 else [UNKNOWN_KIND, NOT_ADDITIVE]
     if not gathers and parts > 1:
