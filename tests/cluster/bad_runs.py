@@ -71,8 +71,9 @@ def _config(**fields) -> tfbig.RunConfig:
 
 def trained(case: str | None = None, strategy: str = "auto") -> dict:
     """Trains; returns the step that was reached, or the error."""
-    usual = dict(model_fn=build, input_fn=source, max_steps=8, config=_config(), strategy=strategy)
+    usual = dict(model_fn=build, input_fn=source, max_steps=8, strategy=strategy)
     try:
+        usual["config"] = _config()  # which reads the cluster's variables
         result = tfbig.train_distributed(**usual | (CASES[case]() if case else {}))
     except TfbigError as error:
         return {"error": type(error).__name__, "text": str(error)}
