@@ -175,3 +175,15 @@ def test_a_mean_of_one_number_for_a_batch_is_the_same_on_two_devices(in_process)
     for one in found.values():
         assert one["of_loss"] == pytest.approx(expected, rel=1e-6)
         assert one["each"] == pytest.approx(sums.mean(), rel=1e-6)
+
+
+def test_averages_of_an_optimizer_that_nothing_reads_are_said(caplog):
+    def model_fn(features, labels, mode):
+        w = v1.get_variable("w", [], initializer=v1.zeros_initializer())
+        optimizer = keras.optimizers.SGD(0.1, use_ema=mode == "train")
+        return tfbig.EstimatorSpec(
+            mode, loss=tf.reduce_mean((features - w) ** 2), optimizer=optimizer
+        )
+
+    estimator(model_fn).train(batches(12))
+    assert "use_ema=True, but an Estimator evaluates" in caplog.text

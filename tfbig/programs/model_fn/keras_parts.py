@@ -1,6 +1,7 @@
 """What a model_fn has of Keras: its dtype policy, its loss scaling and its metrics."""
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,8 @@ import tensorflow as tf
 
 from tfbig.programs.model_fn.spec import EstimatorSpec
 from tfbig.programs.model_fn.variable_store import VariableStore
+
+log = logging.getLogger("tfbig")
 
 
 @contextlib.contextmanager
@@ -21,6 +24,15 @@ def dtype_policy(name: str) -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def warn_of_averages(optimizer: keras.optimizers.Optimizer) -> None:
+    """Warns of use_ema, whose averages nothing reads from the checkpoints of a model_fn."""
+    if optimizer.use_ema:
+        log.warning(
+            "the optimizer has use_ema=True, but an Estimator evaluates, predicts with and exports "
+            "the weights themselves; a Keras builder in tfbig.train_distributed uses the averages"
+        )
 
 
 def scale_loss(spec: EstimatorSpec, store: VariableStore) -> None:

@@ -11,17 +11,17 @@ from tfbig import _private_api
 from tfbig.programs import program
 from tfbig.programs.keras.checks import explain_numbers
 from tfbig.programs.metric_aggregation import PARTS, UNKNOWN_KIND, is_sum
+from tfbig.programs.model_fn import keras_parts
 from tfbig.programs.model_fn.call import call_model_fn, check_result, loss_term, split_terms
 from tfbig.programs.model_fn.failed_check import failed_check
 from tfbig.programs.model_fn.graphs import EvaluationGraph, PredictionGraph, TrainingGraph
-from tfbig.programs.model_fn.keras_parts import dtype_policy, keras_result, plain_value, scale_loss
 from tfbig.programs.model_fn.spec import (
     EstimatorSpec,
     ModeKeys,
     check_metric_names,
     keras_metrics,
 )
-from tfbig.programs.model_fn.trace import CheckpointInitializer, ModelFnTrace
+from tfbig.programs.model_fn.trace import CONVOLUTIONS, CheckpointInitializer, ModelFnTrace
 from tfbig.programs.model_fn.trace_cache import ModelFnTraceCache, model_fn_inputs
 from tfbig.programs.model_fn.train_op import CallbackModel, TrainOpOptimizer, check_train_op
 from tfbig.programs.model_fn.variable_store import STEP, VariableStore, shown_name
@@ -29,20 +29,15 @@ from tfbig.programs.program import BatchPart, Forward, Program, Term, Values
 from tfbig.programs.updates import table_of
 from tfbig.programs.vector_metrics import numbers_of, to_scalars
 
-_CONVOLUTIONS = {
-    *("Conv2D", "Conv3D", "DepthwiseConv2dNative", "MaxPool", "MaxPool3D", "Conv2DBackpropInput"),
-    "Conv3DBackpropInputV2",
-}
-
 
 class ModelFnProgram(Program):
     """A model_fn(features, labels, mode, …), which is called again in each trace and mode.
 
     Its layers find their variables by name in a VariableStore. It changes variables when it runs.
 
-    Each mode is first traced in a separate graph. With a Keras optimizer, a step then calls
-    model_fn itself. With a train_op, a step runs the two halves of that graph, split at the
-    gradients. An evaluation with TensorFlow 1 variables or metrics runs its graph, too.
+    Each mode is first traced in a separate graph. With a Keras optimizer, a step calls model_fn
+    itself. With a train_op, a step runs the two halves of that graph, split at the gradients.
+    Evaluations with TensorFlow 1 variables or metrics run their graph, too.
 
     Args:
         model_fn: returns an EstimatorSpec.
@@ -82,7 +77,7 @@ class ModelFnProgram(Program):
         self._build_mode(spec, run, ModeKeys.TRAIN)
 
     def build_evaluation(self, spec: Any, run) -> None:
-        """Traces model_fn once in EVAL mode. It may create metrics, but no weights."""
+        """Traces model_fn once in EVAL mode, which may create metrics."""
         self._build_mode(spec, run, ModeKeys.EVAL)
 
     def build_prediction(self, spec: Any, run) -> None:
@@ -122,7 +117,7 @@ class ModelFnProgram(Program):
             self._start = {k: self._store.copy_of(k).numpy() for k in keys}
         self._trained_here = self._trained_here or mode == ModeKeys.TRAIN
         if mode != ModeKeys.PREDICT:
-            self.has_convolutions = bool(types & _CONVOLUTIONS)
+            self.has_convolutions = bool(types & CONVOLUTIONS)
 
     def _batch_of(self, spec, flat, mode) -> BatchPart:
         element = tf.nest.pack_sequence_as(spec, flat)
@@ -156,6 +151,7 @@ class ModelFnProgram(Program):
             weights = [n for n in dict.fromkeys(names) if self._is_trained(n)]
             self.updates.build(spec.optimizer, [store.variables[n] for n in weights])
         store.closed = True
+        keras_parts.warn_of_averages(getattr(spec.optimizer, "inner_optimizer", spec.optimizer))
         metric_keys = [store.name_of(v) for m in keras_metrics(spec) for v in m.variables]
         optimizer_keys = {store.name_of(v) for v in spec.optimizer.variables}
         self._optimizer_keys = [n for n in store.variables if n in optimizer_keys or n == STEP]
@@ -202,7 +198,7 @@ class ModelFnProgram(Program):
 
     def _call(self, batch: BatchPart, mode: str) -> tuple[EstimatorSpec, list[str]]:
         with (
-            dtype_policy(self._precision),
+            keras_parts.dtype_policy(self._precision),
             self._store.scope() as names,
             _private_api.without_summaries(),
         ):
@@ -210,7 +206,7 @@ class ModelFnProgram(Program):
         spec = check_result(spec, mode)
         if mode == ModeKeys.TRAIN:
             if self._precision == "mixed_float16":
-                scale_loss(spec, self._store)
+                keras_parts.scale_loss(spec, self._store)
             self.optimizer = spec.optimizer
         return spec, names
 
@@ -380,8 +376,10 @@ class ModelFnProgram(Program):
             results = self._evaluation.results()
         elif self.metric_variables:
             for name, metric in self._metrics.items():
-                results |= keras_result(name, metric)
-        self.metric_values = {name: plain_value(value) for name, value in results.items()}
+                results |= keras_parts.keras_result(name, metric)
+        self.metric_values = {
+            name: keras_parts.plain_value(value) for name, value in results.items()
+        }
         return to_scalars(numbers_of(self.metric_values))
 
     @override

@@ -17,6 +17,10 @@ from tfbig.programs.model_fn.spec import ModeKeys, keras_metrics
 from tfbig.programs.model_fn.variable_store import STEP, VariableStore
 from tfbig.programs.tracing import run_in_new_thread
 
+CONVOLUTIONS = {
+    *("Conv2D", "Conv3D", "DepthwiseConv2dNative", "MaxPool", "MaxPool3D", "Conv2DBackpropInput"),
+    "Conv3DBackpropInputV2",
+}
 _NAMES = {ModeKeys.TRAIN: "TRAIN", ModeKeys.EVAL: "EVAL", ModeKeys.PREDICT: "PREDICT"}
 _PLACE = [  # the position of a batch, which layers read
     tf.TensorSpec([], tf.int64, name="place_step"),
