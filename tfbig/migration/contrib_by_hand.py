@@ -61,7 +61,7 @@ CONTRIB = {
     ),
     "contrib.layers.fully_connected": (
         f"write {_LAYERS}.dense(inputs, num_outputs, activation=tf.nn.relu), relu being the "
-        "default of contrib"
+        "default of contrib; a normalizer_fn comes after a dense without bias and activation"
     ),
     "contrib.layers.linear": f"write {_LAYERS}.dense(inputs, num_outputs)",
     "contrib.layers.max_pool2d": f"write {_LAYERS}.max_pooling2d(inputs, kernel_size, strides=2)",
@@ -83,7 +83,10 @@ CONTRIB = {
         "write an optimizer of tf.compat.v1.train in model_fn; keras.optimizers.AdamW, Lamb and "
         "Nadam are for Keras models"
     ),
-    "contrib.predictor": "write tf.saved_model.load(path).signatures[…]",
+    "contrib.predictor": (
+        'write tf.saved_model.load(path).signatures["serving_default"], a function whose arguments '
+        "are tensors by name, as is its result"
+    ),
     "contrib.rnn": "TensorFlow 2.21 has no RNN cells of TF1; write keras.layers.LSTM in model_fn",
     "contrib.slim": (
         "slim needs TF1's layers: write tfbig.compat.v1.layers, or take a model of "

@@ -119,7 +119,8 @@ def _target(module: str, name: str, in_v1: set[str], tf1: bool) -> tuple[str, st
     found = Name.of(full)
     decision = decide(found, tf1)
     if isinstance(decision, str):
-        return f"leave it out; {decision}" if found.parts[0] == "contrib" else decision
+        said = found.parts[0] != "contrib" or decision.startswith("leave it out")
+        return decision if said else f"leave it out; {decision}"
     if isinstance(decision, Rename) and not decision.any_call:
         return f"leave it out; write {decision.under('tf')}"
     if decision is not None and decision.in_tf:
