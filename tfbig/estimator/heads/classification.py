@@ -9,16 +9,15 @@ from typing_extensions import override
 
 from tfbig.errors import UserError
 from tfbig.estimator.heads.head import (
-    DEFAULT,
     AccuracyBaseline,
     WeightedHead,
+    signatures,
     update_compared,
     update_mean,
 )
 from tfbig.estimator.heads.inputs import (
     check_thresholds,
     check_vocabulary,
-    checked_logits,
     labels_below,
     looked_up,
     or_nan,
@@ -28,7 +27,6 @@ from tfbig.estimator.quiet import quiet_deprecations
 from tfbig.programs.model_fn.export_output import (
     ClassificationOutput,
     ExportOutput,
-    PredictOutput,
     RegressionOutput,
 )
 
@@ -55,10 +53,6 @@ class ClassHead(WeightedHead):
         self._classes = classes
         self._vocabulary = check_vocabulary(vocabulary, classes)
 
-    @override
-    def checked(self, logits: Any) -> tf.Tensor:
-        return checked_logits(logits, self.logits_dimension)
-
     def class_logits(self, logits: tf.Tensor) -> tf.Tensor:
         """One logit for each class, [n, …, classes]."""
         raise NotImplementedError
@@ -71,15 +65,14 @@ class ClassHead(WeightedHead):
 
     def _makers(self, logits: tf.Tensor) -> dict[str, Callable[[], tf.Tensor]]:
         """Functions that compute the predictions, by name."""
-        names = self._vocabulary or [str(number) for number in range(self._classes)]
-        of_each = lambda row: tf.tile(row[tf.newaxis], [tf.shape(logits)[0], 1])  # noqa: E731
+        names = class_names(self._vocabulary, self._classes)
         return {
             "logits": lambda: logits,
             "probabilities": lambda: tf.nn.softmax(self.class_logits(logits), name="probabilities"),
             "class_ids": lambda: self.class_ids(logits),
             "classes": lambda: tf.gather(tf.constant(names), self.class_ids(logits)),
-            "all_class_ids": lambda: of_each(tf.range(self._classes)),
-            "all_classes": lambda: of_each(tf.constant(names)),
+            "all_class_ids": lambda: for_each(tf.range(self._classes), logits),
+            "all_classes": lambda: for_each(tf.constant(names), logits),
         }
 
     @override
@@ -89,11 +82,7 @@ class ClassHead(WeightedHead):
     @override
     def export_outputs(self, predictions: dict[Any, tf.Tensor]) -> dict[str, ExportOutput]:
         classes = ClassificationOutput(predictions["probabilities"], predictions["all_classes"])
-        return {
-            DEFAULT: classes,
-            "classification": classes,
-            "predict": PredictOutput(predictions),
-        }
+        return signatures("classification", classes, predictions)
 
 
 class BinaryClassHead(ClassHead):
@@ -163,8 +152,7 @@ class BinaryClassHead(ClassHead):
 
     @override
     def metrics(self, regularization_losses: Sequence[Any] | None = None) -> dict[str, Any]:
-        means = ("average_loss", "prediction/mean", "label/mean")
-        metrics = self.mean_metrics(means, regularization_losses)
+        metrics = self.mean_metrics(("prediction/mean", "label/mean"), regularization_losses)
         metrics |= {
             self.key("accuracy"): keras.metrics.Accuracy(),
             self.key("precision"): keras.metrics.Precision(),
@@ -177,32 +165,18 @@ class BinaryClassHead(ClassHead):
         return metrics | threshold_metrics(self._thresholds, self.key)
 
     @override
-    def update_metrics(
-        self,
-        eval_metrics: dict[str, Any],
-        features: Any,
-        logits: Any,
-        labels: Any,
-        mode: str | None = None,
-        regularization_losses: Sequence[Any] | None = None,
-    ) -> dict[str, Any]:
-        logits, key = self.checked(logits), self.key
-        labels, losses, weights = self.losses_and_weights(labels, logits, features)
-        ids, logistic = self.class_ids(logits), tf.sigmoid(logits)
-        for name, values in (
-            ("average_loss", losses),
-            ("prediction/mean", logistic),
-            ("label/mean", labels),
-            ("accuracy_baseline", labels),
-        ):
-            update_mean(eval_metrics[key(name)], values, weights)
+    def update_own_metrics(
+        self, metrics: dict[str, Any], labels: tf.Tensor, logits: tf.Tensor, weights: Any
+    ) -> None:
+        ids, logistic, key = self.class_ids(logits), tf.sigmoid(logits), self.key
+        update_mean(metrics[key("prediction/mean")], logistic, weights)
+        for name in ("label/mean", "accuracy_baseline"):
+            update_mean(metrics[key(name)], labels, weights)
         for name in ("accuracy", "precision", "recall"):
-            update_compared(eval_metrics[key(name)], labels, ids, weights)
+            update_compared(metrics[key(name)], labels, ids, weights)
         for name in threshold_names(self._thresholds):
-            update_compared(eval_metrics[key(name)], labels, logistic, weights)
-        self._update_curves(eval_metrics, labels, logistic, weights)
-        self.update_regularization(eval_metrics, regularization_losses)
-        return eval_metrics
+            update_compared(metrics[key(name)], labels, logistic, weights)
+        self._update_curves(metrics, labels, logistic, weights)
 
     def _update_curves(self, metrics: dict, labels: Any, logistic: Any, weights: Any) -> None:
         for name in ("auc", "auc_precision_recall"):
@@ -279,26 +253,15 @@ class MultiClassHead(ClassHead):
 
     @override
     def metrics(self, regularization_losses: Sequence[Any] | None = None) -> dict[str, Any]:
-        metrics = self.mean_metrics(("average_loss",), regularization_losses)
+        metrics = self.mean_metrics((), regularization_losses)
         return metrics | {self.key("accuracy"): keras.metrics.Accuracy()}
 
     @override
-    def update_metrics(
-        self,
-        eval_metrics: dict[str, Any],
-        features: Any,
-        logits: Any,
-        labels: Any,
-        mode: str | None = None,
-        regularization_losses: Sequence[Any] | None = None,
-    ) -> dict[str, Any]:
-        logits = self.checked(logits)
-        labels, losses, weights = self.losses_and_weights(labels, logits, features)
-        update_mean(eval_metrics[self.key("average_loss")], losses, weights)
+    def update_own_metrics(
+        self, metrics: dict[str, Any], labels: tf.Tensor, logits: tf.Tensor, weights: Any
+    ) -> None:
         ids = self.class_ids(logits)
-        update_compared(eval_metrics[self.key("accuracy")], labels, ids, weights)
-        self.update_regularization(eval_metrics, regularization_losses)
-        return eval_metrics
+        update_compared(metrics[self.key("accuracy")], labels, ids, weights)
 
 
 _AT_THRESHOLD = {
@@ -322,6 +285,16 @@ def threshold_metrics(thresholds: Sequence[float], key: Callable[[str], str]) ->
     """
     made = [make(at) for at in thresholds for make in _AT_THRESHOLD.values()]
     return dict(zip(map(key, threshold_names(thresholds)), made, strict=True))
+
+
+def class_names(vocabulary: Sequence[str] | None, classes: int) -> list[str]:
+    """The names of the classes: the vocabulary, or "0", "1", …."""
+    return list(vocabulary or map(str, range(classes)))
+
+
+def for_each(row: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """The same row [d] for each example of the logits: [n, d]."""
+    return tf.tile(row[tf.newaxis], [tf.shape(logits)[0], 1])
 
 
 def selected(

@@ -8,7 +8,7 @@ import tensorflow as tf
 from typing_extensions import override
 
 from tfbig.errors import UserError
-from tfbig.estimator.heads.inputs import check_loss_fn, own_losses, weights_of
+from tfbig.estimator.heads.inputs import check_loss_fn, checked_logits, own_losses, weights_of
 from tfbig.estimator.heads.reduction import Reduction, checked_reduction, denominator, reduced
 from tfbig.programs.model_fn.export_output import ExportOutput, PredictOutput
 from tfbig.programs.model_fn.spec import EstimatorSpec, ModeKeys
@@ -232,9 +232,41 @@ class WeightedHead(Head):
         _, losses, weights = self.losses_and_weights(labels, self.checked(logits), features)
         return denominator(losses, weights, self._reduction)
 
-    def checked(self, logits: Any) -> tf.Tensor:
-        """Returns the logits, checked."""
+    @override
+    def update_metrics(
+        self,
+        eval_metrics: dict[str, Any],
+        features: Any,
+        logits: Any,
+        labels: Any,
+        mode: str | None = None,
+        regularization_losses: Sequence[Any] | None = None,
+    ) -> dict[str, Any]:
+        logits = self.checked(logits)
+        labels, losses, weights = self.losses_and_weights(labels, logits, features)
+        update_mean(eval_metrics[self.key("average_loss")], losses, weights)
+        self.update_own_metrics(eval_metrics, labels, logits, weights)
+        if regularization_losses:
+            total = tf.add_n(list(regularization_losses))
+            eval_metrics[self.key("regularization_loss")].update_state(total)
+        return eval_metrics
+
+    def update_own_metrics(
+        self, metrics: dict[str, Any], labels: tf.Tensor, logits: tf.Tensor, weights: Any
+    ) -> None:
+        """Updates the metrics of this kind of head: all but the two losses.
+
+        Args:
+            metrics: from `metrics`.
+            labels: processed.
+            logits: checked.
+            weights: of the examples; None: all are 1.
+        """
         raise NotImplementedError
+
+    def checked(self, logits: Any) -> tf.Tensor:
+        """Returns the logits as float32 [n, …, logits_dimension], checked."""
+        return checked_logits(logits, self.logits_dimension)
 
     def key(self, name: str) -> str:
         """The name of a metric, with the name of this head."""
@@ -243,14 +275,10 @@ class WeightedHead(Head):
     def mean_metrics(
         self, names: Sequence[str], regularization_losses: Sequence[Any] | None
     ) -> dict[str, Any]:
-        """Creates means by name, and that of the regularization if there is any."""
+        """Creates average_loss, means by name, and that of the regularization if there is any."""
         more = ["regularization_loss"] if regularization_losses else []
-        return {self.key(n): keras.metrics.Mean(name=n) for n in (*names, *more)}
-
-    def update_regularization(self, metrics: dict, losses: Sequence[Any] | None) -> None:
-        """Updates the mean of the regularization."""
-        if losses:
-            metrics[self.key("regularization_loss")].update_state(tf.add_n(list(losses)))
+        all_names = ("average_loss", *names, *more)
+        return {self.key(name): keras.metrics.Mean(name=name) for name in all_names}
 
 
 class AccuracyBaseline(keras.metrics.Mean):
@@ -274,6 +302,13 @@ def update_compared(metric: keras.metrics.Metric, labels: Any, found: Any, weigh
     if weights is not None:
         weights = tf.reshape(tf.broadcast_to(weights, tf.shape(found)), [-1])
     metric.update_state(tf.reshape(labels, [-1]), tf.reshape(found, [-1]), sample_weight=weights)
+
+
+def signatures(
+    name: str, output: ExportOutput, predictions: dict[Any, tf.Tensor]
+) -> dict[str, ExportOutput]:
+    """The signatures of an export: `output` by default and by its name, and "predict"."""
+    return {DEFAULT: output, name: output, "predict": PredictOutput(predictions)}
 
 
 def summary_key(name: str, head: str | None) -> str:

@@ -8,18 +8,23 @@ import tensorflow as tf
 from typing_extensions import override
 
 from tfbig.errors import UserError
-from tfbig.estimator.heads.classification import selected, threshold_metrics, threshold_names
-from tfbig.estimator.heads.head import DEFAULT, WeightedHead, update_compared, update_mean
+from tfbig.estimator.heads.classification import (
+    class_names,
+    for_each,
+    selected,
+    threshold_metrics,
+    threshold_names,
+)
+from tfbig.estimator.heads.head import WeightedHead, signatures, update_compared, update_mean
 from tfbig.estimator.heads.inputs import (
     check_thresholds,
     check_vocabulary,
-    checked_logits,
     labels_below,
     looked_up,
     or_nan,
     shaped_labels,
 )
-from tfbig.programs.model_fn.export_output import ClassificationOutput, ExportOutput, PredictOutput
+from tfbig.programs.model_fn.export_output import ClassificationOutput, ExportOutput
 
 
 class MultiLabelHead(WeightedHead):
@@ -80,10 +85,6 @@ class MultiLabelHead(WeightedHead):
         return self._classes
 
     @override
-    def checked(self, logits: Any) -> tf.Tensor:
-        return checked_logits(logits, self._classes)
-
-    @override
     def processed_labels(self, labels: Any, logits: tf.Tensor) -> tf.Tensor:
         if isinstance(labels, tf.SparseTensor):
             ids = looked_up(labels.values, self._vocabulary)
@@ -104,22 +105,18 @@ class MultiLabelHead(WeightedHead):
     @override
     def predictions(self, logits: Any, keys: Sequence[str] | None = None) -> dict[Any, tf.Tensor]:
         logits = self.checked(logits)
-        names = self._vocabulary or [str(number) for number in range(self._classes)]
+        names = class_names(self._vocabulary, self._classes)
         found = {
             "logits": lambda: logits,
             "probabilities": lambda: tf.sigmoid(logits, name="probabilities"),
-            "classes": lambda: tf.tile(tf.constant(names)[tf.newaxis], [tf.shape(logits)[0], 1]),
+            "classes": lambda: for_each(tf.constant(names), logits),
         }
         return selected(found, keys)
 
     @override
     def export_outputs(self, predictions: dict[Any, tf.Tensor]) -> dict[str, ExportOutput]:
         classes = ClassificationOutput(predictions["probabilities"], predictions["classes"])
-        return {
-            DEFAULT: classes,
-            "classification": classes,
-            "predict": PredictOutput(predictions),
-        }
+        return signatures("classification", classes, predictions)
 
     def _class_keys(self, number: int) -> tuple[str, str, str]:
         name = self._vocabulary[number] if self._vocabulary else f"class{number}"
@@ -131,7 +128,7 @@ class MultiLabelHead(WeightedHead):
 
     @override
     def metrics(self, regularization_losses: Sequence[Any] | None = None) -> dict[str, Any]:
-        metrics = self.mean_metrics(("average_loss",), regularization_losses)
+        metrics = self.mean_metrics((), regularization_losses)
         metrics[self.key("auc")] = keras.metrics.AUC()
         metrics[self.key("auc_precision_recall")] = keras.metrics.AUC(curve="PR")
         metrics |= threshold_metrics(self._thresholds, self.key)
@@ -143,26 +140,15 @@ class MultiLabelHead(WeightedHead):
         return metrics
 
     @override
-    def update_metrics(
-        self,
-        eval_metrics: dict[str, Any],
-        features: Any,
-        logits: Any,
-        labels: Any,
-        mode: str | None = None,
-        regularization_losses: Sequence[Any] | None = None,
-    ) -> dict[str, Any]:
-        logits, key = self.checked(logits), self.key
-        labels, losses, weights = self.losses_and_weights(labels, logits, features)
+    def update_own_metrics(
+        self, metrics: dict[str, Any], labels: tf.Tensor, logits: tf.Tensor, weights: Any
+    ) -> None:
         found = tf.sigmoid(logits)
-        update_mean(eval_metrics[key("average_loss")], losses, weights)
         for name in ("auc", "auc_precision_recall", *threshold_names(self._thresholds)):
-            update_compared(eval_metrics[key(name)], labels, found, weights)
+            update_compared(metrics[self.key(name)], labels, found, weights)
         for number in self._own:
             mean, *curves = self._class_keys(number)
             of_class, true = found[..., number, tf.newaxis], labels[..., number, tf.newaxis]
-            update_mean(eval_metrics[mean], of_class, weights)
+            update_mean(metrics[mean], of_class, weights)
             for name in curves:
-                update_compared(eval_metrics[name], true, of_class, weights)
-        self.update_regularization(eval_metrics, regularization_losses)
-        return eval_metrics
+                update_compared(metrics[name], true, of_class, weights)

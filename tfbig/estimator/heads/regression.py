@@ -8,9 +8,9 @@ from typing_extensions import override
 
 from tfbig.errors import UserError
 from tfbig.estimator.heads.classification import selected
-from tfbig.estimator.heads.head import DEFAULT, WeightedHead, update_mean
-from tfbig.estimator.heads.inputs import checked_logits, labels_below, or_nan, shaped_labels
-from tfbig.programs.model_fn.export_output import ExportOutput, PredictOutput, RegressionOutput
+from tfbig.estimator.heads.head import WeightedHead, signatures, update_mean
+from tfbig.estimator.heads.inputs import labels_below, or_nan, shaped_labels
+from tfbig.programs.model_fn.export_output import ExportOutput, RegressionOutput
 
 
 class RegressionHead(WeightedHead):
@@ -55,10 +55,6 @@ class RegressionHead(WeightedHead):
         return self.losses_dimension
 
     @override
-    def checked(self, logits: Any) -> tf.Tensor:
-        return checked_logits(logits, self.losses_dimension)
-
-    @override
     def processed_labels(self, labels: Any, logits: tf.Tensor) -> tf.Tensor:
         return tf.cast(shaped_labels(labels, logits, self.losses_dimension), tf.float32)
 
@@ -77,35 +73,19 @@ class RegressionHead(WeightedHead):
     @override
     def export_outputs(self, predictions: dict[Any, tf.Tensor]) -> dict[str, ExportOutput]:
         regression = RegressionOutput(predictions["predictions"])
-        return {
-            DEFAULT: regression,
-            "regression": regression,
-            "predict": PredictOutput(predictions),
-        }
+        return signatures("regression", regression, predictions)
 
     @override
     def metrics(self, regularization_losses: Sequence[Any] | None = None) -> dict[str, Any]:
-        means = ("average_loss", "prediction/mean", "label/mean")
-        return self.mean_metrics(means, regularization_losses)
+        return self.mean_metrics(("prediction/mean", "label/mean"), regularization_losses)
 
     @override
-    def update_metrics(
-        self,
-        eval_metrics: dict[str, Any],
-        features: Any,
-        logits: Any,
-        labels: Any,
-        mode: str | None = None,
-        regularization_losses: Sequence[Any] | None = None,
-    ) -> dict[str, Any]:
-        logits = self.checked(logits)
-        labels, losses, weights = self.losses_and_weights(labels, logits, features)
+    def update_own_metrics(
+        self, metrics: dict[str, Any], labels: tf.Tensor, logits: tf.Tensor, weights: Any
+    ) -> None:
         predictions = self.predictions(logits)["predictions"]
-        update_mean(eval_metrics[self.key("average_loss")], losses, weights)
-        update_mean(eval_metrics[self.key("prediction/mean")], predictions, weights)
-        update_mean(eval_metrics[self.key("label/mean")], labels, weights)
-        self.update_regularization(eval_metrics, regularization_losses)
-        return eval_metrics
+        update_mean(metrics[self.key("prediction/mean")], predictions, weights)
+        update_mean(metrics[self.key("label/mean")], labels, weights)
 
 
 class PoissonRegressionHead(RegressionHead):
