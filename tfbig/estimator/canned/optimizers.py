@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from tfbig.errors import UserError
+from tfbig.programs.model_fn.writes import READ_ONLY
 
 _v1 = tf.compat.v1.train
 _TF1 = {
@@ -24,7 +25,6 @@ _KERAS = {
     "RMSProp": keras.optimizers.RMSprop,
     "SGD": keras.optimizers.SGD,
 }
-_READS = ("ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape", "Identity")
 Optimizer = Any  # of keras.optimizers or tf.compat.v1.train
 
 
@@ -110,4 +110,4 @@ def minimize(optimizer: Optimizer, loss: tf.Tensor, scope: str) -> list[tf.Opera
 
 def _writes(operation: tf.Operation) -> bool:
     takes = any(tensor.dtype == tf.resource for tensor in operation.inputs)
-    return takes and operation.type not in _READS
+    return takes and operation.type not in READ_ONLY

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-_READ_ONLY = {
+# Operations that take a variable and never change it.
+READ_ONLY = {
     "ReadVariableOp",
     "ResourceGather",
     "ResourceGatherNd",
@@ -34,7 +35,7 @@ class Writes:
             node: of a graph definition or of a function.
             index: of the resource among its inputs.
         """
-        if node.op in _READ_ONLY:
+        if node.op in READ_ONLY:
             return False
         called = [
             function.name
