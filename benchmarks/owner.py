@@ -89,7 +89,7 @@ def _slot_bytes(optimizer: Any) -> int:
     for variable in optimizer.variables:
         value = variable.value
         if hasattr(value, "parts"):
-            bytes_of.update({id(part.slot): part.slot.bytes for part in value.parts})
+            bytes_of.update({id(part.store): part.store.bytes for part in value.parts})
         else:
             bytes_of[id(value)] = value.shape.num_elements() * value.dtype.size
     return sum(bytes_of.values())

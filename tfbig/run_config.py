@@ -15,7 +15,7 @@ from tfbig.clusters.tf_config import model_dir_of
 from tfbig.errors import UserError
 
 DATA_DISTRIBUTIONS = ("auto", "random", "block", "none")
-MODEL_DISTRIBUTIONS = ("replicated", "owner")
+MODEL_DISTRIBUTIONS = ("replicated", "owner", "owner_gradients", "owner_full")
 GRADIENT_AGGREGATIONS = ("mean", "sum")
 # Other fields of tf.estimator's RunConfig, and what to use instead.
 NOT_HONOURED = {
@@ -70,7 +70,9 @@ class RunConfig:
             updates all weights. "owner": each of N replicas holds and updates 1/N of it (ZeRO
             stage 1, https://arxiv.org/abs/1910.02054), for optimizers that update each element of
             a variable independently: SGD, Adam, AdamW, RMSprop, Adagrad, Adadelta, Adamax, Nadam,
-            Lion, Ftrl.
+            Lion, Ftrl. "owner_gradients": its slice of the gradients too (ZeRO stage 2).
+            "owner_full": its slice of the weights too (ZeRO stage 3), which are gathered block by
+            block, in the forward pass and again in the backward pass. Keras models only.
         gradient_aggregation: "mean" divides the summed gradient by the denominator of the loss
             over the global batch; "sum" does not divide.
         accumulation_steps: micro-batches per update, each with a part of the global batch.
@@ -79,6 +81,8 @@ class RunConfig:
             `compile` is ignored, because without a GPU Keras replaces "auto" by False.
         remat: True: recompute activations in the backward pass, block by block (Chen et al.,
             2016), which needs less memory and about a third more time. Keras models only.
+        prefetched_blocks: for model_distribution="owner_full": how many blocks are gathered in
+            the forward pass before the one that computes.
         steps_per_loop: "auto" or the largest number of steps inside one traced loop.
         max_staleness: for strategy="parameter_server". None: asynchronous; each worker updates
             the variables as soon as it has a gradient. 0: synchronous; all workers share each
@@ -113,6 +117,7 @@ class RunConfig:
     precision: str = "float32"
     jit_compile: bool | Literal["auto"] = "auto"
     remat: bool = False
+    prefetched_blocks: int = 1
     steps_per_loop: int | Literal["auto"] = "auto"
     max_staleness: int | None = None
     save_checkpoints_steps: int | None = None
@@ -165,6 +170,11 @@ class RunConfig:
         _one_of("remat", self.remat, (False, True))
         if self.steps_per_loop != "auto":
             _positive("steps_per_loop", self.steps_per_loop, alternative='"auto"')
+        blocks = self.prefetched_blocks
+        if not (_is_int(blocks) and blocks >= 0):
+            raise UserError(
+                f"RunConfig.prefetched_blocks={blocks!r}: expected an integer of 0 or more."
+            )
         if self.keep_checkpoint_max in (None, 0):  # as in tf.estimator
             object.__setattr__(self, "keep_checkpoint_max", KEEP_ALL)
         for name in (

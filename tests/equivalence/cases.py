@@ -108,6 +108,18 @@ CASES |= {
     for name in _OWNED
 }
 
+# Weights or gradients in slices too. Without XLA, gradients are scattered while they are computed.
+_NOT_DIVIDED = [name for name in _OWNED if name.startswith("model_fn")]
+CASES |= {
+    f"{name}_{distribution}": dataclasses.replace(
+        CASES[f"{name}_owner"],
+        config={**CASES[name].config, "model_distribution": distribution},
+    )
+    for name in _OWNED
+    for distribution in ("owner_gradients", "owner_full")
+    if name not in _NOT_DIVIDED and not (distribution == "owner_gradients" and "_jit" in name)
+}
+
 # Four replicas run what more replicas could change: how batches are cut, and what is reduced.
 _ON_FOUR = (
     "even",
@@ -202,6 +214,12 @@ _ON_TWO_WORKERS = (
     "mlp_100_steps_owner",
     "cnn_100_steps_jit_owner",
 )
+_ON_TWO_WORKERS += tuple(
+    f"{name.removesuffix('_owner')}_{distribution}"
+    for name in _ON_TWO_WORKERS
+    for distribution in ("owner_gradients", "owner_full")
+    if f"{name.removesuffix('_owner')}_{distribution}" in CASES and name.endswith("_owner")
+)
 _ON_THREE_WORKERS = (
     "even",
     "uneven",
@@ -222,6 +240,8 @@ _ON_THREE_WORKERS = (
     "mlp_100_steps",
     "uneven_owner",
     "float16_infinite_gradient_jit_owner",
+    "uneven_owner_full",
+    "float16_infinite_gradient_owner_full",
 )
 for _workers, _names in ((2, _ON_TWO_WORKERS), (3, _ON_THREE_WORKERS)):
     CASES |= {

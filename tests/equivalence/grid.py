@@ -38,7 +38,7 @@ ALWAYS = (
     "batch_norm_last_of_one",
     "float16_infinite_gradient",
 )
-_VARIANTS = ("owner", "remat", "jit")
+_VARIANTS = ("owner", "gradients", "full", "remat", "jit")
 _LONG = (Where("workers", 3), Where("servers", 3))
 
 

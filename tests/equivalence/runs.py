@@ -92,7 +92,7 @@ def run_references(folder: str, cases: list[tuple[str, int]]) -> None:
 
 def reference_name(name: str, parts: int) -> str:
     """Names the reference of a case; compiled, recomputed, owned or not, it is the same."""
-    for ending in ("_owner", "_remat", "_jit"):
+    for ending in ("_owner_full", "_owner_gradients", "_owner", "_remat", "_jit"):
         name = name.removesuffix(ending)
     return f"{name}-{parts}"
 

@@ -13,7 +13,7 @@ from keras import optimizers
 
 import tfbig
 from tfbig.placement.owner import layout as owner_layout
-from tfbig.placement.owner.slots import SlicedSlot
+from tfbig.placement.owner.slices import SlicedVariable
 from tfbig.programs.keras.trainable_layers import Tuning, attach
 
 ROWS, STEPS = 100, 20
@@ -179,7 +179,7 @@ def load(model_dir: str, replicas: int, distribution: str) -> dict[str, list]:
     return {
         "shapes": [list(v.shape) for v in values],
         "values": [v.ravel().tolist() for v in values],
-        "sliced": sum(isinstance(v.value, SlicedSlot) for v in model.optimizer.variables),
+        "sliced": sum(isinstance(v.value, SlicedVariable) for v in model.optimizer.variables),
     }
 
 
@@ -202,8 +202,8 @@ def slot_bytes(replicas: int) -> dict[str, float]:
         max_steps=1,
         config=tfbig.RunConfig(model_distribution="owner", tf_random_seed=0),
     )
-    slots = [v.value for v in result.model.optimizer.variables if isinstance(v.value, SlicedSlot)]
-    stored = {id(part.slot): part.slot.variable for slot in slots for part in slot.parts}
+    slots = [v.value for v in result.model.optimizer.variables if isinstance(v.value, SlicedVariable)]
+    stored = {id(part.store): part.store.variable for slot in slots for part in slot.parts}
     held = [0] * replicas
     for variable in stored.values():
         for replica, own in enumerate(variable.values):

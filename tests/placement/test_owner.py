@@ -22,6 +22,7 @@ from tfbig.placement.owner.layout import group_for_gather, make_buckets
 from tfbig.placement.owner.owner_updates import make_updates
 from tfbig.placement.placement import Placement
 from tfbig.programs.updates import Updates
+from tfbig.run_config import RunConfig
 
 # Every optimizer, on one device and with owners.
 
@@ -172,10 +173,10 @@ def test_the_slices_of_all_buckets_contain_every_element_once(replicas):
     for bucket in buckets:
         assert len({kinds[i] for i in bucket.members}) == 1
         for replica in range(replicas):
-            parts = list(bucket.ranges(replica))
-            assert sum(stop - start for _, start, stop in parts) <= bucket.slice_size
-            for member, start, stop in parts:
-                seen[member][start:stop] += 1
+            parts = list(bucket.parts(replica))
+            assert sum(part.size + part.padding for part in parts) == bucket.slice_size
+            for part in parts:
+                seen[part.member][part.start : part.stop] += 1
     assert all(np.all(counts == 1) for counts in seen)
 
 
@@ -183,8 +184,9 @@ def test_large_variables_have_their_own_bucket_and_small_ones_share_one():
     sizes = [1 << 20, *[100] * 500, 1 << 21]
     buckets = make_buckets(sizes, [1] * len(sizes), ["k"] * len(sizes), [4] * len(sizes), 2)
     assert [len(bucket.members) for bucket in buckets] == [1, 500, 1]
-    assert group_for_gather(buckets, ["f"] * 3, [4] * 3) == [[0, 1], [2]]  # at most 8 MB
-    assert group_for_gather(buckets, ["f", "h", "f"], [4, 2, 4]) == [[0], [1], [2]]
+    counts = [sum(bucket.sizes) for bucket in buckets]
+    assert group_for_gather(counts, ["f"] * 3, [4] * 3) == [[0, 1], [2]]  # at most 8 MB
+    assert group_for_gather(counts, ["f", "h", "f"], [4, 2, 4]) == [[0], [1], [2]]
 
 
 def test_a_large_variable_that_cannot_be_cut_is_one_bucket():
@@ -256,7 +258,7 @@ def test_slots_that_are_created_in_another_way_are_rejected():
 
 def test_owner_on_one_replica_is_replicated_with_a_log_line(caplog):
     with caplog.at_level(logging.INFO, "tfbig"):
-        assert type(make_updates("owner", Placement())) is Updates
+        assert type(make_updates(RunConfig(model_distribution="owner"), Placement())) is Updates
     assert 'model_distribution="owner" on one replica' in caplog.text
 
 

@@ -114,6 +114,7 @@ from tfbig._private_api.slices import (
     check_gradients,
     clip_gradients,
     clips_gradients,
+    in_stateless_scope,
     initial_value,
     is_decayed,
     is_overwritten_by_gradient,
@@ -122,7 +123,9 @@ from tfbig._private_api.slices import (
     scale_variables,
     set_value,
     shape_only_variable,
+    stored_value,
     unwrap_optimizer,
+    values_created_by,
 )
 
 __all__ = [
@@ -162,6 +165,7 @@ __all__ = [
     "graph_nodes",
     "has_custom_call",
     "hook_settings",
+    "in_stateless_scope",
     "init_arguments",
     "initial_value",
     "is_decayed",
@@ -212,6 +216,7 @@ __all__ = [
     "slots_of",
     "snake_case",
     "stop_coordinator",
+    "stored_value",
     "sublayers",
     "substituted_losses",
     "tables_outside_graph",
@@ -222,6 +227,7 @@ __all__ = [
     "unscaled_losses",
     "unwrap_optimizer",
     "update_padded_metrics",
+    "values_created_by",
     "variables_as_constants",
     "wait_for_closures",
     "weight_decay_exclusions",

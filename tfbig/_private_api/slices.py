@@ -1,7 +1,7 @@
 """Keras optimizers as pure functions of slices of the variables that they train."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import keras
@@ -42,6 +42,56 @@ def set_value(variable: keras.Variable, value: Any) -> None:
     Guard: tests/placement/test_owner.py.
     """
     variable._value = value
+
+
+def stored_value(variable: Any) -> Any:
+    """The object that stores the value of a Keras variable; other variables themselves.
+
+    Reason: `value` is another one inside a StatelessScope or where dtypes are cast.
+    Guard: tests/private_api/test_slices.py.
+    """
+    return variable._value if isinstance(variable, keras.Variable) else variable
+
+
+def in_stateless_scope() -> bool:
+    """Whether Keras reads and assigns the variables of a StatelessScope now.
+
+    Reason: StatelessScope is public, but not which one is entered.
+    Guard: tests/private_api/test_slices.py.
+    """
+    return keras.src.backend.common.stateless_scope.in_stateless_scope()
+
+
+@contextlib.contextmanager
+def values_created_by(create: Callable) -> Iterator[None]:
+    """Keras variables that are created in the block store what `create` returns.
+
+    Reason: Keras creates a tf.Variable with the complete value on every replica.
+    Guard: tests/private_api/test_slices.py.
+
+    Args:
+        create: `create(variable, value, plain)`, with an initial value or a function that returns
+            it. `plain()` creates what Keras would create.
+    """
+    kind = keras.src.backend.Variable
+    initialize = kind._initialize
+
+    def replaced(variable: Any, value: Any) -> None:
+        if isinstance(value, tf.Variable):
+            initialize(variable, value)
+            return
+
+        def plain() -> Any:
+            initialize(variable, value)
+            return variable._value
+
+        variable._value = create(variable, value, plain)
+
+    kind._initialize = replaced
+    try:
+        yield
+    finally:
+        kind._initialize = initialize
 
 
 def initial_value(variable: keras.Variable, shape: Sequence[int]) -> tf.Tensor:

@@ -31,6 +31,7 @@ class Placement:
         compiles_parts: whether XLA can compile the computation of one replica's part of a batch.
         runs_train_steps: whether a model's own train_step can run here.
         runs_steps_again: whether a step can be run again by this task alone, to find an error.
+        loops_with_collectives: whether replicas can communicate inside of a loop of their own.
         has_evaluator: whether another task evaluates the checkpoints.
         turns: in how many turns a Source in the order "block" is read, one for each reader of
             whole batches.
@@ -46,6 +47,7 @@ class Placement:
     compiles_parts = True
     runs_train_steps = True
     runs_steps_again = True
+    loops_with_collectives = True
     has_evaluator = False
     turns = 1
     owner_obstacle: str | None = None

@@ -72,7 +72,7 @@ class Values(NamedTuple):
     """The values of a program's variables, in the order of the program's lists.
 
     A table of a ShardedEmbedding is represented by its variable, because it is never read as a
-    whole.
+    whole; a weight that replicas divide by this replica's slice (`DividedWeights`).
     """
 
     trainable: list[tf.Tensor]
@@ -311,10 +311,16 @@ class Program:
     def read(self) -> Values:
         """Reads all variables in the current replica."""
         return Values(
-            [_value_of(v) for v in self.trainable],
-            [_value_of(v) for v in self.state],
-            [_value_of(v) for v in self.metric_variables],
+            [self._value_of(v) for v in self.trainable],
+            [self._value_of(v) for v in self.state],
+            [self._value_of(v) for v in self.metric_variables],
         )
+
+    def _value_of(self, variable: Any) -> Any:
+        weights = self.updates.weights
+        if weights is not None and weights.divides(variable):
+            return weights.slice_of(variable)
+        return _value_of(variable)
 
 
 def _value_of(variable: Any) -> Any:

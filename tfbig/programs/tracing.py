@@ -1,7 +1,7 @@
 """Traces of a model: which variables they assign, and which layer or loss owns these."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -29,6 +29,22 @@ class RecordingScope(keras.StatelessScope):
     def add_update(self, update: tuple) -> None:
         self.updated[id(update[0])] = update[0]
         super().add_update(update)
+
+    def given(self, variable: Any) -> Any:
+        """What the scope has for a variable: its value, its slice on this replica, or None."""
+        return super().get_current_value(variable)
+
+    def divided(self, variable: Any) -> Any:
+        """The DividedWeights that have a slice of a variable; None for other variables."""
+        return None
+
+    def gather_after(self, inputs: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
+        """The tensors after which a block gathers its weights.
+
+        Args:
+            inputs: of the block. Blocks are computed in the order of these calls.
+        """
+        return inputs
 
 
 def updated_variables(

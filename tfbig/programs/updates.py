@@ -1,5 +1,6 @@
 """How optimizer updates are applied, and which optimizers support row-wise updates of tables."""
 
+import contextlib
 import logging
 from collections.abc import Iterable
 from typing import Any
@@ -11,6 +12,7 @@ from keras import optimizers
 from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.layers.sharded_tables import mark_shard, marked_value, shard_of
+from tfbig.programs.divided_weights import DividedWeights
 
 
 class Updates:
@@ -25,12 +27,22 @@ class Updates:
         reduces: whether `apply` itself sums gradients over the replicas.
         slots_are_whole: whether each replica has complete slot variables. False: it has slices.
         concurrent: whether other workers may update the same variables at the same time.
+        weights: how replicas divide weights or gradients among them; None: they do not.
     """
 
     compiled: bool = False
     reduces: bool = False
     slots_are_whole: bool = True
     concurrent: bool = False
+    weights: DividedWeights | None = None
+
+    def creating_weights(self) -> contextlib.AbstractContextManager:
+        """Returns a context in which the weights of a model are created."""
+        return contextlib.nullcontext()
+
+    def stores(self, value: Any) -> bool:
+        """Whether the value of a Keras variable was created in `creating_weights`."""
+        return False
 
     def build(self, optimizer: Any, variables: list) -> None:
         """Creates the variables of an optimizer.

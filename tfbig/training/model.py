@@ -57,6 +57,7 @@ def build_model(request: TrainRequest, placement: Placement, data: RunData, seed
     if config.tf_random_seed is not None:  # whatever input_fn has drawn
         keras.utils.set_random_seed(seed)
     precision = precision_of(config)
+    updates = make_updates(config, placement)
     program: Program
     if is_estimator_style(request.model_fn):
         if config.remat:
@@ -69,10 +70,10 @@ def build_model(request: TrainRequest, placement: Placement, data: RunData, seed
         program = ModelFnProgram(watched, request.params, config, placement.scope, precision)
     else:
         builder = KerasBuilder(request.model_fn, request.params, precision)
-        with placement.scope():
-            model = builder.build(placement.owns)
+        with placement.scope(), updates.creating_weights():
+            model = builder.build(lambda value: updates.stores(value) or placement.owns(value))
             program = checked_program(model, placement, config, data.feed)
-    program.updates = make_updates(config.model_distribution, placement)
+    program.updates = updates
     build_program(program, placement, data.feed, training=True)
     placement.check_owned(program.named_variables().values())
     if data.eval_feed is not None:

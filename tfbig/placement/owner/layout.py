@@ -1,7 +1,9 @@
-"""How variables are grouped into buckets, each of which is cut into one slice for each replica.
+"""How variables are cut into slices, one for each replica, and grouped into buckets.
 
-Small variables share a bucket; a large variable is cut by rows into buckets of its own. An update
-processes one bucket after the other, so the size of a bucket determines its temporary memory.
+Each variable is cut by itself: of n elements, replica r of N holds those from r * width on, where
+width is n / N, rounded up. Small variables share a bucket, in which their slices are adjacent. A
+large variable may be cut by rows into buckets of its own. An update processes one bucket after the
+other, so the size of a bucket determines its temporary memory.
 """
 
 from collections.abc import Hashable, Iterator, Sequence
@@ -14,38 +16,76 @@ _BUCKET_BYTES = 1 << 23
 _GATHER_BYTES = 1 << 23
 
 
+class Part(NamedTuple):
+    """The part of a replica's slice of a bucket that belongs to one variable.
+
+    Attributes:
+        member: the index of the variable in the list that `make_buckets` received.
+        start, stop: the elements of the variable in the slice.
+        padding: how many further elements of the slice have no element of the variable.
+    """
+
+    member: int
+    start: int
+    stop: int
+    padding: int
+
+    @property
+    def size(self) -> int:
+        """The number of elements of the variable in the slice."""
+        return self.stop - self.start
+
+
 class Bucket(NamedTuple):
-    """Variables, or rows of one variable, flattened, concatenated and cut into equal slices.
+    """Variables, or rows of one variable, flattened and cut into equal slices.
 
     Attributes:
         members: the indices of the variables in the list that `make_buckets` received.
         offsets: the index of the first element of each variable that is in the bucket; 0 unless
             the bucket holds later rows of a variable.
         sizes: how many elements of each variable are in the bucket.
-        slice_size: the number of elements in a slice; the last slices are padded.
+        replicas: the number of slices.
         kind: the property that the members have in common.
     """
 
     members: tuple[int, ...]
     offsets: tuple[int, ...]
     sizes: tuple[int, ...]
-    slice_size: int
+    replicas: int
     kind: Any
 
     @property
-    def starts(self) -> tuple[int, ...]:
-        """The positions in the bucket at which its members begin."""
-        return tuple(sum(self.sizes[:i]) for i in range(len(self.sizes)))
+    def widths(self) -> tuple[int, ...]:
+        """The number of elements of each member in a slice, with its padding."""
+        return tuple(width_of(size, self.replicas) for size in self.sizes)
 
-    def ranges(self, replica: int) -> Iterator[tuple[int, int, int]]:
-        """Yields (member, start, stop): the elements of each member in a replica's slice."""
-        begin, end = replica * self.slice_size, (replica + 1) * self.slice_size
-        for member, offset, start, size in zip(
-            self.members, self.offsets, self.starts, self.sizes, strict=True
-        ):
-            first, last = max(begin, start), min(end, start + size)
-            if first < last:
-                yield member, offset + first - start, offset + last - start
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """The positions in a slice at which its members begin."""
+        return tuple(sum(self.widths[:i]) for i in range(len(self.sizes)))
+
+    @property
+    def slice_size(self) -> int:
+        """The number of elements in a slice."""
+        return sum(self.widths)
+
+    def parts(self, replica: int) -> Iterator[Part]:
+        """Yields what each member has in a replica's slice."""
+        for member, offset, size in zip(self.members, self.offsets, self.sizes, strict=True):
+            start, stop = range_of(size, self.replicas, replica)
+            padding = width_of(size, self.replicas) - (stop - start)
+            yield Part(member, offset + start, offset + stop, padding)
+
+
+def width_of(size: int, replicas: int) -> int:
+    """The number of elements in a slice of a variable, with its padding."""
+    return -(-size // replicas)
+
+
+def range_of(size: int, replicas: int, replica: int) -> tuple[int, int]:
+    """The first and last element + 1 of a variable in a replica's slice; equal if it has none."""
+    width = width_of(size, replicas)
+    return min(size, replica * width), min(size, (replica + 1) * width)
 
 
 def make_buckets(
@@ -81,7 +121,7 @@ def make_buckets(
             tuple(member for member, _, _ in group),
             tuple(offset for _, offset, _ in group),
             tuple(size for _, _, size in group),
-            -(-sum(size for _, _, size in group) // replicas),
+            replicas,
             kinds[group[0][0]],
         )
         for group in groups
@@ -89,22 +129,22 @@ def make_buckets(
 
 
 def group_for_gather(
-    buckets: Sequence[Bucket], dtypes: Sequence[str], itemsizes: Sequence[int]
+    sizes: Sequence[int], dtypes: Sequence[Hashable], itemsizes: Sequence[int]
 ) -> list[list[int]]:
-    """Groups successive buckets of one dtype whose slices are gathered in one collective.
+    """Groups successive values of one dtype whose slices are gathered in one collective.
 
     Args:
-        buckets: from `make_buckets`.
-        dtypes: the dtype of each bucket.
-        itemsizes: the bytes of an element of each bucket.
+        sizes: the number of elements of each.
+        dtypes: the dtype of each.
+        itemsizes: the bytes of an element of each.
 
     Returns:
-        Lists of indices into `buckets`.
+        Lists of indices.
     """
     groups: list[list[int]] = []
     bytes_of_last = 0
-    for i, (bucket, dtype, itemsize) in enumerate(zip(buckets, dtypes, itemsizes, strict=True)):
-        size = sum(bucket.sizes) * itemsize
+    for i, (count, dtype, itemsize) in enumerate(zip(sizes, dtypes, itemsizes, strict=True)):
+        size = count * itemsize
         fits = groups and dtypes[groups[-1][-1]] == dtype and bytes_of_last + size <= _GATHER_BYTES
         if fits:
             groups[-1].append(i)

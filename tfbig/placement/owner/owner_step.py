@@ -8,7 +8,8 @@ import tensorflow as tf
 
 from tfbig import _private_api
 from tfbig.placement.owner.layout import Bucket, group_for_gather
-from tfbig.placement.owner.slots import BucketSlot
+from tfbig.placement.owner.slices import Store
+from tfbig.placement.owner.weight_access import WeightAccess
 from tfbig.placement.placement import Placement
 
 
@@ -22,6 +23,9 @@ class OwnerStep:
         slots: the slots that Keras would create, by variable; the update rule needs their names.
         buckets: how the variables are cut into slices.
         stored: the slots of each bucket.
+        weights: reads and stores the slices of the weights.
+        sums: whether gradients are the summands of this replica. False: they are its slices of
+            the sums, one for each variable.
         compiled: whether to compile the update of each slice with XLA.
     """
 
@@ -32,11 +36,13 @@ class OwnerStep:
         variables: list,
         slots: list[list],
         buckets: list[Bucket],
-        stored: list[list[BucketSlot]],
+        stored: list[list[Store]],
         *,
+        weights: WeightAccess,
+        sums: bool,
         compiled: bool,
     ):
-        self._placement = placement
+        self._placement, self._weights, self._sums = placement, weights, sums
         self._optimizer, self._inner = optimizer, _private_api.unwrap_optimizer(optimizer)
         self._variables, self._slots, self._stored = variables, slots, stored
         self._compiled = compiled
@@ -50,10 +56,10 @@ class OwnerStep:
         self._overwrites_now: Any = None
 
     def apply(self, gradients: list, variables: list) -> None:
-        """Updates variables, given the gradients of this replica, which are summed over all.
+        """Updates variables.
 
         Args:
-            gradients: the gradient of each variable, or None.
+            gradients: the gradient of each variable, as `sums` says, or None.
             variables: the variables that are trained now.
         """
         _private_api.check_gradients(self._optimizer, gradients, variables)
@@ -98,23 +104,28 @@ class OwnerStep:
         buckets = [self._buckets[i] for i in order]
         dtypes = [bucket.kind[0] for bucket in buckets]
         sizes = [tf.as_dtype(dtype).size for dtype in dtypes]
-        return [[order[i] for i in group] for group in group_for_gather(buckets, dtypes, sizes)]
+        elements = [sum(bucket.sizes) for bucket in buckets]
+        return [[order[i] for i in group] for group in group_for_gather(elements, dtypes, sizes)]
 
     def _sum(self, bucket: Bucket, gradients: list) -> tf.Tensor | None:
         """This replica's slice of the sum of gradients; None if the bucket has no gradient."""
         if all(gradients[member] is None for member in bucket.members):
             return None
-        dtype, parts = bucket.kind[0], []
-        for member, offset, size in zip(bucket.members, bucket.offsets, bucket.sizes, strict=True):
-            if gradients[member] is None:
-                parts.append(tf.zeros([size], dtype))
-            else:
-                parts.append(tf.reshape(gradients[member], [-1])[offset : offset + size])
-        padding = bucket.slice_size * self._replicas - sum(bucket.sizes)
-        if padding:
-            parts.append(tf.zeros([padding], dtype))
-        rows = parts[0] if len(parts) == 1 else tf.concat(parts, 0)
-        return self._placement.scatter_sum(tf.reshape(rows, [self._replicas, bucket.slice_size]))
+        dtype, rows = bucket.kind[0], []
+        replicas = self._replicas if self._sums else 1
+        for i, member in enumerate(bucket.members):
+            width, gradient = bucket.widths[i], gradients[member]
+            if gradient is None:
+                rows.append(tf.zeros([replicas, width], dtype))
+                continue
+            if self._sums:
+                start, stop = bucket.offsets[i], bucket.offsets[i] + bucket.sizes[i]
+                gradient = tf.reshape(gradient, [-1])[start:stop]
+                padding = width * replicas - bucket.sizes[i]
+                gradient = tf.pad(gradient, [[0, padding]]) if padding else gradient
+            rows.append(tf.reshape(gradient, [replicas, width]))
+        together = rows[0] if len(rows) == 1 else tf.concat(rows, 1)
+        return self._placement.scatter_sum(together) if self._sums else together[0]
 
     def _check_and_clip(self, slices: list, missing: set[int]) -> tuple[list, Any]:
         """Decides whether to update at all, and clips the gradients.
@@ -153,11 +164,10 @@ class OwnerStep:
         members = [m for i in present for m in self._buckets[i].members if m not in missing]
         squares = dict.fromkeys(members, tf.zeros([]))
         for i in present:
-            position = 0
-            for member, start, stop in self._buckets[i].ranges(self._replica):
-                part = tf.cast(slices[i][position : position + stop - start], tf.float32)
-                position += stop - start
-                if member not in missing:
+            parts = zip(self._buckets[i].members, self._buckets[i].positions, strict=True)
+            for (member, position), width in zip(parts, self._buckets[i].widths, strict=True):
+                part = tf.cast(slices[i][position : position + width], tf.float32)
+                if member not in missing:  # padding is 0
                     squares[member] += tf.reduce_sum(tf.square(part))
         (total,) = self._placement.reduce_sum([tf.stack(list(squares.values()))])
         norms = tf.unstack(tf.sqrt(total))
@@ -169,17 +179,17 @@ class OwnerStep:
         """The factor of each element of this replica's slice, or one factor for all elements."""
         if len(bucket.members) == 1:
             return tf.cast(factors[bucket.members[0]], bucket.kind[0])
-        parts, padding = [], bucket.slice_size
-        for member, start, stop in bucket.ranges(self._replica):
-            padding -= stop - start
-            parts.append(tf.fill([stop - start], factors.get(member, tf.zeros([]))))
-        return tf.cast(tf.concat([*parts, tf.zeros([padding])], 0), bucket.kind[0])
+        parts = [
+            tf.fill([width], factors.get(member, tf.zeros([])))
+            for member, width in zip(bucket.members, bucket.widths, strict=True)
+        ]
+        return tf.cast(tf.concat(parts, 0), bucket.kind[0])
 
     def _update_group(self, group: list[int], gradients, missing, divisor, overwrites) -> list:
         """Updates the buckets of a group; returns the operations that the next group waits for."""
         new_slices, writes = [], []
         for i in group:
-            weights = self._slice(self._buckets[i], self._variables)
+            weights = self._weights.slice_of(self._buckets[i])
             new, new_slots = self._update_slice(i, weights, gradients[i], missing, divisor)
             for stored, value in zip(self._stored[i], new_slots, strict=True):
                 writes.append(_private_api.assign_in_replica(stored.variable, value))
@@ -189,32 +199,14 @@ class OwnerStep:
             new_slices.append(new)
         if not overwrites and all(gradients[i] is None for i in group):
             return writes  # only the averages have changed, not the weights
-        local = new_slices[0] if len(new_slices) == 1 else tf.concat(new_slices, 0)
-        local = tf.ensure_shape(local, [sum(self._buckets[i].slice_size for i in group)])
-        gathered = self._placement.gather_rows(local)
-        gathered = tf.reshape(gathered, [self._replicas, -1])
-        start = 0
-        for i in group:
-            bucket = self._buckets[i]
-            flat = tf.reshape(gathered[:, start : start + bucket.slice_size], [-1])
-            start += bucket.slice_size
-            for member, offset, first, size in zip(
-                bucket.members, bucket.offsets, bucket.starts, bucket.sizes, strict=True
-            ):
-                changed = member not in missing
-                if not (changed or overwrites):
-                    continue
-                variable = self._variables[member]
-                value, elements = flat[first : first + size], variable.shape.num_elements()
-                if size == elements:
-                    value = tf.reshape(value, variable.shape)
-                    value = self._constrained(variable, value, changed)
-                    writes.append(_private_api.assign_in_replica(variable, value))
-                else:
-                    width = elements // variable.shape[0]
-                    value = tf.reshape(value, [size // width, *variable.shape[1:]])
-                    row = offset // width
-                    writes.append(_private_api.assign_rows_in_replica(variable, row, value))
+        writes += self._weights.store(
+            [self._buckets[i] for i in group],
+            new_slices,
+            lambda member: overwrites or member not in missing,
+            lambda member, value: self._constrained(
+                self._variables[member], value, member not in missing
+            ),
+        )
         return writes
 
     def _update_slice(self, i: int, weights, gradient, missing, divisor) -> tuple[Any, list]:
@@ -264,30 +256,13 @@ class OwnerStep:
             for variable, value in zip(variables, new, strict=True):
                 _private_api.assign_in_replica(variable, value)
 
-    def _slice(self, bucket: Bucket, tensors: list) -> tf.Tensor:
-        """This replica's slice of a bucket of tensors, in which None stands for zeros."""
-        dtype, parts, size = bucket.kind[0], [], 0
-        for member, start, stop in bucket.ranges(self._replica):
-            size += stop - start
-            if tensors[member] is None:
-                parts.append(tf.zeros([stop - start], dtype))
-            else:
-                flat = tf.reshape(tf.convert_to_tensor(tensors[member]), [-1])
-                parts.append(flat if stop - start == flat.shape[0] else flat[start:stop])
-        if size < bucket.slice_size:
-            parts.append(tf.zeros([bucket.slice_size - size], dtype))
-        return parts[0] if len(parts) == 1 else tf.concat(parts, 0)
-
     def _mask(self, bucket: Bucket, missing: set[int]) -> tf.Tensor:
         """A bool tensor: whether each element of this replica's slice has a gradient."""
         parts = [
-            tf.fill([stop - start], member not in missing)
-            for member, start, stop in bucket.ranges(self._replica)
+            tf.fill([width], member not in missing)
+            for member, width in zip(bucket.members, bucket.widths, strict=True)
         ]
-        padding = bucket.slice_size - sum(
-            stop - start for _, start, stop in bucket.ranges(self._replica)
-        )
-        return tf.concat([*parts, tf.fill([padding], False)], 0)
+        return tf.concat(parts, 0)
 
     def _averages_overwrite(self) -> tf.Tensor:
         """Whether the averages overwrite the weights in this update (ema_overwrite_frequency)."""

@@ -5,6 +5,7 @@ models", 2020, https://arxiv.org/abs/1910.02054. Each replica receives its slice
 gradients and updates its slice of the weights; then all replicas gather the new weights.
 """
 
+import contextlib
 import logging
 import weakref
 from typing import Any
@@ -18,33 +19,44 @@ from tfbig.errors import UserError
 from tfbig.placement.owner.checks import check_optimizer, check_slots
 from tfbig.placement.owner.layout import Bucket, make_buckets
 from tfbig.placement.owner.owner_step import OwnerStep
-from tfbig.placement.owner.slots import BucketSlot, Exchange, SlicedSlot, SlotRange
+from tfbig.placement.owner.slices import SlicedVariable, Store, StoredPart
+from tfbig.placement.owner.weight_access import SliceAccess, WholeAccess
+from tfbig.placement.owner.weights import OwnedGradients, OwnedWeights, SlicedWeight
 from tfbig.placement.placement import Placement
 from tfbig.programs.updates import Updates
+from tfbig.run_config import RunConfig
 
 log = logging.getLogger("tfbig")
 
 
-def make_updates(model_distribution: str, placement: Placement) -> Updates:
+def make_updates(config: RunConfig, placement: Placement) -> Updates:
     """Returns how updates are carried out, given RunConfig.model_distribution.
 
     Args:
-        model_distribution: "replicated" or "owner".
+        config: of the run.
         placement: the placement of the run.
 
     Raises:
-        UserError: the placement cannot train with model_distribution="owner".
+        UserError: the placement cannot train with that model_distribution.
     """
-    if model_distribution == "replicated":
+    distribution = config.model_distribution
+    if distribution == "replicated":
         return placement.updates()
     if placement.owner_obstacle is not None:
         raise UserError(
-            f'model_distribution="owner" with strategy="{placement.name}": '
+            f'model_distribution="{distribution}" with strategy="{placement.name}": '
             f"{placement.owner_obstacle}."
         )
     if placement.num_replicas == 1:
-        log.info('model_distribution="owner" on one replica has the same effect as "replicated"')
+        log.info(
+            'model_distribution="%s" on one replica has the same effect as "replicated"',
+            distribution,
+        )
         return Updates()
+    if distribution == "owner_full":
+        return OwnerUpdates(placement, OwnedWeights(placement, config.prefetched_blocks))
+    if distribution == "owner_gradients":
+        return OwnerUpdates(placement, OwnedGradients(placement))
     return OwnerUpdates(placement)
 
 
@@ -57,18 +69,29 @@ class OwnerUpdates(Updates):
 
     Args:
         placement: a placement with two or more replicas.
+        weights: how gradients, or weights too, are divided; None: only the optimizer's state is.
     """
 
     reduces = True
     slots_are_whole = False
 
-    def __init__(self, placement: Placement):
-        self._placement, self._exchange = placement, Exchange(placement)
+    def __init__(
+        self, placement: Placement, weights: OwnedWeights | OwnedGradients | None = None
+    ):
+        self._placement, self.weights = placement, weights
         self._buckets: list[Bucket] = []
-        self._stored: list[list[BucketSlot]] = []  # by bucket, in Keras's order
-        self._slots: dict[str, SlicedSlot] = {}
+        self._stored: list[list[Store]] = []  # by bucket, in Keras's order
+        self._slots: dict[str, SlicedVariable] = {}
         # A model_fn creates a new optimizer in each trace; all of them share the stored slots.
         self._built: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+    @override
+    def creating_weights(self) -> contextlib.AbstractContextManager:
+        return contextlib.nullcontext() if self.weights is None else self.weights.creating()
+
+    @override
+    def stores(self, value: Any) -> bool:
+        return isinstance(value, SlicedWeight)
 
     @override
     def build(self, optimizer: Any, variables: list) -> None:
@@ -107,6 +130,7 @@ class OwnerUpdates(Updates):
     @override
     def apply(self, optimizer: Any, gradients: list, variables: list) -> None:
         slots, built_for = self._built[optimizer]
+        sliced = self.weights is not None and self.weights.gathers
         step = OwnerStep(
             self._placement,
             optimizer,
@@ -114,6 +138,8 @@ class OwnerUpdates(Updates):
             slots,
             self._buckets,
             self._stored,
+            weights=(SliceAccess if sliced else WholeAccess)(self._placement, built_for),
+            sums=self.weights is None,
             compiled=self.compiled,
         )
         step.apply(gradients, variables)
@@ -125,15 +151,14 @@ class OwnerUpdates(Updates):
             variable.assign(average.numpy())
 
     @override
-    def slots(self) -> dict[str, SlicedSlot]:
+    def slots(self) -> dict[str, SlicedVariable]:
         return dict(self._slots)
 
-    def _store(self, bucket: Bucket, slots: list) -> list[BucketSlot]:
+    def _store(self, bucket: Bucket, slots: list) -> list[Store]:
         return [
-            BucketSlot(
+            Store(
                 self._placement,
-                self._exchange,
-                bucket,
+                bucket.slice_size,
                 lambda slot=slot: _private_api.initial_value(slot, [bucket.slice_size]),
                 name=f"slice_of_{slot.name}",
             )
@@ -144,15 +169,14 @@ class OwnerUpdates(Updates):
         """Sets the values of an optimizer's slots to views of the stored slices."""
         by_variable: list[list] = [[] for _ in slots]
         for bucket, stored in zip(self._buckets, self._stored, strict=True):
-            for member, start, size in zip(
-                bucket.members, bucket.starts, bucket.sizes, strict=True
-            ):
-                by_variable[member].append((stored, start, size))
+            for i, member in enumerate(bucket.members):
+                where = bucket.positions[i], bucket.sizes[i], bucket.widths[i]
+                by_variable[member].append((stored, where))
         for own, ranges in zip(slots, by_variable, strict=True):
             for k, slot in enumerate(own):
-                parts = [SlotRange(stored[k], start, size) for stored, start, size in ranges]
-                sliced = self._slots.setdefault(slot.path, SlicedSlot(parts, slot.shape))
-                _private_api.set_value(slot, sliced)
+                parts = [StoredPart(stored[k], *where) for stored, where in ranges]
+                sliced = SlicedVariable(self._placement, parts, slot.shape)
+                _private_api.set_value(slot, self._slots.setdefault(slot.path, sliced))
 
     def _report(self, slots: list[list], variables: list) -> None:
         replicas = self._placement.num_replicas

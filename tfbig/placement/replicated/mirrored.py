@@ -8,6 +8,7 @@ import tensorflow as tf
 from typing_extensions import override
 
 from tfbig.placement.placement import Placement
+from tfbig.placement.replicated.collectives import Collectives, collectives_in_process
 
 
 def _as_mirrored(next_creator: Callable, **kwargs) -> tf.Variable:
@@ -30,11 +31,17 @@ class Mirrored(Placement):
 
     name = "mirrored"
     compiles_whole_loop = False
+    # TensorFlow tells the operations of a loop apart by its name, which differs by replica.
+    loops_with_collectives = False
 
     def __init__(self, strategy: tf.distribute.MirroredStrategy):
         super().__init__()
         self.strategy = strategy
         self.num_replicas = strategy.num_replicas_in_sync
+        self._collectives = self._make_collectives()
+
+    def _make_collectives(self) -> Collectives:
+        return collectives_in_process(self.strategy.extended.worker_devices)
 
     @contextlib.contextmanager
     @override
@@ -56,6 +63,7 @@ class Mirrored(Placement):
 
     @override
     def run_each(self, fn: Callable, args: tuple) -> list:
+        self._collectives.align()
         results = self.strategy.run(fn, args)
         return [
             tf.nest.map_structure(
@@ -77,13 +85,17 @@ class Mirrored(Placement):
 
     @override
     def scatter_sum(self, rows: tf.Tensor) -> tf.Tensor:
-        sums = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, rows)
-        # A row shares its tensor's memory, which a slot that is computed in its place would keep.
-        return tf.raw_ops.DeepCopy(x=sums[int(tf.get_static_value(self.replica()))])
+        return self._collectives.scatter_sum(rows, self._local_replica())
 
     @override
     def gather_rows(self, tensor: tf.Tensor) -> tf.Tensor:
+        if self._collectives.gathers(tensor):
+            return self._collectives.gather_rows(tensor, self._local_replica())
         return tf.distribute.get_replica_context().all_gather(tensor, axis=0)
+
+    def _local_replica(self) -> int:
+        """The number of the replica that is being traced among those of this process."""
+        return int(tf.get_static_value(self.replica())) - self.first_replica
 
     @override
     def describe(self) -> str:

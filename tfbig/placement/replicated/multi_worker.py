@@ -1,13 +1,11 @@
 """Replicas on many machines, or in many processes of one: MultiWorkerMirroredStrategy."""
 
 import atexit
-import collections
 import faulthandler
 import functools
-import itertools
 import logging
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -20,13 +18,12 @@ from tfbig.clusters.find import cluster_timeout
 from tfbig.errors import PeerLost, UserError
 from tfbig.placement.control.channel import Channel
 from tfbig.placement.control.preflight import join
+from tfbig.placement.replicated.collectives import Collectives, collectives_of_cluster
 from tfbig.placement.replicated.mirrored import Mirrored
 
 log = logging.getLogger("tfbig")
 
 _PACK_BYTES = 16 * 2**20
-_GROUP = 1_000_003  # of our own collectives; the strategy counts its groups from 1
-_GATHERED = (tf.float32, tf.float16, tf.float64, tf.int32, tf.int64)  # by CollectiveGatherV2
 _STRATEGY_SECONDS = 45  # from then on; it takes them one, or a few where they start slowly
 
 
@@ -44,9 +41,8 @@ class MultiWorker(Mirrored):
     def __init__(self, strategy: tf.distribute.MultiWorkerMirroredStrategy, peers: Channel):
         super().__init__(strategy)
         self.peers = peers
+        self.loops_with_collectives = self.local_replicas == 1
         self.first_replica = peers.index * self.local_replicas
-        # All replicas trace the same collectives in the same order, so that they count alike.
-        self._instances: dict[int, Iterator[int]] = collections.defaultdict(itertools.count)
 
     def reduce_sum(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
         """Sums tensors over all replicas, one pack after the other.
@@ -65,31 +61,9 @@ class MultiWorker(Mirrored):
                 sums[i] = total
         return sums
 
-    def scatter_sum(self, rows: tf.Tensor) -> tf.Tensor:
-        """Each replica sends every other one its row: half of what an all-reduce sends."""
-        received = tf.raw_ops.CollectiveAllToAllV2(input=rows, **self._collective())
-        return tf.reduce_sum(tf.ensure_shape(received, rows.shape), axis=0)
-
     @override
-    def gather_rows(self, tensor: tf.Tensor) -> tf.Tensor:
-        if tensor.dtype == tf.bfloat16:  # it is only copied
-            return tf.bitcast(self.gather_rows(tf.bitcast(tensor, tf.float16)), tf.bfloat16)
-        if tensor.dtype not in _GATHERED or not tensor.shape.is_fully_defined():
-            return super().gather_rows(tensor)  # an operation has one shape in all runs
-        # The strategy would first ask all replicas how many rows they have, and copy and pad them.
-        gathered = tf.raw_ops.CollectiveGatherV2(input=tensor, **self._collective())
-        rows = tensor.shape[0] * self.num_replicas
-        return tf.ensure_shape(gathered, [rows, *tensor.shape[1:]])
-
-    def _collective(self) -> dict[str, Any]:
-        """The arguments of a collective operation that all replicas trace together."""
-        replica = int(tf.get_static_value(self.replica()))
-        return {
-            "group_size": self.num_replicas,
-            "group_key": _GROUP,
-            "instance_key": next(self._instances[replica]),
-            "ordering_token": [],
-        }
+    def _make_collectives(self) -> Collectives:
+        return collectives_of_cluster(self.strategy.extended.worker_devices, self.num_replicas)
 
     @override
     def describe(self) -> str:

@@ -13,6 +13,7 @@ from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.layers.sharded_tables import marked_value
 from tfbig.programs import program
+from tfbig.programs.divided_weights import DividingScope
 from tfbig.programs.feature_matching import match_features
 from tfbig.programs.keras.adapters import adapted_layers, factored_adapters
 from tfbig.programs.keras.checks import (
@@ -110,7 +111,9 @@ class KerasProgram(Program):
             _private_api.build_compiled(self.model, matched, labels, weight, self._outputs)
         self._metrics = ReportedMetrics(self.model)
         self.metric_variables = self._metrics.variables
-        self._blocks = Remat(self.model) if self._remat else None
+        self._blocks = None
+        if self._remat or self._gathers:
+            self._blocks = Remat(self.model, recompute=self._remat, gather=self._gathers)
         self._observe(run, spec)
         self._all = [*self.trainable, *self.state]
         self.enter_phase(0)
@@ -198,10 +201,18 @@ class KerasProgram(Program):
     def apply(self, gradients: list) -> None:
         """Updates the trainable variables. A rate scales the optimizer's change of its variable."""
         rates = [(v, self._tuning.rates.get(v.path, 1.0)) for v in self.trainable]
-        before = [(v, rate, tf.identity(v.value)) for v, rate in rates if rate != 1.0]
+        before = [(v, rate, tf.identity(self._stored(v))) for v, rate in rates if rate != 1.0]
         super().apply(gradients)
         for variable, rate, old in before:
-            variable.assign(old + tf.cast(rate, old.dtype) * (variable.value - old))
+            new = old + tf.cast(rate, old.dtype) * (self._stored(variable) - old)
+            if self._gathers:
+                self.updates.weights.assign_slice(variable, new)
+            else:
+                variable.assign(new)
+
+    def _stored(self, variable: keras.Variable) -> Any:
+        """What this replica has of a variable: its value, or its slice."""
+        return self.updates.weights.slice_of(variable) if self._gathers else variable.value
 
     @override
     @contextlib.contextmanager
@@ -214,8 +225,8 @@ class KerasProgram(Program):
         """Computes a batch from `values` only. It reads and changes no variable."""
         variables = [*self.trainable, *self.state, *self.metric_variables]
         given = [*values.trainable, *values.state, *values.metrics]
-        scope = RecordingScope(zip(variables, given, strict=True))
-        blocks = scope if training and self._blocks else None
+        scope = self._scope(variables, given)
+        blocks = scope if self._blocks and (training or self._gathers) else None
         with scope:
             with recomputing(blocks):
                 features = match_features(self.model, batch.features)
@@ -231,7 +242,7 @@ class KerasProgram(Program):
         self._check_updates(scope, variables)
 
         def new(variables, values):
-            found = [scope.get_current_value(v) for v in variables]
+            found = [scope.given(v) for v in variables]
             return [a if b is None else b for a, b in zip(values, found, strict=True)]
 
         return Forward(
@@ -240,6 +251,16 @@ class KerasProgram(Program):
             new(self.metric_variables, values.metrics),
             self._metric_inputs(batch, outputs) if self.needs_whole_batches else [],
         )
+
+    def _scope(self, variables: list, given: list) -> RecordingScope:
+        """A scope in which variables have these values, or slices where replicas divide them."""
+        pairs, weights = zip(variables, given, strict=True), self.updates.weights
+        return RecordingScope(pairs) if weights is None else DividingScope(pairs, weights)
+
+    @property
+    def _gathers(self) -> bool:
+        """Whether the weights are in slices, and are gathered block by block."""
+        return self.updates.weights is not None and self.updates.weights.gathers
 
     def _check_updates(self, scope: RecordingScope, variables: list) -> None:
         """Refuses updates of variables that are listed nowhere, because they would be lost.
@@ -254,6 +275,13 @@ class KerasProgram(Program):
                 f"the model updates the variable {lost[0].path!r} in a call, and neither the model "
                 "nor one of its layers lists it; create it with self.add_weight in build(), or "
                 "assign it to an attribute of the layer in __init__."
+            )
+        whole = [v for v in scope.updated.values() if self._gathers and scope.divided(v)]
+        if whole:
+            raise UserError(
+                f"the model assigns its weight {whole[0].path!r} in a call, and "
+                'model_distribution="owner_full" keeps weights in slices; create it with '
+                "add_weight(trainable=False)."
             )
 
     def _metric_inputs(self, batch: BatchPart, outputs: Any) -> list[tf.Tensor]:

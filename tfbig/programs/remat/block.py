@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.layers.batch_position import batch_position_scope, current_position
+from tfbig.programs.tracing import RecordingScope
 
 _PLAIN = (type(None), bool, numbers.Number, str, bytes, np.ndarray, np.generic, tf.dtypes.DType)
 
@@ -34,16 +35,33 @@ class Block:
     Only its inputs are stored. The backward pass recomputes it from the same values, including
     those of random generators, and discards its updates of the model's state.
 
+    Weights in slices are gathered in the forward pass, and again in the backward pass. Their
+    gradients are added up over the replicas, into slices, before the gradients of the inputs are
+    passed on. So the complete weights and gradients of one block exist at a time.
+
     Args:
         compute: from a nested structure to a nested structure.
         variables: all variables that it reads or changes.
         scope: has the values of all variables of the model.
         name: for messages.
+        recompute: False: keep the activations, and the gathered weights, until the backward pass.
     """
 
-    def __init__(self, compute: Callable, variables: list, scope: keras.StatelessScope, name: str):
+    def __init__(
+        self,
+        compute: Callable,
+        variables: list,
+        scope: RecordingScope,
+        name: str,
+        *,
+        recompute: bool = True,
+    ):
         self._compute, self._scope, self._name = compute, scope, name
-        self._variables = [v for v in variables if scope.get_current_value(v) is not None]
+        known = [v for v in variables if scope.given(v) is not None]
+        self._divided = [v for v in known if scope.divided(v)]
+        self._variables = [v for v in known if not scope.divided(v)]
+        self._weights = scope.divided(self._divided[0]) if self._divided else None
+        self._recompute = recompute
         self._contexts, self._place = _private_api.layer_contexts(), current_position()
 
     def __call__(self, inputs: Any) -> tuple[Any, list[tf.Tensor]]:
@@ -56,51 +74,91 @@ class Block:
             UserError: the block depends on a trained tensor that is not among its inputs.
         """
         flat = _flatten(inputs, self._name)
-        values = [self._scope.get_current_value(v) for v in self._variables]
+        values = [self._scope.given(v) for v in (*self._variables, *self._divided)]
         # Copies in the current graph, so that other captured tensors can be recognized.
         given = [tf.identity(t) for t in (*flat.tensors, *values)]
-        sources = [i for i, t in enumerate(given) if _private_api.is_recorded(t)]
-        found: dict[str, Any] = {}
+        self._sources = [i for i, t in enumerate(given) if _private_api.is_recorded(t)]
+        self._first = len(given) - len(self._divided)
+        after = self._scope.gather_after(flat.tensors)
 
         @tf.custom_gradient
         def block(*given):
-            with self._nothing_captured(given):
-                outputs, scope = self._run(flat, given)
-            changed = self._changed(scope, given[len(flat.tensors) :])
-            found.update(
-                unflatten=outputs.unflatten, losses=len(scope.losses), changed=list(changed)
+            everything = self._gathered(given, after)
+            if self._recompute or self._compiled:
+                results = self._function(self._results)(flat, everything)
+                return results, lambda *upstream: self._again(flat, given, everything, upstream)
+            tape, targets, watched, results = self._recorded(flat, everything)
+            return results, lambda *upstream: self._reduced(
+                tape.gradient(*_upstream(targets, upstream, watched))
             )
-            results = [*outputs.tensors, *scope.losses, *changed.values()]
-            return results, lambda *upstream: self._gradients(flat, given, sources, upstream)
 
         results = list(block(*given))
-        state = len(results) - len(found["changed"])
-        for i, value in zip(found["changed"], results[state:], strict=True):
+        state = len(results) - len(self._changed)
+        for i, value in zip(self._changed, results[state:], strict=True):
             self._scope.add_update((self._variables[i], value))
-        losses = state - found["losses"]
-        return found["unflatten"](results[:losses]), results[losses:state]
+        losses = state - self._losses
+        return self._unflatten(results[:losses]), results[losses:state]
 
-    def _run(self, flat: FlatTensors, given: Sequence) -> tuple[FlatTensors, keras.StatelessScope]:
-        """Computes the outputs, and the scope with the losses and new values of variables."""
-        scope = keras.StatelessScope(collect_losses=True, initialize_variables=False)
-        scope.state_mapping.update(self._scope.state_mapping)
-        count = len(flat.tensors)
-        for variable, value in zip(self._variables, given[count:], strict=True):
-            scope.add_update((variable, value))
-        place = batch_position_scope(*self._place) if self._place else contextlib.nullcontext()
-        with self._contexts(), place, scope:
-            return _flatten(self._compute(flat.unflatten(given[:count])), self._name), scope
+    @property
+    def _compiled(self) -> bool:
+        return self._weights is not None and self._weights.compiled
 
-    def _changed(self, scope: keras.StatelessScope, values: Sequence) -> dict[int, tf.Tensor]:
+    def _function(self, function: Callable) -> Callable:
+        """A method of pure tensors, compiled if blocks are."""
+        if not self._compiled:
+            return function
+
+        def compiled(flat: FlatTensors, *tensors: Any) -> Any:
+            called = tf.function(
+                lambda *tensors: function(flat, *tensors), jit_compile=True, autograph=False
+            )
+            return called(*tensors)
+
+        return compiled
+
+    def _gathered(self, given: Sequence, after: Sequence) -> list[tf.Tensor]:
+        """The inputs and the complete values of all variables.
+
+        Args:
+            given: the inputs, the values of variables, and the slices of divided ones.
+            after: tensors that must be there before anything is gathered.
+        """
+        wholes: list = []
+        if self._weights is not None:
+            wholes = self._weights.gather(self._divided, given[self._first :], after)
+        return [*given[: self._first], *wholes]
+
+    def _results(self, flat: FlatTensors, everything: Sequence) -> list[tf.Tensor]:
+        """The outputs, the losses, and the new values of those variables that change."""
+        with self._nothing_captured(everything):
+            outputs, scope = self._run(flat, everything)
+        return self._noted(flat, everything, outputs, scope)
+
+    def _noted(self, flat, everything, outputs, scope) -> list[tf.Tensor]:
+        """Notes the structure of the results."""
+        values = everything[len(flat.tensors) : self._first]
         new = [scope.get_current_value(v) for v in self._variables]
-        return {
+        changed = {
             i: tf.identity(after)
             for i, (before, after) in enumerate(zip(values, new, strict=True))
             if after is not before
         }
+        self._unflatten, self._losses = outputs.unflatten, len(scope.losses)
+        self._changed = list(changed)
+        return [*outputs.tensors, *scope.losses, *changed.values()]
 
-    def _gradients(self, flat: FlatTensors, given, sources: list[int], upstream) -> list:
-        """The gradients with respect to the sources; None for other inputs and variables."""
+    def _recorded(self, flat: FlatTensors, everything: Sequence) -> tuple:
+        """Computes the block on a tape: the tape, its targets and sources, and the results."""
+        watched = [everything[i] for i in self._sources]
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+            tape.watch(watched)
+            with self._nothing_captured(everything):
+                outputs, scope = self._run(flat, everything)
+        targets = [*outputs.tensors, *scope.losses]  # the new state has no gradient
+        return tape, targets, watched, self._noted(flat, everything, outputs, scope)
+
+    def _again(self, flat: FlatTensors, given, everything: Sequence, upstream: Sequence) -> list:
+        """The gradients from a second computation; None for what needs none."""
         zero = _zero_after(upstream)
         count = len(flat.tensors)
         # Adding a zero prevents XLA from reusing activations and random numbers of the forward
@@ -109,23 +167,49 @@ class Block:
             _plus(t, zero) if i < count or not t.dtype.is_floating else tf.identity(t)
             for i, t in enumerate(given)
         ]
-        inputs = [again[i] for i in sources]
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(inputs)
-            outputs, scope = self._run(flat, again)
-        targets = [*outputs.tensors, *scope.losses]  # the new state has no gradient
-        pairs = [
-            (target, factor)
-            for target, factor in zip(targets, upstream, strict=False)
-            if target.dtype.is_floating
-        ]
-        found = tape.gradient(
-            [target for target, _ in pairs], inputs, output_gradients=[f for _, f in pairs]
-        )
-        gradients: list = [None] * len(given)
-        for i, gradient in zip(sources, found, strict=True):
+        if self._recompute:
+            everything = self._gathered(again, [zero])
+        else:
+            everything = [*again[: self._first], *everything[self._first :]]
+        floats = {i: g for i, g in enumerate(upstream) if g is not None and g.dtype.is_floating}
+        there: list[bool] = []
+
+        def gradients(flat, everything, *given_upstream):
+            tape, targets, watched, _ = self._recorded(flat, everything)
+            known = dict(zip(floats, given_upstream, strict=True))
+            all_upstream = [known.get(i) for i in range(len(upstream))]
+            found = tape.gradient(*_upstream(targets, all_upstream, watched))
+            there[:] = [g is not None for g in found]
+            return [tf.convert_to_tensor(g) for g in found if g is not None]
+
+        found = iter(self._function(gradients)(flat, everything, *floats.values()))
+        return self._reduced([next(found) if is_there else None for is_there in there])
+
+    def _reduced(self, found: Sequence) -> list:
+        """The gradients of all given tensors, those of divided variables as slices of sums."""
+        gradients: list = [None] * (self._first + len(self._divided))
+        for i, gradient in zip(self._sources, found, strict=True):
             gradients[i] = None if gradient is None else tf.convert_to_tensor(gradient)
-        return gradients
+        wanted = [i for i in range(self._first, len(gradients)) if gradients[i] is not None]
+        if not wanted:
+            return gradients
+        variables = [self._divided[i - self._first] for i in wanted]
+        slices = self._weights.scatter(variables, [gradients[i] for i in wanted])
+        for i, part in zip(wanted, slices, strict=True):
+            gradients[i] = part
+        with tf.control_dependencies(slices):  # then the complete gradients are dropped
+            return [None if g is None else tf.identity(g) for g in gradients]
+
+    def _run(self, flat: FlatTensors, given: Sequence) -> tuple[FlatTensors, keras.StatelessScope]:
+        """Computes the outputs, and the scope with the losses and new values of variables."""
+        scope = keras.StatelessScope(collect_losses=True, initialize_variables=False)
+        scope.state_mapping.update(self._scope.state_mapping)
+        count, variables = len(flat.tensors), (*self._variables, *self._divided)
+        for variable, value in zip(variables, given[count:], strict=True):
+            scope.add_update((variable, value))
+        place = batch_position_scope(*self._place) if self._place else contextlib.nullcontext()
+        with self._contexts(), place, scope:
+            return _flatten(self._compute(flat.unflatten(given[:count])), self._name), scope
 
     @contextlib.contextmanager
     def _nothing_captured(self, given: Sequence[tf.Tensor]):
@@ -139,10 +223,20 @@ class Block:
         for tensor in (t for op in made for t in op.inputs):
             if id(tensor) not in known and _private_api.is_recorded(tensor):
                 raise UserError(
-                    f"remat=True, but {self._name} uses {tensor.name}, which is trained and is "
-                    "neither among the arguments of its call nor its own weight; pass it "
-                    "as an argument, or leave remat out."
+                    f"remat=True or owner_full: the block {self._name} uses {tensor.name}, which is trained "
+                    "and is neither among the arguments of its call nor its own weight; pass it "
+                    "as an argument, or leave that option out."
                 )
+
+
+def _upstream(targets: list, upstream: Sequence, sources: list) -> tuple:
+    """The arguments of `tape.gradient` for the targets that have a gradient."""
+    pairs = [
+        (target, factor)
+        for target, factor in zip(targets, upstream, strict=False)
+        if target.dtype.is_floating
+    ]
+    return [target for target, _ in pairs], sources, [factor for _, factor in pairs]
 
 
 def _flatten(structure: Any, name: str) -> FlatTensors:

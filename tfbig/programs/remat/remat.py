@@ -30,18 +30,22 @@ class Remat:
 
     Args:
         model: built.
+        recompute: whether activations are recomputed.
+        gather: whether the weights are in slices, and each block gathers its own. Without
+            `recompute` blocks are as small as possible, and operations without weights are in
+            none.
 
     Raises:
-        UserError: it has no blocks.
+        UserError: activations are to be recomputed, and the model has no blocks.
     """
 
-    def __init__(self, model: keras.Model):
-        self._model = model
+    def __init__(self, model: keras.Model, *, recompute: bool = True, gather: bool = False):
+        self._model, self._recompute, self._gather = model, recompute, gather
         self._graphs: list[tuple[keras.Model, list[Segment]]] = []
         self._layers: list[keras.layers.Layer] = []
         self._divide(model)
         blocks = sum(s.recomputed for _, segments in self._graphs for s in segments)
-        if not self._layers and not blocks:
+        if recompute and not self._layers and not blocks:
             raise UserError(
                 f"remat=True, but the model {model.name!r} cannot be divided into blocks; leave "
                 "remat out."
@@ -50,7 +54,9 @@ class Remat:
     def _divide(self, layer: keras.layers.Layer) -> None:
         graph = _private_api.functional_graph(layer)
         if graph is not None:
-            segments = segments_of(graph, _is_divided, outermost=layer is self._model)
+            segments = segments_of(
+                graph, _is_divided, outermost=layer is self._model, grouped=self._recompute
+            )
             self._graphs.append((graph, segments))
         for inner in _private_api.sublayers(graph or layer):
             if _is_divided(inner):
@@ -99,19 +105,37 @@ class Remat:
         known = dict(zip([id(t) for t in graph.inputs], inputs, strict=True))
         for segment in segments:
             compute = functools.partial(segment.run, operation_fn=operation_fn)
-            if segment.recomputed:
+            if self._is_block(segment):
                 given = {key: known[key] for key in segment.inputs if key in known}
-                known |= self._recomputed(compute, given, segment.variables, segment.name)
+                known |= self._recomputed(
+                    compute, given, segment.variables, segment.name, keep=not segment.recomputed
+                )
             else:
                 known |= compute(known)
         return keras.tree.pack_sequence_as(graph.output, [known[id(t)] for t in graph.outputs])
 
-    def _recomputed(self, compute: Callable, inputs: Any, variables: list, name: str) -> Any:
+    def _is_block(self, segment: Segment) -> bool:
+        if segment.divided:
+            return False
+        if self._gather and segment.variables:
+            return True
+        return self._recompute and segment.recomputed
+
+    def _recomputed(
+        self,
+        compute: Callable,
+        inputs: Any,
+        variables: list,
+        name: str,
+        *,
+        keep: bool = False,
+    ) -> Any:
         def without_inner_blocks(inputs):
             with recomputing(None):
                 return compute(inputs)
 
-        outputs, losses = Block(without_inner_blocks, variables, _active(), name)(inputs)
+        block = Block(without_inner_blocks, variables, _active(), name, recompute=not keep)
+        outputs, losses = block(inputs)
         for loss in losses:
             self._model.add_loss(loss)  # the losses of the layers are tensors of the block
         return outputs

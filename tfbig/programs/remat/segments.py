@@ -18,12 +18,14 @@ class Segment(NamedTuple):
         nodes: in the order of execution.
         inputs, outputs: keys of the tensors that it reads from, and passes to, other segments.
         recomputed: whether it is a block.
+        divided: whether it has a layer with blocks inside.
     """
 
     nodes: list[_private_api.Node]
     inputs: list[int]
     outputs: list[int]
     recomputed: bool
+    divided: bool
 
     @property
     def variables(self) -> list[keras.Variable]:
@@ -45,7 +47,10 @@ class Segment(NamedTuple):
 
 
 def segments_of(
-    graph: keras.Model, is_divided: Callable[[keras.layers.Layer], bool], outermost: bool
+    graph: keras.Model,
+    is_divided: Callable[[keras.layers.Layer], bool],
+    outermost: bool,
+    grouped: bool = True,
 ) -> list[Segment]:
     """Divides a graph where only one tensor passes: between residual blocks, or layers.
 
@@ -58,6 +63,7 @@ def segments_of(
         is_divided: whether a layer has blocks inside, and is therefore not part of a block.
         outermost: whether the graph is not part of another model. Then its last segment is not
             recomputed, since its backward pass follows directly on its forward pass.
+        grouped: whether a row of operations becomes a few blocks. False: each is one.
     """
     nodes = _private_api.graph_nodes(graph)
     pieces: list[list] = []
@@ -68,14 +74,16 @@ def segments_of(
         if row and (divided or not single):
             pieces += _equal_groups(row)
             row = []
-        if single and not divided:
+        if single and not divided and not grouped:
+            pieces.append(piece)
+        elif single and not divided:
             row += piece
         elif divided:
             pieces += [[node] for node in piece]
         else:
             pieces += _equal_groups(piece) if len(piece) > _LARGE else [piece]
     pieces += _equal_groups(row)
-    if len(pieces) == 1 and outermost:
+    if len(pieces) == 1 and outermost and grouped:
         pieces = _equal_groups(nodes, groups=2)
     used_at: dict[int, int] = {}
     for i, piece in enumerate(pieces):
@@ -86,9 +94,10 @@ def segments_of(
         computed = [key for node in piece for key in node.outputs]
         inputs = {key: None for node in piece for key in node.inputs if key not in computed}
         last = outermost and i == len(pieces) - 1
-        recomputed = not last and not any(is_divided(node.operation) for node in piece)
+        divided = any(is_divided(node.operation) for node in piece)
+        recomputed = not last and not divided
         outputs = [key for key in computed if used_at.get(key, -1) > i]
-        segments.append(Segment(piece, list(inputs), outputs, recomputed))
+        segments.append(Segment(piece, list(inputs), outputs, recomputed, divided))
     return segments
 
 

@@ -58,6 +58,9 @@ def _obstacle(program: Program, placement: Placement, feed: Feed, micro: int) ->
         return "XLA cannot compile lookup tables"
     if program.without_xla:
         return f"XLA cannot compile a layer of the class {program.without_xla}"
+    weights = program.updates.weights
+    if weights is not None and not weights.gathers:
+        return "gradients are scattered while they are computed, and XLA cannot compile that"
     if not (program.exact_with_padding or feed.full):
         return "a batch cannot be cut into equal parts, and padding would not be exact"
     if not placement.compiles_whole_loop and program.runs_custom_step(training=True):
@@ -72,6 +75,8 @@ def _obstacle(program: Program, placement: Placement, feed: Feed, micro: int) ->
 
 
 def _choose(program, placement, feed, config) -> tuple[bool, str]:
+    if program.updates.weights is not None and not tf.config.list_physical_devices("GPU"):
+        return False, "with weights in slices each block would be compiled by itself, which is slow"
     if program.runs_custom_step(training=True):
         return False, "XLA may not compile a model's own train_step, and draws other random numbers"
     if tf.config.list_physical_devices("GPU"):

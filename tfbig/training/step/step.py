@@ -76,7 +76,13 @@ class Step:
         self._holds = self._parts > 1 and program.needs_whole_batches
         if self._adds_metrics:
             whole_batches.check_parts(program, placement, self._parts, gathers=not adds_metrics)
-        self._compiled = compiled = compile_part and program.pure
+        weights = program.updates.weights
+        # Weights in slices are gathered between blocks, so the blocks are compiled, not the part.
+        self._compiled = compile_part and program.pure
+        compiled = self._compiled and weights is None
+        if weights is not None:
+            weights.compiled = self._compiled
+        self._unrolls = weights is not None and not placement.loops_with_collectives
         # (values, element, share, number of the replica, loss scale, global step) → Sums
         self.replica_sums: Callable = (
             self._part_sums if self._micro_batches == 1 else self._micro_batch_sums
@@ -207,6 +213,8 @@ class Step:
     def _micro_batch_sums(self, values, element, share, replica, scale, number) -> Sums:
         """Sums over the micro-batches of one replica."""
         first = replica * self._micro_batches
+        if self._unrolls:
+            return self._unrolled_sums(values, element, share, first, scale, number)
         specs, held_specs = self._probe(values, element, share, scale, number)
         sliced = any(isinstance(s, indexed_slices.SlicesSpec) for s in specs)
 
@@ -239,12 +247,29 @@ class Step:
             else None,
             parallel_iterations=1,  # one micro-batch at a time, which is what saves memory
         )
-        sums = self.unflatten(put_together(carried))._replace(held=held)
+        return self._with_own_state(self.unflatten(put_together(carried)), values, held)
+
+    def _unrolled_sums(self, values, element, share, first, scale, number) -> Sums:
+        """The same without a loop in the graph, one micro-batch after the other."""
+        total: list = []
+        held: list = []
+        for a in range(self._micro_batches):
+            with tf.control_dependencies([t for t in total if isinstance(t, tf.Tensor)]):
+                element = tf.nest.map_structure(tf.identity, element)
+            sums = self._part_sums(values, element, share, first + a, scale, number)
+            flat = flat_sums(sums)
+            pairs = zip(total, flat, strict=True)
+            total = [indexed_slices.added(x, y) for x, y in pairs] if total else flat
+            held = [tf.concat(pair, 0) for pair in zip(held, sums.held, strict=True)] or sums.held
+        return self._with_own_state(self.unflatten(total), values, held)
+
+    def _with_own_state(self, sums: Sums, values, held: list) -> Sums:
+        """Sums over micro-batches, with the state that all of them change alike."""
         other = [
             old + (total - old * self._micro_batches) // self._micro_batches  # all are equal
             for total, old in zip(sums.other, self._kinds.others(values.state), strict=True)
         ]
-        return sums._replace(other=other)
+        return sums._replace(other=other, held=held)
 
     def _part_sums(self, values: Values, element, share: Share, part, scale, number) -> Sums:
         """The sums of one part: the pure half of the step."""

@@ -1,0 +1,242 @@
+"""Weights of a Keras model in slices, one for each replica, which owns it (ZeRO stages 2 and 3)."""
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from typing_extensions import override
+
+from tfbig import _private_api
+from tfbig.errors import UserError
+from tfbig.placement.owner.layout import group_for_gather, width_of
+from tfbig.placement.owner.slices import SlicedVariable, Store, StoredPart
+from tfbig.placement.placement import Placement
+from tfbig.programs.divided_weights import DividedWeights
+
+
+_numbers = itertools.count()
+
+
+class SlicedWeight(SlicedVariable):
+    """The value of a Keras variable that is stored in slices; what it is created from is dropped.
+
+    Inside a replica of a traced step it converts to the gathered tensor.
+
+    Args:
+        placement: the placement of the replicas.
+        value: the complete initial value.
+        name: for messages.
+        trainable: whether an optimizer may change it.
+    """
+
+    def __init__(self, placement: Placement, value: Any, name: str, *, trainable: bool):
+        value = np.asarray(value)
+        width = width_of(value.size, placement.num_replicas)
+        zeros = lambda: tf.zeros([width], value.dtype)  # noqa: E731
+        self._store = Store(placement, width, zeros, f"slice_of_{name}")
+        part = StoredPart(self._store, 0, value.size, width)
+        super().__init__(placement, [part], value.shape)
+        self.name, self.trainable = name, trainable
+        self._unique_id = f"{name}_{next(_numbers)}"  # by which Keras's optimizers know it
+        self.assign(value)
+
+    @property
+    def bytes(self) -> int:
+        """The bytes of a slice."""
+        return self._store.bytes
+
+    def local(self) -> tf.Tensor:
+        """This replica's slice, inside a replica."""
+        return tf.convert_to_tensor(self._store.variable)
+
+    def assign_local(self, value: tf.Tensor) -> tf.Operation:
+        """Sets this replica's slice, inside a replica."""
+        return _private_api.assign_in_replica(self._store.variable, value)
+
+    def __tf_tensor__(self, dtype: Any = None, name: str | None = None) -> tf.Tensor:
+        if tf.executing_eagerly():
+            value = tf.constant(self.numpy())
+        elif _private_api.in_stateless_scope():
+            # Keras traces a layer to find the shapes of its outputs; nothing is computed.
+            value = tf.compat.v1.placeholder(self.dtype, self.shape)
+        elif tf.distribute.in_cross_replica_context():
+            raise UserError(
+                f"the weight {self.name!r} is in slices on {self._placement.num_replicas} "
+                "replicas, and a tf.function outside of the training reads it; use the methods "
+                "evaluate, predict and export of the result's model."
+            )
+        else:
+            value = _gathered(self._placement, [self.local()], [self.shape], ())[0]
+        return value if dtype is None else tf.cast(value, dtype)
+
+
+def _delegated(name: str) -> Callable:
+    def method(self: SlicedWeight, *operands: Any) -> Any:
+        return getattr(tf.convert_to_tensor(self), name)(*operands)
+
+    return method
+
+
+for _name in (
+    *("getitem", "neg", "abs", "lt", "le", "gt", "ge"),
+    *(f"{side}{verb}" for side in ("", "r") for verb in ("add", "sub", "mul", "truediv", "pow")),
+    *(f"{side}{verb}" for side in ("", "r") for verb in ("floordiv", "mod", "matmul")),
+):
+    setattr(SlicedWeight, f"__{_name}__", _delegated(f"__{_name}__"))
+
+
+class OwnedWeights(DividedWeights):
+    """Weights in slices, which are gathered before they are used.
+
+    Args:
+        placement: the placement of the replicas.
+        prefetched: as the attribute.
+    """
+
+    def __init__(self, placement: Placement, prefetched: int):
+        self._placement, self.prefetched = placement, prefetched
+
+    @contextlib.contextmanager
+    def creating(self) -> Iterator[None]:
+        """Stores weights of Keras that are created in the block in slices, one after the other.
+
+        These are the variables of floats that are created as trainable, also if their layer is
+        frozen later. What the forward pass changes, such as moving statistics, is not trainable.
+        """
+
+        def create(variable: keras.Variable, value: Any, plain: Callable) -> Any:
+            if not (variable.trainable and tf.as_dtype(variable.dtype).is_floating):
+                return plain()
+            value = value() if callable(value) else value
+            value = keras.ops.convert_to_numpy(keras.ops.cast(value, variable.dtype))
+            return SlicedWeight(self._placement, value, variable.path, trainable=True)
+
+        with _private_api.values_created_by(create):
+            yield
+
+    @override
+    def divides(self, variable: Any) -> bool:
+        return isinstance(_private_api.stored_value(variable), SlicedWeight)
+
+    @override
+    def slice_of(self, variable: Any) -> tf.Tensor:
+        return _private_api.stored_value(variable).local()
+
+    @override
+    def assign_slice(self, variable: Any, value: tf.Tensor) -> None:
+        _private_api.stored_value(variable).assign_local(value)
+
+    @override
+    def gather(
+        self, variables: Sequence, slices: Sequence[tf.Tensor], after: Sequence[tf.Tensor] = ()
+    ) -> list[tf.Tensor]:
+        return _gathered(self._placement, slices, [v.shape for v in variables], after)
+
+    @override
+    def scatter(self, variables: Sequence, gradients: Sequence) -> list[tf.Tensor]:
+        return _scattered(self._placement, [tf.convert_to_tensor(g) for g in gradients])
+
+
+class OwnedGradients(DividedWeights):
+    """Weights that each replica has as a whole, and gradients of which it gets its slice.
+
+    Args:
+        placement: the placement of the replicas.
+    """
+
+    gathers = False
+
+    def __init__(self, placement: Placement):
+        self._placement = placement
+
+    def creating(self) -> contextlib.AbstractContextManager:
+        """Weights are created as everywhere."""
+        return contextlib.nullcontext()
+
+    @override
+    def divides(self, variable: Any) -> bool:
+        return variable.trainable and tf.as_dtype(_dtype_of(variable)).is_floating
+
+    @override
+    def slice_of(self, variable: Any) -> tf.Tensor:
+        # Stands for the slice in the backward pass; the forward pass reads the variable.
+        width = width_of(variable.shape.num_elements(), self._placement.num_replicas)
+        return tf.zeros([width], _dtype_of(variable))
+
+    @override
+    def gather(
+        self, variables: Sequence, slices: Sequence[tf.Tensor], after: Sequence[tf.Tensor] = ()
+    ) -> list[tf.Tensor]:
+        return [_read(_private_api.replica_copy(_private_api.stored_value(v))) for v in variables]
+
+    @override
+    def scatter(self, variables: Sequence, gradients: Sequence) -> list[tf.Tensor]:
+        return _scattered(self._placement, [tf.convert_to_tensor(g) for g in gradients])
+
+
+def _read(variable: tf.Variable) -> tf.Tensor:
+    """The value of a variable, which the custom gradient around it must not take for a source."""
+    value = tf.raw_ops.ReadVariableOp(resource=variable.handle, dtype=variable.dtype)
+    return tf.ensure_shape(value, variable.shape)
+
+
+def _dtype_of(variable: Any) -> tf.DType:
+    return _private_api.stored_value(variable).dtype
+
+
+def _gathered(
+    placement: Placement,
+    slices: Sequence[tf.Tensor],
+    shapes: Sequence[Any],
+    after: Sequence[tf.Tensor],
+) -> list[tf.Tensor]:
+    """The complete values of slices, small ones of one dtype in one collective operation."""
+    values: list = [None] * len(slices)
+    for group in _groups(slices, placement.num_replicas):
+        with tf.control_dependencies(after):
+            held = [tf.identity(slices[i]) for i in group]
+        gathered = placement.gather_rows(_joined(held, 0))
+        rows = tf.reshape(gathered, [placement.num_replicas, -1])
+        for i, part in zip(group, _split(rows, [s.shape[0] for s in held]), strict=True):
+            flat, shape = tf.reshape(part, [-1]), tf.TensorShape(shapes[i])
+            values[i] = tf.reshape(flat[: shape.num_elements()], shape)
+    return values
+
+
+def _scattered(placement: Placement, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """The slices of this replica of the sums of gradients."""
+    replicas, rows = placement.num_replicas, []
+    for gradient in gradients:
+        flat = tf.reshape(gradient, [-1])
+        width = width_of(flat.shape[0], replicas)
+        padding = width * replicas - flat.shape[0]
+        flat = tf.pad(flat, [[0, padding]]) if padding else flat
+        rows.append(tf.reshape(flat, [replicas, width]))
+    slices: list = [None] * len(rows)
+    for group in _groups(rows, 1):
+        total = placement.scatter_sum(_joined([rows[i] for i in group], 1))
+        parts = _split(total[None], [rows[i].shape[1] for i in group])
+        for i, part in zip(group, parts, strict=True):
+            slices[i] = part[0]
+    return slices
+
+
+def _groups(tensors: Sequence[tf.Tensor], factor: int) -> list[list[int]]:
+    """Indices of tensors that go into one collective operation, in which each is `factor` times."""
+    order = sorted(range(len(tensors)), key=lambda i: tensors[i].dtype.name)
+    dtypes = [tensors[i].dtype for i in order]
+    sizes = [tensors[i].shape.num_elements() * factor for i in order]
+    found = group_for_gather(sizes, dtypes, [dtype.size for dtype in dtypes])
+    return [[order[i] for i in group] for group in found]
+
+
+def _joined(tensors: Sequence[tf.Tensor], axis: int) -> tf.Tensor:
+    return tensors[0] if len(tensors) == 1 else tf.concat(tensors, axis)
+
+
+def _split(rows: tf.Tensor, widths: Sequence[int]) -> list[tf.Tensor]:
+    return [rows] if len(widths) == 1 else tf.split(rows, widths, axis=1)
