@@ -83,6 +83,9 @@ class RunConfig:
             2016), which needs less memory and about a third more time. Keras models only.
         prefetched_blocks: for model_distribution="owner_full": how many blocks are gathered in
             the forward pass before the one that computes.
+        whole_model_bytes: for model_distribution="owner_full": the bytes of a model, with its
+            optimizer's state, up to which result.model is a keras.Model, complete in each task;
+            a larger one is a SlicedModel. None: the variable TFBIG_WHOLE_MODEL_BYTES, or 2 GiB.
         steps_per_loop: "auto" or the largest number of steps inside one traced loop.
         max_staleness: for strategy="parameter_server". None: asynchronous; each worker updates
             the variables as soon as it has a gradient. 0: synchronous; all workers share each
@@ -118,6 +121,7 @@ class RunConfig:
     jit_compile: bool | Literal["auto"] = "auto"
     remat: bool = False
     prefetched_blocks: int = 1
+    whole_model_bytes: int | None = None
     steps_per_loop: int | Literal["auto"] = "auto"
     max_staleness: int | None = None
     save_checkpoints_steps: int | None = None
@@ -170,11 +174,14 @@ class RunConfig:
         _one_of("remat", self.remat, (False, True))
         if self.steps_per_loop != "auto":
             _positive("steps_per_loop", self.steps_per_loop, alternative='"auto"')
-        blocks = self.prefetched_blocks
-        if not (_is_int(blocks) and blocks >= 0):
-            raise UserError(
-                f"RunConfig.prefetched_blocks={blocks!r}: expected an integer of 0 or more."
-            )
+        for name in ("prefetched_blocks", "whole_model_bytes"):
+            value = getattr(self, name)
+            optional = name == "whole_model_bytes"
+            if not ((value is None and optional) or (_is_int(value) and value >= 0)):
+                other = ", or None" if optional else ""
+                raise UserError(
+                    f"RunConfig.{name}={value!r}: expected an integer of 0 or more{other}."
+                )
         if self.keep_checkpoint_max in (None, 0):  # as in tf.estimator
             object.__setattr__(self, "keep_checkpoint_max", KEEP_ALL)
         for name in (

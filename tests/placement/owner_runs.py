@@ -202,7 +202,9 @@ def slot_bytes(replicas: int) -> dict[str, float]:
         max_steps=1,
         config=tfbig.RunConfig(model_distribution="owner", tf_random_seed=0),
     )
-    slots = [v.value for v in result.model.optimizer.variables if isinstance(v.value, SlicedVariable)]
+    slots = [
+        v.value for v in result.model.optimizer.variables if isinstance(v.value, SlicedVariable)
+    ]
     stored = {id(part.store): part.store.variable for slot in slots for part in slot.parts}
     held = [0] * replicas
     for variable in stored.values():

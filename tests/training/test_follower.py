@@ -7,10 +7,17 @@ import pytest
 import tensorflow as tf
 
 from tfbig.errors import PeerLost
+from tfbig.placement.control.peers import Peers
 from tfbig.training.checkpoints.checkpoints import Checkpoints
 from tfbig.training.evaluation import follower
 from tfbig.training.evaluation.follower import Follower
 from tfbig.training.evaluation.found_elsewhere import Evaluations
+
+
+class Follows(Peers):
+    """A task that is not the chief."""
+
+    index = 1
 
 
 class Chief:
@@ -39,7 +46,7 @@ class Chief:
 def follow(chief: Chief):
     variable = tf.Variable(0.0)
     evaluate = lambda: {"loss": float(variable.numpy())}  # noqa: E731
-    checkpoints = Checkpoints(chief.checkpoints.model_dir, keep=9, writes=False)
+    checkpoints = Checkpoints(chief.checkpoints.model_dir, keep=9, peers=Follows())
     return Follower(checkpoints, {"model/loss": variable}, None, evaluate, chief).run()
 
 

@@ -105,7 +105,11 @@ from tfbig._private_api.rows import (
     row_wise_updates,
     slots_of,
 )
-from tfbig._private_api.saved_models import set_signature_methods
+from tfbig._private_api.saved_models import (
+    mark_of,
+    set_signature_methods,
+    variables_without_values,
+)
 from tfbig._private_api.slices import (
     SliceRule,
     assign_in_replica,
@@ -180,6 +184,7 @@ __all__ = [
     "loss_trackers",
     "loss_values",
     "make_global_seed",
+    "mark_of",
     "metric_function",
     "moving_averages",
     "next_scale",
@@ -229,6 +234,7 @@ __all__ = [
     "update_padded_metrics",
     "values_created_by",
     "variables_as_constants",
+    "variables_without_values",
     "wait_for_closures",
     "weight_decay_exclusions",
     "without_summaries",

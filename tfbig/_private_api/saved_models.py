@@ -1,6 +1,65 @@
-"""The protocol buffer of a SavedModel."""
+"""The protocol buffer of a SavedModel, and variables that are exported without values."""
 
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.ops.resource_variable_ops import UninitializedVariable
+
+from tfbig._private_api.slices import values_created_by
+
+
+class _WithoutValue(UninitializedVariable):
+    """A variable without memory, which is saved as its mark."""
+
+    def __init__(self, mark: bytes, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.mark = mark
+
+    def _serialize_to_tensors(self) -> dict:
+        return {"VARIABLE_VALUE": tf.constant(self.mark)}
+
+    def assign(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        """Does nothing: a builder may load weights."""
+        return self
+
+
+@contextlib.contextmanager
+def variables_without_values() -> Iterator[list]:
+    """Weights of Keras that are created in the block get no memory, and no values.
+
+    A SavedModel of them has their marks (`mark_of`) in place of values.
+
+    Reason: TensorFlow has no public variable without a value, and saves all values at once.
+    Guard: tests/private_api/test_slices.py.
+
+    Yields:
+        The list of the values of these Keras variables.
+    """
+    created: list[_WithoutValue] = []
+
+    def create(variable: Any, value: Any, plain: Callable) -> Any:
+        dtype = tf.as_dtype(variable.dtype)
+        if not (variable.trainable and dtype.is_floating):
+            return plain()
+        shape = value.shape if not callable(value) else variable._shape
+        mark = f"value {len(created)} of tfbig".encode()
+        created.append(_WithoutValue(mark, shape=shape, dtype=dtype, name=variable.name))
+        return created[-1]
+
+    with values_created_by(create):
+        yield created
+
+
+def mark_of(value: _WithoutValue) -> bytes:
+    """What the tensors of a SavedModel have in place of this variable's value.
+
+    Reason: as for variables_without_values.
+    Guard: tests/private_api/test_slices.py.
+    """
+    return value.mark
 
 
 def set_signature_methods(path: str, methods: dict[str, str]) -> None:

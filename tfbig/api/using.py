@@ -26,12 +26,14 @@ from tfbig.placement.strategies import make_placement
 from tfbig.programs.model_fn.spec import ModeKeys
 from tfbig.run_config import RunConfig
 from tfbig.serving.saved_model import checked_preprocessing, export_saved_model
+from tfbig.serving.sliced_export import export_sliced_model
 from tfbig.training.evaluation.predictor import Predictor
 from tfbig.training.feeds import described_feed, make_feed
+from tfbig.training.sliced_model import SlicedModel
 
 
 def evaluate(
-    model_or_path: keras.Model | str | os.PathLike,
+    model_or_path: keras.Model | SlicedModel | str | os.PathLike,
     input_fn: Callable,
     *,
     metrics: Sequence[Any] | None = None,
@@ -84,6 +86,13 @@ def evaluate(
     """
     check_callable("input_fn", input_fn)
     check_count("steps", steps)
+    if isinstance(model_or_path, SlicedModel):
+        others = (metrics, task, model_dir, base_model_fn, intervals or None, class_names)
+        _check_in_place("evaluate", strategy, devices, *others)
+        with cluster_error_scope(model_or_path.placement.peers):
+            params = model_or_path.params if params is None else params
+            data = call_input_fn(input_fn, ModeKeys.EVAL, params, RunConfig())
+            return model_or_path.evaluate(data, steps)
     samples = 1000 if intervals is True else intervals or None
     check_count("intervals", samples)
     model_dir = checked_model_dir(model_dir)
@@ -117,7 +126,7 @@ def evaluate(
 
 
 def predict(
-    model_or_path: keras.Model | str | os.PathLike,
+    model_or_path: keras.Model | SlicedModel | str | os.PathLike,
     input_fn: Callable,
     *,
     strategy: str | tf.distribute.Strategy = "auto",
@@ -150,6 +159,15 @@ def predict(
             before the first prediction.
     """
     check_callable("input_fn", input_fn)
+    if isinstance(model_or_path, SlicedModel):
+        _check_in_place("predict", strategy, devices, base_model_fn)
+        placement = model_or_path.placement
+        with cluster_error_scope(placement.peers):
+            params = model_or_path.params if params is None else params
+            data = call_input_fn(input_fn, ModeKeys.PREDICT, params, RunConfig())
+            feed = _make_feed(data, placement)
+            predictor = Predictor(model_or_path.program, placement, feed)
+        return _one_by_one(predictor, feed, placement.peers)
     placement = make_placement(strategy, devices)  # before TensorFlow initializes its devices
     with cluster_error_scope(placement.peers):
         model = _given_model("predict", model_or_path, base_model_fn, params)
@@ -162,7 +180,7 @@ def predict(
 
 
 def export(
-    model_or_path: keras.Model | str | os.PathLike,
+    model_or_path: keras.Model | SlicedModel | str | os.PathLike,
     directory: str | os.PathLike,
     *,
     signatures: Any = None,
@@ -211,8 +229,24 @@ def export(
     if signatures is not None:
         raise NotBuiltError("export(signatures=…) is not built yet; leave it None.")
     steps = checked_preprocessing(preprocessing)
+    if isinstance(model_or_path, SlicedModel):
+        _check_in_place("export", "auto", None, preprocessing, example, base_model_fn, params)
+        sliced = model_or_path
+        return export_sliced_model(
+            sliced.program, sliced.builder, sliced.placement, os.fspath(directory)
+        )
     model = _given_model("export", model_or_path, base_model_fn, params)
     return export_saved_model(model, os.fspath(directory), steps, example)
+
+
+def _check_in_place(verb: str, strategy: Any, devices: Any, *others: Any) -> None:
+    """Checks that a SlicedModel is used where it is, without options that need a whole model."""
+    if strategy != "auto" or devices is not None or any(other is not None for other in others):
+        raise UserError(
+            f"{verb}: the model is in slices on the replicas of its training and is used there, "
+            "so strategy, devices and options that need the complete model cannot be given; leave "
+            "them out, or train with a larger RunConfig.whole_model_bytes."
+        )
 
 
 def _given_model(

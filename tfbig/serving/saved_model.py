@@ -1,8 +1,6 @@
 """Exports Keras models as SavedModels."""
 
-import os
 import re
-import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +14,7 @@ from tfbig.programs.feature_matching import match_features
 from tfbig.programs.keras.rebuilding import CANNOT_BE_REBUILT, rebuilt_uncompiled
 from tfbig.serving.checker import CHECKER
 from tfbig.serving.export_check import check_keras_export
+from tfbig.serving.export_folder import ExportFolder
 from tfbig.serving.samples import error_text
 
 
@@ -41,42 +40,22 @@ def export_saved_model(
             f"export: expected a keras.Model that has been trained or built, received "
             f"{type(model).__name__}."
         )
-    directory = os.path.abspath(directory)
-    if os.path.isdir(directory) and not _is_replaceable(directory):
-        raise UserError(
-            f"export to {directory!r}: it holds other files than a SavedModel; pass a new "
-            "directory, or that of an earlier export to replace it."
-        )
+    folder = ExportFolder(directory)
     CHECKER.start()  # its process imports TensorFlow during the export
     try:  # a copy with plain variables, because mirrored ones are saved once per replica
         plain = rebuilt_uncompiled(model, merge_adapters=True)
     except CANNOT_BE_REBUILT:
         plain = model
-    temporary, old = (f"{directory}.{kind}-{os.getpid()}" for kind in ("tmp", "old"))
-    shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process
-    try:
-        os.makedirs(os.path.dirname(directory), exist_ok=True)
+    with folder:
         if preprocessing:
             specs = [_signature(preprocessing[0].raw_spec)]  # type: ignore[attr-defined]
-            _export_with(preprocessing, plain, temporary)
+            _export_with(preprocessing, plain, folder.temporary)
         else:
             example = match_features(plain, example)
-            specs = _export_plain(plain, temporary, example)
-        check_keras_export(temporary, directory, model, preprocessing, specs, example)
-        if os.path.isdir(directory):
-            os.rename(directory, old)
-        os.rename(temporary, directory)
-    except (OSError, tf.errors.OpError) as error:
-        if os.path.isdir(old):
-            os.rename(old, directory)
-        reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
-        raise UserError(
-            f"export to {directory!r} failed: {reason}; pass a writable directory."
-        ) from error
-    finally:
-        for path in (temporary, old):
-            shutil.rmtree(path, ignore_errors=True)
-    return directory
+            specs = _export_plain(plain, folder.temporary, example)
+        check_keras_export(folder.temporary, folder.directory, model, preprocessing, specs, example)
+        folder.put_in_place()
+    return folder.directory
 
 
 def checked_preprocessing(preprocessing: Any) -> list[Callable]:
@@ -167,8 +146,3 @@ def _signature(raw: Any) -> Any:
             name += "_"
         names.append(name)
     return {column: named(raw[column], name) for column, name in zip(raw, names, strict=True)}
-
-
-def _is_replaceable(directory: str) -> bool:
-    names = os.listdir(directory)
-    return not names or "saved_model.pb" in names

@@ -164,6 +164,14 @@ def _feed_of_run(
     return placement.wrap_feed(feed, TRAINING if training else EVALUATION, config)
 
 
+def evaluation_feed(
+    data: tf.data.Dataset | Source, placement: Placement, config: RunConfig
+) -> Feed:
+    """The feed of this task's share of data that are read in their own order."""
+    replicas = placement.local_replicas
+    return _feed_of_run(data, placement, config, None, replicas, training=False, sparse=False)
+
+
 def make_reader(
     read: Callable, run_spec: dict, config: RunConfig, *, training: bool, sparse: bool
 ) -> Callable:

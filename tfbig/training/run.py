@@ -31,6 +31,7 @@ from tfbig.training.request import TrainRequest
 from tfbig.training.result import TrainResult
 from tfbig.training.seeds import set_seed
 from tfbig.training.serve import serve
+from tfbig.training.sliced_model import trained_model
 from tfbig.training.step.compile_choice import choose_jit
 from tfbig.training.train_loop import TrainLoop
 
@@ -79,7 +80,7 @@ class TrainingRun:
         self._checkpoints = Checkpoints(
             request.model_dir,
             config.keep_checkpoint_max,
-            placement.peers.is_chief,
+            placement.peers,
             placement.deferred_tables(config),
         )
         self._preemption = Preemption()
@@ -104,7 +105,7 @@ class TrainingRun:
                 log.info("training on %s from step %d", self._placement.describe(), plan.start.step)
                 with self._preemption.watching() as preemption:
                     result = loop.run(preemption)
-            result = self._finished(result, data, model)
+            result = self._finished(result, data, model, request)
         if result.preempted and self._peers.is_chief:
             log.warning(
                 "%s ended the training at step %d; %s",
@@ -162,10 +163,15 @@ class TrainingRun:
         if data.cleaning is not None and model_dir is not None and self._peers.is_chief:
             data.cleaning.save(os.path.join(model_dir, "cleaning.json"))
 
-    def _finished(self, result: TrainResult, data: RunData, model: RunModel) -> TrainResult:
+    def _finished(
+        self, result: TrainResult, data: RunData, model: RunModel, request: TrainRequest
+    ) -> TrainResult:
         """The result with the trained model in this process; tasks that serve receive it too."""
         trained = result.model
-        if trained is not None:
+        weights = model.program.updates.weights
+        if weights is not None and weights.gathers:
+            trained = trained_model(model, self._placement, data.feed, request, result.global_step)
+        elif trained is not None:
             spec, step = data.feed.element_spec, result.global_step
             trained = self._placement.fetch_model(model.builder, model.program, spec, step)
         result = dataclasses.replace(

@@ -127,6 +127,8 @@ class TrainLoop:
         callbacks, kept, arrays = self._callbacks, None, {}
         if self._restored:
             kept, arrays = self._restored.metadata["loop"]["callbacks"], self._restored.arrays
+        peers = self._placement.peers
+        peers.alone = True  # callbacks run on the chief
         try:
             self._agreement.after_run()
             with self._placement.scope():
@@ -160,6 +162,7 @@ class TrainLoop:
             self._saving.abandon()
             raise
         finally:
+            peers.alone = False
             self._feed.close()
             callbacks.close()
         self._data_wait.report(self._feed.remedy)

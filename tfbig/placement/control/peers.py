@@ -20,10 +20,12 @@ class Peers:
     Attributes:
         index: the index of this task; 0 is the chief.
         count: the number of tasks.
+        alone: whether this task acts for itself now, as the chief does for callbacks.
     """
 
     index = 0
     count = 1
+    alone = False
 
     @property
     def is_chief(self) -> bool:

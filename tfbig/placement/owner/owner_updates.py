@@ -75,9 +75,7 @@ class OwnerUpdates(Updates):
     reduces = True
     slots_are_whole = False
 
-    def __init__(
-        self, placement: Placement, weights: OwnedWeights | OwnedGradients | None = None
-    ):
+    def __init__(self, placement: Placement, weights: OwnedWeights | OwnedGradients | None = None):
         self._placement, self.weights = placement, weights
         self._buckets: list[Bucket] = []
         self._stored: list[list[Store]] = []  # by bucket, in Keras's order

@@ -1,12 +1,13 @@
 """Variables of which each replica holds a slice; they are saved and loaded as complete ones."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from tfbig.errors import UserError
 from tfbig.placement.owner.layout import range_of
 from tfbig.placement.placement import Placement
 from tfbig.programs.tracing import run_in_new_thread
@@ -79,11 +80,29 @@ class SlicedVariable:
         self.parts, self.shape = parts, tf.TensorShape(shape)
         self.dtype = parts[0].store.variable.dtype
 
-    def numpy(self) -> np.ndarray:
-        """Gathers the slices; returns the complete value."""
+    def gather(self) -> np.ndarray:
+        """The complete value; where replicas are in several processes, all call it together."""
         values = [self._read(part) for part in self.parts]
         flat = values[0] if len(values) == 1 else np.concatenate(values)
         return flat.reshape(tuple(self.shape))
+
+    def numpy(self) -> np.ndarray:
+        """The same, refused where a task acts alone, as for callbacks.
+
+        Raises:
+            UserError: other tasks have slices, and do not take part now.
+        """
+        self._check_together()
+        return self.gather()
+
+    def _check_together(self) -> None:
+        peers = self._placement.peers
+        if peers.count > 1 and peers.alone:
+            raise UserError(
+                f"a callback reads or assigns a variable that is in slices on {peers.count} "
+                "tasks, and callbacks run on the chief alone; read it from a checkpoint in "
+                "model_dir, or from the result when training has ended."
+            )
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         del copy  # the array is always a new one
@@ -91,62 +110,62 @@ class SlicedVariable:
 
     def assign(self, value: Any) -> None:
         """Sets the complete value; each replica keeps its slice."""
-        flat, offset = np.reshape(np.asarray(value, self.dtype.as_numpy_dtype), -1), 0
+        self._check_together()
+        flat = np.reshape(np.asarray(value, self.dtype.as_numpy_dtype), -1)
+        self.assign_local([flat[start:stop] for start, stop in self.local_ranges()])
+
+    def local_ranges(self) -> list[tuple[int, int]]:
+        """The first element, and the last one + 1, of each slice in this process."""
+        return [(offset + start, offset + stop) for offset, start, stop, _ in self._held()]
+
+    def local_values(self) -> list[np.ndarray]:
+        """The elements of each slice in this process, in the order of `local_ranges`."""
+        return [held.numpy()[: stop - start] for _, start, stop, held in self._held()]
+
+    def assign_local(self, values: list[np.ndarray]) -> None:
+        """Sets the slices in this process, in the order of `local_ranges`."""
+        for (_, _, _, held), value in zip(self._held(), values, strict=True):
+            held.assign(value)
+
+    def _held(self) -> Iterator[tuple[int, int, int, "_Held"]]:
+        """The slices in this process: the part's offset, the range in it, and where it is."""
+        placement, offset = self._placement, 0
         for part in self.parts:
-            self._write(part, flat[offset : offset + part.size])
+            for i, variable in enumerate(part.store.local_values):
+                replica = placement.first_replica + i
+                start, stop = range_of(part.size, placement.num_replicas, replica)
+                yield offset, start, stop, _Held(variable, part.position, part.width)
             offset += part.size
-
-    def local_parts(self, replica: int) -> list[tuple[int, np.ndarray]]:
-        """The index of the first element, and the elements, of each part that a replica holds.
-
-        Args:
-            replica: one of this process.
-        """
-        found, offset = [], 0
-        for part in self.parts:
-            start, stop = range_of(part.size, self._placement.num_replicas, replica)
-            held = part.store.local_values[replica - self._placement.first_replica]
-            values = held[part.position : part.position + stop - start]
-            found.append((offset + start, values.numpy()))
-            offset += part.size
-        return found
-
-    def assign_local_parts(self, replica: int, values: list[np.ndarray]) -> None:
-        """Sets what a replica of this process holds, as `local_parts` returns it."""
-        for part, value in zip(self.parts, values, strict=True):
-            held = part.store.local_values[replica - self._placement.first_replica]
-            _set(held, part.position, value)
-
-    def local_ranges(self, replica: int) -> list[tuple[int, int]]:
-        """The first element, and the last one + 1, of each part that a replica holds."""
-        found, offset = [], 0
-        for part in self.parts:
-            start, stop = range_of(part.size, self._placement.num_replicas, replica)
-            found.append((offset + start, offset + stop))
-            offset += part.size
-        return found
 
     def _read(self, part: StoredPart) -> np.ndarray:
-        stop = part.position + part.width
-        held = [value[part.position : stop] for value in part.store.local_values]
+        held = [_Held(v, part.position, part.width) for v in part.store.local_values]
         if self._placement.peers.count == 1:
-            return np.concatenate([value.numpy() for value in held])[: part.size]
-        gathered = _gathering(self._placement)(_per_replica(self._placement, held))
-        return gathered.numpy()[: part.size]
-
-    def _write(self, part: StoredPart, values: np.ndarray) -> None:
-        placement = self._placement
-        for i, held in enumerate(part.store.local_values):
-            start, stop = range_of(part.size, placement.num_replicas, placement.first_replica + i)
-            _set(held, part.position, values[start:stop])
+            return np.concatenate([each.numpy() for each in held])[: part.size]
+        values = _per_replica(self._placement, [each.read() for each in held])
+        return _gathering(self._placement)(values).numpy()[: part.size]
 
 
-def _set(variable: tf.Variable, position: int, values: np.ndarray) -> None:
-    """Sets some elements of a vector, eagerly."""
-    if values.size == variable.shape[0]:
-        variable.assign(values)
-    elif values.size:
-        variable[position : position + values.size].assign(values)
+class _Held(NamedTuple):
+    """Elements of a variable on one device: `width` of them from `position` on."""
+
+    variable: tf.Variable
+    position: int
+    width: int
+
+    def read(self) -> tf.Tensor:
+        if self.width == self.variable.shape[0]:
+            return self.variable.read_value()
+        return self.variable[self.position : self.position + self.width]
+
+    def numpy(self) -> np.ndarray:
+        return self.read().numpy()
+
+    def assign(self, values: np.ndarray) -> None:
+        """Sets the first elements; those that follow are padding."""
+        if values.size == self.variable.shape[0]:
+            self.variable.assign(values)
+        elif values.size:
+            self.variable[self.position : self.position + values.size].assign(values)
 
 
 @functools.cache
@@ -154,7 +173,8 @@ def _gathering(placement: Placement) -> Callable:
     """The function that gathers slices from all processes, traced once for many sizes."""
 
     def gathered(held: tf.Tensor) -> tf.Tensor:
-        return tf.distribute.get_replica_context().all_gather(held, axis=0)
+        # TensorFlow looks for the device of the value, and an argument has none.
+        return tf.distribute.get_replica_context().all_gather(tf.identity(held), axis=0)
 
     return tf.function(
         lambda held: placement.run(gathered, (held,)), autograph=False, reduce_retracing=True

@@ -91,7 +91,7 @@ class SliceAccess(WeightAccess):
 
     @override
     def slice_of(self, bucket: Bucket) -> tf.Tensor:
-        held = [_private_api.stored_value(self._variables[m]).local() for m in bucket.members]
+        held = [_private_api.stored_value(self._variables[m]).read_slice() for m in bucket.members]
         return held[0] if len(held) == 1 else tf.concat(held, 0)
 
     @override
@@ -105,7 +105,7 @@ class SliceAccess(WeightAccess):
                 if getattr(self._variables[member], "constraint", None) is not None:
                     part = self._constrained(member, size, part, constrained)
                 stored = _private_api.stored_value(self._variables[member])
-                writes.append(stored.assign_local(part))
+                writes.append(stored.assign_slice(part))
         return writes
 
     def _constrained(

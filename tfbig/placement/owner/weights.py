@@ -17,7 +17,6 @@ from tfbig.placement.owner.slices import SlicedVariable, Store, StoredPart
 from tfbig.placement.placement import Placement
 from tfbig.programs.divided_weights import DividedWeights
 
-
 _numbers = itertools.count()
 
 
@@ -49,11 +48,11 @@ class SlicedWeight(SlicedVariable):
         """The bytes of a slice."""
         return self._store.bytes
 
-    def local(self) -> tf.Tensor:
+    def read_slice(self) -> tf.Tensor:
         """This replica's slice, inside a replica."""
         return tf.convert_to_tensor(self._store.variable)
 
-    def assign_local(self, value: tf.Tensor) -> tf.Operation:
+    def assign_slice(self, value: tf.Tensor) -> tf.Operation:
         """Sets this replica's slice, inside a replica."""
         return _private_api.assign_in_replica(self._store.variable, value)
 
@@ -66,11 +65,11 @@ class SlicedWeight(SlicedVariable):
         elif tf.distribute.in_cross_replica_context():
             raise UserError(
                 f"the weight {self.name!r} is in slices on {self._placement.num_replicas} "
-                "replicas, and a tf.function outside of the training reads it; use the methods "
-                "evaluate, predict and export of the result's model."
+                "replicas, and a tf.function outside of the training reads it; use tfbig.evaluate, "
+                "tfbig.predict or tfbig.export with the result's model."
             )
         else:
-            value = _gathered(self._placement, [self.local()], [self.shape], ())[0]
+            value = _gathered(self._placement, [self.read_slice()], [self.shape], ())[0]
         return value if dtype is None else tf.cast(value, dtype)
 
 
@@ -124,11 +123,11 @@ class OwnedWeights(DividedWeights):
 
     @override
     def slice_of(self, variable: Any) -> tf.Tensor:
-        return _private_api.stored_value(variable).local()
+        return _private_api.stored_value(variable).read_slice()
 
     @override
     def assign_slice(self, variable: Any, value: tf.Tensor) -> None:
-        _private_api.stored_value(variable).assign_local(value)
+        _private_api.stored_value(variable).assign_slice(value)
 
     @override
     def gather(

@@ -221,6 +221,13 @@ class KerasProgram(Program):
         with super().tracing(), factored_adapters(self.model), blocks:
             yield
 
+    def predict(self, features: Any) -> Any:
+        """The outputs of the model in inference mode, inside a replica."""
+        values = self.read()
+        scope = self._scope([*self.trainable, *self.state], [*values.trainable, *values.state])
+        with scope, recomputing(scope if self._blocks and self._gathers else None):
+            return self.model(match_features(self.model, features), training=False)
+
     def forward(self, values: Values, batch: BatchPart, training: bool) -> Forward:
         """Computes a batch from `values` only. It reads and changes no variable."""
         variables = [*self.trainable, *self.state, *self.metric_variables]

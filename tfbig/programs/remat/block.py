@@ -223,9 +223,9 @@ class Block:
         for tensor in (t for op in made for t in op.inputs):
             if id(tensor) not in known and _private_api.is_recorded(tensor):
                 raise UserError(
-                    f"remat=True or owner_full: the block {self._name} uses {tensor.name}, which is trained "
-                    "and is neither among the arguments of its call nor its own weight; pass it "
-                    "as an argument, or leave that option out."
+                    f"remat=True or owner_full: the block {self._name} uses {tensor.name}, which "
+                    "is trained and is neither among the arguments of its call nor its own "
+                    "weight; pass it as an argument, or leave that option out."
                 )
 
 

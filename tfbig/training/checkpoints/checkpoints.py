@@ -20,6 +20,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfbig.errors import CheckpointError, UserError
+from tfbig.placement.control.peers import Peers
+from tfbig.placement.owner.slice_writer import SliceWriter
 from tfbig.placement.parameter_server.late_tables import LateTables, copy_to_host
 from tfbig.training.checkpoints.folders import folder_of, steps_in
 from tfbig.training.checkpoints.metadata import (
@@ -31,7 +33,8 @@ from tfbig.training.checkpoints.metadata import (
 )
 from tfbig.training.checkpoints.state import (
     first_line,
-    full_values,
+    key_of,
+    own_name,
     read_state,
     sliced,
     write_named_state,
@@ -78,7 +81,7 @@ class Checkpoints:
     Args:
         model_dir: None keeps nothing.
         keep: how many checkpoints are kept.
-        writes: whether this task of a cluster writes; the others only take part in gathering.
+        peers: the tasks of the run. The chief writes; the others write the slices that they hold.
         late: writes tables while training continues; None: `save` writes everything.
 
     Attributes:
@@ -90,10 +93,12 @@ class Checkpoints:
         self,
         model_dir: str | None,
         keep: int,
-        writes: bool = True,
+        peers: Peers | None = None,
         late: LateTables | None = None,
     ):
-        self.model_dir, self.keep, self._writes, self._late = model_dir, keep, writes, late
+        peers = peers or Peers()
+        self.model_dir, self.keep, self._writes, self._late = model_dir, keep, peers.is_chief, late
+        self._slices = SliceWriter(peers)
         self._completed: list[tuple[int, str]] = []
         self.directory = os.path.join(model_dir, "checkpoints") if model_dir else None
 
@@ -159,8 +164,7 @@ class Checkpoints:
             CheckpointError: it or the one before cannot be written; completed ones stay.
         """
         if not self._writes:
-            for _ in full_values(sliced(variables)):  # all tasks gather together
-                pass
+            self._slices.assist(sliced(variables), own_name if named else key_of)
             return
         self._wait()
         late = self._late.deferred_variables(variables) if self._late else {}
@@ -181,7 +185,7 @@ class Checkpoints:
             try:
                 shutil.rmtree(temporary, ignore_errors=True)
                 os.makedirs(temporary)
-                others = (late, self._late and self._late.write)
+                others = (self._slices.write, late, self._late and self._late.write)
                 if named:
                     write_named_state(temporary, whole, trackables, step, *others)
                 else:

@@ -6,22 +6,24 @@ Tensors have the names that tf.train.Checkpoint gives them, or their own, as in 
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
+from tfbig.placement.owner.slice_files import is_sliced, read_slices
 from tfbig.placement.parameter_server.remote import run_remotely
 from tfbig.training.checkpoints.tables import names_to_cut, values_for
 
 WriteLate = Callable[[str, dict], list[str]]
+WriteSlices = Callable[[str, dict, Callable[[str], str]], list[str]]
 
 
 def write_state(
     folder: str,
     variables: dict,
     trackables: dict,
+    write_slices: WriteSlices,
     late: dict | None = None,
     write_late: WriteLate | None = None,
 ) -> None:
@@ -32,6 +34,8 @@ def write_state(
         variables: name to tf.Variable, or to an object with its value in slices (which has shape,
             dtype and numpy()).
         trackables: name to any other object that tf.train.Checkpoint can save.
+        write_slices: from a folder, the variables in slices, and a function that gives the names
+            of their tensors, to the prefixes of the files that it has written.
         late: name to the variables that `write_late` writes.
         write_late: from a folder and tensors by their names in the checkpoint to the prefixes of
             the files that it has written.
@@ -39,7 +43,7 @@ def write_state(
     in_slices = sliced(variables)
     whole = {n: v for n, v in variables.items() if n not in in_slices}
     root = tf.train.Checkpoint(variables=whole, **trackables)
-    _write(folder, root.write, in_slices, late or {}, write_late, key_of)
+    _write(folder, root.write, in_slices, write_slices, late or {}, write_late, key_of)
 
 
 def write_named_state(
@@ -47,6 +51,7 @@ def write_named_state(
     variables: dict,
     trackables: dict,
     step: int,
+    write_slices: WriteSlices,
     late: dict | None = None,
     write_late: WriteLate | None = None,
 ) -> None:
@@ -64,7 +69,7 @@ def write_named_state(
         _save(prefix, tensors)
         return prefix
 
-    _write(folder, write, in_slices, late or {}, write_late, own_name)
+    _write(folder, write, in_slices, write_slices, late or {}, write_late, own_name)
     if trackables:
         tf.train.Checkpoint(**trackables).write(os.path.join(folder, "data"))
 
@@ -73,20 +78,19 @@ def _write(
     folder: str,
     write_whole: Callable[[str], str],
     in_slices: dict,
+    write_slices: WriteSlices,
     late: dict,
     write_late: WriteLate | None,
     key: Callable[[str], str],
 ) -> None:
-    """Writes whole variables, then sliced ones one by one, then late ones; merges the files."""
+    """Writes whole variables, then sliced ones, then late ones; merges the files."""
     prefix = os.path.join(folder, "state")
     if not in_slices and not late:
         write_whole(prefix)
         return
     parts = os.path.join(folder, "parts")
     prefixes = [write_whole(os.path.join(parts, "whole"))]
-    for name, value in full_values(in_slices):
-        prefixes.append(os.path.join(parts, str(len(prefixes))))
-        _save(prefixes[-1], {key(name): value})
+    prefixes += write_slices(os.path.join(parts, "slices"), in_slices, key)
     if late:
         prefixes += write_late(parts, {key(name): tensor for name, tensor in late.items()})
     tf.raw_ops.MergeV2Checkpoints(
@@ -102,15 +106,6 @@ def _save(prefix: str, tensors: dict) -> None:
         shape_and_slices=[""] * len(tensors),
         tensors=list(tensors.values()),
     )
-
-
-def full_values(sliced: dict) -> Iterator[tuple[str, np.ndarray]]:
-    """The whole values of variables in slices, one after the other, so that one is in memory.
-
-    Where replicas are in several processes, all processes iterate together.
-    """
-    for name, variable in sliced.items():
-        yield name, variable.numpy()
 
 
 def read_state(
@@ -134,7 +129,10 @@ def read_state(
     for device, on_one in there.items():
         _read_there(prefix, device, {key(name): variables[name] for name in on_one})
     left = set(variables).difference(*there.values())
-    here = {name: variable for name, variable in variables.items() if name in left}
+    here = {n: variable for n, variable in variables.items() if n in left}
+    in_slices = sliced(here)
+    read_slices(prefix, in_slices, key)
+    here = {n: variable for n, variable in here.items() if n not in in_slices}
     for name, value in values_for(here, tables, lambda n: reader.get_tensor(key(n))):
         variables[name].assign(value)
     if named:
@@ -200,7 +198,7 @@ def own_name(name: str) -> str:
 
 def sliced(variables: dict) -> dict:
     """The variables that have their values in slices."""
-    return {n: v for n, v in variables.items() if not isinstance(v, tf.Variable)}
+    return {n: v for n, v in variables.items() if is_sliced(v)}
 
 
 def key_of(name: str) -> str:

@@ -12,6 +12,7 @@ from tfbig.data.feeds.feed import Feed, Stack
 from tfbig.errors import UserError
 from tfbig.placement.placement import Placement
 from tfbig.programs.feature_matching import match_features
+from tfbig.programs.keras.keras_program import KerasProgram
 from tfbig.programs.keras.rebuilding import CANNOT_BE_REBUILT, rebuilt_uncompiled
 from tfbig.programs.model_fn.model_fn_program import ModelFnProgram
 from tfbig.programs.program import split_element
@@ -25,7 +26,7 @@ class Predictor:
 
     Args:
         model: a keras.Model, built or not, which is made again in the placement's scope unless it
-            is there; or a ModelFnProgram that was built for prediction.
+            is there; or a built program (of a model_fn, for prediction).
         placement: where.
         feed: read in its own order.
         endless: whether the caller stops by itself, so that the data may have no end.
@@ -37,7 +38,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: keras.Model | ModelFnProgram,
+        model: keras.Model | KerasProgram | ModelFnProgram,
         placement: Placement,
         feed: Feed,
         *,
@@ -53,7 +54,7 @@ class Predictor:
         features, _, _ = split_element(feed.element_spec)
         self._outputs: Callable
         self._tracing: Callable = contextlib.nullcontext
-        if isinstance(model, ModelFnProgram):
+        if isinstance(model, (KerasProgram, ModelFnProgram)):
             program, self._tracing = model, model.tracing
             self._outputs = program.predict
             if keys is not None:
