@@ -149,12 +149,18 @@ def train(name: str, replicas: int | None, jit: bool, model_dir: str | None = No
 
 
 def train_all(
-    folder: str, names: list[str], replicas: int | None, jit: bool, bucket: int | None = None
+    folder: str,
+    names: list[str],
+    replicas: int | None,
+    jit: bool,
+    bucket: int | None = None,
+    distribution: str | None = None,
 ) -> None:
     """Trains some of BUILDS and writes their final variables to `<task>/<name>.npz`.
 
     Args:
         bucket: the bytes of a bucket; variables of at least that size are cut by rows.
+        distribution: RunConfig.model_distribution; None: "owner", or "replicated" on one device.
     """
     if bucket is not None:
         owner_layout._LARGE_BYTES = bucket
@@ -162,7 +168,8 @@ def train_all(
     index = 0 if replicas else json.loads(os.environ["TF_CONFIG"])["task"]["index"]
     pathlib.Path(folder, str(index)).mkdir()
     for name in names:
-        state = _state(train(name, replicas, jit).model)
+        config = {} if distribution is None else {"model_distribution": distribution}
+        state = _state(train(name, replicas, jit, **config).model)
         np.savez(pathlib.Path(folder, str(index), f"{name}.npz"), **state)
 
 

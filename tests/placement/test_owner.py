@@ -28,7 +28,15 @@ from tfbig.run_config import RunConfig
 
 
 # All variables in one bucket; in "workers", cut by rows, the larger kernels into two buckets.
-_RUNS = {"one": (1, False), "2": (2, False), "4": (4, True), "workers": (None, False, 256)}
+_RUNS = {
+    "one": (1, False),
+    "2": (2, False),
+    "4": (4, True),
+    "workers": (None, False, 256),
+    "full": (2, True, None, "owner_full"),
+    "gradients": (4, False, None, "owner_gradients"),
+    "full_on_workers": (None, False, 256, "owner_full"),
+}
 # An optimizer's rule for one element does not depend on where a slice begins, so CI runs each
 # optimizer only on two replicas. Features that depend on the slices (scalar state, rates, decay and
 # joining by variable, clipping, averages, missing gradients) also run on four compiled replicas,
@@ -54,7 +62,7 @@ def trained(request, tmp_path_factory):
     @functools.cache
     def folder(devices):
         ended, files = tmp_path_factory.mktemp("trained"), tmp_path_factory.mktemp("files")
-        call = harness.call_workers if devices == "workers" else harness.call
+        call = harness.call if _RUNS[devices][0] else harness.call_workers
         names = [
             n
             for n in owner_runs.BUILDS
@@ -86,13 +94,14 @@ def _differences(got, expected, allowed: float) -> list[str]:
         pytest.param(
             devices, name, marks=[] if devices == "2" or name in _EVERYWHERE else pytest.mark.long
         )
-        for devices in ("2", "4", "workers")
+        for devices in _RUNS
+        if devices != "one"
         for name in owner_runs.BUILDS
     ],
 )
 def test_owners_end_with_the_weights_and_slots_of_one_device(trained, name, devices):
     expected, (got, *others) = trained("one") / "0", sorted(trained(devices).iterdir())
-    assert len(others) == (devices == "workers")
+    assert len(others) == (_RUNS[devices][0] is None)
     found = _differences(got / f"{name}.npz", expected / f"{name}.npz", 1e-5)
     for other in others:  # bitwise equal in each process
         found += _differences(other / f"{name}.npz", got / f"{name}.npz", 0)

@@ -113,7 +113,8 @@ class OwnerUpdates(Updates):
         if not self._buckets:
             self._buckets = make_buckets(
                 [v.shape.num_elements() for v in variables],
-                [_rows(v) for v in variables],
+                # A weight that is in slices is one bucket, or in one, as a whole.
+                [_rows(v) if self.weights is None else 1 for v in variables],
                 kinds,
                 [tf.as_dtype(dtype).size for dtype, _, _ in kinds],
                 self._placement.num_replicas,

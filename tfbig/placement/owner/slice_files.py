@@ -69,14 +69,16 @@ def read_slices(prefix: str, variables: dict, key: Callable[[str], str]) -> None
         shape, values = tuple(variable.shape), []
         for start, stop in variable.local_ranges():
             found = list(boxes(shape, start, stop))
+            if not found:
+                values.append(np.zeros(0, variable.dtype.as_numpy_dtype))
+                continue
             pieces = tf.raw_ops.RestoreV2(
                 prefix=prefix,
                 tensor_names=[key(name)] * len(found),
                 shape_and_slices=[spec_of(shape, box) for box in found],
                 dtypes=[variable.dtype] * len(found),
             )
-            flat = [np.reshape(piece.numpy(), -1) for piece in pieces]
-            values.append(np.concatenate(flat) if flat else np.zeros(0, variable.dtype.name))
+            values.append(np.concatenate([np.reshape(piece.numpy(), -1) for piece in pieces]))
         variable.assign_local(values)
 
 

@@ -81,7 +81,7 @@ def segments_of(
         elif divided:
             pieces += [[node] for node in piece]
         else:
-            pieces += _equal_groups(piece) if len(piece) > _LARGE else [piece]
+            pieces += _equal_groups(piece) if len(piece) > _LARGE else _connected(piece)
     pieces += _equal_groups(row)
     if len(pieces) == 1 and outermost and grouped:
         pieces = _equal_groups(nodes, groups=2)
@@ -118,6 +118,23 @@ def _pieces(graph: keras.Model, nodes: list) -> list[list]:
         if len(alive) <= 1:
             pieces.append([])
     return [piece for piece in pieces if piece]
+
+
+def _connected(piece: list) -> list[list]:
+    """The parts of a piece between which no tensor passes, such as the heads of a model.
+
+    In one block a head without a loss would get gradients of zero instead of none.
+    """
+    parts: list[tuple[set[int], list]] = []  # the keys that a part computes, and its nodes
+    for node in piece:
+        mine = [part for part in parts if part[0].intersection(node.inputs)]
+        keys = set(node.outputs).union(*(keys for keys, _ in mine))
+        nodes = [other for _, others in mine for other in others]
+        parts = [part for part in parts if part not in mine]
+        parts.append((keys, [*nodes, node]))
+    order = {id(node): i for i, node in enumerate(piece)}
+    found = [sorted(nodes, key=lambda node: order[id(node)]) for _, nodes in parts]
+    return sorted(found, key=lambda nodes: order[id(nodes[0])])
 
 
 def _equal_groups(nodes: list, groups: int | None = None) -> list[list]:
