@@ -13,6 +13,10 @@ class NotBuiltError(TfbigError, NotImplementedError):
     """The public name exists, but it is not implemented yet."""
 
 
+class OutOfMemory(TfbigError, MemoryError):
+    """This process has run out of memory; the message says what needs less."""
+
+
 class TrainingDiverged(TfbigError, ArithmeticError):
     """The loss became NaN or infinite."""
 

@@ -109,6 +109,7 @@ from tfbig._private_api.saved_models import (
     mark_of,
     set_signature_methods,
     variables_without_values,
+    weights_read_from_disk,
 )
 from tfbig._private_api.slices import (
     SliceRule,
@@ -126,6 +127,7 @@ from tfbig._private_api.slices import (
     next_scale,
     scale_variables,
     set_value,
+    shape_of,
     shape_only_variable,
     stored_value,
     unwrap_optimizer,
@@ -217,6 +219,7 @@ __all__ = [
     "set_train_batches",
     "set_trainable_flag",
     "set_value",
+    "shape_of",
     "shape_only_variable",
     "slots_of",
     "snake_case",
@@ -237,5 +240,6 @@ __all__ = [
     "variables_without_values",
     "wait_for_closures",
     "weight_decay_exclusions",
+    "weights_read_from_disk",
     "without_summaries",
 ]

@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
+from keras.src.saving import saving_lib
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.ops.resource_variable_ops import UninitializedVariable
 
-from tfbig._private_api.slices import values_created_by
+from tfbig._private_api.slices import shape_of, values_created_by
 
 
 class _WithoutValue(UninitializedVariable):
@@ -24,6 +25,21 @@ class _WithoutValue(UninitializedVariable):
     def assign(self, value: Any, *args: Any, **kwargs: Any) -> Any:
         """Does nothing: a builder may load weights."""
         return self
+
+
+@contextlib.contextmanager
+def weights_read_from_disk() -> Iterator[None]:
+    """Keras loads the weights of a `.keras` file from disk, and not from a copy in memory.
+
+    Reason: it copies the whole file into memory if it finds enough, and has no option.
+    Guard: tests/private_api/test_slices.py.
+    """
+    saved = saving_lib.is_memory_sufficient
+    saving_lib.is_memory_sufficient = lambda model: False
+    try:
+        yield
+    finally:
+        saving_lib.is_memory_sufficient = saved
 
 
 @contextlib.contextmanager
@@ -44,7 +60,7 @@ def variables_without_values() -> Iterator[list]:
         dtype = tf.as_dtype(variable.dtype)
         if not (variable.trainable and dtype.is_floating):
             return plain()
-        shape = value.shape if not callable(value) else variable._shape
+        shape = shape_of(variable, value)
         mark = f"value {len(created)} of tfbig".encode()
         created.append(_WithoutValue(mark, shape=shape, dtype=dtype, name=variable.name))
         return created[-1]

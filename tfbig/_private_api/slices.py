@@ -94,6 +94,18 @@ def values_created_by(create: Callable) -> Iterator[None]:
         kind._initialize = initialize
 
 
+def shape_of(variable: Any, value: Any) -> tuple[int, ...]:
+    """The shape of a Keras variable that is being created.
+
+    Reason: `shape` needs a value, or the initializer's shape, which has no public name.
+    Guard: tests/private_api/test_slices.py.
+
+    Args:
+        variable, value: as for `create` of values_created_by.
+    """
+    return tuple(variable._shape if callable(value) else value.shape)
+
+
 def initial_value(variable: keras.Variable, shape: Sequence[int]) -> tf.Tensor:
     """The initial value of a variable without memory, in another shape.
 

@@ -1,5 +1,6 @@
 """train_distributed and fine_tune: the public functions for training."""
 
+import contextlib
 import difflib
 import functools
 import inspect
@@ -22,6 +23,7 @@ from tfbig.estimator.spec_options import options_of_spec
 from tfbig.finetuning.checks import check_names, checked_model_fn
 from tfbig.finetuning.loading import load_model
 from tfbig.finetuning.lora import save_adapters
+from tfbig.finetuning.mapped_weights import weights_in_files
 from tfbig.finetuning.recipe import Recipe
 from tfbig.finetuning.tune import tuning_builder
 from tfbig.placement.control.cluster_errors import cluster_error_scope
@@ -195,7 +197,11 @@ def fine_tune(
     # This configures TensorFlow's devices, before loading a model would do it.
     peers = find_role(keywords.get("strategy", "auto"), keywords.get("devices")).peers
     with cluster_error_scope(peers):
-        base = load_model(pretrained, base_model_fn=base_model_fn, params=keywords.get("params"))
+        sliced = checked_config(keywords.get("config")).model_distribution == "owner_full"
+        with weights_in_files() if sliced else contextlib.nullcontext():
+            base = load_model(
+                pretrained, base_model_fn=base_model_fn, params=keywords.get("params")
+            )
         length = RunLength(input_fn, keywords.get("max_steps"), keywords.get("epochs"))
         keep = base is pretrained
         builder = tuning_builder(base, model_fn, recipe, length.total_steps, keep=keep)

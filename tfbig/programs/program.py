@@ -129,6 +129,7 @@ class Program:
             values after the micro-batches are averaged, weighted by the number of examples.
         summed_state: the names of state variables whose values after the micro-batches cannot be
             combined: integers that the batch changes, and sums and counts over its examples.
+        blocks: the variables of each block of the model, by a name; {}: it is not divided.
         metric_kinds: for each of `metric_variables`, how its contributions combine (see
             `metric_aggregation.py`). Empty: all of them add up over micro-batches.
     """
@@ -152,6 +153,7 @@ class Program:
     sequential_state: Mapping[int, str] = {}
     averaged_state: Sequence[str] = ()
     summed_state: Sequence[str] = ()
+    blocks: Mapping[str, list] = {}
     metric_kinds: Sequence[str] = ()
 
     def build(self, spec: Any, run) -> None:

@@ -59,6 +59,18 @@ class Updates:
             optimizer.build(variables)
         mark_slots(optimizer, variables)
 
+    def bytes_to_come(self, optimizer: Any, variables: list) -> int:
+        """The bytes of gradients and optimizer state that each replica will have.
+
+        Args:
+            optimizer: not built yet.
+            variables: that it will train; they exist already.
+        """
+        return sum(map(_bytes, variables)) + sum(_slot_bytes(optimizer, variables))
+
+    def report(self, program: Any) -> None:
+        """Logs what each replica holds of a built program, if that is not everything."""
+
     def apply(self, optimizer: Any, gradients: list, variables: list) -> None:
         """Updates variables, inside a replica.
 
@@ -181,6 +193,23 @@ def prepare_gradients(optimizer: Any, gradients: list, variables: list) -> list:
         else g
         for g, v in zip(gradients, variables, strict=True)
     ]
+
+
+def _bytes(variable: Any) -> int:
+    return variable.shape.num_elements() * tf.as_dtype(variable.dtype).size
+
+
+def _slot_bytes(optimizer: Any, variables: list) -> list[int]:
+    """The bytes of each slot variable that an optimizer would create; [] if it is not known."""
+    inner = _private_api.unwrap_optimizer(optimizer)
+    if not isinstance(inner, optimizers.Optimizer) or inner.built:
+        return []
+    try:
+        trial = type(inner).from_config(inner.get_config())
+        slots = _private_api.build_without_slots(trial, variables)
+    except (TypeError, ValueError, NotImplementedError):  # a class with an incomplete config
+        return []
+    return [_bytes(slot) for own in slots for slot in own]
 
 
 def table_of(variable: Any) -> Any:

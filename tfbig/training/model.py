@@ -21,6 +21,7 @@ from tfbig.programs.program import Program, split_element
 from tfbig.run_config import RunConfig
 from tfbig.training.feeds import RunData
 from tfbig.training.loop.agreement import broadcast_variables
+from tfbig.training.out_of_memory import check_memory
 from tfbig.training.request import TrainRequest
 from tfbig.training.step.own_train_step import checked_program
 
@@ -80,7 +81,9 @@ def build_model(request: TrainRequest, placement: Placement, data: RunData, seed
             model = builder.build(lambda value: updates.stores(value) or placement.owns(value))
             program = checked_program(model, placement, config, data.feed)
     program.updates = updates
+    check_memory(program, placement, config)
     build_program(program, placement, data.feed, training=True)
+    updates.report(program)
     placement.check_owned(program.named_variables().values())
     if data.eval_feed is not None:
         program.check_evaluation(data.eval_feed.element_spec)

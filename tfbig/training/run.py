@@ -26,6 +26,7 @@ from tfbig.training.loop.agreement import Agreement, CallbackNeeds
 from tfbig.training.loop.preemption import Preemption
 from tfbig.training.loop.tensor_fetcher import TensorFetcher
 from tfbig.training.model import RunModel, build_model
+from tfbig.training.out_of_memory import explained_out_of_memory
 from tfbig.training.plan import RunPlan, make_schedule, needs_of, run_info
 from tfbig.training.request import TrainRequest
 from tfbig.training.result import TrainResult
@@ -51,11 +52,15 @@ def run_training(request: TrainRequest) -> TrainResult:
         TrainingDiverged: the loss became NaN or infinite.
         CheckpointError: a checkpoint cannot be written or read, or belongs to another model.
         PeerLost: another task of the cluster is lost, or did not start.
+        OutOfMemory: this task has run out of memory.
     """
     role = find_role(request.strategy, request.devices)
     if isinstance(role, ServingTask):
         return serve(role, request)
-    with cluster_error_scope(role.placement.peers, request.config):
+    with (
+        cluster_error_scope(role.placement.peers, request.config),
+        explained_out_of_memory(request.config),
+    ):
         run = TrainingRun(request, role.placement)
         if isinstance(role, EvaluatorTask):
             return run.follow(role)

@@ -23,25 +23,30 @@ ELEMENTWISE = (
 )
 
 
-def check_optimizer(optimizer: Any, variables: list) -> None:
+def check_optimizer(optimizer: Any, variables: list, distribution: str = "owner") -> None:
     """Checks that an optimizer can update slices, before any variable is created.
+
+    Args:
+        optimizer: a Keras optimizer.
+        variables: that it will update.
+        distribution: RunConfig.model_distribution, for messages.
 
     Raises:
         UserError: it cannot; the message says what to write instead.
     """
     inner = _private_api.unwrap_optimizer(optimizer)
-    name = type(inner).__name__
+    name, asked = type(inner).__name__, f'model_distribution="{distribution}"'
     if type(inner) not in ELEMENTWISE and getattr(inner, "elementwise", False) is not True:
         listed = ", ".join(kind.__name__ for kind in ELEMENTWISE)
         raise UserError(
-            f'model_distribution="owner" updates slices of variables, and {name} is not known to '
+            f"{asked} updates slices of variables, and {name} is not known to "
             f"treat each element independently; use one of {listed}, write "
             'model_distribution="replicated", or declare `elementwise = True` in your own class '
             "if its update_step does."
         )
     if optimizer.built or inner.built:
         raise UserError(
-            f'model_distribution="owner": the optimizer {name} has been built already, with '
+            f"{asked}: the optimizer {name} has been built already, with "
             "complete slots on every replica; pass a function that builds and compiles the model, "
             "and do not call optimizer.build() or fit() in it."
         )
@@ -54,13 +59,13 @@ def check_optimizer(optimizer: Any, variables: list) -> None:
     for variable in variables:
         if shard_of(variable):
             raise UserError(
-                f'model_distribution="owner" updates slices of complete gradients, but '
+                f"{asked} updates slices of complete gradients, but "
                 f"{variable.path!r} is a table of a ShardedEmbedding, whose gradient is never "
                 'complete; write model_distribution="replicated", or use keras.layers.Embedding.'
             )
         if _private_api.is_overwritten_by_gradient(inner, variable):
             raise UserError(
-                f'model_distribution="owner": the variable {variable.path!r} is overwritten with '
+                f"{asked}: the variable {variable.path!r} is overwritten with "
                 "its gradient (float8 training), which slices cannot be; write "
                 'model_distribution="replicated".'
             )

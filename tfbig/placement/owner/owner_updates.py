@@ -16,8 +16,9 @@ from typing_extensions import override
 
 from tfbig import _private_api
 from tfbig.errors import UserError
+from tfbig.placement import process_memory
 from tfbig.placement.owner.checks import check_optimizer, check_slots
-from tfbig.placement.owner.layout import Bucket, make_buckets
+from tfbig.placement.owner.layout import Bucket, make_buckets, width_of
 from tfbig.placement.owner.owner_step import OwnerStep
 from tfbig.placement.owner.slices import SlicedVariable, Store, StoredPart
 from tfbig.placement.owner.weight_access import SliceAccess, WholeAccess
@@ -54,10 +55,12 @@ def make_updates(config: RunConfig, placement: Placement) -> Updates:
         )
         return Updates()
     if distribution == "owner_full":
-        return OwnerUpdates(placement, OwnedWeights(placement, config.prefetched_blocks))
+        process_memory.return_large_blocks()
+        weights = OwnedWeights(placement, config.prefetched_blocks)
+        return OwnerUpdates(placement, distribution, weights)
     if distribution == "owner_gradients":
-        return OwnerUpdates(placement, OwnedGradients(placement))
-    return OwnerUpdates(placement)
+        return OwnerUpdates(placement, distribution, OwnedGradients(placement))
+    return OwnerUpdates(placement, distribution)
 
 
 class OwnerUpdates(Updates):
@@ -69,14 +72,20 @@ class OwnerUpdates(Updates):
 
     Args:
         placement: a placement with two or more replicas.
+        distribution: RunConfig.model_distribution, for messages.
         weights: how gradients, or weights too, are divided; None: only the optimizer's state is.
     """
 
     reduces = True
     slots_are_whole = False
 
-    def __init__(self, placement: Placement, weights: OwnedWeights | OwnedGradients | None = None):
-        self._placement, self.weights = placement, weights
+    def __init__(
+        self,
+        placement: Placement,
+        distribution: str = "owner",
+        weights: OwnedWeights | OwnedGradients | None = None,
+    ):
+        self._placement, self._distribution, self.weights = placement, distribution, weights
         self._buckets: list[Bucket] = []
         self._stored: list[list[Store]] = []  # by bucket, in Keras's order
         self._slots: dict[str, SlicedVariable] = {}
@@ -102,7 +111,7 @@ class OwnerUpdates(Updates):
         Raises:
             UserError: its update is not known to be elementwise.
         """
-        check_optimizer(optimizer, variables)
+        check_optimizer(optimizer, variables, self._distribution)
         slots = _private_api.build_without_slots(optimizer, variables)
         check_slots(optimizer, slots)
         kinds = [
@@ -122,7 +131,6 @@ class OwnerUpdates(Updates):
             self._stored = [
                 self._store(bucket, slots[bucket.members[0]]) for bucket in self._buckets
             ]
-            self._report(slots, variables)
         self._attach(slots)
         self._built[optimizer] = (slots, list(variables))
 
@@ -177,20 +185,43 @@ class OwnerUpdates(Updates):
                 sliced = SlicedVariable(self._placement, parts, slot.shape)
                 _private_api.set_value(slot, self._slots.setdefault(slot.path, sliced))
 
-    def _report(self, slots: list[list], variables: list) -> None:
+    @override
+    def bytes_to_come(self, optimizer: Any, variables: list) -> int:
         replicas = self._placement.num_replicas
-        parameters = sum(_bytes(v) for v in variables)
-        replicated = sum(_bytes(slot) for own in slots for slot in own)
-        sliced = sum(slot.bytes for stored in self._stored for slot in stored)
+        gradients = sum(map(_bytes, variables))
+        slots = super().bytes_to_come(optimizer, variables) - gradients
+        return gradients // (1 if self.weights is None else replicas) + slots // replicas
+
+    @override
+    def report(self, program: Any) -> None:
+        variables = [*program.trainable, *program.state]
+        divides = self.weights.divides if self.weights is not None else lambda variable: False
+        gathers = self.weights is not None and self.weights.gathers
+        replicas = self._placement.num_replicas
+        weights = sum(_bytes(v, replicas if gathers and divides(v) else 1) for v in variables)
+        gradients = sum(_bytes(v, replicas if divides(v) else 1) for v in program.trainable)
+        slots = sum(slot.bytes for stored in self._stored for slot in stored)
+        whole = sum(_bytes(v) for v in variables), sum(_bytes(v) for v in program.trainable)
         log.info(
-            "owner: each of %d replicas holds %s of parameters, %s of gradients and %s of "
-            "optimizer state (replicated: %s)",
+            "%s: each of %d replicas holds %s of weights, %s of gradients and %s of optimizer "
+            "state; replicated: %s, %s and %s",
+            self._distribution,
             replicas,
-            _readable(parameters),
-            _readable(parameters),
-            _readable(sliced),
-            _readable(replicated),
+            *map(_readable, (weights, gradients, slots)),
+            *map(_readable, (*whole, sum(_bytes(slot) for slot in self._slots.values()))),
         )
+        if gathers:
+            blocks = {name: sum(map(_bytes, those)) for name, those in program.blocks.items()}
+            inside = {id(v) for those in program.blocks.values() for v in those}
+            outside = sum(_bytes(v) for v in variables if divides(v) and id(v) not in inside)
+            log.info(
+                "%s: weights are gathered in %d blocks, of which the largest has %s; %s are used "
+                "outside of blocks",
+                self._distribution,
+                len(blocks),
+                _readable(max(blocks.values(), default=0)),
+                _readable(outside),
+            )
 
 
 def _rows(variable) -> int:
@@ -199,8 +230,10 @@ def _rows(variable) -> int:
     return 1 if uncut else variable.shape[0]
 
 
-def _bytes(variable) -> int:
-    return variable.shape.num_elements() * tf.as_dtype(variable.dtype).size
+def _bytes(variable: Any, replicas: int = 1) -> int:
+    """The bytes of a variable, or of a slice of it."""
+    elements = width_of(variable.shape.num_elements(), replicas)
+    return elements * tf.as_dtype(variable.dtype).size
 
 
 def _readable(size: int) -> str:

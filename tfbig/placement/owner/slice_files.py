@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-_FILE_BYTES = 64 * 2**20  # a file's values are copied before they are written
+_FILE_BYTES = 16 * 2**20  # a file's values are copied before they are written
 
 # The first index and the length in each dimension.
 Box = tuple[tuple[int, int], ...]

@@ -114,6 +114,7 @@ class KerasProgram(Program):
         self._blocks = None
         if self._remat or self._gathers:
             self._blocks = Remat(self.model, recompute=self._remat, gather=self._gathers)
+            self.blocks = self._blocks.variables
         self._observe(run, spec)
         self._all = [*self.trainable, *self.state]
         self.enter_phase(0)

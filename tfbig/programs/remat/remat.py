@@ -114,6 +114,14 @@ class Remat:
                 known |= compute(known)
         return keras.tree.pack_sequence_as(graph.output, [known[id(t)] for t in graph.outputs])
 
+    @property
+    def variables(self) -> dict[str, list[keras.Variable]]:
+        """The variables of each block, by its number and name."""
+        segments = [s for _, segments in self._graphs for s in segments if self._is_block(s)]
+        found = [*((s.name, s.variables) for s in segments)]
+        found += [(layer.name, layer.variables) for layer in self._layers]
+        return {f"{i} {name}": variables for i, (name, variables) in enumerate(found)}
+
     def _is_block(self, segment: Segment) -> bool:
         if segment.divided:
             return False

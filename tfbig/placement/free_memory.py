@@ -1,0 +1,73 @@
+"""How much more memory this process may have."""
+
+import resource
+from collections.abc import Iterator
+
+_ROOT = "/sys/fs/cgroup"
+
+
+def free_bytes() -> int | None:
+    """The bytes that this process can still allocate, by limits of the process and of the machine.
+
+    These are RLIMIT_AS and RLIMIT_DATA, the limit of its control group, and the machine's memory
+    and swap.
+
+    Returns:
+        The smallest; None where the system tells nothing.
+    """
+    return min(_limits(), default=None)
+
+
+def _limits() -> Iterator[int]:
+    status = _fields("/proc/self/status")
+    for limit, used in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
+        soft, _ = resource.getrlimit(limit)
+        if soft != resource.RLIM_INFINITY and used in status:
+            yield max(0, soft - status[used])
+    for folder, most_file, now_file in _groups():
+        most, now = _number(f"{folder}/{most_file}"), _number(f"{folder}/{now_file}")
+        if most is not None and now is not None:
+            # The cache of files is given back when it is needed.
+            cached = _fields(f"{folder}/memory.stat", unit=1).get("inactive_file", 0)
+            yield max(0, most - now + cached)
+    machine = _fields("/proc/meminfo")
+    if "MemAvailable" in machine:
+        yield machine["MemAvailable"] + machine.get("SwapFree", 0)
+
+
+def _groups() -> Iterator[tuple[str, str, str]]:
+    """The folders of this process's control groups, and the files of their limits and use.
+
+    See https://docs.kernel.org/admin-guide/cgroup-v2.html and …/cgroup-v1/memory.html.
+    """
+    try:
+        with open("/proc/self/cgroup") as file:
+            lines = [line.strip().split(":", 2) for line in file]
+    except OSError:
+        return
+    for _, controllers, path in lines:
+        path = path.rstrip("/")
+        if not controllers:
+            yield f"{_ROOT}{path}", "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            folder = f"{_ROOT}/memory{path}"
+            yield folder, "memory.limit_in_bytes", "memory.usage_in_bytes"
+
+
+def _fields(path: str, unit: int = 1024) -> dict[str, int]:
+    """The numbers of a file with lines such as "VmData:  12 kB", in bytes."""
+    try:
+        with open(path) as file:
+            words = [line.replace(":", " ").split() for line in file]
+    except OSError:
+        return {}
+    return {line[0]: int(line[1]) * unit for line in words if len(line) > 1 and line[1].isdigit()}
+
+
+def _number(path: str) -> int | None:
+    try:
+        with open(path) as file:
+            text = file.read().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None  # "max" means that there is no limit

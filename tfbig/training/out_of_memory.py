@@ -1,0 +1,74 @@
+"""Explains that a task has run out of memory."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from tfbig.errors import OutOfMemory
+from tfbig.placement.free_memory import free_bytes
+from tfbig.placement.placement import Placement
+from tfbig.run_config import RunConfig
+
+_FULL = 'write model_distribution="owner_full", with which each of several tasks holds a part'
+_ADVICE = {
+    "replicated": f"each task holds all weights, gradients and optimizer state; {_FULL}",
+    "owner": f"each task holds all weights and gradients; {_FULL}",
+    "owner_gradients": f"each task holds all weights; {_FULL}",
+    "owner_full": "each task holds a part of everything, the activations of its examples, and the "
+    "largest blocks; use more tasks",
+}
+
+
+def check_memory(program: Any, placement: Placement, config: RunConfig) -> None:
+    """Checks that gradients and optimizer state will fit, before they are made.
+
+    TensorFlow's libraries crash where the system refuses them memory.
+
+    Args:
+        program: with the weights of a Keras model, not built yet.
+        placement: of its replicas.
+        config: of the run.
+
+    Raises:
+        OutOfMemory: they will not fit.
+    """
+    on_cpu = not tf.config.list_physical_devices("GPU")
+    free = free_bytes() if on_cpu and program.model is not None and program.model.built else None
+    if free is None:
+        return
+    variables = program.model.trainable_variables
+    needed = program.updates.bytes_to_come(program.optimizer, variables) * placement.local_replicas
+    if needed > free:
+        raise OutOfMemory(
+            f"gradients and optimizer state need {needed / 2**20:.0f} MiB in this task besides the "
+            f"weights, and it may have {free / 2**20:.0f} MiB more. {_advice(config)}"
+        )
+
+
+def _advice(config: RunConfig) -> str:
+    name = config.model_distribution
+    return (
+        f'With model_distribution="{name}" {_ADVICE[name]}; or write remat=True, '
+        "accumulation_steps=2 or more, or smaller batches."
+    )
+
+
+@contextlib.contextmanager
+def explained_out_of_memory(config: RunConfig) -> Iterator[None]:
+    """Raises an OutOfMemory with advice in place of TensorFlow's or NumPy's error.
+
+    Args:
+        config: of the run.
+    """
+    try:
+        yield
+    except OutOfMemory:
+        raise
+    except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+        reason = " ".join(str(getattr(error, "message", None) or error).split())
+        reason = reason.split("}} ")[-1][:160] or type(error).__name__
+        raise OutOfMemory(
+            f"this task has run out of memory ({reason}). {_advice(config)}"
+        ) from error
