@@ -1,16 +1,20 @@
 """How much more memory this process may have."""
 
+import os
 import resource
 from collections.abc import Iterator
 
+from tfbig.errors import UserError
+
+_VARIABLE = "TFBIG_MEMORY_BYTES"
 _ROOT = "/sys/fs/cgroup"
 
 
 def free_bytes() -> int | None:
     """The bytes that this process can still allocate, by limits of the process and of the machine.
 
-    These are RLIMIT_AS and RLIMIT_DATA, the limit of its control group, and the machine's memory
-    and swap.
+    These are RLIMIT_AS and RLIMIT_DATA, the limit of its control group, the machine's memory and
+    swap, and the variable TFBIG_MEMORY_BYTES, which allows a process less.
 
     Returns:
         The smallest; None where the system tells nothing.
@@ -30,6 +34,11 @@ def _limits() -> Iterator[int]:
             # The cache of files is given back when it is needed.
             cached = _fields(f"{folder}/memory.stat", unit=1).get("inactive_file", 0)
             yield max(0, most - now + cached)
+    given = os.environ.get(_VARIABLE, "").strip()
+    if given:
+        if not given.isdigit():
+            raise UserError(f"{_VARIABLE}={given!r}: expected a number of bytes.")
+        yield max(0, int(given) - status.get("VmRSS", 0))
     machine = _fields("/proc/meminfo")
     if "MemAvailable" in machine:
         yield machine["MemAvailable"] + machine.get("SwapFree", 0)

@@ -43,6 +43,7 @@ def write_slices(folder: str, variables: dict, key: Callable[[str], str]) -> lis
                 shape_and_slices=list(specs),
                 tensors=[tf.constant(value) for value in values],
             )
+            _flush(f"{prefixes[-1]}.data-00000-of-00001")
             waiting.clear()
 
     for name, variable in variables.items():
@@ -111,6 +112,15 @@ def spec_of(shape: Sequence[int], box: Box) -> str:
         return ""
     sizes = " ".join(map(str, shape))
     return f"{sizes} " + ":".join(f"{first},{length}" for first, length in box)
+
+
+def _flush(path: str) -> None:
+    """Writes a file to disk, so that its pages do not use up what this process may have."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _boxes_with_ranges(
