@@ -13,7 +13,7 @@ the peak memory of a task, less that of the same program with a model of the sam
 import json
 import statistics
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 import clusters
 import contestants
@@ -60,7 +60,7 @@ def measure(model_distribution: str) -> None:
     class Watch(keras.callbacks.Callback):
         """Notes the time and the traffic from the middle of the run on."""
 
-        at: dict[int, tuple[float, int]] = {}
+        at: ClassVar[dict[int, tuple[float, int]]] = {}
 
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             self.at[batch + 1] = (time.perf_counter(), _loopback_bytes())

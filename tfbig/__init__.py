@@ -28,6 +28,7 @@ _NAMES: dict[str, str | None] = {
     "cross_validate": "api",
     "export": "api",
     "CrossValidation": "evaluation.cross_validation",
+    "SlicedModel": "training.sliced_model",
     "TrainResult": "training.result",
     "RunConfig": "run_config",
     "Recipe": "finetuning.recipe",
@@ -98,5 +99,6 @@ if TYPE_CHECKING:
     from tfbig.programs.model_fn.spec import EstimatorSpec as EstimatorSpec, ModeKeys as ModeKeys
     from tfbig.run_config import RunConfig as RunConfig
     from tfbig.training.result import TrainResult as TrainResult
+    from tfbig.training.sliced_model import SlicedModel as SlicedModel
 else:
     __getattr__, __dir__ = lazy(__name__, _NAMES)

@@ -40,7 +40,7 @@ def run(
     """Trains, from where it was.
 
     Args:
-        kind: of tests/training/resumed_runs.py.
+        kind: of tests/training/resumed_runs.py; a model_distribution may follow a colon.
         model_dir: of the run.
         strategy, devices: as for train_distributed.
         stop_at: the step at which the chief sends itself SIGTERM.
@@ -51,6 +51,7 @@ def run(
         The step, by what it was preempted, and all that the newest checkpoint has, by name, from
         tasks that see it.
     """
+    kind, _, distribution = kind.partition(":")
     arguments = dict(KINDS[kind])
     build = arguments.pop("model_fn")
     _announce_steps(pause)
@@ -75,6 +76,7 @@ def run(
             save_checkpoints_steps=10,
             keep_checkpoint_max=2,
             jit_compile=False,
+            model_distribution=distribution or "replicated",
         ),
     )
     return {

@@ -34,9 +34,11 @@ def stopped(tmp_path_factory) -> pathlib.Path:
     return folder / "run"
 
 
-def goes_on(cluster: Cluster, model_dir: pathlib.Path, *arguments, workers: int = 1) -> dict:
+def goes_on(
+    cluster: Cluster, model_dir: pathlib.Path, *arguments, workers: int = 1, kind: str = KIND
+) -> dict:
     """Goes on with a run on so many workers; with none, in a process that knows no cluster."""
-    arguments = (KIND, str(model_dir), *arguments)
+    arguments = (kind, str(model_dir), *arguments)
     if workers:
         cluster.start(resumed_runs.run, *arguments, workers=workers)
     else:
@@ -67,6 +69,37 @@ def test_a_run_of_one_device_goes_on_with_two_workers(cluster, tmp_path, straigh
     assert left["preempted"] == "SIGTERM"
     assert 23 <= left["step"] < 40
     check_same(goes_on(cluster, tmp_path / "run", workers=2), straight)
+
+
+FULL = f"{KIND}:owner_full"
+
+
+@pytest.fixture(scope="module")
+def stopped_in_slices(tmp_path_factory) -> pathlib.Path:
+    """The model_dir of a run on two workers with weights in slices, stopped in the middle."""
+    folder = tmp_path_factory.mktemp("in_slices")
+    harness.call_workers(
+        resumed_runs.run, folder, FULL, str(folder / "run"), "auto", None, 23, timeout=150
+    )
+    return folder / "run"
+
+
+@pytest.mark.parametrize(
+    ("kind", "workers", "arguments"),
+    [(FULL, 3, ()), (KIND, 2, ()), (KIND, 0, ("one_device",)), (FULL, 0, ("mirrored", 4))],
+    ids=["three", "replicated", "one_device", "mirrored"],
+)
+def test_weights_in_slices_go_on_elsewhere(
+    kind, workers, arguments, cluster, tmp_path, stopped_in_slices, straight
+):
+    shutil.copytree(stopped_in_slices, tmp_path / "run")
+    left = goes_on(cluster, tmp_path / "run", *arguments, workers=workers, kind=kind)
+    check_same(left, straight)
+
+
+def test_a_replicated_run_goes_on_with_weights_in_slices(cluster, tmp_path, stopped, straight):
+    shutil.copytree(stopped, tmp_path / "run")
+    check_same(goes_on(cluster, tmp_path / "run", workers=2, kind=FULL), straight)
 
 
 def check_same(result: dict, straight: dict) -> None:

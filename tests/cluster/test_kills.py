@@ -65,8 +65,9 @@ def test_each_worker_is_killed_five_times_and_the_weights_are_the_same(kind, tmp
     check_no_trace(kind, tmp_path, kills, timeout=500)
 
 
-def test_a_worker_is_killed_and_the_weights_are_the_same(tmp_path):
-    check_no_trace("source", tmp_path, [[1, 23, 0.0]], timeout=100)
+@pytest.mark.parametrize("kind", ["source", "source:owner_full"])
+def test_a_worker_is_killed_and_the_weights_are_the_same(kind, tmp_path):
+    check_no_trace(kind, tmp_path, [[1, 23, 0.0]], timeout=100)
 
 
 @pytest.mark.slow

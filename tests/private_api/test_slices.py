@@ -126,3 +126,63 @@ def rows_assigned_in_replicas() -> list:
 
 def test_assign_rows_in_replica(in_process):
     assert in_process(rows_assigned_in_replicas) == [[0, 1, 1, 0], [0, 2, 2, 0]]
+
+
+def test_a_stateless_scope_is_recognized():
+    assert not _private_api.in_stateless_scope()
+    with keras.StatelessScope():
+        assert _private_api.in_stateless_scope()
+
+
+def test_the_stored_value_is_the_variable_itself_in_any_scope():
+    variable = keras.Variable(np.zeros(2, "float32"))
+    stored = variable.value
+    with keras.StatelessScope([(variable, tf.ones(2))]):
+        assert variable.value is not stored
+        assert _private_api.stored_value(variable) is stored
+    assert _private_api.stored_value(stored) is stored
+
+
+def test_variables_store_what_a_function_creates():
+    seen = []
+
+    def create(variable, value, plain):
+        seen.append((variable.trainable, _private_api.shape_of(variable, value)))
+        return plain() if variable.trainable else "mine"
+
+    with _private_api.values_created_by(create):
+        trained = keras.Variable("ones", [3])
+        array = keras.Variable(np.zeros((2, 1), "float32"))
+        with pytest.raises(AttributeError):  # Keras asks an array's value for its shape
+            keras.Variable(np.zeros(4, "float32"), trainable=False)
+        other = keras.Variable("ones", [5], trainable=False)
+    after = keras.Variable("ones", [3])
+    assert seen == [(True, (3,)), (True, (2, 1)), (False, (4,)), (False, (5,))]
+    assert trained.numpy().tolist() == [1, 1, 1]
+    assert array.numpy().tolist() == [[0], [0]]
+    assert _private_api.stored_value(other) == "mine"
+    assert isinstance(_private_api.stored_value(after), tf.Variable)
+
+
+def test_variables_without_values_are_exported_as_their_marks(tmp_path):
+    with _private_api.variables_without_values() as created:
+        model = keras.Sequential([keras.Input((1 << 20,)), keras.layers.Dense(1 << 20)])  # 4 TB
+    model.export(str(tmp_path / "model"), format="tf_saved_model", verbose=False)
+    reader = tf.train.load_checkpoint(str(tmp_path / "model" / "variables" / "variables"))
+    kinds = reader.get_variable_to_dtype_map()
+    found = {reader.get_tensor(key) for key, dtype in kinds.items() if dtype == tf.string}
+    assert {_private_api.mark_of(value) for value in created} <= found
+    assert len(created) == 2
+
+
+def test_weights_are_read_from_disk(tmp_path):
+    saving_lib = keras.src.saving.saving_lib
+    plain = saving_lib.is_memory_sufficient
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    model.save(tmp_path / "model.keras")
+    with _private_api.weights_read_from_disk():
+        assert saving_lib.is_memory_sufficient(model) is False
+        loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert saving_lib.is_memory_sufficient is plain
+    for mine, theirs in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)

@@ -1,6 +1,7 @@
 """Weights that replicas divide among them, as a program sees them while it computes a batch."""
 
 import collections
+import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -27,6 +28,10 @@ class DividedWeights:
     gathers: bool = True
     prefetched: int = 0
     compiled: bool = False
+
+    def creating(self) -> contextlib.AbstractContextManager:
+        """Returns a context in which the weights of a model are created."""
+        return contextlib.nullcontext()
 
     def divides(self, variable: Any) -> bool:
         """Whether a variable of the model is divided."""

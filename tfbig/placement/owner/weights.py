@@ -99,6 +99,7 @@ class OwnedWeights(DividedWeights):
     def __init__(self, placement: Placement, prefetched: int):
         self._placement, self.prefetched = placement, prefetched
 
+    @override
     @contextlib.contextmanager
     def creating(self) -> Iterator[None]:
         """Stores weights of Keras that are created in the block in slices, one after the other.
@@ -151,10 +152,6 @@ class OwnedGradients(DividedWeights):
 
     def __init__(self, placement: Placement):
         self._placement = placement
-
-    def creating(self) -> contextlib.AbstractContextManager:
-        """Weights are created as everywhere."""
-        return contextlib.nullcontext()
 
     @override
     def divides(self, variable: Any) -> bool:

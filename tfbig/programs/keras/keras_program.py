@@ -51,6 +51,7 @@ from tfbig.programs.keras.preprocessing import (
 from tfbig.programs.keras.renumbering import Renumbering, automatic_names
 from tfbig.programs.keras.reported_metrics import ReportedMetrics
 from tfbig.programs.keras.trainable_layers import tuning_of
+from tfbig.programs.keras.updated_variables import check_updates
 from tfbig.programs.metric_aggregation import metric_kinds
 from tfbig.programs.program import BatchPart, Forward, Program, Term, Values
 from tfbig.programs.remat.remat import Remat, recomputing
@@ -247,7 +248,7 @@ class KerasProgram(Program):
             )
         if not training:
             terms = with_nan_of(features, terms)
-        self._check_updates(scope, variables)
+        check_updates(scope, variables, self._listed(), in_slices=self._gathers)
 
         def new(variables, values):
             found = [scope.given(v) for v in variables]
@@ -269,28 +270,6 @@ class KerasProgram(Program):
     def _gathers(self) -> bool:
         """Whether the weights are in slices, and are gathered block by block."""
         return self.updates.weights is not None and self.updates.weights.gathers
-
-    def _check_updates(self, scope: RecordingScope, variables: list) -> None:
-        """Refuses updates of variables that are listed nowhere, because they would be lost.
-
-        Raises:
-            UserError: there is one. The message names the variable.
-        """
-        known = {id(v) for v in variables}
-        lost = [v for i, v in scope.updated.items() if i not in known and i not in self._listed()]
-        if lost:
-            raise UserError(
-                f"the model updates the variable {lost[0].path!r} in a call, and neither the model "
-                "nor one of its layers lists it; create it with self.add_weight in build(), or "
-                "assign it to an attribute of the layer in __init__."
-            )
-        whole = [v for v in scope.updated.values() if self._gathers and scope.divided(v)]
-        if whole:
-            raise UserError(
-                f"the model assigns its weight {whole[0].path!r} in a call, and "
-                'model_distribution="owner_full" keeps weights in slices; create it with '
-                "add_weight(trainable=False)."
-            )
 
     def _metric_inputs(self, batch: BatchPart, outputs: Any) -> list[tf.Tensor]:
         """The inputs of the metrics as a flat list. `_inputs_present` keeps the structure."""

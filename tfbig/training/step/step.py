@@ -13,7 +13,6 @@ from typing import Any
 import tensorflow as tf
 
 from tfbig.data.feeds.feed import Share
-from tfbig.layers import indexed_slices
 from tfbig.layers.batch_position import batch_position_scope
 from tfbig.placement.placement import Placement
 from tfbig.placement.staleness import StalenessStats, Versions
@@ -21,6 +20,7 @@ from tfbig.placement.sums import Sums, flat_sums
 from tfbig.programs.metric_aggregation import NOT_ADDITIVE, WHOLE_BATCHES
 from tfbig.programs.program import Program, Values
 from tfbig.training.step import gradients, whole_batches
+from tfbig.training.step.micro_batches import MicroBatches
 from tfbig.training.step.parts import Cut, exact_part, padded_part
 from tfbig.training.step.state_kinds import StateKinds
 
@@ -82,15 +82,22 @@ class Step:
         compiled = self._compiled and weights is None
         if weights is not None:
             weights.compiled = self._compiled
-        self._unrolls = weights is not None and not placement.loops_with_collectives
+        unrolled = weights is not None and not placement.loops_with_collectives
         # (values, element, share, number of the replica, loss scale, global step) → Sums
         self.replica_sums: Callable = (
-            self._part_sums if self._micro_batches == 1 else self._micro_batch_sums
+            self._part_sums
+            if self._micro_batches == 1
+            else self._added_micro_batches(unrolled).sums
         )
         self._sums_of_replica: Callable = (
             tf.function(self.replica_sums, jit_compile=True, autograph=False)
             if compiled
             else self.replica_sums
+        )
+
+    def _added_micro_batches(self, unrolled: bool) -> MicroBatches:
+        return MicroBatches(
+            self._micro_batches, self._part_sums, self.unflatten, self._kinds, unrolled=unrolled
         )
 
     def __call__(self, stack: Any, share: Share, i: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
@@ -210,67 +217,6 @@ class Step:
         kept = tf.math.is_finite(loss)
         return [tf.where(kept, a, b) for a, b in zip(values, otherwise, strict=True)]
 
-    def _micro_batch_sums(self, values, element, share, replica, scale, number) -> Sums:
-        """Sums over the micro-batches of one replica."""
-        first = replica * self._micro_batches
-        if self._unrolls:
-            return self._unrolled_sums(values, element, share, first, scale, number)
-        specs, held_specs = self._probe(values, element, share, scale, number)
-        sliced = any(isinstance(s, indexed_slices.SlicesSpec) for s in specs)
-
-        def put_together(carried):
-            return [indexed_slices.put_together(*pair) for pair in zip(specs, carried, strict=True)]
-
-        def body(a, held, *carried):
-            sums = self._part_sums(values, element, share, first + a, scale, number)
-            pairs = zip(put_together(carried), flat_sums(sums), strict=True)
-            held = [tf.concat(pair, 0) for pair in zip(held, sums.held, strict=True)]
-            return (
-                a + 1,
-                held,
-                *(indexed_slices.tensors_of(indexed_slices.added(x, y)) for x, y in pairs),
-            )
-
-        none_held = [tf.zeros([0, *spec.shape[1:]], spec.dtype) for spec in held_specs]
-        # IndexedSlices and what is held are concatenated, so their first dimension grows.
-        held_shapes = [tf.TensorShape([None, *spec.shape[1:]]) for spec in held_specs]
-        _, held, *carried = tf.while_loop(
-            lambda a, *_: a < self._micro_batches,
-            body,
-            (tf.constant(0), none_held, *map(indexed_slices.zeros, specs)),
-            shape_invariants=(
-                tf.TensorShape([]),
-                held_shapes,
-                *map(indexed_slices.invariants, specs),
-            )
-            if sliced or held_specs
-            else None,
-            parallel_iterations=1,  # one micro-batch at a time, which is what saves memory
-        )
-        return self._with_own_state(self.unflatten(put_together(carried)), values, held)
-
-    def _unrolled_sums(self, values, element, share, first, scale, number) -> Sums:
-        """The same without a loop in the graph, one micro-batch after the other."""
-        total: list = []
-        held: list = []
-        for a in range(self._micro_batches):
-            with tf.control_dependencies([t for t in total if isinstance(t, tf.Tensor)]):
-                element = tf.nest.map_structure(tf.identity, element)
-            sums = self._part_sums(values, element, share, first + a, scale, number)
-            flat = flat_sums(sums)
-            pairs = zip(total, flat, strict=True)
-            total = [indexed_slices.added(x, y) for x, y in pairs] if total else flat
-            held = [tf.concat(pair, 0) for pair in zip(held, sums.held, strict=True)] or sums.held
-        return self._with_own_state(self.unflatten(total), values, held)
-
-    def _with_own_state(self, sums: Sums, values, held: list) -> Sums:
-        """Sums over micro-batches, with the state that all of them change alike."""
-        other = [
-            old + (total - old * self._micro_batches) // self._micro_batches  # all are equal
-            for total, old in zip(sums.other, self._kinds.others(values.state), strict=True)
-        ]
-        return sums._replace(other=other, held=held)
-
     def _part_sums(self, values: Values, element, share: Share, part, scale, number) -> Sums:
         """The sums of one part: the pure half of the step."""
         program, many = self._program, self._parts > 1
@@ -376,19 +322,6 @@ class Step:
     def _assign(self, variables, values) -> None:
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
-
-    def _probe(self, values, element, share, scale, number) -> tuple[list, list]:
-        """Traces one part to find the types of its sums, and of what is held."""
-        specs: list = []
-        held: list = []
-
-        def trace():
-            sums = self._part_sums(values, element, share, tf.constant(0), scale, number)
-            specs.extend(map(indexed_slices.spec_of, flat_sums(sums)))
-            held.extend(tf.TensorSpec(t.shape, t.dtype) for t in sums.held)
-
-        tf.function(trace, autograph=False).get_concrete_function()
-        return specs, held
 
     def unflatten(self, flat: list, others: list | None = None, own: list | None = None) -> Sums:
         """The inverse of `flat_sums`, with the structure that the trace of a part has shown.
