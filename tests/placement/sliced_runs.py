@@ -143,6 +143,9 @@ def read_by_callback() -> str:
 
 def fine_tuned(folder: str) -> dict:
     """Tunes a file on one device and with weights in slices."""
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    )
     path = os.path.join(folder, "base.keras")
     inputs = keras.Input((600,))
     hidden = keras.layers.Dense(600, "tanh")(inputs)  # 1.4 MB
@@ -198,8 +201,23 @@ def log_lines() -> list[str]:
     return [line for line in lines if line.startswith("owner_full")]
 
 
-def refused(model_fn) -> None:
-    """Trains a model_fn on two replicas of this process."""
-    if len(tf.config.list_logical_devices("CPU")) < 2:
-        raise AssertionError("this process has one device")
-    train(model_fn=model_fn, strategy="mirrored", devices=2)
+def refused() -> list[str]:
+    """Why an estimator-style model_fn and a ShardedEmbedding are refused."""
+
+    def model_fn(features, labels, mode):
+        raise AssertionError
+
+    def table():
+        layers = [tfbig.layers.ShardedEmbedding(11, 4), keras.layers.Dense(11)]
+        model = keras.Sequential([keras.Input((LENGTH,), dtype="int32"), *layers])
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.Adam(), loss)
+        return model
+
+    left = []
+    for build_model in (model_fn, table):
+        try:
+            train(model_fn=build_model, strategy="mirrored", devices=2)
+        except tfbig.errors.UserError as error:
+            left.append(str(error))
+    return left

@@ -11,9 +11,7 @@ from tfbig.placement.strategies import make_placement
 
 def traced(collectives: Collectives, function) -> list:
     """The collective operations that a function traces."""
-    graph = tf.Graph()
-    with graph.as_default():
-        function()
+    graph = tf.function(function, autograph=False).get_concrete_function().graph
     return [op for op in graph.get_operations() if op.type.startswith("Collective")]
 
 
