@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 import tfbig
 from tests.estimator import iris
 from tfbig.errors import UserError
-from tfbig.run_config import RunConfig, run_config_from
+from tfbig.run_config import MODEL_DISTRIBUTIONS, RunConfig, run_config_from
 
 
 def test_the_defaults_are_those_of_the_public_page():
@@ -25,6 +25,8 @@ def test_the_defaults_are_those_of_the_public_page():
         "precision": "float32",
         "jit_compile": "auto",
         "remat": False,
+        "prefetched_blocks": 1,
+        "whole_model_bytes": None,
         "steps_per_loop": "auto",
         "max_staleness": None,
         "save_checkpoints_steps": None,
@@ -136,7 +138,11 @@ WHOLE = "expected an integer of 1 or more"
             ("rand", None, 1),
             "expected one of 'auto', 'random', 'block', 'none'",
         ),
-        ("model_distribution", ("zero", None), "expected one of 'replicated', 'owner'"),
+        (
+            "model_distribution",
+            ("zero", None),
+            "expected one of " + ", ".join(map(repr, MODEL_DISTRIBUTIONS)),
+        ),
         ("gradient_aggregation", ("avg", True), "expected one of 'mean', 'sum'"),
         (
             "precision",

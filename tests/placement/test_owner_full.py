@@ -39,7 +39,7 @@ def test_all_kinds_of_models_give_the_numbers_of_one_device(
 ):
     arguments = (replicas, distribution, config)
     left = harness.call(divided_models.found_of_all, tmp_path, *arguments, timeout=400)
-    assert len(left) == len(divided_models.MODELS) - bool(config)
+    assert len(left) == len(divided_models.MODELS) - bool(config) - ("jit_compile" in config)
     for name, got in left.items():
         expected = reference[name]
         assert "error" not in got, (name, got)
