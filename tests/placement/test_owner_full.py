@@ -12,6 +12,7 @@ from tfbig.errors import OutOfMemory, UserError
 from tfbig.placement import free_memory
 from tfbig.placement.owner import slice_files
 from tfbig.placement.placement import Placement
+from tfbig.programs.keras.keras_program import KerasProgram
 from tfbig.training.out_of_memory import check_memory, explained_out_of_memory
 
 # Models.
@@ -95,7 +96,7 @@ def test_free_memory_is_the_smallest_limit(monkeypatch):
 def test_memory_is_checked_before_gradients_and_slots_are_made(monkeypatch):
     model = keras.Sequential([keras.Input((1000,)), keras.layers.Dense(1000, use_bias=False)])
     model.compile(keras.optimizers.Adam(), "mse")
-    program = tfbig.programs.keras.keras_program.KerasProgram(model)
+    program = KerasProgram(model)
     config = tfbig.RunConfig()
     check_memory(program, Placement(), config)
     monkeypatch.setattr("tfbig.training.out_of_memory.free_bytes", lambda: 11_000_000)

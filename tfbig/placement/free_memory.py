@@ -22,6 +22,18 @@ def free_bytes() -> int | None:
     return min(_limits(), default=None)
 
 
+def bytes_from_environment(name: str) -> int | None:
+    """The number of bytes in a variable of the environment; None: it is not set.
+
+    Raises:
+        UserError: it is no number.
+    """
+    given = os.environ.get(name, "").strip()
+    if given and not given.isdigit():
+        raise UserError(f"{name}={given!r}: expected a number of bytes.")
+    return int(given) if given else None
+
+
 def _limits() -> Iterator[int]:
     status = _fields("/proc/self/status")
     for limit, used in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
@@ -34,11 +46,9 @@ def _limits() -> Iterator[int]:
             # The cache of files is given back when it is needed.
             cached = _fields(f"{folder}/memory.stat", unit=1).get("inactive_file", 0)
             yield max(0, most - now + cached)
-    given = os.environ.get(_VARIABLE, "").strip()
-    if given:
-        if not given.isdigit():
-            raise UserError(f"{_VARIABLE}={given!r}: expected a number of bytes.")
-        yield max(0, int(given) - status.get("VmRSS", 0))
+    given = bytes_from_environment(_VARIABLE)
+    if given is not None:
+        yield max(0, given - status.get("VmRSS", 0))
     machine = _fields("/proc/meminfo")
     if "MemAvailable" in machine:
         yield machine["MemAvailable"] + machine.get("SwapFree", 0)

@@ -66,7 +66,7 @@ class Updates:
             optimizer: not built yet.
             variables: that it will train; they exist already.
         """
-        return sum(map(_bytes, variables)) + sum(_slot_bytes(optimizer, variables))
+        return sum(map(bytes_of, variables)) + slot_bytes(optimizer, variables)
 
     def report(self, program: Any) -> None:
         """Logs what each replica holds of a built program, if that is not everything."""
@@ -195,21 +195,22 @@ def prepare_gradients(optimizer: Any, gradients: list, variables: list) -> list:
     ]
 
 
-def _bytes(variable: Any) -> int:
+def bytes_of(variable: Any) -> int:
+    """The bytes of the value of a variable."""
     return variable.shape.num_elements() * tf.as_dtype(variable.dtype).size
 
 
-def _slot_bytes(optimizer: Any, variables: list) -> list[int]:
-    """The bytes of each slot variable that an optimizer would create; [] if it is not known."""
+def slot_bytes(optimizer: Any, variables: list) -> int:
+    """The bytes of the slot variables that an optimizer would create; 0 if that is not known."""
     inner = _private_api.unwrap_optimizer(optimizer)
     if not isinstance(inner, optimizers.Optimizer) or inner.built:
-        return []
+        return 0
     try:
         trial = type(inner).from_config(inner.get_config())
         slots = _private_api.build_without_slots(trial, variables)
     except (TypeError, ValueError, NotImplementedError):  # a class with an incomplete config
-        return []
-    return [_bytes(slot) for own in slots for slot in own]
+        return 0
+    return sum(bytes_of(slot) for own in slots for slot in own)
 
 
 def table_of(variable: Any) -> Any:

@@ -1,5 +1,6 @@
 """Exports a model of which no task has all weights: each task writes those that it holds."""
 
+import contextlib
 import logging
 import os
 import shutil
@@ -38,7 +39,7 @@ def export_sliced_model(
     """
     peers, stored = placement.peers, _stored_weights(program.model)
     folder = ExportFolder(directory) if peers.is_chief else None
-    with folder or _Nothing():
+    with folder or contextlib.nullcontext():
         keys: dict[str, list[str]] = {}
         if folder is not None:
             keys = _export_without_weights(program.model, builder, folder.temporary)
@@ -62,12 +63,6 @@ def export_sliced_model(
         peers.barrier()
     log.info("the export is not checked against the model, which no task can hold")
     return os.path.abspath(directory)
-
-
-class _Nothing:
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *error: Any) -> None: ...
 
 
 def _stored_weights(model: keras.Model) -> dict[str, Any]:

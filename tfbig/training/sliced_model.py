@@ -2,15 +2,15 @@
 
 import dataclasses
 import logging
-import os
 from typing import Any
 
 import keras
 
 from tfbig.data.feeds.feed import Feed
-from tfbig.errors import UserError
+from tfbig.placement.free_memory import bytes_from_environment
 from tfbig.placement.placement import Placement
 from tfbig.programs.keras.builder import KerasBuilder
+from tfbig.programs.keras.copied_values import bytes_of_all, copy_values
 from tfbig.programs.keras.keras_program import KerasProgram
 from tfbig.run_config import RunConfig
 from tfbig.training.evaluation.evaluator import Evaluator
@@ -84,7 +84,7 @@ def trained_model(
     """
     program, builder, config = trained.program, trained.builder, request.config
     there = program.named_variables()
-    size = sum(v.shape.num_elements() * v.dtype.size for v in there.values())
+    size = bytes_of_all(there)
     allowed = _allowed_bytes(config)
     if size > allowed:
         log.info(
@@ -97,20 +97,12 @@ def trained_model(
     model = builder.build(lambda value: True)
     whole = KerasProgram(model)
     build_program(whole, Placement(), feed, training=True)
-    whole.enter_phase(step)
-    # By order and not by name: names of a subclass's variables have a counter in them.
-    for mine, theirs in zip(whole.named_variables().values(), there.values(), strict=True):
-        mine.assign(theirs.numpy())
-    whole.refresh_constants()
+    copy_values(there, whole, step)
     return model
 
 
 def _allowed_bytes(config: RunConfig) -> int:
     if config.whole_model_bytes is not None:
         return config.whole_model_bytes
-    given = os.environ.get(_BYTES_VARIABLE, "").strip()
-    if not given:
-        return _DEFAULT_BYTES
-    if not given.isdigit():
-        raise UserError(f"{_BYTES_VARIABLE}={given!r}: expected a number of bytes.")
-    return int(given)
+    given = bytes_from_environment(_BYTES_VARIABLE)
+    return _DEFAULT_BYTES if given is None else given

@@ -24,7 +24,7 @@ from tfbig.placement.owner.slices import SlicedVariable, Store, StoredPart
 from tfbig.placement.owner.weight_access import SliceAccess, WholeAccess
 from tfbig.placement.owner.weights import OwnedGradients, OwnedWeights, SlicedWeight
 from tfbig.placement.placement import Placement
-from tfbig.programs.updates import Updates
+from tfbig.programs.updates import Updates, bytes_of, slot_bytes
 from tfbig.run_config import RunConfig
 
 log = logging.getLogger("tfbig")
@@ -188,8 +188,7 @@ class OwnerUpdates(Updates):
     @override
     def bytes_to_come(self, optimizer: Any, variables: list) -> int:
         replicas = self._placement.num_replicas
-        gradients = sum(map(_bytes, variables))
-        slots = super().bytes_to_come(optimizer, variables) - gradients
+        gradients, slots = sum(map(bytes_of, variables)), slot_bytes(optimizer, variables)
         return gradients // (1 if self.weights is None else replicas) + slots // replicas
 
     @override
@@ -198,22 +197,26 @@ class OwnerUpdates(Updates):
         divides = self.weights.divides if self.weights is not None else lambda variable: False
         gathers = self.weights is not None and self.weights.gathers
         replicas = self._placement.num_replicas
-        weights = sum(_bytes(v, replicas if gathers and divides(v) else 1) for v in variables)
-        gradients = sum(_bytes(v, replicas if divides(v) else 1) for v in program.trainable)
+        weights = sum(
+            _bytes_of_slice(v, replicas if gathers and divides(v) else 1) for v in variables
+        )
+        gradients = sum(
+            _bytes_of_slice(v, replicas if divides(v) else 1) for v in program.trainable
+        )
         slots = sum(slot.bytes for stored in self._stored for slot in stored)
-        whole = sum(_bytes(v) for v in variables), sum(_bytes(v) for v in program.trainable)
+        whole = sum(bytes_of(v) for v in variables), sum(bytes_of(v) for v in program.trainable)
         log.info(
             "%s: each of %d replicas holds %s of weights, %s of gradients and %s of optimizer "
             "state; replicated: %s, %s and %s",
             self._distribution,
             replicas,
             *map(_readable, (weights, gradients, slots)),
-            *map(_readable, (*whole, sum(_bytes(slot) for slot in self._slots.values()))),
+            *map(_readable, (*whole, sum(bytes_of(slot) for slot in self._slots.values()))),
         )
         if gathers:
-            blocks = {name: sum(map(_bytes, those)) for name, those in program.blocks.items()}
+            blocks = {name: sum(map(bytes_of, those)) for name, those in program.blocks.items()}
             inside = {id(v) for those in program.blocks.values() for v in those}
-            outside = sum(_bytes(v) for v in variables if divides(v) and id(v) not in inside)
+            outside = sum(bytes_of(v) for v in variables if divides(v) and id(v) not in inside)
             log.info(
                 "%s: weights are gathered in %d blocks, of which the largest has %s; %s are used "
                 "outside of blocks",
@@ -230,8 +233,7 @@ def _rows(variable) -> int:
     return 1 if uncut else variable.shape[0]
 
 
-def _bytes(variable: Any, replicas: int = 1) -> int:
-    """The bytes of a variable, or of a slice of it."""
+def _bytes_of_slice(variable: Any, replicas: int) -> int:
     elements = width_of(variable.shape.num_elements(), replicas)
     return elements * tf.as_dtype(variable.dtype).size
 

@@ -43,7 +43,8 @@ def write_slices(folder: str, variables: dict, key: Callable[[str], str]) -> lis
                 shape_and_slices=list(specs),
                 tensors=[tf.constant(value) for value in values],
             )
-            _flush(f"{prefixes[-1]}.data-00000-of-00001")
+            # Pages that are not on disk yet count as memory of this process.
+            flush(f"{prefixes[-1]}.data-00000-of-00001")
             waiting.clear()
 
     for name, variable in variables.items():
@@ -114,8 +115,8 @@ def spec_of(shape: Sequence[int], box: Box) -> str:
     return f"{sizes} " + ":".join(f"{first},{length}" for first, length in box)
 
 
-def _flush(path: str) -> None:
-    """Writes a file to disk, so that its pages do not use up what this process may have."""
+def flush(path: str) -> None:
+    """Waits until a file or directory is on disk (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

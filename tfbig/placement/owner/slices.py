@@ -44,11 +44,6 @@ class Store:
         self.bytes = size * self.variable.dtype.size
 
     @property
-    def size(self) -> int:
-        """The number of elements on each replica."""
-        return self.variable.shape[0]
-
-    @property
     def local_values(self) -> tuple[tf.Variable, ...]:
         """The variables of the replicas in this process."""
         return self._placement.strategy.experimental_local_results(self.variable)  # type: ignore[attr-defined]

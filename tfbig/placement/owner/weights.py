@@ -43,11 +43,6 @@ class SlicedWeight(SlicedVariable):
         self._unique_id = f"{name}_{next(_numbers)}"  # by which Keras's optimizers know it
         self.assign(value)
 
-    @property
-    def bytes(self) -> int:
-        """The bytes of a slice."""
-        return self._store.bytes
-
     def read_slice(self) -> tf.Tensor:
         """This replica's slice, inside a replica."""
         return tf.convert_to_tensor(self._store.variable)
@@ -88,7 +83,22 @@ for _name in (
     setattr(SlicedWeight, f"__{_name}__", _delegated(f"__{_name}__"))
 
 
-class OwnedWeights(DividedWeights):
+class _Owned(DividedWeights):
+    """Gradients are added up into the slices of their owners.
+
+    Args:
+        placement: the placement of the replicas.
+    """
+
+    def __init__(self, placement: Placement):
+        self._placement = placement
+
+    @override
+    def scatter(self, variables: Sequence, gradients: Sequence) -> list[tf.Tensor]:
+        return _scattered(self._placement, [tf.convert_to_tensor(g) for g in gradients])
+
+
+class OwnedWeights(_Owned):
     """Weights in slices, which are gathered before they are used.
 
     Args:
@@ -97,7 +107,8 @@ class OwnedWeights(DividedWeights):
     """
 
     def __init__(self, placement: Placement, prefetched: int):
-        self._placement, self.prefetched = placement, prefetched
+        super().__init__(placement)
+        self.prefetched = prefetched
 
     @override
     @contextlib.contextmanager
@@ -136,22 +147,11 @@ class OwnedWeights(DividedWeights):
     ) -> list[tf.Tensor]:
         return _gathered(self._placement, slices, [v.shape for v in variables], after)
 
-    @override
-    def scatter(self, variables: Sequence, gradients: Sequence) -> list[tf.Tensor]:
-        return _scattered(self._placement, [tf.convert_to_tensor(g) for g in gradients])
 
-
-class OwnedGradients(DividedWeights):
-    """Weights that each replica has as a whole, and gradients of which it gets its slice.
-
-    Args:
-        placement: the placement of the replicas.
-    """
+class OwnedGradients(_Owned):
+    """Weights that each replica has as a whole, and gradients of which it gets its slice."""
 
     gathers = False
-
-    def __init__(self, placement: Placement):
-        self._placement = placement
 
     @override
     def divides(self, variable: Any) -> bool:
@@ -168,10 +168,6 @@ class OwnedGradients(DividedWeights):
         self, variables: Sequence, slices: Sequence[tf.Tensor], after: Sequence[tf.Tensor] = ()
     ) -> list[tf.Tensor]:
         return [_read(_private_api.replica_copy(_private_api.stored_value(v))) for v in variables]
-
-    @override
-    def scatter(self, variables: Sequence, gradients: Sequence) -> list[tf.Tensor]:
-        return _scattered(self._placement, [tf.convert_to_tensor(g) for g in gradients])
 
 
 def _read(variable: tf.Variable) -> tf.Tensor:

@@ -7,6 +7,7 @@ import keras
 
 from tfbig.layers.sharded_tables import parameter_server_scope
 from tfbig.programs.keras.builder import KerasBuilder
+from tfbig.programs.keras.copied_values import bytes_of_all, copy_values
 from tfbig.programs.keras.keras_program import KerasProgram
 from tfbig.programs.program import Program
 
@@ -31,7 +32,7 @@ def fetch_model_from_ps(
         The model with its optimizer's state; None if they are too large for this process.
     """
     there = program.named_variables()
-    size = sum(v.shape.num_elements() * v.dtype.size for v in there.values())
+    size = bytes_of_all(there)
     if size > _MOST_BYTES:
         log.info(
             "the model and its optimizer have %.3g GB, too large to return; use the checkpoints in "
@@ -43,9 +44,5 @@ def fetch_model_from_ps(
         model = builder.build(lambda variable: True)
         here = KerasProgram(model)
         here.build(element_spec, None)
-    here.enter_phase(step)
-    # By order and not by name: names of a subclass's variables have a counter in them.
-    for mine, theirs in zip(here.named_variables().values(), there.values(), strict=True):
-        mine.assign(theirs.numpy())
-    here.refresh_constants()
+    copy_values(there, here, step)
     return model

@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from tfbig.errors import CheckpointError, UserError
 from tfbig.placement.control.peers import Peers
+from tfbig.placement.owner.slice_files import flush
 from tfbig.placement.owner.slice_writer import SliceWriter
 from tfbig.placement.parameter_server.late_tables import LateTables, copy_to_host
 from tfbig.training.checkpoints.folders import folder_of, steps_in
@@ -248,13 +249,13 @@ class Checkpoints:
         """Renames a complete checkpoint to its final name."""
         path = self._path(step)
         for name in os.listdir(temporary):
-            _flush(os.path.join(temporary, name))
+            flush(os.path.join(temporary, name))
         if os.path.isdir(
             path
         ):  # the same step again, at the end or after an older one was restored
             os.rename(path, path + _REPLACED)
         os.rename(temporary, path)
-        _flush(self.directory)
+        flush(self.directory)
         shutil.rmtree(path + _REPLACED, ignore_errors=True)
         if named:
             self._point_at_newest()
@@ -376,12 +377,3 @@ def _shown(kind: Any) -> str:
 def _warn_damaged(path: str, error: Exception) -> str:
     log.warning("%s is damaged and is skipped: %s", path, first_line(error))
     return os.path.basename(path)
-
-
-def _flush(path: str) -> None:
-    """Waits until a file or directory is on disk (fsync)."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
