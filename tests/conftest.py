@@ -5,6 +5,7 @@ import os
 import pathlib
 
 import pytest
+from absl import flags
 
 from tests import harness
 
@@ -41,3 +42,12 @@ def in_process(tmp_path):
         return harness.call(function, tmp_path, *arguments, timeout=timeout, **environment)
 
     return call
+
+
+@pytest.fixture
+def own_flags():
+    """Forgets the absl flags of programs that a test imports, since other programs define them."""
+    known = set(flags.FLAGS)
+    yield
+    for name in set(flags.FLAGS) - known:
+        delattr(flags.FLAGS, name)

@@ -86,6 +86,7 @@ def test_the_example_ends_with_the_number_it_should_reach(command, last_line, tm
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_flags")
 @pytest.mark.parametrize("kind", ["vae", "gan", "distillation"])
 def test_a_custom_train_step_that_is_stopped_goes_on_bit_for_bit(kind, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(EXAMPLES)

@@ -151,6 +151,7 @@ def test_the_wide_and_the_deep_model_alone_learn(kind, accuracy, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_flags")
 def test_the_image_model_trains_resumes_summarizes_and_exports_what_it_predicts(tmp_path):
     path = migrated("images", tmp_path)
     words = ("--model_dir", "model", "--train_steps", "150")
