@@ -109,7 +109,6 @@ CASES |= {
 }
 
 # Weights or gradients in slices too. Without XLA, gradients are scattered while they are computed.
-_NOT_DIVIDED = [name for name in _OWNED if name.startswith("model_fn")]
 CASES |= {
     f"{name}_{distribution}": dataclasses.replace(
         CASES[f"{name}_owner"],
@@ -117,7 +116,7 @@ CASES |= {
     )
     for name in _OWNED
     for distribution in ("owner_gradients", "owner_full")
-    if name not in _NOT_DIVIDED and not (distribution == "owner_gradients" and "_jit" in name)
+    if not (distribution == "owner_gradients" and "_jit" in name)
 }
 
 # Four replicas run what more replicas could change: how batches are cut, and what is reduced.

@@ -165,7 +165,7 @@ def test_variables_store_what_a_function_creates():
 
 
 def test_variables_without_values_are_exported_as_their_marks(tmp_path):
-    with _private_api.variables_without_values() as created:
+    with _private_api.variables_without_values(lambda variable: variable.trainable) as created:
         model = keras.Sequential([keras.Input((1 << 20,)), keras.layers.Dense(1 << 20)])  # 4 TB
     model.export(str(tmp_path / "model"), format="tf_saved_model", verbose=False)
     reader = tf.train.load_checkpoint(str(tmp_path / "model" / "variables" / "variables"))

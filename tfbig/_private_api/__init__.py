@@ -18,15 +18,18 @@ from tfbig._private_api.coordination import (
     abort_collectives,
     compute_initial_values_locally,
     disable_health_check,
+    ordered_by_replica,
     parameter_server_count,
     runtime_has_started,
 )
 from tfbig._private_api.graphs import (
     first_replica_copy,
+    in_custom_gradient,
     observed_checkpoint_initializers,
     observed_gradients,
     observed_synchronization,
     tables_outside_graph,
+    temporary_variable,
     without_summaries,
 )
 from tfbig._private_api.hooks import hook_settings, saver_max_to_keep
@@ -108,6 +111,7 @@ from tfbig._private_api.rows import (
 from tfbig._private_api.saved_models import (
     mark_of,
     set_signature_methods,
+    variable_without_value,
     variables_without_values,
     weights_read_from_disk,
 )
@@ -171,6 +175,7 @@ __all__ = [
     "graph_nodes",
     "has_custom_call",
     "hook_settings",
+    "in_custom_gradient",
     "in_stateless_scope",
     "init_arguments",
     "initial_value",
@@ -193,6 +198,7 @@ __all__ = [
     "observed_checkpoint_initializers",
     "observed_gradients",
     "observed_synchronization",
+    "ordered_by_replica",
     "output_spec",
     "overrides",
     "overwrite_with_averages",
@@ -228,6 +234,7 @@ __all__ = [
     "sublayers",
     "substituted_losses",
     "tables_outside_graph",
+    "temporary_variable",
     "trace_symbolically",
     "treated_as_uncompiled",
     "unreduced_loss",
@@ -237,6 +244,7 @@ __all__ = [
     "update_padded_metrics",
     "values_created_by",
     "variables_as_constants",
+    "variable_without_value",
     "variables_without_values",
     "wait_for_closures",
     "weight_decay_exclusions",

@@ -1,9 +1,14 @@
 """How MultiWorkerMirroredStrategy coordinates the tasks of a cluster."""
 
+import contextlib
+import re
+from collections.abc import Callable, Iterator
+
 import tensorflow as tf
 from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
 from tensorflow.python.distribute.mirrored_strategy import MirroredExtended
 from tensorflow.python.eager import context
+from tensorflow.python.framework import auto_control_deps
 
 
 def abort_collectives(message: str) -> None:
@@ -69,3 +74,37 @@ def parameter_server_count(strategy: tf.distribute.Strategy) -> int:
     if not isinstance(strategy, tf.distribute.ParameterServerStrategy):
         return 0
     return strategy.extended._num_ps
+
+
+@contextlib.contextmanager
+def ordered_by_replica(wanted: Callable[[], bool]) -> Iterator[None]:
+    """Operations with side effects, such as assertions, wait for those of their replica alone.
+
+    Reason: TensorFlow runs those without a resource one after the other in a function. One replica
+    would wait for the other, which may wait for the first in a collective operation.
+    Guard: tests/private_api/test_operations.py.
+
+    Args:
+        wanted: called at the end of the block, in which a mirrored strategy runs a function:
+            whether to do so.
+    """
+    graph = tf.compat.v1.get_default_graph()
+    manager = None if tf.executing_eagerly() else getattr(graph, "experimental_acd_manager", None)
+    first = 0 if manager is None else len(graph.get_operations())
+    yield
+    if manager is None or not wanted():
+        return
+    last: dict[str, tf.Operation] = {}
+    for operation in graph.get_operations()[first:]:
+        if (
+            not auto_control_deps.op_is_stateful(operation)
+            or any(auto_control_deps._get_resource_inputs(operation))
+            or operation._control_flow_context is not None
+        ):
+            continue
+        found = re.search(r"(?:^|/)replica_(\d+)/", operation.name)
+        replica = found[1] if found else "0"
+        if replica in last:
+            operation._add_control_input(last[replica])
+        last[replica] = operation
+        manager.run_independently(operation)

@@ -1,6 +1,7 @@
 """Observes and changes how TensorFlow 1 code builds a graph."""
 
 import contextlib
+import inspect
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -8,8 +9,9 @@ from typing import Any
 import tensorflow as tf
 from keras.src.backend.tensorflow import nn as keras_nn
 from tensorflow.python.distribute import summary_op_util
+from tensorflow.python.eager import context
 from tensorflow.python.framework import ops
-from tensorflow.python.ops import gradients_util, lookup_ops
+from tensorflow.python.ops import custom_gradient, gradients_util, lookup_ops
 from tensorflow.python.training import checkpoint_utils
 
 
@@ -138,6 +140,36 @@ def first_replica_copy(variable: tf.Variable) -> tf.Variable:
     with tf.init_scope():
         twin._handle = tf.identity(copies[0].handle)
     return twin
+
+
+def temporary_variable(value: tf.Tensor) -> tf.Tensor:
+    """The resource of a variable with a value, which lives as long as something may read it.
+
+    Reason: a graph reads its variables from resources, and no public variable ends with a step.
+    Guard: tests/private_api/test_graphs.py.
+    """
+    handle = tf.raw_ops.VarHandleOp(
+        dtype=value.dtype, shape=value.shape, shared_name=context.anonymous_name()
+    )
+    write = tf.raw_ops.AssignVariableOp(resource=handle, value=value)
+    with tf.control_dependencies([write]):
+        return tf.identity(handle)
+
+
+def in_custom_gradient() -> bool:
+    """Whether the caller is called by a function with a gradient of its own.
+
+    Such a function passes on gradients to its arguments and to each tf.Variable that it reads.
+
+    Reason: TensorFlow does not tell what else it reads.
+    Guard: tests/private_api/test_graphs.py.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code.co_filename == custom_gradient.__file__:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _outside(initializer):

@@ -43,13 +43,16 @@ def weights_read_from_disk() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def variables_without_values() -> Iterator[list]:
-    """Weights of Keras that are created in the block get no memory, and no values.
+def variables_without_values(chosen: Callable[[Any], bool]) -> Iterator[list]:
+    """Some weights of Keras that are created in the block get no memory, and no values.
 
     A SavedModel of them has their marks (`mark_of`) in place of values.
 
     Reason: TensorFlow has no public variable without a value, and saves all values at once.
     Guard: tests/private_api/test_slices.py.
+
+    Args:
+        chosen: whether a Keras variable is one of these.
 
     Yields:
         The list of the values of these Keras variables.
@@ -57,9 +60,9 @@ def variables_without_values() -> Iterator[list]:
     created: list[_WithoutValue] = []
 
     def create(variable: Any, value: Any, plain: Callable) -> Any:
-        dtype = tf.as_dtype(variable.dtype)
-        if not (variable.trainable and dtype.is_floating):
+        if not chosen(variable):
             return plain()
+        dtype = tf.as_dtype(variable.dtype)
         shape = shape_of(variable, value)
         mark = f"value {len(created)} of tfbig".encode()
         created.append(_WithoutValue(mark, shape=shape, dtype=dtype, name=variable.name))
@@ -67,6 +70,16 @@ def variables_without_values() -> Iterator[list]:
 
     with values_created_by(create):
         yield created
+
+
+def variable_without_value(shape: Any, dtype: Any, name: str) -> tf.Variable:
+    """A variable without memory, for a graph that is traced and never run.
+
+    Reason: TensorFlow has no public variable without a value.
+    Guard: tests/private_api/test_slices.py.
+    """
+    with tf.init_scope():
+        return UninitializedVariable(shape=shape, dtype=dtype, name=name.partition(":")[0])
 
 
 def mark_of(value: _WithoutValue) -> bytes:

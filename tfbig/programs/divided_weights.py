@@ -33,6 +33,16 @@ class DividedWeights:
         """Returns a context in which the weights of a model are created."""
         return contextlib.nullcontext()
 
+    def stored(self, name: str, value: Any, dtype: Any) -> Any:
+        """Stores a new weight in slices; only where `gathers` is true.
+
+        Args:
+            name: of the variable.
+            value: the complete initial value, or a function that returns it.
+            dtype: of the variable.
+        """
+        raise NotImplementedError
+
     def divides(self, variable: Any) -> bool:
         """Whether a variable of the model is divided."""
         raise NotImplementedError
@@ -80,6 +90,11 @@ class DividedWeights:
             return value, lambda gradient: self.scatter([variable], [gradient])[0]
 
         return gathered(held)
+
+
+def is_divisible(variable: Any) -> bool:
+    """Whether replicas may divide a variable: it is trainable, also if frozen later, of floats."""
+    return bool(variable.trainable) and tf.as_dtype(variable.dtype).is_floating
 
 
 class DividingScope(RecordingScope):

@@ -13,6 +13,7 @@ from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.placement.owner.slice_writer import SliceWriter
 from tfbig.placement.placement import Placement
+from tfbig.programs.divided_weights import is_divisible
 from tfbig.programs.keras.builder import KerasBuilder
 from tfbig.programs.keras.keras_program import KerasProgram
 from tfbig.serving.export_folder import ExportFolder
@@ -84,7 +85,7 @@ def _export_without_weights(
     """
     plain = _private_api.stored_value
     in_slices = [v for v in model.variables if not _is_whole(plain(v))]
-    with _private_api.variables_without_values() as created:
+    with _private_api.variables_without_values(is_divisible) as created:
         built = builder.build(lambda value: True)
     here = [v for v in built.variables if id(plain(v)) in {id(value) for value in created}]
     if [tuple(v.shape) for v in here] != [tuple(v.shape) for v in in_slices]:

@@ -67,12 +67,6 @@ def build_model(request: TrainRequest, placement: Placement, data: RunData, seed
                 "style; leave remat out, or wrap the function of a block in "
                 "tf.recompute_grad inside model_fn."
             )
-        if updates.weights is not None:
-            raise UserError(
-                f'model_distribution="{config.model_distribution}" needs a Keras model, whose '
-                "weights it can divide, and model_fn is of estimator style; pass a function that "
-                'returns a compiled keras.Model, or write model_distribution="owner".'
-            )
         watched = ModelFnRecorder(request.model_fn)
         program = ModelFnProgram(watched, request.params, config, placement.scope, precision)
     else:

@@ -1,6 +1,7 @@
 """Weights of a Keras model in slices, one for each replica, which owns it (ZeRO stages 2 and 3)."""
 
 import contextlib
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -15,12 +16,13 @@ from tfbig.errors import UserError
 from tfbig.placement.owner.layout import group_for_gather, width_of
 from tfbig.placement.owner.slices import SlicedVariable, Store, StoredPart
 from tfbig.placement.placement import Placement
-from tfbig.programs.divided_weights import DividedWeights
+from tfbig.programs.divided_weights import DividedWeights, is_divisible
+from tfbig.programs.tensor_like import TensorLike
 
 _numbers = itertools.count()
 
 
-class SlicedWeight(SlicedVariable):
+class SlicedWeight(TensorLike, SlicedVariable):
     """The value of a Keras variable that is stored in slices; what it is created from is dropped.
 
     Inside a replica of a traced step it converts to the gathered tensor.
@@ -28,20 +30,29 @@ class SlicedWeight(SlicedVariable):
     Args:
         placement: the placement of the replicas.
         value: the complete initial value.
-        name: for messages.
-        trainable: whether an optimizer may change it.
+        name: of the variable.
+
+    Attributes:
+        name: as that of a tf.Variable.
     """
 
-    def __init__(self, placement: Placement, value: Any, name: str, *, trainable: bool):
+    trainable = True
+
+    def __init__(self, placement: Placement, value: Any, name: str):
         value = np.asarray(value)
         width = width_of(value.size, placement.num_replicas)
         zeros = lambda: tf.zeros([width], value.dtype)  # noqa: E731
         self._store = Store(placement, width, zeros, f"slice_of_{name}")
         part = StoredPart(self._store, 0, value.size, width)
         super().__init__(placement, [part], value.shape)
-        self.name, self.trainable = name, trainable
+        self.name = f"{name}:0"
         self._unique_id = f"{name}_{next(_numbers)}"  # by which Keras's optimizers know it
         self.assign(value)
+
+    @functools.cached_property
+    def without_value(self) -> tf.Variable:
+        """Stands for the variable in a graph that is traced for one replica, and has no memory."""
+        return _private_api.variable_without_value(self.shape, self.dtype, self.name)
 
     def read_slice(self) -> tf.Tensor:
         """This replica's slice, inside a replica."""
@@ -59,28 +70,13 @@ class SlicedWeight(SlicedVariable):
             value = tf.compat.v1.placeholder(self.dtype, self.shape)
         elif tf.distribute.in_cross_replica_context():
             raise UserError(
-                f"the weight {self.name!r} is in slices on {self._placement.num_replicas} "
+                f"the weight {self.name[:-2]!r} is in slices on {self._placement.num_replicas} "
                 "replicas, and a tf.function outside of the training reads it; use tfbig.evaluate, "
                 "tfbig.predict or tfbig.export with the result's model."
             )
         else:
             value = _gathered(self._placement, [self.read_slice()], [self.shape], ())[0]
         return value if dtype is None else tf.cast(value, dtype)
-
-
-def _delegated(name: str) -> Callable:
-    def method(self: SlicedWeight, *operands: Any) -> Any:
-        return getattr(tf.convert_to_tensor(self), name)(*operands)
-
-    return method
-
-
-for _name in (
-    *("getitem", "neg", "abs", "lt", "le", "gt", "ge"),
-    *(f"{side}{verb}" for side in ("", "r") for verb in ("add", "sub", "mul", "truediv", "pow")),
-    *(f"{side}{verb}" for side in ("", "r") for verb in ("floordiv", "mod", "matmul")),
-):
-    setattr(SlicedWeight, f"__{_name}__", _delegated(f"__{_name}__"))
 
 
 class _Owned(DividedWeights):
@@ -120,14 +116,18 @@ class OwnedWeights(_Owned):
         """
 
         def create(variable: keras.Variable, value: Any, plain: Callable) -> Any:
-            if not (variable.trainable and tf.as_dtype(variable.dtype).is_floating):
+            if not is_divisible(variable):
                 return plain()
-            value = value() if callable(value) else value
-            value = keras.ops.convert_to_numpy(keras.ops.cast(value, variable.dtype))
-            return SlicedWeight(self._placement, value, variable.path, trainable=True)
+            return self.stored(variable.path, value, variable.dtype)
 
         with _private_api.values_created_by(create):
             yield
+
+    @override
+    def stored(self, name: str, value: Any, dtype: Any) -> SlicedWeight:
+        value = value() if callable(value) else value
+        value = keras.ops.convert_to_numpy(keras.ops.cast(value, dtype))
+        return SlicedWeight(self._placement, value, name)
 
     @override
     def divides(self, variable: Any) -> bool:
@@ -155,7 +155,7 @@ class OwnedGradients(_Owned):
 
     @override
     def divides(self, variable: Any) -> bool:
-        return variable.trainable and tf.as_dtype(_dtype_of(variable)).is_floating
+        return is_divisible(variable)
 
     @override
     def slice_of(self, variable: Any) -> tf.Tensor:

@@ -5,6 +5,7 @@ and copies and pads. These are the operations behind it, with shapes that are kn
 """
 
 import collections
+import contextlib
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfbig import _private_api
 from tfbig.programs.tracing import run_in_new_thread
 
 # The strategies count their groups from 1.
@@ -46,10 +48,18 @@ class Collectives:
                 tokens.append(tf.Variable(0.0, trainable=False, name="ordering_token"))
         return tokens
 
-    def align(self) -> None:
+    @contextlib.contextmanager
+    def traced(self) -> Iterator[None]:
+        """Enter it where a strategy runs a function of all replicas."""
+        before = self.align()
+        with _private_api.ordered_by_replica(lambda: self.align() > before):
+            yield
+
+    def align(self) -> int:
         """Numbers the next operations alike in all replicas, also after a trace that has failed."""
         last = max(self._instances.values(), default=0)
         self._instances.update(dict.fromkeys(self._instances, last))
+        return last
 
     def gathers(self, tensor: tf.Tensor) -> bool:
         """Whether `gather_rows` can gather a tensor: its shape is known, and its dtype possible."""

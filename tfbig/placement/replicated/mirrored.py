@@ -63,8 +63,8 @@ class Mirrored(Placement):
 
     @override
     def run_each(self, fn: Callable, args: tuple) -> list:
-        self._collectives.align()
-        results = self.strategy.run(fn, args)
+        with self._collectives.traced():
+            results = self.strategy.run(fn, args)
         return [
             tf.nest.map_structure(
                 lambda value: self.strategy.experimental_local_results(value)[replica],  # noqa: B023

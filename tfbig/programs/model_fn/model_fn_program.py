@@ -87,7 +87,7 @@ class ModelFnProgram(Program):
     def _build_mode(self, spec, run, mode):
         """Traces a mode separately, and, for a Keras optimizer, again as part of a step."""
         types: set[str] = set()
-        self._store.closed = False
+        self._store.closed, self._store.weights = False, self.updates.weights
         known = set(self._store.variables) if self._trained_here else None
 
         def trace(*flat):
@@ -232,7 +232,8 @@ class ModelFnProgram(Program):
         ):
             if value is not variable:  # a frozen table is represented by its variable
                 variable.assign(value)
-        terms = self._terms(batch, training)
+        with self._store.reading(self.trainable, values.trainable, training):
+            terms = self._terms(batch, training)
         after = self.read()
         return Forward(terms, after.state, after.metrics)
 
@@ -395,4 +396,6 @@ class ModelFnProgram(Program):
     def explain_batch(self, features: Any, labels: Any) -> str | None:
         found = explain_numbers("features", features) or explain_numbers("labels", labels)
         mode = ModeKeys.TRAIN if self._trained_here else ModeKeys.EVAL
+        if self.updates.weights is not None and self.updates.weights.gathers:
+            return found  # one replica alone cannot gather the weights
         return found or failed_check(self.fetch_tensors, mode, features, labels)

@@ -289,7 +289,7 @@ class ModelFnTrace:
         feeds = dict(zip(self._place, values, strict=True)) | (given or {})
         if flat:
             feeds |= dict(zip(self._batch, flat, strict=True))
-        return self._put(part, feeds, wanted, self._store.variables.get)
+        return self._put(part, feeds, wanted, self._store.handle_in_replica)
 
     def read_outside(self, names: Sequence[str]) -> Callable[[], list]:
         """Returns a function that computes tensors from the current values of the variables.
@@ -301,7 +301,9 @@ class ModelFnTrace:
 
         @tf.function(autograph=False)
         def read():
-            return self._put(part, {}, names, self._store.copy_of)
+            graph = tf.compat.v1.get_default_graph()
+            handle_of = lambda key: graph.capture(self._store.copy_of(key).handle)  # noqa: E731
+            return self._put(part, {}, names, handle_of)
 
         # One concrete function, because TensorFlow warns about repeated tracing.
         traced: list = []
@@ -312,14 +314,14 @@ class ModelFnTrace:
 
         return call
 
-    def _put(self, part, feeds: dict, wanted: Sequence[str], variable_of: Callable) -> list:
+    def _put(self, part, feeds: dict, wanted: Sequence[str], handle_of: Callable) -> list:
         needs = {edge if ":" in edge else f"{edge}:0" for n in part.node for edge in n.input}
         needs.update(wanted)
         graph = tf.compat.v1.get_default_graph()
         for name, outside in self._captured.items():
             if name in needs:
                 key = self.resources.get(name)
-                feeds[name] = graph.capture(outside if key is None else variable_of(key).handle)
+                feeds[name] = graph.capture(outside) if key is None else handle_of(key)
         return run_part(part, {k: v for k, v in feeds.items() if k in needs}, wanted)
 
     @property

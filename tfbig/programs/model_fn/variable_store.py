@@ -4,6 +4,7 @@ import contextlib
 import re
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,6 +13,8 @@ import tensorflow as tf
 from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.layers.sharded_tables import number_of_servers, parameter_server_scope
+from tfbig.programs.divided_weights import DividedWeights
+from tfbig.programs.model_fn.divided_variables import DividedVariable, WholeValues
 from tfbig.programs.tracing import run_in_new_thread
 
 STEP = "global_step"  # every graph has it
@@ -47,7 +50,15 @@ class VariableStore:
 
     Args:
         strategy_scope: returns the scope of the placement, in which variables are created.
+
+    Attributes:
+        variables: by name.
+        trainable: whether each was created as trainable.
+        closed: whether a new name is an error.
+        weights: how replicas divide weights; None: they do not. Set it before the first trace.
     """
+
+    weights: DividedWeights | None = None
 
     def __init__(self, strategy_scope: Callable[[], contextlib.AbstractContextManager]):
         self.variables: dict[str, tf.Variable] = {}
@@ -55,7 +66,7 @@ class VariableStore:
         self._owners: dict[str, keras.Variable | None] = {}
         self._copies: dict[str, tf.Variable] = {}
         self._of_keras: set[str] = set()
-        self.closed = False  # once True, a new name is an error
+        self.closed = False
         self._strategy_scope = strategy_scope
         with strategy_scope():
             self._servers = number_of_servers()
@@ -129,9 +140,41 @@ class VariableStore:
             variable = self._make(key, kwargs)
         self._check(key, variable, kwargs)
         self._local.used.append(key)
+        found = self._in_replica(variable) if self._local.mode is None else self.copy_of(key)
         if self._local.graph is not None:
-            self._collect(key, kwargs.get("collections"))
-        return variable if self._local.mode is None else self.copy_of(key)
+            self._collect(found, key, kwargs.get("collections"))
+        return found
+
+    def _in_replica(self, variable: Any) -> Any:
+        if self.weights is None or not self.weights.divides(variable):
+            return variable
+        return DividedVariable(variable, lambda: getattr(self._local, "values", None))
+
+    @contextlib.contextmanager
+    def reading(self, variables: list, values: list, training: bool) -> Iterator[None]:
+        """Enter it for one forward pass, whose layers read weights that replicas divide.
+
+        Args:
+            variables, values: those that are trained, and their values or slices.
+            training: whether there will be a backward pass.
+        """
+        if self.weights is None:
+            yield
+            return
+        pairs = zip(variables, values, strict=True)
+        slices = [(v, value) for v, value in pairs if self.weights.divides(v)]
+        self._local.values = WholeValues(self.weights, slices, training)
+        try:
+            yield
+        finally:
+            self._local.values = None
+
+    def handle_in_replica(self, key: str) -> tf.Tensor:
+        """The resource from which a part of a graph reads a variable in this replica."""
+        variable = self.variables[key]
+        if self.weights is None or not self.weights.gathers or not self.weights.divides(variable):
+            return tf.compat.v1.get_default_graph().capture(variable.handle)
+        return _private_api.temporary_variable(tf.convert_to_tensor(variable))
 
     def _key(self, kwargs: dict) -> str:
         """The name of a variable, unique within the current scope."""
@@ -153,13 +196,12 @@ class VariableStore:
             self._of_keras.add(unique)
         return unique
 
-    def _collect(self, key: str, collections) -> None:
+    def _collect(self, variable: Any, key: str, collections) -> None:
         keys = tf.compat.v1.GraphKeys
         collections = list(collections or [keys.GLOBAL_VARIABLES])
         if self.trainable[key] and not self.is_frozen(key):
             collections.append(keys.TRAINABLE_VARIABLES)
         for collection in dict.fromkeys(collections):
-            variable = self.variables[key] if self._local.mode is None else self.copy_of(key)
             self._local.graph.add_to_collection(collection, variable)
 
     def _make(self, key: str, kwargs: dict) -> tf.Variable:
@@ -180,7 +222,11 @@ class VariableStore:
                 )
             kwargs["initial_value"] = value
 
+        sliced = self._is_sliced(key, kwargs)
+
         def create():
+            if sliced:
+                return self.weights.stored(kwargs["name"], value, kwargs.get("dtype"))
             with self._strategy_scope():
                 if neighbor is None:
                     return tf.Variable(**kwargs)
@@ -190,6 +236,17 @@ class VariableStore:
         variable = self.variables[key] = run_in_new_thread(create)
         self.trainable[key] = kwargs.get("trainable") is not False
         return variable
+
+    def _is_sliced(self, key: str, kwargs: dict) -> bool:
+        if self.weights is None or kwargs.get("trainable") is False:
+            return False
+        if not self.is_of_keras(key):
+            raise UserError(
+                f"model_fn creates the weight {key!r} with tf.Variable or get_variable, and "
+                "replicas divide weights of Keras layers only; use a layer of Keras, or write "
+                'model_distribution="owner".'
+            )
+        return self.weights.gathers and tf.as_dtype(kwargs.get("dtype")).is_floating
 
     def forget(self, key: str) -> None:
         """Removes a variable that is not used anywhere."""
@@ -237,7 +294,11 @@ class VariableStore:
     def copy_of(self, key: str) -> tf.Variable:
         """The copy of a variable on the first replica of this process."""
         if key not in self._copies:
-            self._copies[key] = _private_api.first_replica_copy(self.variables[key])
+            variable = self.variables[key]
+            without = getattr(variable, "without_value", None)  # that of a weight in slices
+            if without is None:
+                without = _private_api.first_replica_copy(variable)
+            self._copies[key] = without
         return self._copies[key]
 
     def is_local(self, key: str) -> bool:

@@ -227,8 +227,10 @@ class Step:
         )  # fmt: skip
         batch = batch._replace(is_whole=not many)
         start = self._started(values, part)
-        with tf.GradientTape(persistent=True, watch_accessed_variables=not program.pure) as tape:
-            if program.pure:
+        # Slices of weights are values, also where the forward pass reads other variables.
+        by_value = program.pure or program.updates.weights is not None
+        with tf.GradientTape(persistent=True, watch_accessed_variables=not by_value) as tape:
+            if by_value:
                 tape.watch(start.trainable)
             rows = tf.shape(tf.nest.flatten(batch.features)[0])[0]
             with batch_position_scope(number, batch.first, rows):
@@ -243,7 +245,7 @@ class Step:
         self._shape = gradients.shape_of(groups)
         sums = []
         if self._training:
-            sources = start.trainable if program.pure else program.trainable
+            sources = start.trainable if by_value else program.trainable
             sums = gradients.gradient_sums(tape, targets, sources)
             self._missing = [{i for i, g in enumerate(s) if g is None} for s in sums]
         del tape
