@@ -72,7 +72,7 @@ class RunConfig:
             a variable independently: SGD, Adam, AdamW, RMSprop, Adagrad, Adadelta, Adamax, Nadam,
             Lion, Ftrl. "owner_gradients": its slice of the gradients too (ZeRO stage 2).
             "owner_full": its slice of the weights too (ZeRO stage 3), which are gathered block by
-            block, in the forward pass and again in the backward pass. Keras models only.
+            block, in the forward pass and again in the backward pass; see docs/large_models.md.
         gradient_aggregation: "mean" divides the summed gradient by the denominator of the loss
             over the global batch; "sum" does not divide.
         accumulation_steps: micro-batches per update, each with a part of the global batch.

@@ -108,7 +108,7 @@ CASES |= {
     for name in _OWNED
 }
 
-# Weights or gradients in slices too. Without XLA, gradients are scattered while they are computed.
+# Every case of "owner", with gradients or weights in slices too.
 CASES |= {
     f"{name}_{distribution}": dataclasses.replace(
         CASES[f"{name}_owner"],
@@ -116,7 +116,6 @@ CASES |= {
     )
     for name in _OWNED
     for distribution in ("owner_gradients", "owner_full")
-    if not (distribution == "owner_gradients" and "_jit" in name)
 }
 
 # Four replicas run what more replicas could change: how batches are cut, and what is reduced.

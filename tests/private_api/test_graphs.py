@@ -148,3 +148,37 @@ def test_summaries_are_back_after_blocks_of_two_threads_that_overlap():
     with tf.Graph().as_default() as graph:
         v1.summary.scalar("s", tf.constant(1.0))
     assert "ScalarSummary" in {operation.type for operation in graph.get_operations()}
+
+
+def test_a_temporary_variable_is_read_and_ends_with_the_step():
+    @tf.function
+    def rows(value):
+        handle = _private_api.temporary_variable(value)
+        whole = tf.raw_ops.ReadVariableOp(resource=handle, dtype=tf.float32)
+        part = tf.raw_ops.ResourceGather(resource=handle, indices=[1], dtype=tf.float32)
+        return whole, part
+
+    for factor in (1.0, 2.0):  # each call has a variable of its own
+        whole, part = rows(factor * tf.constant([[1.0], [2.0]]))
+        np.testing.assert_array_equal(whole, [[factor], [2 * factor]])
+        np.testing.assert_array_equal(part, [[2 * factor]])
+
+
+def test_functions_with_a_gradient_of_their_own_are_noticed():
+    seen = []
+
+    def read(x):
+        seen.append(_private_api.in_custom_gradient())
+        return x * 2.0
+
+    def run(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = tf.function(read)(tf.cond(x > 0, lambda: read(x), lambda: read(x)))
+            y = tf.recompute_grad(read)(y)
+            y = tf.custom_gradient(lambda x: (read(x), lambda upstream: 2.0 * upstream))(y)
+            y = keras.remat(read)(y)
+        return tape.gradient(y, x)
+
+    assert tf.function(run)(tf.constant(1.0)).numpy() == 32
+    assert (seen[:3], set(seen[3:])) == ([False] * 3, {True})

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tests.private_api.values import mirrored
 from tfbig import _private_api
 
 
@@ -44,3 +45,31 @@ def test_variables_as_constants():
     assert tf.make_ndarray(constants[placeholder]).tolist() == [[2.0], [3.0]]
     assert not frozen.variables
     assert frozen(tf.constant([[1.0, 1.0]]))[0].numpy() == [[5.0]]
+
+
+def ordered(wanted: bool) -> list[list[str]]:
+    """For each print of two replicas, in their order: the prints that it waits for."""
+    strategy = mirrored()
+
+    def step():
+        for i in range(2):
+            tf.print("print", i, output_stream="file:///dev/null", name=f"print_{i}")
+
+    @tf.function(autograph=False)
+    def run():
+        with _private_api.ordered_by_replica(lambda: wanted):
+            strategy.run(step)
+
+    graph = run.get_concrete_function().graph
+    run()
+    prints = [op for op in graph.get_operations() if op.type == "PrintV2"]
+    return [[c.name for c in op.control_inputs if c.type == "PrintV2"] for op in prints]
+
+
+def test_side_effects_wait_for_those_of_their_replica(in_process):
+    first, second, third, fourth = in_process(ordered, True)
+    assert (first, third) == ([], [])
+    assert [len(second), len(fourth)] == [1, 1]
+    assert "replica_1" not in second[0]
+    assert "replica_1" in fourth[0]
+    assert [len(waits) for waits in in_process(ordered, False)] == [0, 1, 1, 1]  # TensorFlow's way

@@ -186,3 +186,14 @@ def test_weights_are_read_from_disk(tmp_path):
     assert saving_lib.is_memory_sufficient is plain
     for mine, theirs in zip(loaded.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_variable_without_value_has_no_memory():
+    variable = _private_api.variable_without_value([1 << 40], tf.float32, "big/kernel:0")
+    assert (variable.shape, variable.dtype, variable.name) == (
+        (1 << 40,),
+        tf.float32,
+        "big/kernel:0",
+    )
+    traced = tf.function(lambda: tf.reduce_sum(variable)).get_concrete_function()
+    assert id(traced.captured_inputs[0]) == id(variable.handle)

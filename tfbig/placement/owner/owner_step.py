@@ -9,7 +9,7 @@ import tensorflow as tf
 from tfbig import _private_api
 from tfbig.placement.owner.layout import Bucket, group_for_gather
 from tfbig.placement.owner.slices import Store
-from tfbig.placement.owner.weight_access import WeightAccess
+from tfbig.placement.owner.weight_access import WeightAccess, rows_of
 from tfbig.placement.placement import Placement
 
 
@@ -121,9 +121,7 @@ class OwnerStep:
             if self._sums:
                 start, stop = bucket.offsets[i], bucket.offsets[i] + bucket.sizes[i]
                 gradient = tf.reshape(gradient, [-1])[start:stop]
-                padding = width * replicas - bucket.sizes[i]
-                gradient = tf.pad(gradient, [[0, padding]]) if padding else gradient
-            rows.append(tf.reshape(gradient, [replicas, width]))
+            rows.append(rows_of(gradient, replicas))
         together = rows[0] if len(rows) == 1 else tf.concat(rows, 1)
         return self._placement.scatter_sum(together) if self._sums else together[0]
 

@@ -213,7 +213,13 @@ class OwnerUpdates(Updates):
             *map(_readable, (weights, gradients, slots)),
             *map(_readable, (*whole, sum(bytes_of(slot) for slot in self._slots.values()))),
         )
-        if gathers:
+        if gathers and not program.blocks:
+            log.info(
+                "%s: the model has no blocks, so each weight is gathered when a step first reads "
+                "it, and kept until its gradient is there",
+                self._distribution,
+            )
+        elif gathers:
             blocks = {name: sum(map(bytes_of, those)) for name, those in program.blocks.items()}
             inside = {id(v) for those in program.blocks.values() for v in those}
             outside = sum(bytes_of(v) for v in variables if divides(v) and id(v) not in inside)

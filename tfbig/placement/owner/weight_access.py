@@ -7,7 +7,7 @@ import tensorflow as tf
 from typing_extensions import override
 
 from tfbig import _private_api
-from tfbig.placement.owner.layout import Bucket
+from tfbig.placement.owner.layout import Bucket, width_of
 from tfbig.placement.placement import Placement
 
 
@@ -113,11 +113,16 @@ class SliceAccess(WeightAccess):
     ) -> tf.Tensor:
         """A constraint needs the complete variable, which is gathered for it and dropped."""
         gathered = self._placement.gather_rows(part)
-        padding = gathered.shape[0] - size
         whole = tf.reshape(gathered[:size], self._variables[member].shape)
-        flat = tf.reshape(constrained(member, whole), [-1])
-        rows = tf.reshape(tf.pad(flat, [[0, padding]]), [self._placement.num_replicas, -1])
-        return rows[self._replica]
+        return rows_of(constrained(member, whole), self._placement.num_replicas)[self._replica]
+
+
+def rows_of(tensor: tf.Tensor, replicas: int) -> tf.Tensor:
+    """The slices of all replicas of a complete tensor, [replicas, width]; padding is 0."""
+    flat = tf.reshape(tensor, [-1])
+    width = width_of(flat.shape[0], replicas)
+    padding = width * replicas - flat.shape[0]
+    return tf.reshape(tf.pad(flat, [[0, padding]]) if padding else flat, [replicas, width])
 
 
 def slice_of_tensors(bucket: Bucket, replica: int, tensors: dict[int, Any]) -> tf.Tensor:

@@ -15,6 +15,7 @@ from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.placement.owner.layout import group_for_gather, width_of
 from tfbig.placement.owner.slices import SlicedVariable, Store, StoredPart
+from tfbig.placement.owner.weight_access import rows_of
 from tfbig.placement.placement import Placement
 from tfbig.programs.divided_weights import DividedWeights, is_divisible
 from tfbig.programs.tensor_like import TensorLike
@@ -201,13 +202,7 @@ def _gathered(
 
 def _scattered(placement: Placement, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """The slices of this replica of the sums of gradients."""
-    replicas, rows = placement.num_replicas, []
-    for gradient in gradients:
-        flat = tf.reshape(gradient, [-1])
-        width = width_of(flat.shape[0], replicas)
-        padding = width * replicas - flat.shape[0]
-        flat = tf.pad(flat, [[0, padding]]) if padding else flat
-        rows.append(tf.reshape(flat, [replicas, width]))
+    rows = [rows_of(gradient, placement.num_replicas) for gradient in gradients]
     slices: list = [None] * len(rows)
     for group in _groups(rows, 1):
         total = placement.scatter_sum(_joined([rows[i] for i in group], 1))

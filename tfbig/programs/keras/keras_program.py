@@ -113,8 +113,8 @@ class KerasProgram(Program):
         self._metrics = ReportedMetrics(self.model)
         self.metric_variables = self._metrics.variables
         self._blocks = None
-        if self._remat or self._gathers:
-            self._blocks = Remat(self.model, recompute=self._remat, gather=self._gathers)
+        if self._remat or self.updates.weights is not None:
+            self._blocks = Remat(self.model, recompute=self._remat, weights=self.updates.weights)
             self.blocks = self._blocks.variables
         self._observe(run, spec)
         self._all = [*self.trainable, *self.state]

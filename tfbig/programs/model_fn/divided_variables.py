@@ -65,7 +65,9 @@ class DividedVariable(TensorLike):
     @override
     def __tf_tensor__(self, dtype: Any = None, name: str | None = None) -> tf.Tensor:
         values = None if _private_api.in_stateless_scope() else self._current()
-        value = tf.convert_to_tensor(self._variable) if values is None else values.of(self._variable)
+        value = (
+            tf.convert_to_tensor(self._variable) if values is None else values.of(self._variable)
+        )
         return value if dtype is None else tf.cast(value, dtype)
 
     def ref(self) -> "DividedVariable":
@@ -83,8 +85,8 @@ class DividedVariable(TensorLike):
             UserError: always.
         """
         raise UserError(
-            f"model_fn assigns to the weight {_shown(self)!r}, which replicas divide; create it with "
-            'trainable=False, or write model_distribution="owner".'
+            f"model_fn assigns to the weight {_shown(self)!r}, which replicas divide; create it "
+            'with trainable=False, or write model_distribution="owner".'
         )
 
 

@@ -15,6 +15,7 @@ import keras
 from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.layers.sharded_tables import shard_of
+from tfbig.programs.divided_weights import DividedWeights
 from tfbig.programs.remat.block import Block
 from tfbig.programs.remat.segments import Segment, segments_of
 
@@ -31,16 +32,19 @@ class Remat:
     Args:
         model: built.
         recompute: whether activations are recomputed.
-        gather: whether the weights are in slices, and each block gathers its own. Without
-            `recompute` blocks are as small as possible, and operations without weights are in
-            none.
+        weights: how replicas divide the weights of blocks; None: they do not. Without `recompute`
+            blocks are as small as possible, and operations without weights are in none. Blocks
+            that gather their weights are recomputed all the same.
 
     Raises:
         UserError: activations are to be recomputed, and the model has no blocks.
     """
 
-    def __init__(self, model: keras.Model, *, recompute: bool = True, gather: bool = False):
-        self._model, self._recompute, self._gather = model, recompute, gather
+    def __init__(
+        self, model: keras.Model, *, recompute: bool = True, weights: DividedWeights | None = None
+    ):
+        self._model, self._recompute, self._divides = model, recompute, weights is not None
+        self._keeps = not (recompute or (weights is not None and weights.gathers))
         self._graphs: list[tuple[keras.Model, list[Segment]]] = []
         self._layers: list[keras.layers.Layer] = []
         self._divide(model)
@@ -125,7 +129,7 @@ class Remat:
     def _is_block(self, segment: Segment) -> bool:
         if segment.divided:
             return False
-        if self._gather and segment.variables:
+        if self._divides and segment.variables:
             return True
         return self._recompute and segment.recomputed
 
@@ -142,7 +146,8 @@ class Remat:
             with recomputing(None):
                 return compute(inputs)
 
-        block = Block(without_inner_blocks, variables, _active(), name, recompute=not keep)
+        recompute = not (keep or self._keeps)
+        block = Block(without_inner_blocks, variables, _active(), name, recompute=recompute)
         outputs, losses = block(inputs)
         for loss in losses:
             self._model.add_loss(loss)  # the losses of the layers are tensors of the block

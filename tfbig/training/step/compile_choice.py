@@ -58,9 +58,6 @@ def _obstacle(program: Program, placement: Placement, feed: Feed, micro: int) ->
         return "XLA cannot compile lookup tables"
     if program.without_xla:
         return f"XLA cannot compile a layer of the class {program.without_xla}"
-    weights = program.updates.weights
-    if weights is not None and not weights.gathers:
-        return "gradients are scattered while they are computed, and XLA cannot compile that"
     if not (program.exact_with_padding or feed.full):
         return "a batch cannot be cut into equal parts, and padding would not be exact"
     if not placement.compiles_whole_loop and program.runs_custom_step(training=True):
