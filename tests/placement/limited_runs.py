@@ -67,16 +67,18 @@ def unlimited() -> dict:
     return {"losses": losses(result), "loss": figures["loss"], "outputs": outputs[:1].tolist()}
 
 
-def limited(distribution: str, megabytes: int, folder: str, steps: int) -> dict:
-    """What a worker leaves that may have so much more memory than with a model of width 8.
+def limited(
+    distribution: str, megabytes: int, folder: str, steps: int, strategy: str = "multi_worker"
+) -> dict:
+    """What a process leaves that may have so much more memory than with a model of width 8.
 
     The last steps of all are followed by an evaluation, predictions and an export.
     """
-    train(distribution, "multi_worker", 8, 2)
+    train(distribution, strategy, 8, 2)
     _limit_memory(megabytes)
     try:
         model_dir = os.path.join(folder, "run")
-        result = train(distribution, "multi_worker", LARGE["width"], steps, model_dir)
+        result = train(distribution, strategy, LARGE["width"], steps, model_dir)
     except OutOfMemory as error:
         return {"error": str(error)}
     left = {"losses": losses(result), "kind": type(result.model).__name__}

@@ -67,8 +67,10 @@ def test_a_model_that_does_not_fit_trains_in_slices(tmp_path):
         got[distribution, steps] = harness.call_workers(
             limited_runs.limited, files, *arguments, workers=4, timeout=300
         )
-    for left in got["owner", 1]:
-        assert "gradients and optimizer state need 326 MiB in this task" in left["error"]
+    alone = "replicated", 560, str(tmp_path), 1, "one_device"
+    whole = harness.call(limited_runs.limited, tmp_path, *alone, timeout=200)
+    for left, needed in (whole, 651), *((left, 326) for left in got["owner", 1]):
+        assert f"gradients and optimizer state need {needed} MiB in this task" in left["error"]
         assert 'write model_distribution="owner_full"' in left["error"]
     (first, *_), last = got["owner_full", 1], got["owner_full", 2]
     losses = [*first["losses"], *last[0]["losses"]]
