@@ -44,7 +44,8 @@ def penalized(features, labels, mode):
 
 
 def functional(features, labels, mode):
-    """Builds a functional model in each call."""
+    """Builds a functional model in each call, and has a variable that is no weight."""
+    tf.Variable(0, name="number")
     model = keras.Sequential([keras.Input((5,)), dense(4, "hidden"), dense(1, "last")])
     return spec(mode, keras.losses.mean_squared_error(labels, model(features)))
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.layers.sharded_tables import number_of_servers, parameter_server_scope
-from tfbig.programs.divided_weights import DividedWeights
+from tfbig.programs.divided_weights import DividedWeights, is_divisible
 from tfbig.programs.model_fn.divided_variables import DividedVariable, WholeValues
 from tfbig.programs.tracing import run_in_new_thread
 
@@ -233,20 +233,24 @@ class VariableStore:
                 with tf.distribute.get_strategy().extended.colocate_vars_with(neighbor):
                     return tf.Variable(**kwargs)
 
-        variable = self.variables[key] = run_in_new_thread(create)
+        variable = run_in_new_thread(create)
+        self._check_divided(key, variable)
+        self.variables[key] = variable
         self.trainable[key] = kwargs.get("trainable") is not False
         return variable
 
     def _is_sliced(self, key: str, kwargs: dict) -> bool:
-        if self.weights is None or kwargs.get("trainable") is False:
+        if self.weights is None or not self.weights.gathers or not self.is_of_keras(key):
             return False
-        if not self.is_of_keras(key):
+        return kwargs["trainable"] is not False and tf.as_dtype(kwargs["dtype"]).is_floating
+
+    def _check_divided(self, key: str, variable: tf.Variable) -> None:
+        if self.weights is not None and is_divisible(variable) and not self.is_of_keras(key):
             raise UserError(
                 f"model_fn creates the weight {key!r} with tf.Variable or get_variable, and "
                 "replicas divide weights of Keras layers only; use a layer of Keras, or write "
                 'model_distribution="owner".'
             )
-        return self.weights.gathers and tf.as_dtype(kwargs.get("dtype")).is_floating
 
     def forget(self, key: str) -> None:
         """Removes a variable that is not used anywhere."""
