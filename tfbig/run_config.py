@@ -68,11 +68,12 @@ class RunConfig:
             Source, "none" for a Dataset.
         model_distribution: "replicated": every replica holds the whole optimizer state and
             updates all weights. "owner": each of N replicas holds and updates 1/N of it (ZeRO
-            stage 1, https://arxiv.org/abs/1910.02054), for optimizers that update each element of
-            a variable independently: SGD, Adam, AdamW, RMSprop, Adagrad, Adadelta, Adamax, Nadam,
-            Lion, Ftrl. "owner_gradients": its slice of the gradients too (ZeRO stage 2).
-            "owner_full": its slice of the weights too (ZeRO stage 3), which are gathered block by
-            block, in the forward pass and again in the backward pass; see docs/large_models.md.
+            stage 1, https://arxiv.org/abs/1910.02054), for Keras's optimizers: SGD, Adam, AdamW,
+            RMSprop, Adagrad, Adadelta, Adamax, Nadam, Lion, Ftrl, Lamb, Muon, Adafactor, and your
+            own with `elementwise = True`. "owner_gradients": its slice of the gradients too (ZeRO
+            stage 2). "owner_full": its slice of the weights too (ZeRO stage 3), which are gathered
+            block by block, in the forward pass and again in the backward pass; see
+            docs/large_models.md.
         gradient_aggregation: "mean" divides the summed gradient by the denominator of the loss
             over the global batch; "sum" does not divide.
         accumulation_steps: micro-batches per update, each with a part of the global batch.

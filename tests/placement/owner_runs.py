@@ -106,6 +106,15 @@ _KINDS = {
     "loss_scaled_ema": lambda: _scaled(
         optimizers.Adam(1e-2, use_ema=True, ema_momentum=0.8, ema_overwrite_frequency=3), 64.0
     ),
+    # Rules of complete variables.
+    "lamb": p(optimizers.Lamb, 1e-2, weight_decay=0.1),
+    "muon": p(
+        optimizers.Muon, 1e-2, weight_decay=0.1, adam_weight_decay=0.3, exclude_layers=["second"]
+    ),
+    "adafactor": p(optimizers.Adafactor, 1e-2),
+    "adafactor_scaled_ema": lambda: _scaled(
+        optimizers.Adafactor(1e-2, clipnorm=0.1, use_ema=True, ema_momentum=0.8), 64.0
+    ),
 }
 _AVERAGED = p(
     optimizers.AdamW, 1e-2, weight_decay=0.2, use_ema=True, ema_momentum=0.7,

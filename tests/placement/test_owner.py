@@ -50,6 +50,9 @@ _EVERYWHERE = (
     "no_gradient_ema",
     "joining",
     "rates",
+    "lamb",
+    "muon",
+    "adafactor_scaled_ema",
 )
 
 
@@ -217,9 +220,8 @@ class Mine(optimizers.Adam):
 
 @pytest.mark.parametrize(
     "optimizer",
-    [optimizers.Lamb(), optimizers.Muon(), optimizers.Adafactor(), Mine(),
-     optimizers.LossScaleOptimizer(optimizers.Lamb())],
-)  # fmt: skip
+    [Mine(), optimizers.LossScaleOptimizer(Mine())],
+)
 def test_an_optimizer_that_is_not_known_to_be_elementwise_is_rejected_by_name(optimizer):
     name = type(getattr(optimizer, "inner_optimizer", optimizer)).__name__
     with pytest.raises(UserError, match=f"{name} is not known to treat each element") as caught:

@@ -67,7 +67,7 @@ def test_slice_rule_is_kerass_own(i):
     sliced = optimizers()[i]
     slots = _private_api.build_without_slots(sliced, weights())
     rule = _private_api.SliceRule(
-        sliced, slots, member=0, size=2, dtype="float32", decays=sliced.weight_decay is not None
+        sliced, slots, member=0, shape=[2], dtype="float32", decays=sliced.weight_decay is not None
     )
     values = tf.constant([1.0, -2.0])
     own = [_private_api.initial_value(slot, [2]) for slot in slots[0]]
@@ -83,6 +83,42 @@ def test_slice_rule_is_kerass_own(i):
     whole = {v.path.split("/")[-1]: v for v in optimizer.variables}
     for slot, value in zip(slots[0], own, strict=True):
         np.testing.assert_allclose(value, whole[slot.path.split("/")[-1]].numpy()[0], rtol=1e-6)
+    assert int(sliced.iterations) == 3
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: keras.optimizers.Adafactor(0.1),
+        lambda: keras.optimizers.Lamb(0.1),
+        lambda: keras.optimizers.Muon(0.1, weight_decay=0.2, adam_weight_decay=0.1),
+        lambda: keras.optimizers.Muon(0.1, adam_weight_decay=0.1, exclude_layers=["kernel"]),
+    ],
+    ids=["adafactor", "lamb", "muon", "muon_excluding"],
+)
+@pytest.mark.parametrize("member", [0, 1])
+def test_a_rule_of_a_whole_variable_is_kerass_own(made, member):
+    variables, optimizer = weights(), made()
+    optimizer.build(variables)
+    sliced, twins = made(), weights()
+    slots = _private_api.build_without_slots(sliced, twins)
+    twin = twins[member]
+    rule = _private_api.SliceRule(
+        sliced, slots, member=member, shape=twin.shape, dtype="float32", path=twin.path,
+        decays=_private_api.is_decayed(sliced, twin),
+    )  # fmt: skip
+    value = tf.constant(twin)
+    own = [_private_api.initial_value(slot, slot.shape) for slot in slots[member]]
+    own += [tf.constant(factor) for factor in rule.factors]
+    for gradient in ([[0.5, 3.0]], [[-1.0, 1.0]], [[0.1, 0.0]]):
+        gradients = [tf.constant(gradient), tf.constant([1.0])]
+        optimizer.apply(gradients, variables)
+        scalars = [tf.convert_to_tensor(v) for v in rule.scalars]
+        value, own, new = rule.update(value, gradients[member], own, scalars)
+        for scalar, number in zip(rule.scalars, new, strict=True):
+            _private_api.assign_in_replica(scalar, number)
+    np.testing.assert_allclose(value, variables[member], rtol=1e-6)
+    assert len(rule.factors) == 2 * (type(sliced).__name__ == "Adafactor" and member == 0)
     assert int(sliced.iterations) == 3
 
 

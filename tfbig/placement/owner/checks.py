@@ -21,6 +21,13 @@ ELEMENTWISE = (
     optimizers.Lion,
     optimizers.Ftrl,
 )
+# Their update of a variable depends on all of its elements: on norms, means or products.
+BY_VARIABLE = (optimizers.Adafactor, optimizers.Lamb, optimizers.Muon)
+
+
+def updates_whole_variables(optimizer: Any) -> bool:
+    """Whether an optimizer has to see complete variables."""
+    return type(_private_api.unwrap_optimizer(optimizer)) in BY_VARIABLE
 
 
 def check_optimizer(optimizer: Any, variables: list, distribution: str = "owner") -> None:
@@ -36,8 +43,9 @@ def check_optimizer(optimizer: Any, variables: list, distribution: str = "owner"
     """
     inner = _private_api.unwrap_optimizer(optimizer)
     name, asked = type(inner).__name__, f'model_distribution="{distribution}"'
-    if type(inner) not in ELEMENTWISE and getattr(inner, "elementwise", False) is not True:
-        listed = ", ".join(kind.__name__ for kind in ELEMENTWISE)
+    known = (*ELEMENTWISE, *BY_VARIABLE)
+    if type(inner) not in known and getattr(inner, "elementwise", False) is not True:
+        listed = ", ".join(kind.__name__ for kind in known)
         raise UserError(
             f"{asked} updates slices of variables, and {name} is not known to "
             f"treat each element independently; use one of {listed}, write "
@@ -77,6 +85,8 @@ def check_slots(optimizer: Any, slots: list[list]) -> None:
     Raises:
         UserError: a variable that is not a scalar was not created by `add_optimizer_variables`.
     """
+    if updates_whole_variables(optimizer):
+        return  # Adafactor has its factors on each replica
     known = {id(slot) for own in slots for slot in own}
     for variable in _private_api.unwrap_optimizer(optimizer).variables:
         if id(variable) not in known and variable.shape.rank:

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tfbig import _private_api
 from tfbig.placement.owner.layout import Bucket, group_for_gather
 from tfbig.placement.owner.slices import Store
-from tfbig.placement.owner.weight_access import WeightAccess, rows_of
+from tfbig.placement.owner.weight_access import WeightAccess, gathered_slices, rows_of
 from tfbig.placement.placement import Placement
 
 
@@ -187,8 +187,7 @@ class OwnerStep:
         """Updates the buckets of a group; returns the operations that the next group waits for."""
         new_slices, writes = [], []
         for i in group:
-            weights = self._weights.slice_of(self._buckets[i])
-            new, new_slots = self._update_slice(i, weights, gradients[i], missing, divisor)
+            new, new_slots = self._update_slice(i, gradients[i], missing, divisor)
             for stored, value in zip(self._stored[i], new_slots, strict=True):
                 writes.append(_private_api.assign_in_replica(stored.variable, value))
             if overwrites:
@@ -207,7 +206,7 @@ class OwnerStep:
         )
         return writes
 
-    def _update_slice(self, i: int, weights, gradient, missing, divisor) -> tuple[Any, list]:
+    def _update_slice(self, i: int, gradient, missing, divisor) -> tuple[Any, list]:
         bucket, stored = self._buckets[i], self._stored[i]
         rule, update = self._rule_of(bucket)
         slots = [tf.convert_to_tensor(slot.variable) for slot in stored]
@@ -218,23 +217,40 @@ class OwnerStep:
                 gradient = _divided(gradient, divisor)
             if not missing.isdisjoint(bucket.members):
                 mask = self._mask(bucket, missing)
+        if _of_variable(bucket):  # each replica computes all of it, and keeps its slice
+            shape = self._variables[bucket.members[0]].shape
+            weights = self._weights.whole(bucket)
+            slots = [gathered_slices(self._placement, slot, shape) for slot in slots]
+            slots += [tf.convert_to_tensor(factor) for factor in rule.factors]
+            if gradient is not None:
+                gradient = gathered_slices(self._placement, gradient, shape)
+        else:
+            weights = self._weights.slice_of(bucket)
         new, new_slots, new_scalars = update(weights, gradient, slots, scalars, self._updated, mask)
         if gradient is not None and self._scalars is None:
             self._scalars = new_scalars
             self._rule = rule
+        if _of_variable(bucket):
+            for factor, value in zip(rule.factors, new_slots[len(stored) :], strict=True):
+                _private_api.assign_in_replica(factor, value)
+            whole = (new, *new_slots[: len(stored)])
+            new, *new_slots = [rows_of(v, self._replicas)[self._replica] for v in whole]
         return new, new_slots
 
     def _rule_of(self, bucket: Bucket) -> tuple[_private_api.SliceRule, Callable]:
         """The update rule, shared by buckets of the same kind and size, so it is compiled once."""
         key = (bucket.kind, bucket.slice_size)
         if key not in self._rules:
+            variable = self._variables[bucket.members[0]]
+            path = getattr(variable, "path", variable.name) if _of_variable(bucket) else None
             rule = _private_api.SliceRule(
                 self._inner,
                 self._slots,
                 member=bucket.members[0],
-                size=bucket.slice_size,
+                shape=[bucket.slice_size] if path is None else variable.shape,
                 dtype=bucket.kind[0],
                 decays=bucket.kind[1],
+                path=path,
             )
             function = lambda *arguments: _updated_slice(rule, *arguments)  # noqa: E731
             if self._compiled:
@@ -284,12 +300,17 @@ class OwnerStep:
         return tf.where(applies, constraint(value), value)
 
 
+def _of_variable(bucket: Bucket) -> bool:
+    """Whether the update needs the complete variable of a bucket, which is its only member."""
+    return bucket.kind[-1] is not None
+
+
 def _updated_slice(rule, weights, gradient, slots, scalars, updated, mask):
     """Returns a slice's new weights, new slots and the optimizer's new scalars; a pure function.
 
     Args:
         rule: a SliceRule.
-        weights: the slice of the weights, [slice_size].
+        weights: the slice of the weights, [slice_size], or a complete variable.
         gradient: the slice of the gradient; None: only the slice's average is updated.
         slots: the slices of the slots.
         scalars: the optimizer's variables that are not slots.

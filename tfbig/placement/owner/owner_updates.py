@@ -17,7 +17,7 @@ from typing_extensions import override
 from tfbig import _private_api
 from tfbig.errors import UserError
 from tfbig.placement import process_memory
-from tfbig.placement.owner.checks import check_optimizer, check_slots
+from tfbig.placement.owner.checks import check_optimizer, check_slots, updates_whole_variables
 from tfbig.placement.owner.layout import Bucket, make_buckets, width_of
 from tfbig.placement.owner.owner_step import OwnerStep
 from tfbig.placement.owner.slices import SlicedVariable, Store, StoredPart
@@ -66,9 +66,10 @@ def make_updates(config: RunConfig, placement: Placement) -> Updates:
 class OwnerUpdates(Updates):
     """Each replica holds a slice of the optimizer's state and updates that slice of the weights.
 
-    This works for optimizers whose update rule is elementwise: their own rule is applied to slices
-    instead of variables. Steps that are not elementwise use sums over all slices (clipping, the
-    check for finite gradients) or complete variables (constraints).
+    The rules of most optimizers are elementwise: their own rule is applied to slices instead of
+    variables. Those of Lamb, Muon and Adafactor see gathered variables, one after the other. Steps
+    that are not elementwise use sums over all slices (clipping, the check for finite gradients) or
+    complete variables (constraints).
 
     Args:
         placement: a placement with two or more replicas.
@@ -114,18 +115,20 @@ class OwnerUpdates(Updates):
         check_optimizer(optimizer, variables, self._distribution)
         slots = _private_api.build_without_slots(optimizer, variables)
         check_slots(optimizer, slots)
+        # A variable of which the rule needs all elements is a bucket by itself.
+        whole = updates_whole_variables(optimizer)
         kinds = [
-            (keras.backend.standardize_dtype(v.dtype), decays, len(own))
-            for v, own in zip(variables, slots, strict=True)
+            (keras.backend.standardize_dtype(v.dtype), decays, len(own), i if whole else None)
+            for i, (v, own) in enumerate(zip(variables, slots, strict=True))
             for decays in [_private_api.is_decayed(optimizer, v)]
         ]
         if not self._buckets:
             self._buckets = make_buckets(
                 [v.shape.num_elements() for v in variables],
                 # A weight that is in slices is one bucket, or in one, as a whole.
-                [_rows(v) if self.weights is None else 1 for v in variables],
+                [1 if whole or self.weights is not None else _rows(v) for v in variables],
                 kinds,
-                [tf.as_dtype(dtype).size for dtype, _, _ in kinds],
+                [tf.as_dtype(dtype).size for dtype, *_ in kinds],
                 self._placement.num_replicas,
             )
             self._stored = [

@@ -27,6 +27,10 @@ class WeightAccess:
         """This replica's slice of the weights of a bucket."""
         raise NotImplementedError
 
+    def whole(self, bucket: Bucket) -> tf.Tensor:
+        """The complete weight of a bucket with one member."""
+        raise NotImplementedError
+
     def store(
         self,
         buckets: Sequence[Bucket],
@@ -55,6 +59,10 @@ class WholeAccess(WeightAccess):
     def slice_of(self, bucket: Bucket) -> tf.Tensor:
         tensors = [(m, self._variables[m]) for m in bucket.members]
         return slice_of_tensors(bucket, self._replica, dict(tensors))
+
+    @override
+    def whole(self, bucket: Bucket) -> tf.Tensor:
+        return tf.convert_to_tensor(self._variables[bucket.members[0]])
 
     @override
     def store(self, buckets, slices, changes, constrained) -> list:
@@ -95,26 +103,34 @@ class SliceAccess(WeightAccess):
         return held[0] if len(held) == 1 else tf.concat(held, 0)
 
     @override
+    def whole(self, bucket: Bucket) -> tf.Tensor:
+        shape = self._variables[bucket.members[0]].shape
+        return gathered_slices(self._placement, self.slice_of(bucket), shape)
+
+    @override
     def store(self, buckets, slices, changes, constrained) -> list:
         writes = []
         for bucket, together in zip(buckets, slices, strict=True):
             parts = tf.split(together, bucket.widths) if len(bucket.members) > 1 else [together]
-            for member, size, part in zip(bucket.members, bucket.sizes, parts, strict=True):
+            for member, part in zip(bucket.members, parts, strict=True):
                 if not changes(member):
                     continue
                 if getattr(self._variables[member], "constraint", None) is not None:
-                    part = self._constrained(member, size, part, constrained)
+                    part = self._constrained(member, part, constrained)
                 stored = _private_api.stored_value(self._variables[member])
                 writes.append(stored.assign_slice(part))
         return writes
 
-    def _constrained(
-        self, member: int, size: int, part: tf.Tensor, constrained: Callable
-    ) -> tf.Tensor:
+    def _constrained(self, member: int, part: tf.Tensor, constrained: Callable) -> tf.Tensor:
         """A constraint needs the complete variable, which is gathered for it and dropped."""
-        gathered = self._placement.gather_rows(part)
-        whole = tf.reshape(gathered[:size], self._variables[member].shape)
+        whole = gathered_slices(self._placement, part, self._variables[member].shape)
         return rows_of(constrained(member, whole), self._placement.num_replicas)[self._replica]
+
+
+def gathered_slices(placement: Placement, held: tf.Tensor, shape: Any) -> tf.Tensor:
+    """The complete tensor, of this shape, of which each replica has a slice."""
+    flat = placement.gather_rows(held)
+    return tf.reshape(flat[: tf.TensorShape(shape).num_elements()], shape)
 
 
 def rows_of(tensor: tf.Tensor, replicas: int) -> tf.Tensor:
