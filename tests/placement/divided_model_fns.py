@@ -1,5 +1,6 @@
 """model_fns of estimator style whose weights or gradients replicas divide; run in a process."""
 
+import dataclasses
 import pathlib
 
 import keras
@@ -50,6 +51,15 @@ def functional(features, labels, mode):
     return spec(mode, keras.losses.mean_squared_error(labels, model(features)))
 
 
+def measured(features, labels, mode):
+    """Has statistics over all replicas, and a metric of TensorFlow 1 in each mode."""
+    norm = keras.layers.BatchNormalization(synchronized=True, name="norm")
+    outputs = dense(1, "last")(norm(dense(4, "hidden")(features), training=True))
+    found = spec(mode, keras.losses.mean_squared_error(labels, outputs))
+    errors = tf.compat.v1.metrics.mean_absolute_error(labels, outputs)
+    return dataclasses.replace(found, eval_metric_ops={"mae": errors})
+
+
 def plain_variable(features, labels, mode):
     weight = tf.compat.v1.get_variable("weight", [5, 1])
     return spec(mode, keras.losses.mean_squared_error(labels, features @ weight))
@@ -93,7 +103,7 @@ def losses() -> dict[str, dict[str, float]]:
             distribution: train(model_fn, distribution).loss
             for distribution in ("replicated", "owner_gradients", "owner_full")
         }
-        for model_fn in (penalized, functional)
+        for model_fn in (penalized, functional, measured)
     }
 
 
@@ -118,7 +128,7 @@ def with_metrics(features, labels, mode):
     found = spec(mode, keras.losses.mean_squared_error(labels, outputs))
     if mode == tfbig.ModeKeys.EVAL:
         errors = tf.compat.v1.metrics.mean_absolute_error(labels, outputs)
-        found = tfbig.EstimatorSpec(mode, loss=found.loss, eval_metric_ops={"mae": errors})
+        found = dataclasses.replace(found, eval_metric_ops={"mae": errors})
     return found
 
 
@@ -165,7 +175,8 @@ def checked_losses() -> dict[str, float]:
     """The losses of a Keras model whose layers have assertions."""
 
     def build():
-        model = keras.Sequential([keras.Input((5,)), dense(7, "a"), Checked(), dense(1, "b")])
+        norm = keras.layers.BatchNormalization(synchronized=True)
+        model = keras.Sequential([keras.Input((5,)), dense(7, "a"), norm, Checked(), dense(1, "b")])
         model.compile(keras.optimizers.Adam(0.01), "mse")
         return model
 

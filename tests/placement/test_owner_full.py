@@ -1,5 +1,7 @@
 """Weights in slices: models of all kinds, checkpoints, memory, and use after the training."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -70,7 +72,8 @@ def test_a_model_that_does_not_fit_trains_in_slices(tmp_path):
     alone = "replicated", 560, str(tmp_path), 1, "one_device"
     whole = harness.call(limited_runs.limited, tmp_path, *alone, timeout=200)
     for left, needed in (whole, 651), *((left, 326) for left in got["owner", 1]):
-        assert f"gradients and optimizer state need {needed} MiB in this task" in left["error"]
+        assert f"gradients and optimizer state need {needed} MiB besides" in left["error"]
+        assert re.search(r"TFBIG_MEMORY_BYTES, \d+ MiB of which \d+ MiB are in", left["error"])
         assert 'write model_distribution="owner_full"' in left["error"]
     (first, *_), last = got["owner_full", 1], got["owner_full", 2]
     losses = [*first["losses"], *last[0]["losses"]]
@@ -84,15 +87,17 @@ def test_a_model_that_does_not_fit_trains_in_slices(tmp_path):
 
 
 def test_free_memory_is_the_smallest_limit(monkeypatch):
-    free = free_memory.free_bytes()
-    assert free > 2**20
+    assert free_memory.free_memory().size > 2**20
     with open("/proc/self/status") as status:
         now = next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) * 1024
     monkeypatch.setenv("TFBIG_MEMORY_BYTES", str(now + 2**20))
-    assert free_memory.free_bytes() <= 2 * 2**20
+    free = free_memory.free_memory()
+    assert free.size <= 2 * 2**20
+    words = r"TFBIG_MEMORY_BYTES, (\d+) MiB of which \d+ MiB are in use,"
+    assert abs(int(re.fullmatch(words, free.limit)[1]) - now / 2**20) < 3
     monkeypatch.setenv("TFBIG_MEMORY_BYTES", "1GB")
     with pytest.raises(UserError, match="TFBIG_MEMORY_BYTES='1GB': expected a number of bytes"):
-        free_memory.free_bytes()
+        free_memory.free_memory()
 
 
 def test_memory_is_checked_before_gradients_and_slots_are_made(monkeypatch):
@@ -101,8 +106,10 @@ def test_memory_is_checked_before_gradients_and_slots_are_made(monkeypatch):
     program = KerasProgram(model)
     config = tfbig.RunConfig()
     check_memory(program, Placement(), config)
-    monkeypatch.setattr("tfbig.training.out_of_memory.free_bytes", lambda: 11_000_000)
-    with pytest.raises(OutOfMemory, match="need 11 MiB in this task besides the weights, and it"):
+    free = free_memory.Free(11_000_000, "the machine")
+    monkeypatch.setattr("tfbig.training.out_of_memory.free_memory", lambda: free)
+    expected = "need 11 MiB besides the weights, and the machine leaves 10 MiB"
+    with pytest.raises(OutOfMemory, match=expected):
         check_memory(program, Placement(), config)  # 4 MB of gradients, 8 MB of slots
     assert not model.optimizer.built
 

@@ -5,6 +5,7 @@ import threading
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from tfbig import _private_api
@@ -162,6 +163,30 @@ def test_a_temporary_variable_is_read_and_ends_with_the_step():
         whole, part = rows(factor * tf.constant([[1.0], [2.0]]))
         np.testing.assert_array_equal(whole, [[factor], [2 * factor]])
         np.testing.assert_array_equal(part, [[2 * factor]])
+
+
+def test_other_objects_may_stand_for_variables_in_collections():
+    class Plain:
+        name = "plain"
+
+        def ref(self):
+            return self
+
+        deref = ref
+
+    acting = _private_api.acts_as_resource_variable(type("Acting", (Plain,), {}))
+
+    def run(kind):
+        @tf.custom_gradient
+        def doubled(x):
+            v1.add_to_collection(v1.GraphKeys.GLOBAL_VARIABLES, kind())
+            return 2.0 * x, lambda upstream: 2.0 * upstream
+
+        return tf.function(doubled)(tf.constant(1.0)).numpy()
+
+    assert run(acting) == 2
+    with pytest.raises(TypeError, match="must be `ResourceVariable`s"):
+        run(Plain)
 
 
 def test_functions_with_a_gradient_of_their_own_are_noticed():

@@ -23,6 +23,7 @@ from tfbig._private_api.coordination import (
     runtime_has_started,
 )
 from tfbig._private_api.graphs import (
+    acts_as_resource_variable,
     first_replica_copy,
     in_custom_gradient,
     observed_checkpoint_initializers,
@@ -142,6 +143,7 @@ __all__ = [
     "Node",
     "SliceRule",
     "abort_collectives",
+    "acts_as_resource_variable",
     "all_metrics",
     "assign_in_replica",
     "assign_rows_in_replica",

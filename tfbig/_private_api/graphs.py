@@ -156,6 +156,17 @@ def temporary_variable(value: tf.Tensor) -> tf.Tensor:
         return tf.identity(handle)
 
 
+def acts_as_resource_variable(kind: type) -> type:
+    """Lets objects of a class stand for variables in the collections of a graph.
+
+    Reason: functions with a gradient of their own, such as the all-reduce of a strategy, look for
+    new variables in the collections and refuse other objects.
+    Guard: tests/private_api/test_graphs.py.
+    """
+    setattr(kind, "_should_act_as_resource_variable", True)  # noqa: B010
+    return kind
+
+
 def in_custom_gradient() -> bool:
     """Whether the caller is called by a function with a gradient of its own.
 

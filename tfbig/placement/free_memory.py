@@ -3,6 +3,7 @@
 import os
 import resource
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from tfbig.errors import UserError
 
@@ -10,14 +11,26 @@ _VARIABLE = "TFBIG_MEMORY_BYTES"
 _ROOT = "/sys/fs/cgroup"
 
 
-def free_bytes() -> int | None:
-    """The bytes that this process can still allocate, by limits of the process and of the machine.
+class Free(NamedTuple):
+    """What a process can still allocate.
+
+    Attributes:
+        size: in bytes.
+        limit: what allows no more, in words.
+    """
+
+    size: int
+    limit: str
+
+
+def free_memory() -> Free | None:
+    """What this process can still allocate, by limits of the process and of the machine.
 
     These are RLIMIT_AS and RLIMIT_DATA, the limit of its control group, the machine's memory and
     swap, and the variable TFBIG_MEMORY_BYTES, which allows a process less.
 
     Returns:
-        The smallest; None where the system tells nothing.
+        By the tightest limit; None where the system tells nothing.
     """
     return min(_limits(), default=None)
 
@@ -34,24 +47,35 @@ def bytes_from_environment(name: str) -> int | None:
     return int(given) if given else None
 
 
-def _limits() -> Iterator[int]:
+def _limits() -> Iterator[Free]:
     status = _fields("/proc/self/status")
-    for limit, used in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
-        soft, _ = resource.getrlimit(limit)
+    for name, used in (("RLIMIT_AS", "VmSize"), ("RLIMIT_DATA", "VmData")):
+        soft, _ = resource.getrlimit(getattr(resource, name))
         if soft != resource.RLIM_INFINITY and used in status:
-            yield max(0, soft - status[used])
+            yield _left(soft, status[used], f"{name} of this process")
     for folder, most_file, now_file in _groups():
         most, now = _number(f"{folder}/{most_file}"), _number(f"{folder}/{now_file}")
         if most is not None and now is not None:
             # The cache of files is given back when it is needed.
             cached = _fields(f"{folder}/memory.stat", unit=1).get("inactive_file", 0)
-            yield max(0, most - now + cached)
+            yield _left(most, now - cached, "its control group (container)")
     given = bytes_from_environment(_VARIABLE)
     if given is not None:
-        yield max(0, given - status.get("VmRSS", 0))
+        yield _left(given, status.get("VmRSS", 0), _VARIABLE)
     machine = _fields("/proc/meminfo")
     if "MemAvailable" in machine:
-        yield machine["MemAvailable"] + machine.get("SwapFree", 0)
+        free = machine["MemAvailable"] + machine.get("SwapFree", 0)
+        yield Free(free, "the machine, of which the rest is in use,")
+
+
+def _left(most: int, used: int, name: str) -> Free:
+    words = f"{name}, {readable_bytes(most)} of which {readable_bytes(used)} are in use,"
+    return Free(max(0, most - used), words)
+
+
+def readable_bytes(size: int) -> str:
+    """A number of bytes for a message."""
+    return f"{size / 2**20:.0f} MiB" if size >= 10 * 2**20 else f"{size / 2**20:.2g} MiB"
 
 
 def _groups() -> Iterator[tuple[str, str, str]]:

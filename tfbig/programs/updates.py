@@ -26,6 +26,7 @@ class Updates:
             is traced.
         reduces: whether `apply` itself sums gradients over the replicas.
         slots_are_whole: whether each replica has complete slot variables. False: it has slices.
+        distribution: RunConfig.model_distribution.
         concurrent: whether other workers may update the same variables at the same time.
         weights: how replicas divide weights or gradients among them; None: they do not.
     """
@@ -33,6 +34,7 @@ class Updates:
     compiled: bool = False
     reduces: bool = False
     slots_are_whole: bool = True
+    distribution: str = "replicated"
     concurrent: bool = False
     weights: DividedWeights | None = None
 

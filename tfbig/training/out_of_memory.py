@@ -7,17 +7,17 @@ from typing import Any
 import tensorflow as tf
 
 from tfbig.errors import OutOfMemory
-from tfbig.placement.free_memory import free_bytes
+from tfbig.placement.free_memory import free_memory, readable_bytes
 from tfbig.placement.placement import Placement
 from tfbig.run_config import RunConfig
 
-_FULL = 'write model_distribution="owner_full", with which each of several tasks holds a part'
+_FULL = 'write model_distribution="owner_full", with which each of several workers holds a part'
 _ADVICE = {
-    "replicated": f"each task holds all weights, gradients and optimizer state; {_FULL}",
-    "owner": f"each task holds all weights and gradients; {_FULL}",
-    "owner_gradients": f"each task holds all weights; {_FULL}",
-    "owner_full": "each task holds a part of everything, the activations of its examples, and the "
-    "largest blocks; use more tasks",
+    "replicated": f"each worker holds all weights, gradients and optimizer state; {_FULL}",
+    "owner": f"each worker holds all weights and gradients; {_FULL}",
+    "owner_gradients": f"each worker holds all weights; {_FULL}",
+    "owner_full": "each worker holds a part of everything, the activations of its examples, and "
+    "the largest blocks; use more workers",
 }
 
 
@@ -35,24 +35,21 @@ def check_memory(program: Any, placement: Placement, config: RunConfig) -> None:
         OutOfMemory: they will not fit.
     """
     on_cpu = not tf.config.list_physical_devices("GPU")
-    free = free_bytes() if on_cpu and program.model is not None and program.model.built else None
+    free = free_memory() if on_cpu and program.model is not None and program.model.built else None
     if free is None:
         return
     variables = program.model.trainable_variables
     needed = program.updates.bytes_to_come(program.optimizer, variables) * placement.local_replicas
-    if needed > free:
+    if needed > free.size:
         raise OutOfMemory(
-            f"gradients and optimizer state need {needed / 2**20:.0f} MiB in this task besides the "
-            f"weights, and it may have {free / 2**20:.0f} MiB more. {_advice(config)}"
+            f"gradients and optimizer state need {readable_bytes(needed)} besides the weights, and "
+            f"{free.limit} leaves {readable_bytes(free.size)}. {_advice(config)}."
         )
 
 
 def _advice(config: RunConfig) -> str:
     name = config.model_distribution
-    return (
-        f'With model_distribution="{name}" {_ADVICE[name]}; or write remat=True, '
-        "accumulation_steps=2 or more, or smaller batches."
-    )
+    return f'With model_distribution="{name}" {_ADVICE[name]}'
 
 
 @contextlib.contextmanager
@@ -70,5 +67,6 @@ def explained_out_of_memory(config: RunConfig) -> Iterator[None]:
         reason = " ".join(str(getattr(error, "message", None) or error).split())
         reason = reason.split("}} ")[-1][:160] or type(error).__name__
         raise OutOfMemory(
-            f"this task has run out of memory ({reason}). {_advice(config)}"
+            f"this task has run out of memory ({reason}). {_advice(config)}; or write "
+            "remat=True, accumulation_steps=2 or more, or smaller batches."
         ) from error

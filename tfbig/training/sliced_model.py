@@ -54,6 +54,11 @@ class SlicedModel:
     config: RunConfig
     params: Any = None
 
+    def __repr__(self) -> str:
+        size = bytes_of_all(self.program.named_variables())
+        replicas = self.placement.num_replicas
+        return f"SlicedModel({self.name!r}, {size / 1e9:.3g} GB on {replicas} replicas)"
+
     def evaluate(self, data: Any, steps: int | None = None) -> dict[str, float]:
         """Returns the loss and the compiled metrics on what an input_fn returned.
 

@@ -67,9 +67,9 @@ def check_optimizer(optimizer: Any, variables: list, distribution: str = "owner"
     for variable in variables:
         if shard_of(variable):
             raise UserError(
-                f"{asked} updates slices of complete gradients, but "
-                f"{variable.path!r} is a table of a ShardedEmbedding, whose gradient is never "
-                'complete; write model_distribution="replicated", or use keras.layers.Embedding.'
+                f"{asked} cuts dense gradients into slices, and {variable.path!r} is a table of a "
+                "ShardedEmbedding, whose gradient is that of the rows in a batch; write "
+                'model_distribution="replicated", or use keras.layers.Embedding.'
             )
         if _private_api.is_overwritten_by_gradient(inner, variable):
             raise UserError(

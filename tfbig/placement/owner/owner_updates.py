@@ -49,7 +49,8 @@ def make_updates(config: RunConfig, placement: Placement) -> Updates:
             f"{placement.owner_obstacle}."
         )
     if placement.num_replicas == 1:
-        log.info(
+        log.log(
+            logging.WARNING if distribution == "owner_full" else logging.INFO,
             'model_distribution="%s" on one replica has the same effect as "replicated"',
             distribution,
         )
@@ -73,7 +74,7 @@ class OwnerUpdates(Updates):
 
     Args:
         placement: a placement with two or more replicas.
-        distribution: RunConfig.model_distribution, for messages.
+        distribution: RunConfig.model_distribution.
         weights: how gradients, or weights too, are divided; None: only the optimizer's state is.
     """
 
@@ -86,7 +87,7 @@ class OwnerUpdates(Updates):
         distribution: str = "owner",
         weights: OwnedWeights | OwnedGradients | None = None,
     ):
-        self._placement, self._distribution, self.weights = placement, distribution, weights
+        self._placement, self.distribution, self.weights = placement, distribution, weights
         self._buckets: list[Bucket] = []
         self._stored: list[list[Store]] = []  # by bucket, in Keras's order
         self._slots: dict[str, SlicedVariable] = {}
@@ -112,7 +113,7 @@ class OwnerUpdates(Updates):
         Raises:
             UserError: its update is not known to be elementwise.
         """
-        check_optimizer(optimizer, variables, self._distribution)
+        check_optimizer(optimizer, variables, self.distribution)
         slots = _private_api.build_without_slots(optimizer, variables)
         check_slots(optimizer, slots)
         # A variable of which the rule needs all elements is a bucket by itself.
@@ -211,7 +212,7 @@ class OwnerUpdates(Updates):
         log.info(
             "%s: each of %d replicas holds %s of weights, %s of gradients and %s of optimizer "
             "state; replicated: %s, %s and %s",
-            self._distribution,
+            self.distribution,
             replicas,
             *map(_readable, (weights, gradients, slots)),
             *map(_readable, (*whole, sum(bytes_of(slot) for slot in self._slots.values()))),
@@ -220,7 +221,7 @@ class OwnerUpdates(Updates):
             log.info(
                 "%s: the model has no blocks, so each weight is gathered when a step first reads "
                 "it, and kept until its gradient is there",
-                self._distribution,
+                self.distribution,
             )
         elif gathers:
             blocks = {name: sum(map(bytes_of, those)) for name, those in program.blocks.items()}
@@ -229,7 +230,7 @@ class OwnerUpdates(Updates):
             log.info(
                 "%s: weights are gathered in %d blocks, of which the largest has %s; %s are used "
                 "outside of blocks",
-                self._distribution,
+                self.distribution,
                 len(blocks),
                 _readable(max(blocks.values(), default=0)),
                 _readable(outside),

@@ -48,6 +48,7 @@ class WholeValues:
         return self._values[id(variable)]
 
 
+@_private_api.acts_as_resource_variable
 class DividedVariable(TensorLike):
     """Stands for a divided weight in a step, and converts to its complete value.
 

@@ -199,7 +199,8 @@ def _check_training(spec: Any) -> None:
     if isinstance(spec.optimizer, tf.compat.v1.train.Optimizer):
         raise UserError(
             f"EstimatorSpec(optimizer=…) takes a Keras optimizer and was given "
-            f"{_kind(spec.optimizer)}; pass train_op=optimizer.minimize(loss, "
+            f"{_kind(spec.optimizer)}; pass one of keras.optimizers, or, with "
+            'model_distribution="replicated", train_op=optimizer.minimize(loss, '
             "tf.compat.v1.train.get_global_step())."
         )
     op = getattr(spec.train_op, "op", spec.train_op)

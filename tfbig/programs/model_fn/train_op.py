@@ -16,9 +16,9 @@ def check_train_op(traced: Any, store: Any, updates: Updates, precision: str) ->
     """
     if not updates.slots_are_whole:
         raise UserError(
-            'RunConfig(model_distribution="owner") divides the state of a Keras optimizer, and '
-            "model_fn returns a train_op; pass optimizer=<a Keras optimizer> to EstimatorSpec, or "
-            'write model_distribution="replicated".'
+            f"RunConfig(model_distribution={updates.distribution!r}) divides the state of a Keras "
+            "optimizer, and model_fn returns a train_op; pass optimizer=<a Keras optimizer> to "
+            'EstimatorSpec, or write model_distribution="replicated".'
         )
     if traced.synchronized and tf.distribute.get_strategy().num_replicas_in_sync > 1:
         raise UserError(

@@ -82,7 +82,8 @@ class Step:
         compiled = self._compiled and weights is None
         if weights is not None:
             weights.compiled = self._compiled
-        unrolled = weights is not None and not placement.loops_with_collectives
+        communicates = weights is not None or program.synchronizes
+        unrolled = communicates and not placement.loops_with_collectives
         # (values, element, share, number of the replica, loss scale, global step) → Sums
         self.replica_sums: Callable = (
             self._part_sums
