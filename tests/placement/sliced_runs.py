@@ -115,7 +115,7 @@ def used(directory: str) -> dict:
         refused = str(error)
     tfbig.export(result.model, directory)
     return {
-        "kind": type(result.model).__name__,
+        "shown": repr(result.model),
         "loss": result.metrics["loss"],
         "evaluated": figures["loss"],
         "outputs": outputs.tolist(),

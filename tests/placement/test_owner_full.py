@@ -185,7 +185,7 @@ def test_a_model_in_slices_is_evaluated_predicts_and_is_exported_by_all_tasks(tm
         sliced_runs.used, tmp_path, str(tmp_path / "export"), timeout=200
     )
     assert first == second
-    assert first["kind"] == "SlicedModel"
+    assert re.fullmatch(r"SlicedModel\('\w+', [\de.-]+ GB on 2 replicas\)", first["shown"])
     assert first["loss"] == pytest.approx(first["evaluated"], rel=1e-6)
     served = harness.call(sliced_runs.served, tmp_path, str(tmp_path / "export"), timeout=100)
     np.testing.assert_allclose(served, first["outputs"], atol=1e-5)
