@@ -58,18 +58,18 @@ def test_all_kinds_of_models_give_the_numbers_of_one_device(
 
 @pytest.mark.slow
 def test_a_model_that_does_not_fit_trains_in_slices(tmp_path):
-    """560 MiB are less than a whole model needs, and more than a slice and two blocks."""
+    """500 MiB are less than a whole model needs, and more than a slice and two blocks."""
     (tmp_path / "out").mkdir()
     expected = harness.call(limited_runs.unlimited, tmp_path, timeout=200)
     got = {}
     for distribution, steps in (("owner", 1), ("owner_full", 1), ("owner_full", 2)):
         files = tmp_path / f"{distribution}{steps}"
         files.mkdir()
-        arguments = (distribution, 560, str(tmp_path / "out"), steps)
+        arguments = (distribution, 500, str(tmp_path / "out"), steps)
         got[distribution, steps] = harness.call_workers(
             limited_runs.limited, files, *arguments, workers=4, timeout=300
         )
-    alone = "replicated", 560, str(tmp_path), 1, "one_device"
+    alone = "replicated", 500, str(tmp_path), 1, "one_device"
     whole = harness.call(limited_runs.limited, tmp_path, *alone, timeout=200)
     for left, needed in (whole, 651), *((left, 326) for left in got["owner", 1]):
         assert f"gradients and optimizer state need {needed} MiB besides" in left["error"]
