@@ -118,7 +118,8 @@ CASES = {
         TRAIN,
         lambda: {"loss": 1.0, "optimizer": sgd()},
         "EstimatorSpec(optimizer=…) takes a Keras optimizer and was given "
-        "GradientDescentOptimizer; pass train_op=optimizer.minimize(loss, "
+        "GradientDescentOptimizer; pass one of keras.optimizers, or, with "
+        'model_distribution="replicated", train_op=optimizer.minimize(loss, '
         "tf.compat.v1.train.get_global_step()).",
     ),
     "a train_op that is none": (
