@@ -268,7 +268,8 @@ def test_float16_and_owner_need_a_keras_optimizer():
     with pytest.raises(UserError, match=r"^RunConfig\(precision='mixed_bfloat16'\) is a policy of"):
         new(model_fn, precision="mixed_bfloat16")
     program = ModelFnProgram(model_fn, None, None, lambda: tf.device("CPU:0"), "float32")
-    program.updates = type("Owner", (Updates,), {"slots_are_whole": False, "distribution": "owner"})()
+    owner = {"slots_are_whole": False, "distribution": "owner"}
+    program.updates = type("Owner", (Updates,), owner)()
     with pytest.raises(UserError, match=r"^RunConfig\(model_distribution='owner'\) divides the st"):
         build(program, x(4), classes())
 

@@ -21,7 +21,8 @@ class DividedWeights:
     Attributes:
         gathers: whether the complete weights are gathered from slices. False: each replica has
             them, and only the gradients are divided.
-        prefetched: how many blocks are gathered before the one that computes.
+        prefetched: how many blocks are gathered before the one that computes, and how many have
+            gradients that are still being added up.
         compiled: whether the computation of a block is compiled with XLA.
     """
 
@@ -114,8 +115,9 @@ class DividingScope(RecordingScope):
         super().__init__([(v, value) for v, value in pairs if id(v) not in self.slices])
         self.weights = weights
         self._graph = tf.compat.v1.get_default_graph()
-        # The inputs of the latest blocks, and of the one that is computed now.
-        self._inputs: collections.deque = collections.deque(maxlen=weights.prefetched + 1)
+        # What the latest blocks waited for, and the one that is computed now.
+        latest = lambda: collections.deque(maxlen=weights.prefetched + 1)  # noqa: E731
+        self._inputs, self._upstream, self._scattered = latest(), latest(), latest()
 
     @override
     def get_current_value(self, variable: Any) -> Any:
@@ -138,3 +140,14 @@ class DividingScope(RecordingScope):
     def gather_after(self, inputs: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
         self._inputs.append(inputs)
         return self._inputs[0]
+
+    @override
+    def gather_again_after(self, upstream: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
+        self._upstream.append(upstream)
+        return self._upstream[0]
+
+    @override
+    def pass_on_after(self, scattered: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
+        # A sum over replicas may go on while the next block computes.
+        self._scattered.append(scattered)
+        return self._scattered[0]

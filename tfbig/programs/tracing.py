@@ -46,6 +46,22 @@ class RecordingScope(keras.StatelessScope):
         """
         return inputs
 
+    def gather_again_after(self, upstream: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
+        """The same in the backward pass.
+
+        Args:
+            upstream: tensors that depend on the gradients of the block's outputs.
+        """
+        return upstream
+
+    def pass_on_after(self, scattered: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
+        """The tensors after which the gradients of a block's inputs are passed on.
+
+        Args:
+            scattered: the slices of the gradients of its weights.
+        """
+        return scattered
+
 
 def updated_variables(
     model: keras.Model, function: Callable, run: Callable, spec: Any

@@ -129,7 +129,10 @@ def make_buckets(
 
 
 def group_for_gather(
-    sizes: Sequence[int], dtypes: Sequence[Hashable], itemsizes: Sequence[int]
+    sizes: Sequence[int],
+    dtypes: Sequence[Hashable],
+    itemsizes: Sequence[int],
+    most: int | None = None,
 ) -> list[list[int]]:
     """Groups successive values of one dtype whose slices are gathered in one collective.
 
@@ -137,15 +140,16 @@ def group_for_gather(
         sizes: the number of elements of each.
         dtypes: the dtype of each.
         itemsizes: the bytes of an element of each.
+        most: the bytes of a group of several; None: 8 MiB.
 
     Returns:
         Lists of indices.
     """
     groups: list[list[int]] = []
-    bytes_of_last = 0
+    bytes_of_last, most = 0, most or _GATHER_BYTES
     for i, (count, dtype, itemsize) in enumerate(zip(sizes, dtypes, itemsizes, strict=True)):
         size = count * itemsize
-        fits = groups and dtypes[groups[-1][-1]] == dtype and bytes_of_last + size <= _GATHER_BYTES
+        fits = groups and dtypes[groups[-1][-1]] == dtype and bytes_of_last + size <= most
         if fits:
             groups[-1].append(i)
         else:

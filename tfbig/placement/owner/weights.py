@@ -21,6 +21,9 @@ from tfbig.programs.divided_weights import DividedWeights, is_divisible
 from tfbig.programs.tensor_like import TensorLike
 
 _numbers = itertools.count()
+# Values of fewer bytes go into one collective operation; joining and splitting larger ones would
+# take longer than another operation.
+_JOINED_BYTES = 1 << 18
 
 
 class SlicedWeight(TensorLike, SlicedVariable):
@@ -217,7 +220,7 @@ def _groups(tensors: Sequence[tf.Tensor], factor: int) -> list[list[int]]:
     order = sorted(range(len(tensors)), key=lambda i: tensors[i].dtype.name)
     dtypes = [tensors[i].dtype for i in order]
     sizes = [tensors[i].shape.num_elements() * factor for i in order]
-    found = group_for_gather(sizes, dtypes, [dtype.size for dtype in dtypes])
+    found = group_for_gather(sizes, dtypes, [dtype.size for dtype in dtypes], _JOINED_BYTES)
     return [[order[i] for i in group] for group in found]
 
 

@@ -168,7 +168,7 @@ class Block:
             for i, t in enumerate(given)
         ]
         if self._recompute:
-            everything = self._gathered(again, [zero])
+            everything = self._gathered(again, self._scope.gather_again_after([zero]))
         else:
             everything = [*again[: self._first], *everything[self._first :]]
         floats = {i: g for i, g in enumerate(upstream) if g is not None and g.dtype.is_floating}
@@ -197,7 +197,8 @@ class Block:
         slices = self._weights.scatter(variables, [gradients[i] for i in wanted])
         for i, part in zip(wanted, slices, strict=True):
             gradients[i] = part
-        with tf.control_dependencies(slices):  # then the complete gradients are dropped
+        # Then complete gradients are dropped.
+        with tf.control_dependencies(self._scope.pass_on_after(slices)):
             return [None if g is None else tf.identity(g) for g in gradients]
 
     def _run(self, flat: FlatTensors, given: Sequence) -> tuple[FlatTensors, keras.StatelessScope]:
