@@ -82,8 +82,8 @@ class RunConfig:
             `compile` is ignored, because without a GPU Keras replaces "auto" by False.
         remat: True: recompute activations in the backward pass, block by block (Chen et al.,
             2016), which needs less memory and about a third more time. Keras models only.
-        prefetched_blocks: for model_distribution="owner_full": how many blocks are gathered in
-            the forward pass before the one that computes.
+        prefetched_blocks: for model_distribution="owner_full": how many blocks are gathered before
+            the one that computes, and how many have gradients that are still being added up.
         whole_model_bytes: for model_distribution="owner_full": the bytes of a model, with its
             optimizer's state, up to which result.model is a keras.Model, complete in each task;
             a larger one is a SlicedModel. None: the variable TFBIG_WHOLE_MODEL_BYTES, or 2 GiB.
