@@ -160,7 +160,7 @@ def test_random_tables_are_read_as_pandas_reads_them(rows, data, tmp_path_factor
         if read.dtype == object:
             assert read.tolist() == texts[name].fillna("").tolist()
         elif read.dtype == bool:
-            assert read.tolist() == [text == "true" for text in texts[name]]
+            assert read.tolist() == [text.strip() in ("true", "1") for text in texts[name]]
         else:
             expected = np.array([float(text) for text in texts[name].fillna("nan")])
             np.testing.assert_array_equal(read, expected.astype(read.dtype))
