@@ -116,8 +116,8 @@ from tfbig._private_api.saved_models import (
     variables_without_values,
     weights_read_from_disk,
 )
+from tfbig._private_api.slice_rule import SliceRule
 from tfbig._private_api.slices import (
-    SliceRule,
     assign_in_replica,
     assign_rows_in_replica,
     build_without_slots,

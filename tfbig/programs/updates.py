@@ -38,6 +38,11 @@ class Updates:
     concurrent: bool = False
     weights: DividedWeights | None = None
 
+    @property
+    def gathers(self) -> bool:
+        """Whether the weights are in slices, and have to be gathered."""
+        return self.weights is not None and self.weights.gathers
+
     def creating_weights(self) -> contextlib.AbstractContextManager:
         """Returns a context in which the weights of a model are created."""
         return contextlib.nullcontext()

@@ -173,11 +173,10 @@ class TrainingRun:
     ) -> TrainResult:
         """The result with the trained model in this process; tasks that serve receive it too."""
         trained = result.model
-        weights = model.program.updates.weights
         spec, step = data.feed.element_spec, result.global_step
         if trained is None:
             pass  # a model_fn of estimator style has no model
-        elif weights is not None and weights.gathers:
+        elif model.program.updates.gathers:
             trained = trained_model(model, self._placement, data.feed, request, step)
         else:
             trained = self._placement.fetch_model(model.builder, model.program, spec, step)

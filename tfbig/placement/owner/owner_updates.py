@@ -141,7 +141,6 @@ class OwnerUpdates(Updates):
     @override
     def apply(self, optimizer: Any, gradients: list, variables: list) -> None:
         slots, built_for = self._built[optimizer]
-        sliced = self.weights is not None and self.weights.gathers
         step = OwnerStep(
             self._placement,
             optimizer,
@@ -149,7 +148,7 @@ class OwnerUpdates(Updates):
             slots,
             self._buckets,
             self._stored,
-            weights=(SliceAccess if sliced else WholeAccess)(self._placement, built_for),
+            weights=(SliceAccess if self.gathers else WholeAccess)(self._placement, built_for),
             sums=self.weights is None,
             compiled=self.compiled,
         )
@@ -199,10 +198,9 @@ class OwnerUpdates(Updates):
     def report(self, program: Any) -> None:
         variables = [*program.trainable, *program.state]
         divides = self.weights.divides if self.weights is not None else lambda variable: False
-        gathers = self.weights is not None and self.weights.gathers
         replicas = self._placement.num_replicas
         weights = sum(
-            _bytes_of_slice(v, replicas if gathers and divides(v) else 1) for v in variables
+            _bytes_of_slice(v, replicas if self.gathers and divides(v) else 1) for v in variables
         )
         gradients = sum(
             _bytes_of_slice(v, replicas if divides(v) else 1) for v in program.trainable
@@ -217,13 +215,13 @@ class OwnerUpdates(Updates):
             *map(_readable, (weights, gradients, slots)),
             *map(_readable, (*whole, sum(bytes_of(slot) for slot in self._slots.values()))),
         )
-        if gathers and not program.blocks:
+        if self.gathers and not program.blocks:
             log.info(
                 "%s: the model has no blocks, so each weight is gathered when a step first reads "
                 "it, and kept until its gradient is there",
                 self.distribution,
             )
-        elif gathers:
+        elif self.gathers:
             blocks = {name: sum(map(bytes_of, those)) for name, those in program.blocks.items()}
             inside = {id(v) for those in program.blocks.values() for v in those}
             outside = sum(bytes_of(v) for v in variables if divides(v) and id(v) not in inside)

@@ -269,7 +269,7 @@ class KerasProgram(Program):
     @property
     def _gathers(self) -> bool:
         """Whether the weights are in slices, and are gathered block by block."""
-        return self.updates.weights is not None and self.updates.weights.gathers
+        return self.updates.gathers
 
     def _metric_inputs(self, batch: BatchPart, outputs: Any) -> list[tf.Tensor]:
         """The inputs of the metrics as a flat list. `_inputs_present` keeps the structure."""

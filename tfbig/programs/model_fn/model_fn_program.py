@@ -53,8 +53,7 @@ class ModelFnProgram(Program):
     saves_by_name = True
 
     def __init__(self, model_fn: Callable, params: Any, config: Any, scope, precision: str):
-        self._model_fn = model_fn
-        self._params, self._config = params, config
+        self._model_fn, self._params, self._config = model_fn, params, config
         self._precision, self._scope = precision, scope
         self._store = VariableStore(scope)
         self._traces = ModelFnTraceCache(model_fn, params, config, self._store, precision)
@@ -396,6 +395,6 @@ class ModelFnProgram(Program):
     def explain_batch(self, features: Any, labels: Any) -> str | None:
         found = explain_numbers("features", features) or explain_numbers("labels", labels)
         mode = ModeKeys.TRAIN if self._trained_here else ModeKeys.EVAL
-        if self.updates.weights is not None and self.updates.weights.gathers:
-            return found  # one replica alone cannot gather the weights
-        return found or failed_check(self.fetch_tensors, mode, features, labels)
+        if found or self.updates.gathers:  # one replica alone cannot gather the weights
+            return found
+        return failed_check(self.fetch_tensors, mode, features, labels)

@@ -299,10 +299,8 @@ class VariableStore:
         """The copy of a variable on the first replica of this process."""
         if key not in self._copies:
             variable = self.variables[key]
-            without = getattr(variable, "without_value", None)  # that of a weight in slices
-            if without is None:
-                without = _private_api.first_replica_copy(variable)
-            self._copies[key] = without
+            copy = getattr(variable, "without_value", None)  # that of a weight in slices
+            self._copies[key] = _private_api.first_replica_copy(variable) if copy is None else copy
         return self._copies[key]
 
     def is_local(self, key: str) -> bool:
